@@ -1,0 +1,56 @@
+//! Every bound of the format in one table. A decoder checks the bound before it allocates.
+//!
+//! Units stand last in each name. A value above a limit is refused with a typed error; nothing is truncated.
+
+/// Largest frame on the wire, without its four length bytes.
+pub const FRAME_MAX_BYTES: usize = 1024 * 1024;
+/// Largest encoded header of an event.
+pub const HEADER_MAX_BYTES: usize = 512;
+/// Largest body (ciphertext) of a content event.
+pub const CONTENT_BODY_MAX_BYTES: usize = 64 * 1024;
+/// Largest body of a control event. An epoch record carries one 1,168-byte wrap for each reader.
+pub const CONTROL_BODY_MAX_BYTES: usize = 384 * 1024;
+/// Smallest padded body (ciphertext with its tag); above it Padmé lengths apply.
+pub const BODY_FLOOR_BYTES: usize = 256;
+/// Events under one signature.
+pub const RUN_EVENTS_MAX: usize = 256;
+/// Largest encoded signed run: 256 ids and at most half a KiB of everything else.
+pub const RUN_MAX_BYTES: usize = RUN_EVENTS_MAX * 32 + 1024;
+/// Largest signed read request.
+pub const READ_REQUEST_MAX_BYTES: usize = 8 * 1024;
+/// Readings in one vitals body.
+pub const READINGS_PER_BODY_MAX: usize = 4096;
+/// Series (vital, unit, device, …) in one vitals body.
+pub const SERIES_PER_BODY_MAX: usize = 64;
+/// Device identifier, UTF-8 bytes.
+pub const DEVICE_ID_MAX_BYTES: usize = 64;
+/// Unit code (UCUM), ASCII bytes.
+pub const UNIT_MAX_BYTES: usize = 24;
+/// Free text in the sealed part of a control event (a name, a purpose), UTF-8 bytes.
+pub const LABEL_MAX_BYTES: usize = 200;
+/// Epochs that one grant or one read request names.
+pub const EPOCHS_PER_GRANT_MAX: usize = 64;
+/// Grants that one room holds, revoked ones included.
+pub const GRANTS_PER_ROOM_MAX: usize = 1024;
+/// Key epochs that one room holds.
+pub const EPOCHS_PER_ROOM_MAX: usize = 4096;
+/// Wraps (seeds or part keys) in one control body.
+pub const WRAPS_PER_CONTROL_MAX: usize = 160;
+/// Shards of an alliance.
+pub const SHARDS_MAX: u16 = 1024;
+/// Members, and nodes, of an alliance.
+pub const MEMBERS_MAX: usize = 64;
+/// Largest encoded charter with its signatures.
+pub const CHARTER_MAX_BYTES: usize = 256 * 1024;
+/// Largest checkpoint note (text) with its signatures.
+pub const CHECKPOINT_MAX_BYTES: usize = 8 * 1024;
+/// Longest origin line of a log, and longest name of a key in a note.
+pub const ORIGIN_MAX_BYTES: usize = 128;
+/// Hashes in an inclusion or consistency proof: a tree of 2^64 leaves has no longer one.
+pub const PROOF_HASHES_MAX: usize = 64;
+/// Rooms that one `RoomsOf` answer lists.
+pub const ROOMS_PER_ANSWER_MAX: usize = 1024;
+/// A stream of reads is checked against the room at least this often.
+pub const READ_LEASE_MS: u64 = 10_000;
+/// A request made longer ago, or further ahead, than this is refused as stale.
+pub const REQUEST_SKEW_MAX_MS: u64 = 5 * 60 * 1000;
