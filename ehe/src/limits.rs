@@ -18,6 +18,8 @@ pub const RUN_EVENTS_MAX: usize = 256;
 pub const RUN_MAX_BYTES: usize = RUN_EVENTS_MAX * 32 + 1024;
 /// Largest signed read request.
 pub const READ_REQUEST_MAX_BYTES: usize = 8 * 1024;
+/// Largest encoded vitals body: with 16 bytes of tag and one of padding marker it fills a content body, itself a Padmé length.
+pub const VITALS_BODY_MAX_BYTES: usize = CONTENT_BODY_MAX_BYTES - 17;
 /// Readings in one vitals body.
 pub const READINGS_PER_BODY_MAX: usize = 4096;
 /// Series (vital, unit, device, …) in one vitals body.

@@ -1,0 +1,6 @@
+//! What a content event's body holds once it is opened.
+
+mod column;
+pub mod vitals;
+
+pub use column::ColumnError;

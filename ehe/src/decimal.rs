@@ -1,0 +1,435 @@
+//! Decimal numbers with the digits that the sender wrote: 36.40 stays 36.40.
+
+use core::cmp::Ordering;
+use core::fmt;
+use core::hash::{Hash, Hasher};
+use core::str::FromStr;
+
+/// Longest text that [`Decimal::from_str`] looks at, in bytes.
+const TEXT_MAX_BYTES: usize = 64;
+/// Below this exponent a number is written with `e`, not with zeros after the point.
+const PLAIN_EXPONENT_MIN: i8 = -18;
+
+/// Why a text or a result is not a [`Decimal`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DecimalError {
+    /// Not a number in the grammar of JSON (RFC 8259 §6): no sign `+`, no leading zeros, no NaN, no infinity.
+    #[error("not a decimal number")]
+    Syntax,
+    /// More digits than 64 bits hold (18 always fit), or an exponent outside -128..=127.
+    #[error("a number with more digits, or larger, than a reading can have")]
+    Overflow,
+}
+
+/// `mantissa · 10^exponent`, exactly.
+///
+/// Equality, order and hash are by value (36.4 = 36.40); [`Decimal::same_digits`] tells the two apart. Display gives the
+/// digits back as they were sent, always as a number that JSON accepts. A negative zero loses its sign.
+#[derive(Clone, Copy, Default)]
+pub struct Decimal {
+    mantissa: i64,
+    exponent: i8,
+}
+
+impl Decimal {
+    /// 0.
+    pub const ZERO: Self = Self::new(0, 0);
+    /// 1.
+    pub const ONE: Self = Self::new(1, 0);
+
+    /// `mantissa · 10^exponent`: 36.40 is `new(3640, -2)`.
+    pub const fn new(mantissa: i64, exponent: i8) -> Self {
+        Self { mantissa, exponent }
+    }
+
+    /// All digits, the point left out.
+    pub const fn mantissa(self) -> i64 {
+        self.mantissa
+    }
+
+    /// The power of ten: -2 for two digits after the point.
+    pub const fn exponent(self) -> i8 {
+        self.exponent
+    }
+
+    /// Equal in value and in the digits written.
+    pub const fn same_digits(self, other: Self) -> bool {
+        self.mantissa == other.mantissa && self.exponent == other.exponent
+    }
+
+    /// The exact product. The digits are those of schoolbook multiplication (36.40 · 0.5 = 18.200), fewer zeros at the end
+    /// only where they would not fit.
+    pub fn checked_mul(self, factor: Self) -> Result<Self, DecimalError> {
+        let product = i128::from(self.mantissa) * i128::from(factor.mantissa);
+        Self::from_parts(product, i32::from(self.exponent) + i32::from(factor.exponent))
+    }
+
+    /// At most `decimals` digits after the point, rounded half to even; a number with fewer digits is left as it is.
+    pub fn rounded(self, decimals: u8) -> Self {
+        let drop = -i32::from(self.exponent) - i32::from(decimals);
+        let Ok(drop @ 1..) = u32::try_from(drop) else { return self };
+        let exponent = i8::try_from(i32::from(self.exponent).saturating_add_unsigned(drop)).unwrap_or(0);
+        let mantissa = match 10i128.checked_pow(drop) {
+            Some(unit) => div_half_even(i128::from(self.mantissa), unit),
+            None => 0, // more than 38 digits dropped from a number of at most 19
+        };
+        Self { mantissa: i64::try_from(mantissa).unwrap_or(0), exponent }
+    }
+
+    /// The largest whole number that is not above it; `None` where that does not fit.
+    pub fn floor(self) -> Option<i64> {
+        if self.mantissa == 0 {
+            return Some(0);
+        }
+        match u32::try_from(self.exponent) {
+            Ok(up) => self.mantissa.checked_mul(10i64.checked_pow(up)?),
+            Err(_) => match 10i64.checked_pow(u32::from(self.exponent.unsigned_abs())) {
+                Some(unit) => Some(self.mantissa.div_euclid(unit)),
+                None => Some(if self.mantissa < 0 { -1 } else { 0 }),
+            },
+        }
+    }
+
+    /// The same value without zeros at the end of the mantissa; 0 has exponent 0.
+    pub fn normalized(self) -> Self {
+        let (mantissa, exponent) = self.reduced();
+        match i8::try_from(exponent) {
+            Ok(exponent) => Self { mantissa, exponent },
+            Err(_) => self, // 10e127: the shorter form has no exponent that fits
+        }
+    }
+
+    /// The value with no zeros at the end, as (mantissa, exponent).
+    fn reduced(self) -> (i64, i16) {
+        let (mut mantissa, mut exponent) = (self.mantissa, i16::from(self.exponent));
+        if mantissa == 0 {
+            return (0, 0);
+        }
+        while mantissa % 10 == 0 {
+            mantissa /= 10;
+            exponent += 1;
+        }
+        (mantissa, exponent)
+    }
+
+    /// `mantissa · 10^exponent`, zeros at the end dropped only as far as the fields force it.
+    pub(crate) fn from_parts(mut mantissa: i128, mut exponent: i32) -> Result<Self, DecimalError> {
+        if mantissa == 0 {
+            exponent = exponent.clamp(i32::from(i8::MIN), i32::from(i8::MAX));
+        }
+        while (i64::try_from(mantissa).is_err() || exponent < i32::from(i8::MIN)) && mantissa % 10 == 0 {
+            mantissa /= 10;
+            exponent += 1;
+        }
+        while exponent > i32::from(i8::MAX) {
+            mantissa = mantissa.checked_mul(10).ok_or(DecimalError::Overflow)?;
+            exponent -= 1;
+        }
+        let mantissa = i64::try_from(mantissa).map_err(|_| DecimalError::Overflow)?;
+        let exponent = i8::try_from(exponent).map_err(|_| DecimalError::Overflow)?;
+        Ok(Self { mantissa, exponent })
+    }
+}
+
+/// `a / b` to the nearest integer, ties to the even one. `b` is positive.
+pub(crate) fn div_half_even(a: i128, b: i128) -> i128 {
+    let (quotient, remainder) = (a.div_euclid(b), a.rem_euclid(b));
+    match remainder.cmp(&(b - remainder)) {
+        Ordering::Less => quotient,
+        Ordering::Greater => quotient + 1,
+        Ordering::Equal => quotient + quotient.rem_euclid(2),
+    }
+}
+
+impl From<i32> for Decimal {
+    fn from(value: i32) -> Self {
+        Self::new(i64::from(value), 0)
+    }
+}
+
+impl From<u32> for Decimal {
+    fn from(value: u32) -> Self {
+        Self::new(i64::from(value), 0)
+    }
+}
+
+impl From<i64> for Decimal {
+    fn from(value: i64) -> Self {
+        Self::new(value, 0)
+    }
+}
+
+impl Ord for Decimal {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let (a, b) = (i128::from(self.mantissa), i128::from(other.mantissa));
+        let signs = a.signum().cmp(&b.signum());
+        if signs != Ordering::Equal || a == 0 {
+            return signs;
+        }
+        let difference = i32::from(self.exponent) - i32::from(other.exponent);
+        // A 64-bit mantissa times 10^19 fits 128 bits; beyond that the larger exponent wins, whatever the mantissas.
+        match (u32::try_from(difference), u32::try_from(-difference)) {
+            (Ok(up @ 0..=19), _) => (a * 10i128.pow(up)).cmp(&b),
+            (_, Ok(up @ 0..=19)) => a.cmp(&(b * 10i128.pow(up))),
+            _ if (difference > 0) == (a > 0) => Ordering::Greater,
+            _ => Ordering::Less,
+        }
+    }
+}
+
+impl PartialOrd for Decimal {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Decimal {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Decimal {}
+
+impl Hash for Decimal {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.reduced().hash(state);
+    }
+}
+
+impl fmt::Display for Decimal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = self.mantissa.unsigned_abs().to_string();
+        let text = match usize::from(self.exponent.unsigned_abs()) {
+            0 => digits,
+            _ if self.exponent > 0 || self.exponent < PLAIN_EXPONENT_MIN => format!("{digits}e{}", self.exponent),
+            decimals => {
+                let padded = format!("{digits:0>width$}", width = decimals + 1);
+                let (whole, fraction) = padded.split_at(padded.len() - decimals);
+                format!("{whole}.{fraction}")
+            }
+        };
+        f.pad_integral(self.mantissa >= 0, "", &text)
+    }
+}
+
+impl fmt::Debug for Decimal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Decimal {
+    type Err = DecimalError;
+
+    fn from_str(text: &str) -> Result<Self, DecimalError> {
+        if text.len() > TEXT_MAX_BYTES {
+            return Err(if text.bytes().all(|c| c.is_ascii_digit()) {
+                DecimalError::Overflow
+            } else {
+                DecimalError::Syntax
+            });
+        }
+        let (negative, rest) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+        let (number, power) = match rest.split_once(['e', 'E']) {
+            Some((number, power)) => (number, Some(power)),
+            None => (rest, None),
+        };
+        let (whole, fraction) = match number.split_once('.') {
+            Some((whole, fraction)) => (whole, Some(fraction)),
+            None => (number, None),
+        };
+        let digits_only = |part: &str| !part.is_empty() && part.bytes().all(|c| c.is_ascii_digit());
+        let leading_zero = whole.len() > 1 && whole.starts_with('0');
+        if !digits_only(whole) || leading_zero || fraction.is_some_and(|part| !digits_only(part)) {
+            return Err(DecimalError::Syntax);
+        }
+        let power = match power {
+            Some(power) if digits_only(power.strip_prefix(['+', '-']).unwrap_or(power)) => {
+                power.parse::<i32>().map_err(|_| DecimalError::Overflow)?
+            }
+            Some(_) => return Err(DecimalError::Syntax),
+            None => 0,
+        };
+        let fraction = fraction.unwrap_or("");
+        let mut mantissa: i64 = 0;
+        for digit in whole.bytes().chain(fraction.bytes()).map(|c| i64::from(c - b'0')) {
+            let digit = if negative { -digit } else { digit };
+            mantissa = mantissa.checked_mul(10).and_then(|m| m.checked_add(digit)).ok_or(DecimalError::Overflow)?;
+        }
+        let decimals = i32::try_from(fraction.len()).map_err(|_| DecimalError::Overflow)?;
+        let exponent = power.checked_sub(decimals).and_then(|e| i8::try_from(e).ok()).ok_or(DecimalError::Overflow)?;
+        Ok(Self { mantissa, exponent })
+    }
+}
+
+impl serde::Serialize for Decimal {
+    /// As text: a program that wants a JSON number prints [`Display`](fmt::Display) raw.
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Decimal {
+    /// From text ("36.40"), or from an integer or float of a configuration file (a float has its shortest digits).
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Decimal;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a decimal number, best as text (\"36.40\")")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Decimal, E> {
+                text.parse().map_err(E::custom)
+            }
+            fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Decimal, E> {
+                Ok(value.into())
+            }
+            fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Decimal, E> {
+                i64::try_from(value).map(Decimal::from).map_err(|_| E::custom(DecimalError::Overflow))
+            }
+            fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Decimal, E> {
+                value.to_string().parse().map_err(E::custom)
+            }
+        }
+        d.deserialize_any(Visitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn decimal(text: &str) -> Decimal {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn digits_come_back_as_they_were_sent() {
+        for text in ["0", "0.0", "36.40", "-0.5", "120", "1e2", "9223372036854775807", "-9223372036854775808", "0.005"]
+        {
+            assert_eq!(decimal(text).to_string(), text);
+        }
+        assert_eq!(decimal("1.5E+3").to_string(), "15e2");
+        assert_eq!(decimal("1e-20").to_string(), "1e-20");
+        assert_eq!(decimal("36.40").mantissa(), 3640);
+        assert_eq!(decimal("36.40").exponent(), -2);
+    }
+
+    #[test]
+    fn what_is_no_json_number_is_refused() {
+        for text in [
+            "", "-", "+1", ".5", "1.", "01", "NaN", "Infinity", "-inf", "1e", "1e+", "1e1.0", " 1", "0x1f", "1_000",
+            "١",
+        ] {
+            assert_eq!(text.parse::<Decimal>(), Err(DecimalError::Syntax), "{text:?}");
+        }
+        for text in ["9223372036854775808", "1e128", "1e-129", "1e99999999999", "0.1e-128"] {
+            assert_eq!(text.parse::<Decimal>(), Err(DecimalError::Overflow), "{text:?}");
+        }
+        assert_eq!("9".repeat(100_000).parse::<Decimal>(), Err(DecimalError::Overflow));
+    }
+
+    #[test]
+    fn order_is_by_value_over_all_exponents() {
+        let ascending = [
+            "-1e127",
+            "-3",
+            "-1e-128",
+            "0",
+            "1e-128",
+            "0.1",
+            "36.4",
+            "36.41",
+            "100",
+            "1e127",
+            "9223372036854775807e127",
+        ];
+        for pair in ascending.windows(2) {
+            assert!(decimal(pair[0]) < decimal(pair[1]), "{pair:?}");
+        }
+        assert_eq!(decimal("36.4"), decimal("36.40"));
+        assert!(!decimal("36.4").same_digits(decimal("36.40")));
+        assert_eq!(decimal("0e5"), decimal("-0.000"));
+        assert_eq!(decimal("1e2"), decimal("100"));
+    }
+
+    #[test]
+    fn products_are_exact_or_refused() {
+        assert_eq!(decimal("36.4").checked_mul(decimal("0.1")).unwrap().to_string(), "3.64");
+        assert_eq!(decimal("9e127").checked_mul(decimal("10")).unwrap(), decimal("90e127"));
+        assert_eq!(decimal("9223372036854775807").checked_mul(decimal("3")), Err(DecimalError::Overflow));
+        assert_eq!(decimal("1e-100").checked_mul(decimal("1e-100")), Err(DecimalError::Overflow));
+    }
+
+    #[test]
+    fn rounding_is_half_to_even_and_adds_no_digits() {
+        for (text, decimals, want) in [
+            ("2.5", 0, "2"),
+            ("3.5", 0, "4"),
+            ("-2.5", 0, "-2"),
+            ("36.449", 1, "36.4"),
+            ("36.4", 3, "36.4"),
+            ("1e2", 0, "1e2"),
+            ("9e-128", 0, "0"),
+        ] {
+            assert_eq!(decimal(text).rounded(decimals).to_string(), want, "{text} to {decimals}");
+        }
+    }
+
+    #[test]
+    fn the_floor_is_the_whole_number_below() {
+        for (text, want) in [
+            ("0e127", Some(0)),
+            ("1.9", Some(1)),
+            ("-1.1", Some(-2)),
+            ("12e2", Some(1_200)),
+            ("1e127", None),
+            ("-1e-128", Some(-1)),
+            ("7", Some(7)),
+        ] {
+            assert_eq!(decimal(text).floor(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn serde_writes_text_and_reads_text_and_configuration_numbers() {
+        assert_eq!(serde_json::to_string(&decimal("36.40")).unwrap(), "\"36.40\"");
+        assert_eq!(serde_json::from_str::<Decimal>("\"36.40\"").unwrap().to_string(), "36.40");
+        let from = serde::de::value::F64Deserializer::<serde::de::value::Error>::new(0.1);
+        assert_eq!(<Decimal as serde::Deserialize>::deserialize(from).unwrap(), decimal("0.1"));
+        let nan = serde::de::value::F64Deserializer::<serde::de::value::Error>::new(f64::NAN);
+        assert!(<Decimal as serde::Deserialize>::deserialize(nan).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn every_decimal_is_printed_as_json_and_read_back_digit_for_digit(mantissa: i64, exponent: i8) {
+            let value = Decimal::new(mantissa, exponent);
+            let text = value.to_string();
+            prop_assert!(decimal(&text).same_digits(value), "{}", text);
+            let number: serde_json::Number = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(number.to_string().parse::<Decimal>().unwrap(), value);
+        }
+
+        #[test]
+        fn equal_values_hash_alike(mantissa in -1_000_000i64..1_000_000, exponent in -60i8..60, zeros in 0u32..6) {
+            let longer = Decimal::new(mantissa * 10i64.pow(zeros), exponent - i8::try_from(zeros).unwrap());
+            let shorter = Decimal::new(mantissa, exponent);
+            prop_assert_eq!(longer, shorter);
+            let hash = |value: Decimal| {
+                let mut hasher = std::hash::DefaultHasher::new();
+                value.hash(&mut hasher);
+                hasher.finish()
+            };
+            prop_assert_eq!(hash(longer), hash(shorter));
+            prop_assert!(longer.normalized().same_digits(shorter.normalized()));
+        }
+
+        #[test]
+        fn any_text_is_a_number_or_a_typed_error(text in ".{0,40}") {
+            let _ = text.parse::<Decimal>();
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! Following a room from what a node shows, without believing the node: chain, signatures, rules, inclusion (SPEC 10).
+//!
+//! A [`Follower`] takes [`Item`]s in order and hands out what it verified. Which step failed is in the error. Until
+//! [`Follower::confirm`] has tied the last leaf to a quorum's checkpoint, what was handed out is signed by its authors but not
+//! yet proven to be the ledger's.
+
+use std::collections::BTreeMap;
+
+use crate::charter::VerifiedCharter;
+use crate::checkpoint::VerifiedCheckpoint;
+use crate::control::Control;
+use crate::cose::{Domain, Unverified};
+use crate::event::{CheckedEvent, EventError, Kind, sha256};
+use crate::id::{AuthorId, EheId, Hash, Nonce, RoomId, StrandId, WrapId};
+use crate::leaf::{Leaf, ReceiptError};
+use crate::merkle;
+use crate::read::AccessRecord;
+use crate::refusal::Refusal;
+use crate::room::{Ledger, Refused, RoomState, WrapFact, admit, author_key};
+use crate::run::{Run, StrandEnd, VerifiedRun};
+use crate::sign::SignedError;
+use crate::wire::{Head, HeadStatement, Item};
+
+/// What does not hold in what a node showed. Unless said otherwise the node is at fault, or somebody before it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerError {
+    /// The leaf does not follow the room's leaf before it.
+    #[error("chain: entry {index} does not follow the entry before it")]
+    Chain {
+        /// The entry.
+        index: u64,
+    },
+    /// The entry is not the one that its leaf names.
+    #[error("hash: entry {index} is not the one that its leaf names")]
+    Entry {
+        /// The entry.
+        index: u64,
+    },
+    /// A signature, or the structure around it.
+    #[error("signature: entry {index}: {why}")]
+    Signature {
+        /// The entry.
+        index: u64,
+        /// What failed.
+        why: SignedError,
+    },
+    /// An event is not well formed or not one that its run names.
+    #[error("event: entry {index}: {why}")]
+    Event {
+        /// The entry.
+        index: u64,
+        /// What failed.
+        why: EventError,
+    },
+    /// An event is not in its run.
+    #[error("event: entry {index} brings an event that its run does not name")]
+    NotInRun {
+        /// The entry.
+        index: u64,
+    },
+    /// A rule of the room.
+    #[error("rules: entry {index} is in the ledger against its rules: {why}")]
+    Rules {
+        /// The entry.
+        index: u64,
+        /// The rule.
+        why: Refusal,
+    },
+    /// A strand has a gap, or goes two ways.
+    #[error("strand: entry {index} does not follow its author's strand")]
+    Strand {
+        /// The entry.
+        index: u64,
+    },
+    /// The access record.
+    #[error("access record: entry {index} is not one")]
+    Access {
+        /// The entry.
+        index: u64,
+    },
+    /// The entry belongs to another room.
+    #[error("entry {index} belongs to another room")]
+    OtherRoom {
+        /// The entry.
+        index: u64,
+    },
+    /// Something that should be shown is left out.
+    #[error("entry {index} is shown in part only")]
+    Withheld {
+        /// The entry.
+        index: u64,
+    },
+    /// The head does not prove what was shown.
+    #[error("inclusion: {0}")]
+    Head(#[from] ReceiptError),
+    /// The head is of another leaf than the last one shown.
+    #[error("head: it is not of the last entry shown")]
+    OtherHead,
+    /// The node's signature on the head.
+    #[error("head: {0}")]
+    HeadSignature(SignedError),
+    /// The head answers another question.
+    #[error("head: it does not answer this request (nonce)")]
+    Nonce,
+    /// The log is older or other than one that was seen before.
+    #[error("head: the log shows {shown} leaves, where {known} were seen before")]
+    WentBack {
+        /// Leaves seen before.
+        known: u64,
+        /// Leaves shown.
+        shown: u64,
+    },
+}
+
+/// What an item turned out to hold.
+#[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "handed out one at a time: boxing would cost an allocation for each entry"
+)]
+pub enum Verified {
+    /// A leaf alone.
+    Skeleton,
+    /// A run (or as much of it as the reader may have). Of a run by an author whose key is not known here, only hashes are
+    /// checked: `signed` is false.
+    Run {
+        /// The author's run.
+        run: Run,
+        /// Its events that were shown.
+        events: Vec<CheckedEvent>,
+        /// Whether its signature was checked.
+        signed: bool,
+    },
+    /// An access record.
+    Access(Box<AccessRecord>),
+}
+
+/// How far a room was followed.
+#[derive(Debug, Clone)]
+pub struct Follower {
+    room_id: RoomId,
+    /// The rules' state; none before room-create.
+    room: Option<RoomState>,
+    next: u64,
+    last: Hash,
+    last_leaf: Option<Leaf>,
+    strands: BTreeMap<(AuthorId, StrandId), StrandEnd>,
+    wraps: BTreeMap<WrapId, WrapFact>,
+    /// Whether every entry is shown whole: then strands and all rules are checked, not control alone.
+    whole: bool,
+}
+
+impl Follower {
+    /// Follows a room from its first entry. `whole`: the patient's view, in which nothing may be left out.
+    pub fn new(room: RoomId, whole: bool) -> Self {
+        Self {
+            room_id: room,
+            room: None,
+            next: 0,
+            last: Hash::ZERO,
+            last_leaf: None,
+            strands: BTreeMap::new(),
+            wraps: BTreeMap::new(),
+            whole,
+        }
+    }
+
+    /// Follows a room from a place that an earlier following reached: entry `next`, after the leaf with hash `last`, under the
+    /// rules' state as of then.
+    pub fn resume(room: RoomState, next: u64, last: Hash) -> Self {
+        Self { next, last, room: Some(room.clone()), ..Self::new(room.room, false) }
+    }
+
+    /// The rules' state.
+    pub fn room(&self) -> Option<&RoomState> {
+        self.room.as_ref()
+    }
+
+    /// Index of the entry that comes next.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Merkle leaf hash of the last entry.
+    pub fn last(&self) -> Hash {
+        self.last
+    }
+
+    /// Verifies the next item.
+    pub fn take(&mut self, item: Item, alliance: crate::id::AllianceId) -> Result<Verified, LedgerError> {
+        let index = self.next;
+        if item.leaf.room != self.room_id {
+            return Err(LedgerError::OtherRoom { index });
+        }
+        if item.leaf.index != index || item.leaf.previous != self.last {
+            return Err(LedgerError::Chain { index });
+        }
+        let verified = match (&item.run, &item.access) {
+            (Some(_), None) => self.take_run(&item, alliance)?,
+            (None, Some(bytes)) => {
+                if sha256(bytes) != item.leaf.entry {
+                    return Err(LedgerError::Entry { index });
+                }
+                Verified::Access(Box::new(self.access(index, bytes)?))
+            }
+            (None, None) if !self.whole && item.events.is_empty() => Verified::Skeleton,
+            _ => return Err(LedgerError::Withheld { index }),
+        };
+        self.next += 1;
+        self.last = item.leaf.hash();
+        self.last_leaf = Some(item.leaf);
+        Ok(verified)
+    }
+
+    fn access(&self, index: u64, bytes: &[u8]) -> Result<AccessRecord, LedgerError> {
+        let record = AccessRecord::decode(bytes).map_err(|_| LedgerError::Access { index })?;
+        let signature = |why| LedgerError::Signature { index, why };
+        let request = record.request.decode().map_err(signature)?;
+        let reader = request.claims().reader;
+        if request.claims().room != self.room_id {
+            return Err(LedgerError::OtherRoom { index });
+        }
+        // The request is the reader's own signed word: a node cannot make up that somebody read.
+        match (&record.reader, self.room.as_ref().and_then(|r| r.key_of(reader))) {
+            (_, Some(key)) => request.verify(&key).map_err(signature)?,
+            (Some(identity), None) => request.verify_as(identity).map_err(signature)?,
+            (None, None) => return Err(LedgerError::Access { index }),
+        };
+        Ok(record)
+    }
+
+    fn take_run(&mut self, item: &Item, alliance: crate::id::AllianceId) -> Result<Verified, LedgerError> {
+        let index = self.next;
+        let signature = |why| LedgerError::Signature { index, why };
+        let signed_run = item.run.as_ref().ok_or(LedgerError::Withheld { index })?;
+        if signed_run.hash() != item.leaf.entry {
+            return Err(LedgerError::Entry { index });
+        }
+        let run = signed_run.decode().map_err(signature)?;
+        if run.claims().room != self.room_id {
+            return Err(LedgerError::OtherRoom { index });
+        }
+        let mut events = Vec::with_capacity(item.events.len());
+        for event in &item.events {
+            let checked = self.check(index, event)?;
+            if !run.claims().ids.contains(&checked.id()) {
+                return Err(LedgerError::NotInRun { index });
+            }
+            events.push(checked);
+        }
+        let complete = events.len() == run.claims().ids.len();
+        let key = match author_key(self.room.as_ref(), run.claims(), &events) {
+            Ok(key) => key,
+            // Which author signed content is only known to who follows the control records too.
+            Err(_) if !self.whole && self.room.is_none() => {
+                let run = run.claims().clone();
+                return Ok(Verified::Run { run, events, signed: false });
+            }
+            Err(why) => return Err(LedgerError::Rules { index, why }),
+        };
+        let run = run.verify(&key).map_err(signature)?;
+        // The patient's own runs are judged in every view: rights must not rest on a node's word.
+        let judged = self.whole || events.iter().any(|e| !e.core().kind.is_content() && e.core().kind != Kind::Wrap);
+        if judged && !complete {
+            return Err(LedgerError::Withheld { index });
+        }
+        if judged {
+            self.judge(index, &run, &events, item.leaf.accepted_at, alliance)?;
+        }
+        Ok(Verified::Run { run: run.run().clone(), events, signed: true })
+    }
+
+    /// In the whole view bodies of content may be left out (empty): their hash stands in the signed header.
+    fn check(&self, index: u64, event: &crate::event::Event) -> Result<CheckedEvent, LedgerError> {
+        if self.whole && event.body.is_empty() {
+            return CheckedEvent::without_body(event.header.clone()).map_err(|why| LedgerError::Event { index, why });
+        }
+        event.clone().check().map_err(|why| LedgerError::Event { index, why })
+    }
+
+    fn judge(
+        &mut self,
+        index: u64,
+        run: &VerifiedRun,
+        events: &[CheckedEvent],
+        now: crate::time::UnixMs,
+        alliance: crate::id::AllianceId,
+    ) -> Result<(), LedgerError> {
+        let view = View { follower: self, whole: self.whole, run: run.run() };
+        let admission = match admit(alliance, self.room.as_ref(), run, events, &view, now) {
+            Ok(Ok(admission)) => admission,
+            Ok(Err(Refused::Because(Refusal::StrandGap))) => return Err(LedgerError::Strand { index }),
+            Ok(Err(Refused::Because(why))) => return Err(LedgerError::Rules { index, why }),
+            Ok(Err(Refused::Known(_))) => return Err(LedgerError::Rules { index, why: Refusal::EventRepeated }),
+            Err(never) => match never {},
+        };
+        self.strands.insert((run.run().author, admission.strand.strand), admission.strand);
+        self.wraps.extend(admission.wraps);
+        if admission.room.is_some() {
+            self.room = admission.room;
+        }
+        Ok(())
+    }
+
+    /// Ties what was shown to the ledger: the head is of the last entry, its leaf is in a quorum's checkpoint, and the node
+    /// has signed it over this nonce. `known` is the newest log size that the reader saw before.
+    pub fn confirm(
+        &self,
+        head: &Head,
+        nonce: Nonce,
+        known: Option<u64>,
+        charter: &VerifiedCharter,
+    ) -> Result<VerifiedCheckpoint, LedgerError> {
+        let checkpoint = verify_head(self.room_id, head, nonce, charter)?;
+        if head.last.leaf.hash() != self.last {
+            return Err(LedgerError::OtherHead);
+        }
+        let shown = checkpoint.checkpoint().size;
+        match known {
+            Some(known) if shown < known => Err(LedgerError::WentBack { known, shown }),
+            _ => Ok(checkpoint),
+        }
+    }
+}
+
+/// Verifies a head by itself: signature of one of the shard's nodes, inclusion, quorum.
+pub fn verify_head(
+    room: RoomId,
+    head: &Head,
+    nonce: Nonce,
+    charter: &VerifiedCharter,
+) -> Result<VerifiedCheckpoint, LedgerError> {
+    let shard = room.shard(charter.shard_count());
+    let checkpoint = VerifiedCheckpoint::verify(&head.last.checkpoint, shard, charter).map_err(ReceiptError::from)?;
+    let tree = checkpoint.checkpoint();
+    if head.last.leaf.room != room {
+        return Err(LedgerError::OtherHead);
+    }
+    let leaf = head.last.leaf.hash();
+    merkle::verify_inclusion(&leaf, head.last.log_index, tree.size, &head.last.proof, &tree.root)
+        .map_err(ReceiptError::from)?;
+    if head.nonce != nonce {
+        return Err(LedgerError::Nonce);
+    }
+    let statement = HeadStatement { room, last_leaf: leaf, log_size: tree.size, at: head.at, nonce };
+    let cose = Unverified::decode(&head.signature, 1024).map_err(LedgerError::HeadSignature)?;
+    if cose.payload() != crate::cbor::to_vec(&statement) {
+        return Err(LedgerError::HeadSignature(SignedError::Limit("the head's signature is of another statement")));
+    }
+    let mut verified = Err(LedgerError::HeadSignature(SignedError::OtherAuthor));
+    for node in charter.group(shard).iter().filter_map(|id| charter.node(*id)) {
+        if cose.verify(Domain::Head, &node.sign).is_ok() {
+            verified = Ok(());
+        }
+    }
+    verified.map(|()| checkpoint)
+}
+
+/// What a follower knows, for the rules. A partial view cannot know strands or wraps, so it takes them as the run has them.
+struct View<'a> {
+    follower: &'a Follower,
+    whole: bool,
+    run: &'a Run,
+}
+
+impl Ledger for View<'_> {
+    type Error = core::convert::Infallible;
+
+    fn strand(&self, author: AuthorId, strand: StrandId) -> Result<Option<StrandEnd>, Self::Error> {
+        let known = self.follower.strands.get(&(author, strand)).copied();
+        Ok(if self.whole { known } else { Some(self.run.from) })
+    }
+
+    fn wrap(&self, wrap: WrapId) -> Result<Option<WrapFact>, Self::Error> {
+        Ok(self.follower.wraps.get(&wrap).copied())
+    }
+
+    fn has_event(&self, _: EheId) -> Result<bool, Self::Error> {
+        // A repeated event would stand in a strand twice; keeping every id of a room in memory is not worth more.
+        Ok(false)
+    }
+}
+
+/// Reads a control event that a follower verified.
+pub fn control_of(event: &CheckedEvent) -> Option<Control> {
+    Control::decode(event).ok()
+}

@@ -1,0 +1,309 @@
+//! What a room's control events add up to.
+
+use std::collections::BTreeMap;
+
+use minicbor::{Decode, Encode};
+
+use crate::control::{Control, Ending, EpochRecord, Grant, Revoke, Right, RoomCreate};
+use crate::id::{AllianceId, AuthorId, EheId, EpochId, RoomId};
+use crate::kem::{self, KemPublic};
+use crate::limits;
+use crate::refusal::Refusal;
+use crate::sign::VerifyKey;
+use crate::time::{Hour, UnixMs};
+
+/// A room's members, epochs and grants. Its encoding is stored by nodes: version it by [`RoomState::version`].
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct RoomState {
+    /// Version of this structure on disk.
+    #[n(0)]
+    pub version: u8,
+    /// The room.
+    #[n(1)]
+    pub room: RoomId,
+    /// The alliance that it was made for.
+    #[n(2)]
+    pub alliance: AllianceId,
+    /// The patient.
+    #[n(3)]
+    pub owner: AuthorId,
+    /// The patient's signing key.
+    #[n(4)]
+    pub owner_key: VerifyKey,
+    /// Sequence number that the patient's next control event must have.
+    #[n(5)]
+    pub next_control: u64,
+    /// The patient's last control event.
+    #[n(6)]
+    pub last_control: EheId,
+    /// Key epochs.
+    #[n(7)]
+    pub epochs: BTreeMap<EpochId, EpochState>,
+    /// Grants, ended ones included: their subjects' signatures stay verifiable.
+    #[n(8)]
+    pub grants: BTreeMap<EheId, GrantState>,
+}
+
+/// A key epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct EpochState {
+    /// The epoch that followed it, if one did. Content sealed before is still accepted: it may have waited in a spool.
+    #[n(0)]
+    pub superseded_by: Option<EpochId>,
+}
+
+/// A grant and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct GrantState {
+    /// Who.
+    #[n(0)]
+    pub subject: AuthorId,
+    /// The subject's signing key.
+    #[n(1)]
+    pub subject_key: VerifyKey,
+    /// What.
+    #[n(2)]
+    pub right: Right,
+    /// Where: the epochs of the grant and those that continued it.
+    #[n(3)]
+    pub epochs: Vec<EpochId>,
+    /// First hour of readings.
+    #[n(4)]
+    pub from: Option<Hour>,
+    /// Hour of readings that is no longer covered.
+    #[n(5)]
+    pub until: Option<Hour>,
+    /// End by time.
+    #[n(6)]
+    pub expires: Option<UnixMs>,
+    /// End by revocation.
+    #[n(7)]
+    pub ended: Option<GrantEnd>,
+}
+
+/// When and how a grant was revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct GrantEnd {
+    /// When the revocation was accepted.
+    #[n(0)]
+    pub at: UnixMs,
+    /// How.
+    #[n(1)]
+    pub ending: Ending,
+}
+
+impl GrantState {
+    /// Whether the grant holds at `now` for readings of `hour`; otherwise why not.
+    pub fn holds(&self, hour: Option<Hour>, now: UnixMs) -> Result<(), Refusal> {
+        match self.ended {
+            None => {}
+            Some(GrantEnd { at, ending: Ending::DrainUntil(until) })
+                if self.right == Right::Append && now <= until && hour.is_some_and(|h| h <= at.hour()) => {}
+            Some(_) => return Err(Refusal::GrantRevoked),
+        }
+        if self.expires.is_some_and(|end| now >= end) {
+            return Err(Refusal::GrantExpired);
+        }
+        if let Some(hour) = hour
+            && (self.from.is_some_and(|from| hour < from) || self.until.is_some_and(|until| hour >= until))
+        {
+            return Err(Refusal::HourNotCovered);
+        }
+        Ok(())
+    }
+
+    /// Whether the grant has not been revoked and has not expired.
+    pub fn is_live(&self, now: UnixMs) -> bool {
+        self.ended.is_none() && self.expires.is_none_or(|end| now < end)
+    }
+}
+
+impl RoomState {
+    /// The version of the structure that this crate writes.
+    pub const VERSION: u8 = 1;
+
+    /// The room that a room-create event makes.
+    pub(super) fn create(create: &RoomCreate, event: EheId) -> Result<Self, Refusal> {
+        check_kem(&create.owner.kem)?;
+        Ok(Self {
+            version: Self::VERSION,
+            room: create.room_id(),
+            alliance: create.alliance,
+            owner: create.owner.author_id(),
+            owner_key: create.owner.sign,
+            next_control: 1,
+            last_control: event,
+            epochs: BTreeMap::new(),
+            grants: BTreeMap::new(),
+        })
+    }
+
+    /// The signing key of somebody whom the room knows, whether or not the grant still holds.
+    pub fn key_of(&self, author: AuthorId) -> Option<VerifyKey> {
+        if author == self.owner {
+            return Some(self.owner_key);
+        }
+        self.grants.values().find(|g| g.subject == author).map(|g| g.subject_key)
+    }
+
+    /// All grants of one subject.
+    pub fn grants_of(&self, author: AuthorId) -> impl Iterator<Item = (&EheId, &GrantState)> {
+        self.grants.iter().filter(move |(_, g)| g.subject == author)
+    }
+
+    /// Whether the author is the patient or has any live grant.
+    pub fn is_party(&self, author: AuthorId, now: UnixMs) -> bool {
+        author == self.owner || self.grants_of(author).any(|(_, g)| g.is_live(now))
+    }
+
+    /// Whether `author` may exercise `right` in an epoch, for readings of `hour`. Of several refusals the most telling wins.
+    pub fn may(
+        &self,
+        author: AuthorId,
+        right: Right,
+        epoch: EpochId,
+        hour: Option<Hour>,
+        now: UnixMs,
+    ) -> Result<(), Refusal> {
+        if !self.epochs.contains_key(&epoch) {
+            // A stranger learns nothing about which epochs there are.
+            return Err(if author == self.owner { Refusal::EpochNotCovered } else { self.why_not(author, right, now) });
+        }
+        if author == self.owner {
+            return Ok(());
+        }
+        let mut refusal = Refusal::NotInvited;
+        for (_, grant) in self.grants_of(author).filter(|(_, g)| g.right == right) {
+            if !grant.epochs.contains(&epoch) {
+                refusal = telling(refusal, Refusal::EpochNotCovered);
+                continue;
+            }
+            match grant.holds(hour, now) {
+                Ok(()) => return Ok(()),
+                Err(why) => refusal = telling(refusal, why),
+            }
+        }
+        Err(refusal)
+    }
+
+    fn why_not(&self, author: AuthorId, right: Right, now: UnixMs) -> Refusal {
+        self.grants_of(author).filter(|(_, g)| g.right == right).fold(Refusal::NotInvited, |refusal, (_, grant)| {
+            telling(refusal, grant.holds(None, now).err().unwrap_or(Refusal::EpochNotCovered))
+        })
+    }
+
+    /// Applies one of the patient's control events; its signature and author are the caller's to check.
+    pub(super) fn apply(&mut self, control: &Control, event: EheId, now: UnixMs) -> Result<(), Refusal> {
+        let link = control.link().ok_or(Refusal::KindNotAllowed)?;
+        if link.seq != self.next_control || link.previous != self.last_control {
+            return Err(Refusal::ControlOutOfSequence);
+        }
+        match control {
+            Control::RoomCreate(_) => return Err(Refusal::RoomExists),
+            Control::Epoch(record) => self.apply_epoch(record)?,
+            Control::Grant(grant) => self.apply_grant(grant, event)?,
+            Control::Revoke(revoke) => self.apply_revoke(revoke, now)?,
+            Control::Wrap(_) => return Err(Refusal::KindNotAllowed),
+        }
+        self.next_control += 1;
+        self.last_control = event;
+        Ok(())
+    }
+
+    fn apply_epoch(&mut self, record: &EpochRecord) -> Result<(), Refusal> {
+        check_kem(&record.group_key)?;
+        if self.epochs.len() >= limits::EPOCHS_PER_ROOM_MAX {
+            return Err(Refusal::LimitReached);
+        }
+        if record.epoch == EpochId::ZERO || self.epochs.contains_key(&record.epoch) {
+            return Err(Refusal::ControlMalformed);
+        }
+        for id in &record.continues {
+            let grant = self.grants.get(id).ok_or(Refusal::GrantUnknown)?;
+            // A grant goes on only where it was: a new epoch never widens it, and never revives it.
+            let covered = record.supersedes.is_some_and(|before| grant.epochs.contains(&before));
+            if grant.ended.is_some() || !covered {
+                return Err(Refusal::ControlMalformed);
+            }
+        }
+        if let Some(before) = record.supersedes {
+            let state = self.epochs.get_mut(&before).ok_or(Refusal::EpochNotCovered)?;
+            if state.superseded_by.is_some() {
+                return Err(Refusal::ControlMalformed);
+            }
+            state.superseded_by = Some(record.epoch);
+        }
+        for id in &record.continues {
+            if let Some(grant) = self.grants.get_mut(id) {
+                grant.epochs.push(record.epoch);
+            }
+        }
+        self.epochs.insert(record.epoch, EpochState { superseded_by: None });
+        Ok(())
+    }
+
+    fn apply_grant(&mut self, grant: &Grant, event: EheId) -> Result<(), Refusal> {
+        check_kem(&grant.subject.kem)?;
+        if self.grants.len() >= limits::GRANTS_PER_ROOM_MAX {
+            return Err(Refusal::LimitReached);
+        }
+        if grant.epochs.is_empty() || !grant.epochs.iter().all(|epoch| self.epochs.contains_key(epoch)) {
+            return Err(Refusal::EpochNotCovered);
+        }
+        let subject = grant.subject.author_id();
+        if subject == self.owner || matches!((grant.from, grant.until), (Some(from), Some(until)) if from >= until) {
+            return Err(Refusal::ControlMalformed);
+        }
+        let state = GrantState {
+            subject,
+            subject_key: grant.subject.sign,
+            right: grant.right,
+            epochs: grant.epochs.clone(),
+            from: grant.from,
+            until: grant.until,
+            expires: grant.expires,
+            ended: None,
+        };
+        self.grants.insert(event, state);
+        Ok(())
+    }
+
+    fn apply_revoke(&mut self, revoke: &Revoke, now: UnixMs) -> Result<(), Refusal> {
+        let grant = self.grants.get_mut(&revoke.grant).ok_or(Refusal::GrantUnknown)?;
+        if grant.right == Right::Read && revoke.ending != Ending::Cut {
+            return Err(Refusal::ControlMalformed);
+        }
+        // Revoking again may shorten an end, never lengthen it.
+        let lengthens = match (grant.ended, revoke.ending) {
+            (None, _) | (Some(_), Ending::Cut) => false,
+            (Some(GrantEnd { ending: Ending::Cut, .. }), Ending::DrainUntil(_)) => true,
+            (Some(GrantEnd { ending: Ending::DrainUntil(old), .. }), Ending::DrainUntil(new)) => new > old,
+        };
+        if lengthens {
+            return Err(Refusal::ControlMalformed);
+        }
+        let at = grant.ended.map_or(now, |end| end.at);
+        grant.ended = Some(GrantEnd { at, ending: revoke.ending });
+        Ok(())
+    }
+}
+
+/// Of two refusals of one right by two grants, the one that says more: what was there and ended says more than what never was.
+fn telling(a: Refusal, b: Refusal) -> Refusal {
+    let rank = |r: Refusal| match r {
+        Refusal::HourNotCovered => 4,
+        Refusal::EpochNotCovered => 3,
+        Refusal::GrantRevoked => 2,
+        Refusal::GrantExpired => 1,
+        _ => 0,
+    };
+    if rank(b) > rank(a) { b } else { a }
+}
+
+fn check_kem(key: &KemPublic) -> Result<(), Refusal> {
+    if kem::is_public_key(key) { Ok(()) } else { Err(Refusal::BadKey) }
+}

@@ -1,0 +1,271 @@
+//! What clients and nodes say to each other, one exchange a bidirectional stream (SPEC 11).
+//!
+//! A frame is a length (4 bytes, big-endian) and that many bytes of deterministic CBOR. The client sends one [`Request`] and
+//! finishes; the node answers with one [`Response`], or with a stream of them that ends in one that [`Response::is_last`].
+
+use minicbor::{Decode, Encode};
+
+use crate::cbor::{self, CborError};
+use crate::charter::CharterChain;
+use crate::event::Event;
+use crate::id::{AuthorId, EheId, Hash, NodeId, Nonce, RoomId};
+use crate::identity::PublicIdentity;
+use crate::leaf::{Leaf, Receipt};
+use crate::limits;
+use crate::read::SignedRequest;
+use crate::refusal::Refusal;
+use crate::run::SignedRun;
+use crate::time::UnixMs;
+
+/// A client's request.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(flat)]
+pub enum Request {
+    /// Append a run. Answer: [`Response::Submitted`], [`Response::Known`] or [`Response::Refused`].
+    #[n(1)]
+    Submit(#[n(0)] Submission),
+    /// Read what is there. Answer: [`Response::Item`] …, [`Response::Head`].
+    #[n(2)]
+    Fetch(#[n(0)] SignedRequest, #[n(1)] PublicIdentity),
+    /// Read what is there and what comes, until either side ends it or the right to read ends. Answer: [`Response::Item`] …
+    /// with a [`Response::Head`] whenever everything so far was sent.
+    #[n(3)]
+    Subscribe(#[n(0)] SignedRequest, #[n(1)] PublicIdentity),
+    /// A room's head, over the client's nonce. Answer: [`Response::Head`] for parties of the room.
+    #[n(4)]
+    Head(#[n(0)] RoomId, #[n(1)] Nonce),
+    /// The rooms of the shards led here in which the channel's identity is a party. Answer: [`Response::Rooms`].
+    #[n(5)]
+    RoomsOf,
+    /// The charters. Answer: [`Response::Charter`].
+    #[n(6)]
+    Charter,
+    /// How the node is. Answer: [`Response::Status`].
+    #[n(7)]
+    Status,
+}
+
+/// A run and its events, in the run's order.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Submission {
+    /// The run.
+    #[n(0)]
+    pub run: SignedRun,
+    /// The events.
+    #[n(1)]
+    pub events: Vec<Event>,
+}
+
+/// A node's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(flat)]
+pub enum Response {
+    /// The run is in the log.
+    #[n(1)]
+    Submitted(#[n(0)] Submitted),
+    /// Nothing was appended: some of the events are in the log already, by these runs.
+    #[n(2)]
+    Known(#[n(0)] Vec<KnownRun>),
+    /// A rule forbids it, or the node cannot.
+    #[n(3)]
+    Refused(#[n(0)] Refusal),
+    /// The shard is led elsewhere: ask that node.
+    #[n(4)]
+    AskNode(#[n(0)] NodeId),
+    /// One entry of a room.
+    #[n(5)]
+    Item(#[n(0)] Item),
+    /// The head of the room as of which everything asked for was sent.
+    #[n(6)]
+    Head(#[n(0)] Head),
+    /// Rooms.
+    #[n(7)]
+    Rooms(#[n(0)] Vec<RoomInfo>),
+    /// Charters, encoded as [`CharterChain`].
+    #[n(8)]
+    Charter(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+    /// Status.
+    #[n(9)]
+    Status(#[n(0)] NodeStatus),
+}
+
+/// A run was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Submitted {
+    /// The proof.
+    #[n(0)]
+    pub receipt: Receipt,
+    /// How many control events of the patient the room has: tells an author whether it must fetch them.
+    #[n(1)]
+    pub control_seq: u64,
+}
+
+/// A run that brought an event earlier.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct KnownRun {
+    /// The run as its author signed it.
+    #[n(0)]
+    pub run: SignedRun,
+    /// The proof.
+    #[n(1)]
+    pub receipt: Receipt,
+}
+
+/// One entry of a room, as much of it as the reader may have. The leaf alone is the skeleton that keeps the chain whole.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Item {
+    /// The leaf.
+    #[n(0)]
+    pub leaf: Leaf,
+    /// The run, where the reader may have any of its events.
+    #[n(1)]
+    pub run: Option<SignedRun>,
+    /// Those of its events that the reader may have, in the run's order.
+    #[n(2)]
+    pub events: Vec<Event>,
+    /// The access record, for the patient.
+    #[cbor(n(3), with = "minicbor::bytes")]
+    pub access: Option<Vec<u8>>,
+}
+
+/// Where a room ends, proven. Its last leaf is in the checkpoint's tree, and chains back to all before it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Head {
+    /// The room's last leaf with its proof.
+    #[n(0)]
+    pub last: Receipt,
+    /// The client's nonce; zeros where it gave none.
+    #[n(1)]
+    pub nonce: Nonce,
+    /// The node's time.
+    #[n(2)]
+    pub at: UnixMs,
+    /// COSE_Sign1 by the node over the encoding of (room, last leaf's hash, log size, time, nonce).
+    #[cbor(n(3), with = "minicbor::bytes")]
+    pub signature: Vec<u8>,
+}
+
+/// What [`Head::signature`] signs.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct HeadStatement {
+    /// The room.
+    #[n(0)]
+    pub room: RoomId,
+    /// Merkle leaf hash of its last leaf.
+    #[n(1)]
+    pub last_leaf: Hash,
+    /// Leaves of the shard's log.
+    #[n(2)]
+    pub log_size: u64,
+    /// The node's time.
+    #[n(3)]
+    pub at: UnixMs,
+    /// The client's nonce.
+    #[n(4)]
+    pub nonce: Nonce,
+}
+
+/// A room in which the asking identity is a party.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct RoomInfo {
+    /// The room.
+    #[n(0)]
+    pub room: RoomId,
+    /// The patient.
+    #[n(1)]
+    pub owner: AuthorId,
+    /// The identity's live grants.
+    #[n(2)]
+    pub grants: Vec<EheId>,
+    /// Entries in the room.
+    #[n(3)]
+    pub entries: u64,
+}
+
+/// How a node is.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct NodeStatus {
+    /// The node.
+    #[n(0)]
+    pub node: NodeId,
+    /// Version of its program.
+    #[n(1)]
+    pub program: String,
+    /// Newest charter that it has.
+    #[n(2)]
+    pub charter_version: u32,
+    /// Its shards.
+    #[n(3)]
+    pub shards: Vec<ShardStatus>,
+    /// Its clock.
+    #[n(4)]
+    pub at: UnixMs,
+}
+
+/// How a shard is on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct ShardStatus {
+    /// The shard.
+    #[n(0)]
+    pub shard: u16,
+    /// Its ordering party, if there is one.
+    #[n(1)]
+    pub leader: Option<NodeId>,
+    /// Consensus term.
+    #[n(2)]
+    pub term: u64,
+    /// Blocks applied.
+    #[n(3)]
+    pub applied: u64,
+    /// Leaves of its log.
+    #[n(4)]
+    pub leaves: u64,
+    /// Rooms.
+    #[n(5)]
+    pub rooms: u64,
+    /// Whether a storage fault stopped it.
+    #[n(6)]
+    pub faulted: bool,
+}
+
+impl Response {
+    /// Whether nothing follows this answer to a request that is not [`Request::Subscribe`].
+    pub fn is_last(&self) -> bool {
+        !matches!(self, Self::Item(_))
+    }
+}
+
+macro_rules! frame {
+    ($type:ty) => {
+        impl $type {
+            /// Encodes the frame's content.
+            pub fn to_vec(&self) -> Vec<u8> {
+                cbor::to_vec(self)
+            }
+
+            /// Decodes a frame's content.
+            pub fn decode(bytes: &[u8]) -> Result<Self, CborError> {
+                cbor::from_slice(bytes, limits::FRAME_MAX_BYTES)
+            }
+        }
+    };
+}
+
+frame!(Request);
+frame!(Response);
+
+impl Response {
+    /// The charters of a [`Response::Charter`].
+    pub fn charters(bytes: &[u8]) -> Result<CharterChain, crate::charter::CharterError> {
+        CharterChain::decode(bytes)
+    }
+}
