@@ -1,4 +1,4 @@
-//! What a content event's body holds once it is opened.
+//! What a content event's body holds once it is opened (SPEC 14).
 
 mod column;
 pub mod vitals;

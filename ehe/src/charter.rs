@@ -22,22 +22,14 @@ pub use self::verified::VerifiedCharter;
 use crate::cbor::{self, CborError};
 use crate::id::{AuthorId, Hash, MemberId, NodeId};
 use crate::identity::PublicIdentity;
+pub use crate::limits::{
+    ADDRESS_MAX_BYTES, ADDRESSES_PER_NODE_MAX, CHAIN_MAX_BYTES, CHAIN_VERSIONS_MAX, HEAD_FRESH_MAX_MS,
+    NODE_NAME_MAX_BYTES,
+};
 use crate::sign::{SignedError, VerifyKey};
 
-/// Addresses that one node lists.
-pub const ADDRESSES_PER_NODE_MAX: usize = 4;
-/// Longest address (`host:port`) of a node: a DNS name, a colon, a port.
-pub const ADDRESS_MAX_BYTES: usize = 253 + 1 + 5;
-/// Longest name of a node. It is a key name in signed notes and a DNS name in certificates.
-pub const NODE_NAME_MAX_BYTES: usize = 128;
 /// Sizes that a shard's group may have.
 pub const GROUP_SIZES: [usize; 4] = [1, 3, 5, 7];
-/// Longest time that a head may count as fresh: one day.
-pub const HEAD_FRESH_MAX_MS: u32 = 24 * 60 * 60 * 1000;
-/// Versions that one chain of charters holds.
-pub const CHAIN_VERSIONS_MAX: usize = 256;
-/// Largest encoded chain of charters.
-pub const CHAIN_MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// A member (hospital) of the alliance.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::charter::VerifiedCharter;
 use crate::checkpoint::VerifiedCheckpoint;
-use crate::control::Control;
+use crate::control::{Control, Right};
 use crate::cose::{Domain, Unverified};
 use crate::event::{CheckedEvent, EventError, Kind, sha256};
 use crate::id::{AuthorId, EheId, Hash, Nonce, RoomId, StrandId, WrapId};
@@ -266,6 +266,8 @@ impl Follower {
         }
         if judged {
             self.judge(index, &run, &events, item.leaf.accepted_at, alliance)?;
+        } else {
+            self.judge_shown(index, run.run(), &events, item.leaf.accepted_at)?;
         }
         Ok(Verified::Run { run: run.run().clone(), events, signed: true })
     }
@@ -298,6 +300,27 @@ impl Follower {
         self.wraps.extend(admission.wraps);
         if admission.room.is_some() {
             self.room = admission.room;
+        }
+        Ok(())
+    }
+
+    /// Of a run that is shown in part: each shown event is the run's, and its author had the right to append it at that entry.
+    fn judge_shown(
+        &self,
+        index: u64,
+        run: &Run,
+        events: &[CheckedEvent],
+        accepted_at: crate::time::UnixMs,
+    ) -> Result<(), LedgerError> {
+        let rules = |why| LedgerError::Rules { index, why };
+        let room = self.room.as_ref().ok_or(rules(Refusal::RoomUnknown))?;
+        for core in events.iter().map(CheckedEvent::core) {
+            if core.room != run.room || core.author != run.author {
+                return Err(rules(Refusal::EventOutOfPlace));
+            }
+            if core.kind.is_content() {
+                room.may(core.author, Right::Append, core.epoch, Some(core.hour), accepted_at).map_err(rules)?;
+            }
         }
         Ok(())
     }
@@ -378,6 +401,16 @@ impl Ledger for View<'_> {
     fn has_event(&self, _: EheId) -> Result<bool, Self::Error> {
         // A repeated event would stand in a strand twice; keeping every id of a room in memory is not worth more.
         Ok(false)
+    }
+}
+
+/// Reads a [`Response::Wrap`](crate::wire::Response::Wrap): the id by which content names it, its author, and the record. No
+/// signature is needed: whoever names the wrap names the hash of its header, which holds the hash of its body.
+pub fn wrap_of(event: crate::event::Event) -> Option<(WrapId, AuthorId, crate::control::WrapRecord)> {
+    let event = event.check().ok()?;
+    match Control::decode(&event) {
+        Ok(Control::Wrap(record)) => Some((event.id().into(), event.core().author, record)),
+        _ => None,
     }
 }
 

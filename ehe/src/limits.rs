@@ -4,6 +4,8 @@
 
 /// Largest frame on the wire, without its four length bytes.
 pub const FRAME_MAX_BYTES: usize = 1024 * 1024;
+/// Largest encoded submission: it travels back to readers as an item, whose leaf must fit the frame too.
+pub const SUBMISSION_MAX_BYTES: usize = FRAME_MAX_BYTES - 1024;
 /// Largest encoded header of an event.
 pub const HEADER_MAX_BYTES: usize = 512;
 /// Largest body (ciphertext) of a content event.
@@ -44,6 +46,18 @@ pub const SHARDS_MAX: u16 = 1024;
 pub const MEMBERS_MAX: usize = 64;
 /// Largest encoded charter with its signatures.
 pub const CHARTER_MAX_BYTES: usize = 256 * 1024;
+/// Addresses that one node lists.
+pub const ADDRESSES_PER_NODE_MAX: usize = 4;
+/// Longest address (`host:port`) of a node: a DNS name, a colon, a port.
+pub const ADDRESS_MAX_BYTES: usize = 253 + 1 + 5;
+/// Longest name of a node. It is a key name in signed notes and a DNS name in certificates.
+pub const NODE_NAME_MAX_BYTES: usize = 128;
+/// Longest time that a head may count as fresh: one day.
+pub const HEAD_FRESH_MAX_MS: u32 = 24 * 60 * 60 * 1000;
+/// Versions that one chain of charters holds.
+pub const CHAIN_VERSIONS_MAX: usize = 256;
+/// Largest encoded chain of charters.
+pub const CHAIN_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Largest checkpoint note (text) with its signatures.
 pub const CHECKPOINT_MAX_BYTES: usize = 8 * 1024;
 /// Longest origin line of a log, and longest name of a key in a note.

@@ -1,4 +1,4 @@
-//! A reading: one measured value with unit, device and time provenance (DESIGN [7]).
+//! A reading: one measured value with unit, device and time provenance (DESIGN section 7).
 
 mod device;
 mod qualifier;

@@ -24,7 +24,7 @@ pub enum Request {
     /// Append a run. Answer: [`Response::Submitted`], [`Response::Known`] or [`Response::Refused`].
     #[n(1)]
     Submit(#[n(0)] Submission),
-    /// Read what is there. Answer: [`Response::Item`] …, [`Response::Head`].
+    /// Read what is there. Answer: [`Response::Wrap`] and [`Response::Item`] …, [`Response::Head`].
     #[n(2)]
     Fetch(#[n(0)] SignedRequest, #[n(1)] PublicIdentity),
     /// Read what is there and what comes, until either side ends it or the right to read ends. Answer: [`Response::Item`] …
@@ -88,6 +88,10 @@ pub enum Response {
     /// Status.
     #[n(9)]
     Status(#[n(0)] NodeStatus),
+    /// The wrap of an event key, before the first item of the answer whose events name it: the entry that brought it may lie
+    /// before the place that was asked from. It proves itself: the events name it by its id ([`crate::ledger::wrap_of`]).
+    #[n(10)]
+    Wrap(#[n(0)] Event),
 }
 
 /// A run was accepted.
@@ -240,7 +244,7 @@ pub struct ShardStatus {
 impl Response {
     /// Whether nothing follows this answer to a request that is not [`Request::Subscribe`].
     pub fn is_last(&self) -> bool {
-        !matches!(self, Self::Item(_))
+        !matches!(self, Self::Item(_) | Self::Wrap(_))
     }
 }
 

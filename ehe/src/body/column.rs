@@ -114,8 +114,13 @@ impl Bits {
         Ok(unpack(&self.bytes, self.width, count).map(|bits| self.base.wrapping_add(bits.cast_signed())).collect())
     }
 
+    /// Bytes that its three members take in CBOR.
     fn encoded_len(&self) -> usize {
-        integer_len(self.base) + self.bytes.len()
+        let bytes = self.bytes.len();
+        integer_len(self.base)
+            + integer_len(i64::from(self.width))
+            + head_len(u64::try_from(bytes).unwrap_or(u64::MAX))
+            + bytes
     }
 }
 
@@ -155,9 +160,14 @@ fn unpack(bytes: &[u8], width: u8, count: usize) -> impl Iterator<Item = u64> {
     })
 }
 
-/// Bytes that CBOR takes for an integer, near enough to compare forms by: it is the same rule on every side.
+/// Bytes that CBOR takes for an integer (RFC 8949 §3).
 fn integer_len(value: i64) -> usize {
-    match if value < 0 { !value } else { value } {
+    head_len((if value < 0 { !value } else { value }).cast_unsigned())
+}
+
+/// Bytes that CBOR takes for an unsigned number or for the head of a string of that length.
+fn head_len(value: u64) -> usize {
+    match value {
         0..=23 => 1,
         24..=0xff => 2,
         0x100..=0xffff => 3,
@@ -227,6 +237,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn delta_is_taken_only_where_its_bytes_are_fewer(start: i64, steps in prop::collection::vec(-300i64..900, 3..80)) {
+            let values = running(start, steps.into_iter());
+            let packed = Column::Packed(Bits::of(&values));
+            let deltas: Vec<i64> = values.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect();
+            let delta = Column::Delta { start, deltas: Bits::of(&deltas) };
+            let shorter = cbor::to_vec(&delta).len() < cbor::to_vec(&packed).len();
+            let chosen = Column::of(&values);
+            let regular = matches!(chosen, Column::Step { .. } | Column::Constant(_));
+            prop_assert!(regular || (chosen == delta) == shorter);
+        }
+
         #[test]
         fn any_values_come_back_through_the_bytes(values in prop_oneof![
             prop::collection::vec(any::<i64>(), 1..70),

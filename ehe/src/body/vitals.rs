@@ -1,4 +1,4 @@
-//! A window of readings in columns: what does not change is written once, what changes is packed.
+//! A window of readings in columns: what does not change is written once, what changes is packed (SPEC 14).
 //!
 //! Readings that share vital, unit, device, number of decimals, statistic, flags and kind of time form a *series*. Within a
 //! series their order is kept. Series follow each other in the order of their first reading, so readings of different series

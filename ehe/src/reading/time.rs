@@ -1,4 +1,4 @@
-//! Where the time of a reading comes from (DESIGN [7]).
+//! Where the time of a reading comes from (DESIGN section 7).
 
 use crate::coded::coded;
 use crate::time::UnixMs;
