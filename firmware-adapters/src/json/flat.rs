@@ -1,0 +1,242 @@
+//! Documents of any flat or nested shape, by configuration: `path → vital, unit`.
+
+use ehe::coded::UnknownName;
+use ehe::decimal::{Decimal, DecimalError};
+use ehe::reading::{Reading, Statistic};
+use ehe::unit::Unit;
+use ehe::vital::Vital;
+use serde_json::Value;
+
+use super::config::{ConfigError, ConfigProblem, MappingConfig, ValueConfig};
+use super::document::{kind, parse};
+use super::path::{Found, Path};
+use super::time::{Beside, TimeRule};
+use crate::error::{AdapterError, shortened};
+use crate::limits::{ENTRIES_PER_VALUE_MAX, READINGS_PER_INPUT_MAX, VALUES_PER_MAPPING_MAX};
+use crate::{Adapter, ReceiptContext};
+
+/// A checked [`MappingConfig`]: what turns one shape of document into readings.
+///
+/// Readings come value by value in the order of the configuration, and within a value in the order of the document.
+#[derive(Debug, Clone)]
+pub struct Mapping {
+    name: String,
+    values: Vec<ValueRule>,
+}
+
+#[derive(Debug, Clone)]
+struct ValueRule {
+    path: Path,
+    vital: Vital,
+    units: UnitRule,
+    scale: Option<Decimal>,
+    ignore: Vec<Sentinel>,
+    text: bool,
+    required: bool,
+    statistic: Option<Statistic>,
+    time: TimeRule,
+}
+
+#[derive(Debug, Clone)]
+struct UnitRule {
+    /// `None`: the document must say it.
+    fixed: Option<Unit>,
+    sent: Option<Beside>,
+    words: Vec<(String, Unit)>,
+}
+
+#[derive(Debug, Clone)]
+struct Sentinel {
+    text: String,
+    number: Option<Decimal>,
+}
+
+impl Mapping {
+    /// Checks a configuration once, so that every problem of it is found when it is loaded.
+    ///
+    /// `zones` gives the TZif data of an IANA zone, the bytes of `/usr/share/zoneinfo/<name>`; it is asked only for the names of
+    /// `local` times.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the mapping, the key, what is wrong and what to write instead.
+    pub fn new(config: &MappingConfig, zones: &dyn Fn(&str) -> Option<Vec<u8>>) -> Result<Self, ConfigError> {
+        let error = |key: String, problem| ConfigError { mapping: shortened(&config.name), key, problem };
+        let found = config.values.len();
+        if !(1..=VALUES_PER_MAPPING_MAX).contains(&found) {
+            return Err(error("value".to_owned(), ConfigProblem::Values { found }));
+        }
+        let rule = |(index, value): (usize, &ValueConfig)| {
+            ValueRule::new(value, config, zones)
+                .map_err(|(key, problem)| error(format!("value[{index}].{key}"), problem))
+        };
+        let values = config.values.iter().enumerate().map(rule).collect::<Result<_, _>>()?;
+        Ok(Self { name: config.name.clone(), values })
+    }
+
+    /// What sources and messages call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Adapter for Mapping {
+    fn readings(&self, input: &[u8], receipt: &ReceiptContext) -> Result<Vec<Reading>, AdapterError> {
+        let document = parse(input)?;
+        let mut readings = Vec::new();
+        for rule in &self.values {
+            let before = readings.len();
+            rule.path.find(&document, &mut |found| {
+                if let Some(reading) = rule.reading(found, receipt)? {
+                    if readings.len() == READINGS_PER_INPUT_MAX {
+                        return Err(AdapterError::TooManyReadings);
+                    }
+                    readings.push(reading);
+                }
+                Ok(())
+            })?;
+            if rule.required && readings.len() == before {
+                return Err(AdapterError::Missing { path: rule.path.to_string() });
+            }
+        }
+        Ok(readings)
+    }
+}
+
+type KeyProblem = (String, ConfigProblem);
+
+fn at<P: Into<ConfigProblem>>(key: &str) -> impl FnOnce(P) -> KeyProblem {
+    let key = key.to_owned();
+    move |problem| (key, problem.into())
+}
+
+fn unit(text: &str, vital: Vital) -> Result<Unit, ConfigProblem> {
+    let hint = |_: &UnknownName| match Unit::from_sender(text) {
+        Some(unit) => format!("in UCUM it is {unit}"),
+        None => format!("{vital} is given in {} or a unit that converts into it", vital.unit()),
+    };
+    let unit: Unit = text.parse().map_err(|unknown| {
+        let hint = hint(&unknown);
+        ConfigProblem::Name(unknown, Some(hint))
+    })?;
+    vital.check_unit(unit)?;
+    Ok(unit)
+}
+
+fn name<T: core::str::FromStr<Err = UnknownName>>(
+    text: &str,
+    names: impl Iterator<Item = &'static str>,
+) -> Result<T, ConfigProblem> {
+    text.parse().map_err(|unknown| {
+        let known: Vec<&str> = names.collect();
+        ConfigProblem::Name(unknown, Some(format!("known are {}", known.join(", "))))
+    })
+}
+
+impl ValueRule {
+    fn new(
+        config: &ValueConfig,
+        mapping: &MappingConfig,
+        zones: &dyn Fn(&str) -> Option<Vec<u8>>,
+    ) -> Result<Self, KeyProblem> {
+        let path: Path = config.path.parse().map_err(at("path"))?;
+        let vital: Vital = name(&config.vital, Vital::ALL.iter().map(|v| v.as_str())).map_err(at("vital"))?;
+        let statistic = match &config.statistic {
+            Some(text) => Some(name(text, Statistic::ALL.iter().map(|s| s.as_str())).map_err(at("statistic"))?),
+            None => None,
+        };
+        if config.scale.is_some_and(|scale| scale == Decimal::ZERO) {
+            return Err(at("scale")(ConfigProblem::ZeroScale));
+        }
+        let entries = |key, found| match found {
+            0..=ENTRIES_PER_VALUE_MAX => Ok(()),
+            _ => Err(at(key)(ConfigProblem::Entries { found })),
+        };
+        entries("ignore", config.ignore.len())?;
+        entries("units", config.units.len())?;
+        let units = UnitRule::new(config, vital, &path)?;
+        let (time, prefix) = match &config.time {
+            Some(time) => (time, "time"),
+            None => (&mapping.time, "time (of the mapping)"),
+        };
+        let time = TimeRule::new(time, &path, zones).map_err(|(key, problem)| (format!("{prefix}.{key}"), problem))?;
+        let sentinel = |text: &String| Sentinel { text: text.clone(), number: text.parse().ok() };
+        let ignore = config.ignore.iter().map(sentinel).collect();
+        let ValueConfig { scale, text, required, .. } = *config;
+        Ok(Self { path, vital, units, scale, ignore, text, required, statistic, time })
+    }
+
+    /// The reading that a value makes; `None` for "no value".
+    fn reading(&self, found: &Found<'_>, receipt: &ReceiptContext) -> Result<Option<Reading>, AdapterError> {
+        let path = || self.path.to_string();
+        let problem = |problem: DecimalError| AdapterError::Number { path: path(), problem };
+        let sent = match found.value() {
+            Value::Null => return Ok(None),
+            Value::String(text) if self.ignore.iter().any(|sentinel| sentinel.text == *text) => return Ok(None),
+            Value::String(text) if self.text => text.as_str(),
+            Value::Number(number) => number.as_str(),
+            other => return Err(AdapterError::WrongType { path: path(), found: kind(other) }),
+        };
+        let sent: Decimal = sent.parse().map_err(problem)?;
+        if self.ignore.iter().any(|sentinel| sentinel.number == Some(sent)) {
+            return Ok(None);
+        }
+        let value = match self.scale {
+            Some(scale) => sent.checked_mul(scale).map_err(problem)?,
+            None => sent,
+        };
+        let unit = self.units.unit(found)?;
+        let time = self.time.time(found, receipt);
+        let reading = Reading::new(self.vital, value, unit, receipt.device.clone(), time)
+            .map_err(|problem| AdapterError::Unit { path: path(), problem })?;
+        Ok(Some(match self.statistic {
+            Some(statistic) => reading.with_statistic(statistic),
+            None => reading,
+        }))
+    }
+}
+
+impl UnitRule {
+    fn new(config: &ValueConfig, vital: Vital, path: &Path) -> Result<Self, KeyProblem> {
+        let fixed = match (&config.unit, &config.unit_path) {
+            (Some(text), _) => Some(unit(text, vital).map_err(at("unit"))?),
+            (None, Some(_)) => None,
+            (None, None) => Some(vital.unit()),
+        };
+        let sent = match &config.unit_path {
+            Some(text) => Some(Beside::new(text, path).map_err(at("unit_path"))?),
+            None => None,
+        };
+        if sent.is_none() && !config.units.is_empty() {
+            return Err(at("units")(ConfigProblem::Combination("is for values with a unit_path")));
+        }
+        let word = |(word, text): (&String, &String)| match unit(text, vital) {
+            Ok(unit) => Ok((word.clone(), unit)),
+            Err(problem) => Err((format!("units.{word:?}"), problem)),
+        };
+        let words = config.units.iter().map(word).collect::<Result<_, _>>()?;
+        Ok(Self { fixed, sent, words })
+    }
+
+    /// The unit of a value that was found.
+    fn unit(&self, found: &Found<'_>) -> Result<Unit, AdapterError> {
+        let Some(beside) = &self.sent else { return self.fallback("") };
+        let path = beside.path.to_string();
+        // Devices number their units (0, 1) as often as they name them.
+        let text = match beside.value(found)? {
+            None => return self.fallback(&path),
+            Some(Value::String(text)) => text.clone(),
+            Some(other @ (Value::Number(_) | Value::Bool(_))) => other.to_string(),
+            Some(other) => return Err(AdapterError::UnknownUnit { path, found: kind(other).to_owned() }),
+        };
+        let word = self.words.iter().find(|(word, _)| *word == text).map(|(_, unit)| *unit);
+        let unknown = || AdapterError::UnknownUnit { path, found: shortened(&text) };
+        word.or_else(|| Unit::from_sender(&text)).ok_or_else(unknown)
+    }
+
+    fn fallback(&self, path: &str) -> Result<Unit, AdapterError> {
+        self.fixed.ok_or_else(|| AdapterError::MissingUnit { path: path.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests;
