@@ -1,0 +1,212 @@
+//! The command line.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use certs::Role;
+use certs::authority::AUTHORITY_DAYS;
+use certs::certificate::Serial;
+use certs::peer::PeerIdentity;
+use certs::revocation::CRL_DAYS;
+use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand};
+
+const STEPS: &str = "\
+The steps of a new alliance, in order:
+
+  ehe-certs init --name 'Two hospitals' --out alliance
+  ehe-certs member new --name 'St. Anna' --out st-anna
+  ehe-certs identity new --role node --dns node1.example --ip 192.0.2.1 --out node1
+  ehe-certs charter new --from alliance.toml --sign st-anna/identity.json --out alliance/charter
+  ehe-certs issue node1/request.json --role node --authority alliance --into node1
+
+and for each gateway, patient and clinician:
+
+  ehe-certs identity new --role gateway --out gateway1
+  ehe-certs issue gateway1/request.json --role gateway --authority alliance --into gateway1
+
+`member new` and `identity new` print the lines that belong in alliance.toml.
+On another machine than the authority's, `identity new` runs there, request.json travels to the authority, and what
+`issue --into` wrote travels back. Private keys never travel.";
+
+/// Authority, charter, identities and certificates of an alliance.
+#[derive(Debug, Parser)]
+#[command(name = "ehe-certs", version, about, after_help = STEPS)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make the alliance's certificate authority.
+    Init(Init),
+    /// A member (hospital) of the alliance.
+    #[command(subcommand)]
+    Member(MemberCommand),
+    /// The signed document that says who the members and nodes are.
+    #[command(subcommand)]
+    Charter(CharterCommand),
+    /// Somebody's identity, channel key and request for a certificate.
+    #[command(subcommand)]
+    Identity(IdentityCommand),
+    /// Issue a certificate for a request.
+    Issue(Issue),
+    /// Copy the alliance's public files (ca.crt, charter, crl.pem) into a credentials directory; replaces older ones.
+    Install(Install),
+    /// Revoke certificates, and sign a new revocation list (crl.pem in the authority's directory).
+    Revoke(Revoke),
+    /// Show what a file holds, as JSON: identity, request, certificate, charter. Never a secret.
+    Show {
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Init {
+    /// Name of the alliance.
+    #[arg(long)]
+    pub(crate) name: String,
+    /// Directory to make.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Days that the authority's own certificate is valid.
+    #[arg(long, default_value_t = AUTHORITY_DAYS)]
+    pub(crate) days: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MemberCommand {
+    /// Make the identity that signs charters in a member's name.
+    New(NewMember),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct NewMember {
+    /// Name of the member.
+    #[arg(long)]
+    pub(crate) name: String,
+    /// Directory to make.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CharterCommand {
+    /// Write a charter from its description, and sign it.
+    New(NewCharter),
+    /// Add members' signatures to the newest charter of a file.
+    Sign(SignCharter),
+    /// Show a charter as JSON, and whether it is valid.
+    Show {
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct NewCharter {
+    /// The description (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: PathBuf,
+    /// A member's secret identity to sign with; may be given several times.
+    #[arg(long, value_name = "IDENTITY")]
+    pub(crate) sign: Vec<PathBuf>,
+    /// The charter that this one follows; without it, this is charter 1.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) after: Option<PathBuf>,
+    /// File to write: all charters up to the new one. May be the file of --after, and no other that is there.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SignCharter {
+    /// The charter's file; the signatures are added to it.
+    pub(crate) file: PathBuf,
+    /// A member's secret identity to sign with; may be given several times.
+    #[arg(long, value_name = "IDENTITY", required = true)]
+    pub(crate) with: Vec<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IdentityCommand {
+    /// Make a directory with a new identity, a channel key and the request for its certificate.
+    New(NewIdentity),
+    /// Make a new request from a directory's identity and channel key (a new key, if channel.key was moved away).
+    Renew(NewIdentity),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct NewIdentity {
+    /// node, gateway, patient or clinician.
+    #[arg(long)]
+    pub(crate) role: Role,
+    /// The directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// A DNS name of the node; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) dns: Vec<String>,
+    /// An IP address of the node; may be given several times.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) ip: Vec<IpAddr>,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(group = ArgGroup::new("to").required(true).args(["out", "into"]))]
+pub(crate) struct Issue {
+    /// The request (request.json).
+    pub(crate) request: PathBuf,
+    /// The role to give; the request has to ask for the same.
+    #[arg(long)]
+    pub(crate) role: Role,
+    /// Days that the certificate is valid.
+    #[arg(long, default_value_t = 365)]
+    pub(crate) days: u32,
+    /// The authority's directory.
+    #[arg(long, value_name = "DIR", default_value = "alliance")]
+    pub(crate) authority: PathBuf,
+    /// File to write the certificate to.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Directory to write channel.crt and the alliance's public files to.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) into: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Install {
+    /// The authority's directory.
+    #[arg(long, value_name = "DIR", default_value = "alliance")]
+    pub(crate) authority: PathBuf,
+    /// The charter's file, if it is not `charter` in the authority's directory.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) charter: Option<PathBuf>,
+    /// Credentials directory; may be given several times.
+    #[arg(long, value_name = "DIR", required = true)]
+    pub(crate) into: Vec<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(group = ArgGroup::new("which").required(true).args(["certificate", "peer", "serial", "refresh"]))]
+pub(crate) struct Revoke {
+    /// The authority's directory.
+    #[arg(long, value_name = "DIR", default_value = "alliance")]
+    pub(crate) authority: PathBuf,
+    /// The certificate in this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) certificate: Option<PathBuf>,
+    /// All certificates of this peer (`urn:ehe:<role>:<id>`).
+    #[arg(long, value_name = "URN")]
+    pub(crate) peer: Option<PeerIdentity>,
+    /// The certificate of this serial number (hex).
+    #[arg(long, value_name = "HEX")]
+    pub(crate) serial: Option<Serial>,
+    /// None; only sign a fresh list before the old one is too old.
+    #[arg(long)]
+    pub(crate) refresh: bool,
+    /// Days after which the list is too old. Ends that have it then refuse everybody.
+    #[arg(long, default_value_t = CRL_DAYS)]
+    pub(crate) days: u32,
+}

@@ -1,0 +1,139 @@
+//! `charter new`, `charter sign`, `charter show`.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use certs::charter_file::{CHARTER_FILE_MAX_BYTES, CharterFile};
+use certs::{file, identity_file, store};
+use ehe::charter::{CHAIN_MAX_BYTES, Charter, CharterChain, CharterError, Placement, Role, SignedCharter, Trust};
+use ehe::id::AllianceId;
+use serde_json::{Value, json};
+
+use crate::args::{NewCharter, SignCharter};
+use crate::show::print;
+
+const REMEDY: &str = "make one with `ehe-certs charter new`";
+
+pub(crate) fn new(args: &NewCharter, out: &mut dyn Write) -> anyhow::Result<()> {
+    let before = args.after.as_deref().map(store::load_charter).transpose()?;
+    if args.out.exists() && args.after.as_ref() != Some(&args.out) {
+        bail!("{} is there already: a charter follows another with --after, or goes to a new file", args.out.display());
+    }
+    let text = file::read_text(&args.from, CHARTER_FILE_MAX_BYTES, "write the charter's description first")?;
+    let base = args.from.parent().unwrap_or(Path::new("."));
+    let verified = before.as_ref().map(|(verified, _)| verified);
+    let charter = CharterFile::parse(&text)
+        .and_then(|description| description.charter(base, verified))
+        .with_context(|| args.from.display().to_string())?;
+    let mut signed = SignedCharter::unsigned(&charter).with_context(|| args.from.display().to_string())?;
+    sign_with(&mut signed, &args.sign)?;
+    let mut chain = before.map(|(_, chain)| chain).unwrap_or_default();
+    chain.0.push(signed);
+    write(&args.out, &chain)?;
+    report(&args.out, &chain, out)
+}
+
+pub(crate) fn sign(args: &SignCharter, out: &mut dyn Write) -> anyhow::Result<()> {
+    let mut chain = read(&args.file)?;
+    let newest = chain.0.last_mut().with_context(|| format!("{} holds no charter", args.file.display()))?;
+    newest.read().with_context(|| args.file.display().to_string())?;
+    sign_with(newest, &args.with)?;
+    write(&args.file, &chain)?;
+    report(&args.file, &chain, out)
+}
+
+fn sign_with(signed: &mut SignedCharter, identities: &[PathBuf]) -> anyhow::Result<()> {
+    let charter = signed.read()?;
+    for path in identities {
+        let identity = identity_file::load(path)?;
+        // The rest of a quorum may be of the charter before; a signature of nobody at all would refuse the whole.
+        if charter.version == 1 && charter.members.iter().all(|m| m.identity.author_id() != identity.author_id()) {
+            bail!("{} is no member of this charter: its signature would make the charter invalid", path.display());
+        }
+        signed.sign(&identity)?;
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> anyhow::Result<CharterChain> {
+    let bytes = file::read_public(path, CHAIN_MAX_BYTES, REMEDY)?;
+    CharterChain::decode(&bytes).with_context(|| path.display().to_string())
+}
+
+fn write(path: &Path, chain: &CharterChain) -> anyhow::Result<()> {
+    Ok(file::replace(path, &chain.encode())?)
+}
+
+fn verdict(chain: &CharterChain) -> Result<AllianceId, CharterError> {
+    let alliance = chain.claimed_alliance().ok_or(CharterError::EmptyChain)?;
+    chain.verify(alliance).map(|verified| verified.alliance_id())
+}
+
+fn report(path: &Path, chain: &CharterChain, out: &mut dyn Write) -> anyhow::Result<()> {
+    let version = chain.0.last().map(SignedCharter::read).transpose()?.map_or(0, |charter| charter.version);
+    writeln!(out, "charter {version} in {}", path.display())?;
+    match verdict(chain) {
+        Ok(alliance) => writeln!(out, "valid; alliance {alliance}")?,
+        Err(CharterError::Quorum { signed, needed }) => {
+            writeln!(
+                out,
+                "not valid yet: {signed} of {needed} members have signed; the others: ehe-certs charter sign {} --with IDENTITY",
+                path.display()
+            )?;
+        }
+        Err(error) => return Err(error).with_context(|| path.display().to_string()),
+    }
+    Ok(())
+}
+
+pub(crate) fn show(path: &Path, out: &mut dyn Write) -> anyhow::Result<()> {
+    print(&to_json(&read(path)?)?, out)
+}
+
+/// The newest charter of a chain as JSON; `valid` says whether it and all before it verify.
+pub(crate) fn to_json(chain: &CharterChain) -> anyhow::Result<Value> {
+    let newest = chain.0.last().context("the file holds no charter")?;
+    let charter = newest.read()?;
+    let verdict = verdict(chain);
+    // A charter that is only on its own may lie; its claims are shown, and that they are claims.
+    let first_alone =
+        matches!(newest.verify(Trust::Pinned(AllianceId(newest.hash().0))), Ok(_) | Err(CharterError::Quorum { .. }));
+    Ok(json!({
+        "type": "charter",
+        "valid": verdict.is_ok(),
+        "why_not": verdict.as_ref().err().map(ToString::to_string),
+        "alliance_id": chain.claimed_alliance().filter(|_| verdict.is_ok() || first_alone),
+        "versions": chain.0.len(),
+        "hash": newest.hash(),
+        "signed_by": newest.signers()?,
+        "charter": content(&charter),
+    }))
+}
+
+fn content(charter: &Charter) -> Value {
+    let roles = |set: ehe::charter::RoleSet| set.iter().map(Role::as_str).collect::<Vec<_>>();
+    json!({
+        "version": charter.version,
+        "alliance": charter.alliance,
+        "predecessor": charter.predecessor,
+        "shards": charter.shard_count,
+        "head_fresh_ms": charter.head_fresh_ms,
+        "min_cosignatures": charter.min_cosignatures,
+        "members": charter.members.iter().map(|m| json!({
+            "id": m.id, "name": m.name, "author": m.identity.author_id(),
+        })).collect::<Vec<_>>(),
+        "nodes": charter.nodes.iter().map(|n| json!({
+            "id": n.id, "member": n.member, "name": n.name, "sign_key": ehe::id::hex(&n.sign.0), "addresses": n.addresses,
+        })).collect::<Vec<_>>(),
+        "placement": match &charter.placement {
+            Placement::Everywhere(group) => json!({ "everywhere": group }),
+            Placement::Listed(groups) => json!({ "shards": groups }),
+        },
+        "permissions": {
+            "submit": roles(charter.permissions.submit),
+            "read": roles(charter.permissions.read),
+            "host": roles(charter.permissions.host),
+        },
+    })
+}

@@ -1,0 +1,63 @@
+//! `ehe-certs`: the alliance's authority, its charter, and the identities and certificates of everybody in it.
+//!
+//! Exit status: 0 done; 1 this machine or the command is at fault (a file, a directory, a role); 2 the command line is wrong;
+//! 3 what somebody else made was refused (a request, a charter, a certificate).
+
+mod alliance;
+mod args;
+mod charter;
+mod identity;
+mod show;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use certs::authority::AuthorityError;
+use certs::enrol::EnrolError;
+use certs::peer::PeerError;
+use certs::store::StoreError;
+use clap::Parser;
+use ehe::charter::CharterError;
+
+use crate::args::{Args, CharterCommand, Command, IdentityCommand, MemberCommand};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let mut out = std::io::stdout().lock();
+    match run(args, &mut out).and_then(|()| Ok(out.flush()?)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr().lock(), "ehe-certs: {error:#}");
+            if is_refusal(&error) { ExitCode::from(3) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
+    match args.command {
+        Command::Init(init) => alliance::init(&init, out),
+        Command::Member(MemberCommand::New(new)) => identity::new_member(&new, out),
+        Command::Charter(CharterCommand::New(new)) => charter::new(&new, out),
+        Command::Charter(CharterCommand::Sign(sign)) => charter::sign(&sign, out),
+        Command::Charter(CharterCommand::Show { file }) => charter::show(&file, out),
+        Command::Identity(IdentityCommand::New(new)) => identity::new(&new, out),
+        Command::Identity(IdentityCommand::Renew(new)) => identity::renew(&new, out),
+        Command::Issue(issue) => alliance::issue(&issue, out),
+        Command::Install(install) => alliance::install(&install, out),
+        Command::Revoke(revoke) => alliance::revoke(&revoke, out),
+        Command::Show { file } => show::show(&file, out),
+    }
+}
+
+/// Whether the fault lies with what somebody else made.
+fn is_refusal(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.is::<CharterError>()
+            || cause.is::<PeerError>()
+            || cause
+                .downcast_ref::<EnrolError>()
+                .is_some_and(|e| !matches!(e, EnrolError::File(_) | EnrolError::Make(_)))
+            || matches!(cause.downcast_ref(), Some(AuthorityError::Role { .. }))
+            || matches!(cause.downcast_ref(), Some(StoreError::Charter { .. }))
+    })
+}

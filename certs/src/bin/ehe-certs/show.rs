@@ -1,0 +1,91 @@
+//! `show`: what a file holds, as JSON; never a secret.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use certs::authority::read_certificate;
+use certs::certificate::Facts;
+use certs::enrol::EnrolmentRequest;
+use certs::{file, identity_file};
+use ehe::charter::{CHAIN_MAX_BYTES, CharterChain};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use crate::charter;
+
+pub(crate) fn show(path: &Path, out: &mut dyn Write) -> anyhow::Result<()> {
+    let bytes = Zeroizing::new(file::read_public(path, CHAIN_MAX_BYTES, "name a file to show")?);
+    let value = recognise(path, &bytes).with_context(|| path.display().to_string())?;
+    print(&value, out)
+}
+
+fn recognise(path: &Path, bytes: &[u8]) -> anyhow::Result<Value> {
+    if let Ok(chain) = CharterChain::decode(bytes) {
+        return charter::to_json(&chain);
+    }
+    let Ok(text) = std::str::from_utf8(bytes) else { bail!("not a file of this program") };
+    if text.contains("-----BEGIN CERTIFICATE-----") {
+        return Ok(certificate(&read_certificate(text)?));
+    }
+    if text.contains("PRIVATE KEY-----") {
+        return Ok(json!({ "type": "private key", "secret": true }));
+    }
+    if let Ok(identity) = identity_file::parse_public(text) {
+        return Ok(json!({ "type": "public identity", "author": identity.author_id() }));
+    }
+    match serde_json::from_str::<Kind>(text).map(|kind| kind.r#type) {
+        Ok(kind) if kind == "ehe identity" => {
+            let identity = identity_file::load(path)?;
+            Ok(json!({ "type": "identity", "secret": true, "author": identity.author_id() }))
+        }
+        Ok(kind) if kind == "ehe enrolment request" => {
+            let request = EnrolmentRequest::from_text(text)?.verify()?;
+            let host = request.host_names();
+            Ok(json!({
+                "type": "enrolment request",
+                "peer": request.peer().to_string(),
+                "role": request.peer().role(),
+                "author": request.identity().author_id(),
+                "dns": host.dns,
+                "ip": host.ip,
+            }))
+        }
+        _ => bail!("not a file of this program"),
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Kind {
+    r#type: String,
+}
+
+fn certificate(facts: &Facts) -> Value {
+    json!({
+        "type": "certificate",
+        "peer": facts.peer.to_string(),
+        "role": facts.peer.role(),
+        "serial": facts.serial.to_string(),
+        "not_before": utc(facts.not_before_unix_s),
+        "not_after": utc(facts.not_after_unix_s),
+        "dns": facts.dns,
+        "ip": facts.ip,
+        "issuer": facts.issuer,
+    })
+}
+
+pub(crate) fn print(value: &Value, out: &mut dyn Write) -> anyhow::Result<()> {
+    Ok(writeln!(out, "{}", serde_json::to_string_pretty(value)?)?)
+}
+
+/// RFC 3339, to the second.
+pub(crate) fn utc(unix_s: i64) -> String {
+    OffsetDateTime::from_unix_timestamp(unix_s).map_or_else(
+        |_| unix_s.to_string(),
+        |t| {
+            let (year, month, day) = (t.year(), u8::from(t.month()), t.day());
+            format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", t.hour(), t.minute(), t.second())
+        },
+    )
+}

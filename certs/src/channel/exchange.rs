@@ -1,0 +1,231 @@
+//! One request on one stream, in frames: four bytes of length, big-endian, then the payload.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use ehe::limits::FRAME_MAX_BYTES;
+use quinn::{RecvStream, SendStream};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{timeout, timeout_at};
+
+use super::{ChannelError, CloseCode};
+
+const LENGTH_BYTES: usize = 4;
+/// What is allocated at most before bytes of a frame have arrived.
+const FIRST_ALLOCATION_BYTES: usize = 16 * 1024;
+
+/// Sends frames of an exchange. Dropping it ends the stream; what was sent still arrives as long as the connection lives.
+#[derive(Debug)]
+pub struct FrameSender {
+    pub(super) stream: SendStream,
+}
+
+impl FrameSender {
+    /// Sends one frame; returns when the transport has taken it. Not cancel safe: after a deadline, or if the future is
+    /// dropped, the stream is of no further use (a deadline resets it).
+    pub async fn send(&mut self, frame: &[u8], within: Duration) -> Result<(), ChannelError> {
+        let too_large = || ChannelError::FrameTooLarge {
+            bytes: u64::try_from(frame.len()).unwrap_or(u64::MAX),
+            limit: FRAME_MAX_BYTES,
+        };
+        if frame.len() > FRAME_MAX_BYTES {
+            return Err(too_large());
+        }
+        let length = u32::try_from(frame.len()).map_err(|_| too_large())?;
+        let write = async {
+            self.stream.write_all(&length.to_be_bytes()).await?;
+            self.stream.write_all(frame).await
+        };
+        match timeout(within, write).await {
+            Ok(written) => Ok(written?),
+            Err(_) => {
+                self.abort(CloseCode::Timeout);
+                Err(ChannelError::Deadline("the peer did not take a frame"))
+            }
+        }
+    }
+
+    /// No more frames from this side.
+    pub fn finish(&mut self) -> Result<(), ChannelError> {
+        self.stream.finish().map_err(|_| ChannelError::ClosedHere)
+    }
+
+    /// After [`finish`](Self::finish): waits until the peer's transport has acknowledged everything. That the peer's program
+    /// has read it, only its answer says.
+    pub async fn delivered(&mut self, within: Duration) -> Result<(), ChannelError> {
+        match timeout(within, self.stream.stopped()).await {
+            Ok(Ok(None)) => Ok(()),
+            Ok(Ok(Some(code))) => Err(ChannelError::Reset(CloseCode::from_wire(code))),
+            Ok(Err(quinn::StoppedError::ConnectionLost(error))) => Err(error.into()),
+            Ok(Err(error)) => Err(ChannelError::Setup(error.to_string())),
+            Err(_) => Err(ChannelError::Deadline("the peer did not acknowledge")),
+        }
+    }
+
+    /// Abandons the stream: what has not arrived never will.
+    pub fn abort(&mut self, code: CloseCode) {
+        let _ = self.stream.reset(code.wire()); // fails only if it has ended already
+    }
+}
+
+/// Receives frames of an exchange. Dropping it tells the peer to stop sending.
+#[derive(Debug)]
+pub struct FrameReceiver {
+    stream: RecvStream,
+    partial: Partial,
+}
+
+/// What of the next frame has arrived. Kept across calls, so that a deadline or a dropped future loses nothing.
+#[derive(Debug)]
+enum Partial {
+    Length {
+        bytes: [u8; LENGTH_BYTES],
+        have: usize,
+    },
+    Payload {
+        bytes: BytesMut,
+        missing: usize,
+    },
+    /// The stream broke the protocol and was stopped.
+    Refused {
+        announced: u64,
+    },
+}
+
+impl Partial {
+    const NONE: Self = Self::Length { bytes: [0; LENGTH_BYTES], have: 0 };
+}
+
+impl FrameReceiver {
+    /// The next frame; `None` when the peer has finished. `within` is for the whole frame, so that a peer that drips bytes
+    /// gains nothing. Cancel safe: after a deadline, or if the future is dropped, the next call goes on where this one was.
+    pub async fn recv(&mut self, within: Duration) -> Result<Option<Bytes>, ChannelError> {
+        let deadline = super::deadline(within);
+        loop {
+            let wanted = match &self.partial {
+                Partial::Length { have, .. } => LENGTH_BYTES - have,
+                Partial::Payload { missing, .. } => *missing,
+                Partial::Refused { announced } => return Err(too_large(*announced)),
+            };
+            // Never past the end of this frame: what follows stays in the transport's window, which is bounded.
+            let read = timeout_at(deadline, self.stream.read_chunk(wanted, true)).await;
+            let chunk = read.map_err(|_| ChannelError::Deadline("the peer sent no whole frame"))??;
+            let Some(chunk) = chunk else {
+                let between = matches!(self.partial, Partial::Length { have: 0, .. });
+                return if between { Ok(None) } else { Err(ChannelError::Truncated) };
+            };
+            if let Some(frame) = self.take(chunk.bytes)? {
+                return Ok(Some(frame));
+            }
+        }
+    }
+
+    /// Tells the peer to stop sending, and why.
+    pub fn abort(&mut self, code: CloseCode) {
+        let _ = self.stream.stop(code.wire()); // fails only if it has ended already
+    }
+
+    /// Bytes that are held for a frame that has not arrived completely.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        match &self.partial {
+            Partial::Payload { bytes, .. } => bytes.capacity(),
+            Partial::Length { .. } | Partial::Refused { .. } => 0,
+        }
+    }
+
+    /// Adds bytes, never more than were wanted; returns the frame that they complete.
+    fn take(&mut self, chunk: Bytes) -> Result<Option<Bytes>, ChannelError> {
+        match &mut self.partial {
+            Partial::Length { bytes, have } => {
+                for (to, from) in bytes.iter_mut().skip(*have).zip(&chunk) {
+                    *to = *from;
+                }
+                *have += chunk.len();
+                if *have < LENGTH_BYTES {
+                    return Ok(None);
+                }
+                let announced = u32::from_be_bytes(*bytes);
+                let missing = usize::try_from(announced).unwrap_or(usize::MAX);
+                if missing > FRAME_MAX_BYTES {
+                    self.partial = Partial::Refused { announced: announced.into() };
+                    self.abort(CloseCode::TooLarge);
+                    return Err(too_large(announced.into()));
+                }
+                if missing == 0 {
+                    self.partial = Partial::NONE;
+                    return Ok(Some(Bytes::new()));
+                }
+                self.partial = Partial::Payload { bytes: BytesMut::new(), missing };
+                Ok(None)
+            }
+            Partial::Payload { bytes, missing } => {
+                if bytes.is_empty() && chunk.len() == *missing {
+                    self.partial = Partial::NONE;
+                    return Ok(Some(chunk)); // arrived in one piece: not copied
+                }
+                if bytes.is_empty() {
+                    bytes.reserve(chunk.len().max((*missing).min(FIRST_ALLOCATION_BYTES)));
+                }
+                bytes.extend_from_slice(&chunk);
+                *missing -= chunk.len();
+                if *missing > 0 {
+                    return Ok(None);
+                }
+                let frame = std::mem::take(bytes).freeze();
+                self.partial = Partial::NONE;
+                Ok(Some(frame))
+            }
+            Partial::Refused { announced } => Err(too_large(*announced)),
+        }
+    }
+}
+
+fn too_large(bytes: u64) -> ChannelError {
+    ChannelError::FrameTooLarge { bytes, limit: FRAME_MAX_BYTES }
+}
+
+/// One request: frames there, frames back. Both directions can be taken apart, to send and receive at the same time.
+#[derive(Debug)]
+pub struct Exchange {
+    /// Frames of this side.
+    pub sender: FrameSender,
+    /// Frames of the peer.
+    pub receiver: FrameReceiver,
+    /// A server's connection counts until its last exchange has ended.
+    _slot: Option<Arc<OwnedSemaphorePermit>>,
+}
+
+impl Exchange {
+    pub(super) fn new((sender, receiver): (SendStream, RecvStream), slot: Option<Arc<OwnedSemaphorePermit>>) -> Self {
+        let receiver = FrameReceiver { stream: receiver, partial: Partial::NONE };
+        Self { sender: FrameSender { stream: sender }, receiver, _slot: slot }
+    }
+
+    /// See [`FrameSender::send`].
+    pub async fn send(&mut self, frame: &[u8], within: Duration) -> Result<(), ChannelError> {
+        self.sender.send(frame, within).await
+    }
+
+    /// See [`FrameSender::finish`].
+    pub fn finish(&mut self) -> Result<(), ChannelError> {
+        self.sender.finish()
+    }
+
+    /// See [`FrameSender::delivered`].
+    pub async fn delivered(&mut self, within: Duration) -> Result<(), ChannelError> {
+        self.sender.delivered(within).await
+    }
+
+    /// See [`FrameReceiver::recv`].
+    pub async fn recv(&mut self, within: Duration) -> Result<Option<Bytes>, ChannelError> {
+        self.receiver.recv(within).await
+    }
+
+    /// Abandons both directions.
+    pub fn abort(&mut self, code: CloseCode) {
+        self.sender.abort(code);
+        self.receiver.abort(code);
+    }
+}

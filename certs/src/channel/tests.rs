@@ -1,0 +1,5 @@
+//! Two ends over loopback.
+
+mod ends;
+mod frames;
+mod handshakes;

@@ -1,0 +1,244 @@
+//! Files that hold secrets, and small files that hold none: created once, synced, bounded when read.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+/// Mode of a file that holds a secret.
+const SECRET_MODE: u32 = 0o600;
+/// Mode of a file that holds none.
+const PUBLIC_MODE: u32 = 0o644;
+/// Mode of a directory that holds secrets.
+const DIR_MODE: u32 = 0o700;
+/// Largest file read here, where its type sets no lower limit.
+pub(crate) const SMALL_FILE_MAX_BYTES: usize = 64 * 1024;
+
+/// Why a file was not read or not written. Each text names the file and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It is there already, and holds what must not be overwritten.
+    #[error("{} is there already and is never overwritten: choose another directory, or move it away yourself", .0.display())]
+    Exists(PathBuf),
+    /// It is not there.
+    #[error("{} is missing: {remedy}", .path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// How it comes to be.
+        remedy: &'static str,
+    },
+    /// It holds a secret, and others than its owner may read it.
+    #[error("{path} holds a secret and has mode {mode:03o}: others may have read it. Renew the key, or, if you are sure that nobody did: chmod 600 {path}", path = .path.display())]
+    OpenToOthers {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// It is larger than what it should hold.
+    #[error("{} has more than {limit} bytes: not the file that it should be", .path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Most bytes that its type has.
+        limit: usize,
+    },
+    /// It is there and is not what it should be.
+    #[error("{}: {why}", .path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        why: String,
+    },
+    /// The operating system refused.
+    #[error("{}: cannot {doing}: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was attempted.
+        doing: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The operating system gave no random bytes; no key was made.
+    #[error("no random bytes from the operating system, so no key was made: {0}")]
+    Random(getrandom::Error),
+}
+
+impl FileError {
+    pub(crate) fn format(path: &Path, why: impl ToString) -> Self {
+        Self::Format { path: path.into(), why: why.to_string() }
+    }
+
+    fn io(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { path: path.into(), doing, source }
+    }
+}
+
+/// 32 fresh random bytes from the operating system.
+pub(crate) fn random_32() -> Result<Zeroizing<[u8; 32]>, FileError> {
+    let mut bytes = Zeroizing::new([0u8; 32]);
+    getrandom::fill(bytes.as_mut()).map_err(FileError::Random)?;
+    Ok(bytes)
+}
+
+/// Makes a directory that only its owner may enter; one that is there stays as it is.
+pub fn create_dir(dir: &Path) -> Result<(), FileError> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir).map_err(FileError::io(dir, "create the directory"))
+}
+
+/// Creates a file for a secret: never overwrites, mode 0600 from its first moment, durable when this returns.
+pub fn create_secret(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    create(path, content, SECRET_MODE)
+}
+
+/// Creates a file without a secret: never overwrites, durable when this returns.
+pub fn create_public(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    create(path, content, PUBLIC_MODE)
+}
+
+fn create(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(|source| {
+        if source.kind() == io::ErrorKind::AlreadyExists {
+            FileError::Exists(path.into())
+        } else {
+            FileError::Io { path: path.into(), doing: "create it", source }
+        }
+    })?;
+    if let Err(source) = file.write_all(content).and_then(|()| file.sync_all()) {
+        // Half a key is none, and would be in the way of the next attempt. We made the file, so we may remove it.
+        let _ = fs::remove_file(path);
+        return Err(FileError::Io { path: path.into(), doing: "write it", source });
+    }
+    sync_parent(path)
+}
+
+/// Replaces a file at once: whoever reads it finds the old or the new content, also after a crash.
+pub fn replace(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".{}.new", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let _ = fs::remove_file(&temporary); // left by a crashed process of the same number
+    create(&temporary, content, PUBLIC_MODE)?;
+    fs::rename(&temporary, path).map_err(FileError::io(path, "put the new version in its place"))?;
+    sync_parent(path)
+}
+
+/// Appends one line, durable when this returns.
+pub(crate) fn append_line(path: &Path, line: &str) -> Result<(), FileError> {
+    let mut file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(SECRET_MODE)
+        .open(path)
+        .map_err(FileError::io(path, "open it for appending"))?;
+    file.write_all(format!("{line}\n").as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(FileError::io(path, "append"))?;
+    sync_parent(path)
+}
+
+fn sync_parent(path: &Path) -> Result<(), FileError> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(parent).and_then(|dir| dir.sync_all()).map_err(FileError::io(parent, "sync the directory"))
+}
+
+/// Reads a secret file. Refuses one that its group or others may read: the secret may be known.
+pub fn read_secret(path: &Path, limit: usize, remedy: &'static str) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    let file = open(path, remedy)?;
+    // Of the open file, not of the path: nobody can exchange it in between.
+    let mode = file.metadata().map_err(FileError::io(path, "look at it"))?.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(FileError::OpenToOthers { path: path.into(), mode });
+    }
+    read(file, path, limit)
+}
+
+/// Reads a file that holds no secret.
+pub fn read_public(path: &Path, limit: usize, remedy: &'static str) -> Result<Vec<u8>, FileError> {
+    read(open(path, remedy)?, path, limit).map(|mut bytes| std::mem::take(&mut *bytes))
+}
+
+/// Reads a text file that holds no secret.
+pub fn read_text(path: &Path, limit: usize, remedy: &'static str) -> Result<String, FileError> {
+    String::from_utf8(read_public(path, limit, remedy)?).map_err(|_| FileError::format(path, "not a text (UTF-8)"))
+}
+
+fn open(path: &Path, remedy: &'static str) -> Result<File, FileError> {
+    File::open(path).map_err(|source| {
+        if source.kind() == io::ErrorKind::NotFound {
+            FileError::Missing { path: path.into(), remedy }
+        } else {
+            FileError::Io { path: path.into(), doing: "open it", source }
+        }
+    })
+}
+
+fn read(file: File, path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    // Room for all of it at once: a vector that grows would leave copies of a secret behind.
+    let length = file.metadata().map_err(FileError::io(path, "look at it"))?.len();
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    if length > limit {
+        return Err(FileError::TooLarge { path: path.into(), limit });
+    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(length.saturating_add(1)));
+    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    file.take(most).read_to_end(&mut bytes).map_err(FileError::io(path, "read it"))?;
+    if bytes.len() > limit { Err(FileError::TooLarge { path: path.into(), limit }) } else { Ok(bytes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_secret_is_its_owners_alone_from_the_start_and_is_never_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        create_secret(&path, b"one").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(matches!(create_secret(&path, b"two"), Err(FileError::Exists(_))));
+        assert_eq!(*read_secret(&path, 10, "").unwrap(), b"one");
+    }
+
+    #[test]
+    fn a_secret_that_others_may_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        create_secret(&path, b"one").unwrap();
+        for mode in [0o640, 0o604, 0o620, 0o601] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let error = read_secret(&path, 10, "").unwrap_err();
+            assert!(matches!(error, FileError::OpenToOthers { mode: m, .. } if m == mode), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_above_its_limit_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("large");
+        create_public(&path, &[0; 11]).unwrap();
+        assert!(matches!(read_public(&path, 10, ""), Err(FileError::TooLarge { limit: 10, .. })));
+        assert!(read_public(&path, 11, "").is_ok());
+        assert!(matches!(read_public(Path::new("/dev/zero"), 10, ""), Err(FileError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn replacing_leaves_one_file_with_the_new_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("public");
+        replace(&path, b"one").unwrap();
+        replace(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

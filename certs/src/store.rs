@@ -1,0 +1,317 @@
+//! A credentials directory: everything that a program needs to be somebody in an alliance.
+//!
+//! | file | holds | comes from |
+//! |---|---|---|
+//! | `identity.json` | both secret seeds of the identity, 0600 | `enrol::prepare` |
+//! | `identity.pub` | its public half | `enrol::prepare` |
+//! | `channel.key` | the channel's private key, PKCS #8 PEM, 0600 | `enrol::prepare` |
+//! | `request.json` | the enrolment request | `enrol::prepare` |
+//! | `channel.crt` | the channel's certificate, PEM | the authority |
+//! | `ca.crt` | the authority's certificate, PEM | the authority |
+//! | `charter` | all charters of the alliance, CBOR | the members |
+//! | `crl.pem` | revoked certificates; enforced where the file is there | the authority |
+//!
+//! Who puts `ca.crt` and `charter` into the directory decides whom the program trusts. A program whose configuration pins an
+//! alliance id holds the directory against it with [`Credentials::expect_alliance`].
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ehe::charter::{CHAIN_MAX_BYTES, CharterChain, CharterError, VerifiedCharter};
+use ehe::id::AllianceId;
+use ehe::identity::Identity;
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::authority::is_key_of;
+use crate::certificate::Facts;
+use crate::file::{self, FileError, SMALL_FILE_MAX_BYTES};
+use crate::identity_file;
+use crate::peer::{PeerError, PeerIdentity};
+
+/// Names of the files, in a credentials directory and in an authority's.
+pub mod names {
+    /// Secret identity.
+    pub const IDENTITY: &str = "identity.json";
+    /// Public identity.
+    pub const IDENTITY_PUBLIC: &str = "identity.pub";
+    /// Private key of the channel.
+    pub const CHANNEL_KEY: &str = "channel.key";
+    /// Enrolment request.
+    pub const REQUEST: &str = "request.json";
+    /// Certificate of the channel.
+    pub const CHANNEL: &str = "channel.crt";
+    /// Certificate of the authority.
+    pub const CA: &str = "ca.crt";
+    /// Chain of charters.
+    pub const CHARTER: &str = "charter";
+    /// Certificate revocation list.
+    pub const CRL: &str = "crl.pem";
+    /// Private key of the authority.
+    pub const CA_KEY: &str = "ca.key";
+    /// What the authority has issued.
+    pub const ISSUED: &str = "issued.jsonl";
+    /// What the authority has revoked.
+    pub const REVOKED: &str = "revoked.json";
+
+    pub(crate) const REMEDY_PREPARE: &str =
+        "it is made together with the identity by `ehe identity new` or `ehe-certs identity new`";
+}
+
+/// Largest revocation list: some hundred thousand entries.
+const CRL_MAX_BYTES: usize = 16 * 1024 * 1024;
+const REMEDY_ISSUED: &str =
+    "send `request.json` to the alliance's authority (`ehe-certs issue`) and put its answer here";
+const REMEDY_CHARTER: &str = "get the alliance's signed charter from a member (`ehe-certs install`) and put it here";
+
+/// Why a credentials directory cannot be used. Each text names the file and the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file is missing, damaged, or open to others.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The certificate names no peer.
+    #[error("{}: {source}: have it issued again", .path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: PeerError,
+    },
+    /// The certificate is for another identity than the one beside it.
+    #[error("{} names {named}, the identity beside it is {own}: these files are of different directories", .path.display())]
+    OtherIdentity {
+        /// The certificate's file.
+        path: PathBuf,
+        /// Whom it names.
+        named: PeerIdentity,
+        /// Whom the identity is in that role.
+        own: PeerIdentity,
+    },
+    /// The certificate is for another channel key than the one beside it.
+    #[error("{} is not the certificate of channel.key beside it: have one issued for the current `request.json`", .0.display())]
+    OtherKey(PathBuf),
+    /// The certificate is of another authority than the one beside it.
+    #[error("{} was not issued by the authority of ca.crt beside it: get both from the same alliance", .0.display())]
+    OtherAuthority(PathBuf),
+    /// The charter is not accepted.
+    #[error("{}: {source}", .path.display())]
+    Charter {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: CharterError,
+    },
+    /// The charter is of another alliance than the one that is pinned.
+    #[error("{} is of alliance {found}, configured is {pinned}: check where both come from", .path.display())]
+    OtherAlliance {
+        /// The file.
+        path: PathBuf,
+        /// The alliance of the file.
+        found: AllianceId,
+        /// The alliance that is pinned.
+        pinned: AllianceId,
+    },
+}
+
+/// The TLS side of a credentials directory.
+pub(crate) struct ChannelFiles {
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) key: PrivateKeyDer<'static>,
+    pub(crate) authority: CertificateDer<'static>,
+    pub(crate) revocations: Vec<CertificateRevocationListDer<'static>>,
+}
+
+struct Inner {
+    dir: PathBuf,
+    identity: Identity,
+    peer: PeerIdentity,
+    facts: Facts,
+    channel: ChannelFiles,
+    charter: VerifiedCharter,
+    chain: CharterChain,
+}
+
+/// A credentials directory that was read and whose files belong together. Cheap to clone.
+#[derive(Clone)]
+pub struct Credentials(Arc<Inner>);
+
+impl core::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Credentials({} in {})", self.0.peer, self.0.dir.display())
+    }
+}
+
+impl Credentials {
+    /// Reads a directory. Whether its certificate is still valid is for the peer to say, whose clock may be the better one.
+    pub fn load(dir: &Path) -> Result<Self, StoreError> {
+        let identity = identity_file::load(&dir.join(names::IDENTITY))?;
+        let (channel, facts) = load_channel(dir, &identity)?;
+        let (charter, chain) = load_charter(&dir.join(names::CHARTER))?;
+        Ok(Self(Arc::new(Inner { dir: dir.into(), identity, peer: facts.peer, facts, channel, charter, chain })))
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.0.dir
+    }
+
+    /// The identity, with its secrets.
+    pub fn identity(&self) -> &Identity {
+        &self.0.identity
+    }
+
+    /// Who this is on channels.
+    pub fn peer(&self) -> PeerIdentity {
+        self.0.peer
+    }
+
+    /// What the channel's certificate says.
+    pub fn certificate(&self) -> &Facts {
+        &self.0.facts
+    }
+
+    /// The newest charter.
+    pub fn charter(&self) -> &VerifiedCharter {
+        &self.0.charter
+    }
+
+    /// All charters from version 1 on, for whoever has none yet.
+    pub fn charter_chain(&self) -> &CharterChain {
+        &self.0.chain
+    }
+
+    /// The alliance of the charter.
+    pub fn alliance_id(&self) -> AllianceId {
+        self.0.charter.alliance_id()
+    }
+
+    /// Holds the directory against the alliance id of a configuration.
+    pub fn expect_alliance(&self, pinned: AllianceId) -> Result<(), StoreError> {
+        let found = self.alliance_id();
+        if found == pinned {
+            return Ok(());
+        }
+        Err(StoreError::OtherAlliance { path: self.0.dir.join(names::CHARTER), found, pinned })
+    }
+
+    pub(crate) fn channel(&self) -> &ChannelFiles {
+        &self.0.channel
+    }
+}
+
+/// Reads and verifies a chain of charters. The file itself is the pin: whoever installed it decided for its alliance.
+pub fn load_charter(path: &Path) -> Result<(VerifiedCharter, CharterChain), StoreError> {
+    let bytes = file::read_public(path, CHAIN_MAX_BYTES, REMEDY_CHARTER)?;
+    let failed = |source| StoreError::Charter { path: path.into(), source };
+    let chain = CharterChain::decode(&bytes).map_err(failed)?;
+    let alliance = chain.claimed_alliance().ok_or_else(|| failed(CharterError::EmptyChain))?;
+    Ok((chain.verify(alliance).map_err(failed)?, chain))
+}
+
+fn load_channel(dir: &Path, identity: &Identity) -> Result<(ChannelFiles, Facts), StoreError> {
+    let key_path = dir.join(names::CHANNEL_KEY);
+    let key_pem = file::read_secret(&key_path, SMALL_FILE_MAX_BYTES, names::REMEDY_PREPARE)?;
+    let bad_key = || FileError::format(&key_path, "not an ECDSA P-256 key in PKCS #8 PEM: restore it");
+    let key = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|_| bad_key())?;
+    let pair = KeyPair::from_der_and_sign_algo(&key, &PKCS_ECDSA_P256_SHA256).map_err(|_| bad_key())?;
+
+    let path = dir.join(names::CHANNEL);
+    let leaf = read_certificate(&path)?;
+    let facts = Facts::read(&leaf).map_err(|source| StoreError::Certificate { path: path.clone(), source })?;
+    let own = PeerIdentity::of(facts.peer.role(), identity.author_id());
+    if facts.peer != own {
+        return Err(StoreError::OtherIdentity { path, named: facts.peer, own });
+    }
+    if !is_key_of(&pair, &leaf) {
+        return Err(StoreError::OtherKey(path));
+    }
+    let authority = read_certificate(&dir.join(names::CA))?;
+    if !is_signed_by(&leaf, &authority) {
+        return Err(StoreError::OtherAuthority(path));
+    }
+    let revocations = read_revocations(&dir.join(names::CRL))?;
+    Ok((ChannelFiles { chain: vec![leaf], key, authority, revocations }, facts))
+}
+
+fn read_certificate(path: &Path) -> Result<CertificateDer<'static>, FileError> {
+    let pem = file::read_public(path, SMALL_FILE_MAX_BYTES, REMEDY_ISSUED)?;
+    CertificateDer::from_pem_slice(&pem).map_err(|_| FileError::format(path, "not a certificate in PEM: get it again"))
+}
+
+fn read_revocations(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, FileError> {
+    let pem = match file::read_public(path, CRL_MAX_BYTES, "") {
+        Err(FileError::Missing { .. }) => return Ok(Vec::new()),
+        other => other?,
+    };
+    // A file that is there and says nothing must not pass for "nobody is revoked".
+    let list = CertificateRevocationListDer::from_pem_slice(&pem);
+    Ok(vec![list.map_err(|_| FileError::format(path, "not a revocation list in PEM: get it again, or remove it"))?])
+}
+
+/// Only to tell a mixed-up directory early; what counts is the TLS verifier's judgement.
+fn is_signed_by(leaf: &[u8], authority: &[u8]) -> bool {
+    let (Ok((_, leaf)), Ok((_, authority))) = (X509Certificate::from_der(leaf), X509Certificate::from_der(authority))
+    else {
+        return false;
+    };
+    leaf.issuer() == authority.subject() && leaf.verify_signature(Some(authority.public_key())).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Role;
+    use crate::test_world::World;
+
+    #[test]
+    fn a_complete_directory_is_somebody_in_the_alliance() {
+        let world = World::new();
+        for role in Role::ALL {
+            let credentials = world.credentials(role);
+            assert_eq!(credentials.peer(), PeerIdentity::of(role, credentials.identity().author_id()));
+            assert_eq!(credentials.charter().version(), 1);
+            credentials.expect_alliance(world.alliance()).unwrap();
+            let error = credentials.expect_alliance(AllianceId::ZERO).unwrap_err();
+            assert!(matches!(error, StoreError::OtherAlliance { .. }));
+        }
+    }
+
+    #[test]
+    fn each_missing_file_is_named_with_its_remedy() {
+        let world = World::new();
+        let dir = world.dir_of(Role::Gateway);
+        for name in [names::IDENTITY, names::CHANNEL_KEY, names::CHANNEL, names::CA, names::CHARTER] {
+            let (path, aside) = (dir.join(name), dir.join("aside"));
+            std::fs::rename(&path, &aside).unwrap();
+            let text = Credentials::load(&dir).unwrap_err().to_string();
+            assert!(text.contains(name) && text.contains("missing"), "{text}");
+            std::fs::rename(&aside, &path).unwrap();
+        }
+        Credentials::load(&dir).unwrap();
+    }
+
+    #[test]
+    fn files_of_two_directories_do_not_pass_for_one() {
+        let world = World::new();
+        let other = World::new();
+        let (one, two) = (world.dir_of(Role::Gateway), world.dir_of(Role::Patient));
+        let with = |name: &str, from: &Path| {
+            let kept = std::fs::read(one.join(name)).unwrap();
+            std::fs::copy(from.join(name), one.join(name)).unwrap();
+            let error = Credentials::load(&one).unwrap_err();
+            std::fs::write(one.join(name), kept).unwrap();
+            error
+        };
+        assert!(matches!(with(names::CHANNEL, &two), StoreError::OtherIdentity { .. }));
+        assert!(matches!(with(names::IDENTITY, &two), StoreError::OtherIdentity { .. }));
+        assert!(matches!(with(names::CHANNEL_KEY, &two), StoreError::OtherKey(_)));
+        assert!(matches!(with(names::CA, &other.dir_of(Role::Gateway)), StoreError::OtherAuthority(_)));
+        std::fs::write(two.join(names::CHARTER), b"\x80").unwrap();
+        assert!(matches!(with(names::CHARTER, &two), StoreError::Charter { source: CharterError::EmptyChain, .. }));
+        std::fs::write(one.join(names::CRL), b"nothing").unwrap();
+        assert!(matches!(Credentials::load(&one), Err(StoreError::File(FileError::Format { .. }))));
+    }
+}
