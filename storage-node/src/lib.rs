@@ -1,1 +1,19 @@
-//! placeholder
+//! A storage node: QUIC server, replicated shards in redb, access decision, audit, receipts.
+//!
+//! The way of a run: [`server`] takes it from the channel, a handler checks who sent it, [`shard`] checks its signature, orders
+//! it through [`consensus`] and applies it, [`checkpoint`] signs the log that holds it, the handler answers with the receipt.
+//! The way of a read: the request is ordered like a run; [`access`] releases what was granted, as long as it is.
+
+pub mod access;
+pub mod blocking;
+pub mod checkpoint;
+pub mod clock;
+pub mod config;
+pub mod consensus;
+pub mod cosign;
+pub mod daemon;
+mod handlers;
+pub mod node;
+pub mod server;
+pub mod shard;
+pub mod stats;

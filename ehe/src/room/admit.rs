@@ -136,6 +136,12 @@ fn shape(run: &Run, events: &[CheckedEvent]) -> Result<(), Refusal> {
     if run.ids.iter().collect::<BTreeSet<_>>().len() != run.ids.len() {
         return Err(Refusal::EventRepeated);
     }
+    // Parties fetch the patient's control records without an access record, run by run: content must not ride along.
+    let content = |event: &CheckedEvent| event.core().kind.is_content();
+    let patients = |event: &CheckedEvent| !content(event) && event.core().kind != Kind::Wrap;
+    if events.iter().any(content) && events.iter().any(patients) {
+        return Err(Refusal::RunMalformed);
+    }
     for event in events {
         let core = event.core();
         let room = if core.kind == Kind::RoomCreate { RoomId::ZERO } else { run.room };

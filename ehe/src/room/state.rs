@@ -116,6 +116,12 @@ impl GrantState {
         Ok(())
     }
 
+    /// Whether what was measured before the grant's revocation is still accepted.
+    pub fn drains(&self, now: UnixMs) -> bool {
+        let draining = matches!(self.ended, Some(GrantEnd { ending: Ending::DrainUntil(until), .. }) if now <= until);
+        draining && self.right == Right::Append && self.expires.is_none_or(|end| now < end)
+    }
+
     /// Whether the grant has not been revoked and has not expired.
     pub fn is_live(&self, now: UnixMs) -> bool {
         self.ended.is_none() && self.expires.is_none_or(|end| now < end)
@@ -155,9 +161,9 @@ impl RoomState {
         self.grants.iter().filter(move |(_, g)| g.subject == author)
     }
 
-    /// Whether the author is the patient or has any live grant.
+    /// Whether the author is the patient, or has any grant that is live or draining.
     pub fn is_party(&self, author: AuthorId, now: UnixMs) -> bool {
-        author == self.owner || self.grants_of(author).any(|(_, g)| g.is_live(now))
+        author == self.owner || self.grants_of(author).any(|(_, g)| g.is_live(now) || g.drains(now))
     }
 
     /// Whether `author` may exercise `right` in an epoch, for readings of `hour`. Of several refusals the most telling wins.

@@ -309,6 +309,17 @@ fn a_run_and_its_events_are_of_one_room_and_one_author() {
 }
 
 #[test]
+fn the_patients_control_records_and_content_do_not_share_a_run() {
+    let mut world = World::new();
+    let patient = world.patient.clone();
+    let [wrap, content] = world.reading(&patient, NOW.hour());
+    let grant = world.grant(&world.stranger.public().clone(), Right::Read);
+    let grant = world.event_by(&grant, patient.author_id());
+    assert_eq!(world.submit(&patient, &[wrap.clone(), content.clone(), grant]), because(Refusal::RunMalformed));
+    assert_eq!(world.submit(&patient, &[wrap, content]), Ok(()));
+}
+
+#[test]
 fn a_revoked_reader_is_refused_from_the_revocation_on() {
     let mut world = World::new();
     let revoke = world.revoke(&world.clinician, Ending::Cut);
@@ -330,6 +341,7 @@ fn a_cut_gateway_is_refused_at_once_and_a_draining_one_delivers_what_it_measured
     world.now = NOW.plus_ms(86_400_000);
     let spooled = world.reading(&gateway, NOW.hour());
     assert_eq!(world.submit(&gateway, &spooled), Ok(()));
+    assert_eq!(world.read(&gateway, Part::Control), Ok(()), "it can learn of its ending from the patient's own record");
     let measured_after = world.reading(&gateway, world.now.hour());
     assert_eq!(world.submit(&gateway, &measured_after), because(Refusal::GrantRevoked));
     let too_late = world.reading(&gateway, NOW.hour());

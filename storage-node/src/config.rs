@@ -1,0 +1,280 @@
+//! `node.toml`: every option with its default and its unit. `node.example.toml` says the same for people; a test compares.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use certs::ServerLimits;
+use ehe::id::AllianceId;
+use serde::Deserialize;
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the shards, the log and the cosigned checkpoints lie. Made if it is not there.
+    pub data_dir: PathBuf,
+    /// The node's credentials directory, as `ehe-certs` fills it.
+    pub credentials_dir: PathBuf,
+    /// Pins the alliance: credentials of another one are refused.
+    #[serde(default)]
+    pub alliance_id: Option<AllianceId>,
+    /// Address and UDP port to listen on.
+    #[serde(default = "listen")]
+    pub listen: SocketAddr,
+    /// Bounds of what others may ask.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Files and memory.
+    #[serde(default)]
+    pub storage: Storage,
+    /// Running.
+    #[serde(default)]
+    pub running: Running,
+}
+
+fn listen() -> SocketAddr {
+    SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 4433))
+}
+
+/// Bounds of what others may ask.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Connections at one time.
+    pub connections_max: usize,
+    /// Connections of one identity at one time.
+    pub connections_per_peer_max: usize,
+    /// Handshakes at one time.
+    pub handshakes_max: usize,
+    /// Exchanges at one time on one connection.
+    pub exchanges_per_connection_max: u32,
+    /// Bytes in flight on one connection.
+    pub receive_window_bytes: u32,
+    /// Fetches and subscriptions at one time.
+    pub streams_max: usize,
+    /// A request has to arrive whole within this time.
+    pub request_deadline_ms: u64,
+    /// A client has to take each frame of an answer within this time.
+    pub send_deadline_ms: u64,
+    /// A run or a read request is ordered and proven within this time, or answered "overloaded".
+    pub submit_deadline_ms: u64,
+    /// Commands of one shard that wait to be ordered.
+    pub queue_commands_max: usize,
+    /// Their bytes.
+    pub queue_bytes_max: usize,
+    /// Threads for signatures and looking things up.
+    pub blocking_threads_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let channel = ServerLimits::default();
+        Self {
+            connections_max: channel.connections_max,
+            connections_per_peer_max: 16,
+            handshakes_max: channel.handshakes_max,
+            exchanges_per_connection_max: channel.exchanges_per_connection_max,
+            receive_window_bytes: channel.receive_window_bytes,
+            streams_max: 1024,
+            request_deadline_ms: 10_000,
+            send_deadline_ms: 10_000,
+            submit_deadline_ms: 15_000,
+            queue_commands_max: 1024,
+            queue_bytes_max: 16 * 1024 * 1024,
+            blocking_threads_max: 8,
+        }
+    }
+}
+
+impl Limits {
+    /// See [`Limits::request_deadline_ms`].
+    pub fn request(&self) -> Duration {
+        Duration::from_millis(self.request_deadline_ms)
+    }
+
+    /// See [`Limits::send_deadline_ms`].
+    pub fn send(&self) -> Duration {
+        Duration::from_millis(self.send_deadline_ms)
+    }
+
+    /// See [`Limits::submit_deadline_ms`].
+    pub fn submit(&self) -> Duration {
+        Duration::from_millis(self.submit_deadline_ms)
+    }
+
+    /// Those of the channel.
+    pub fn channel(&self) -> ServerLimits {
+        ServerLimits {
+            connections_max: self.connections_max,
+            handshakes_max: self.handshakes_max,
+            exchanges_per_connection_max: self.exchanges_per_connection_max,
+            receive_window_bytes: self.receive_window_bytes,
+            ..ServerLimits::default()
+        }
+    }
+}
+
+/// Files and memory.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Storage {
+    /// Cache of each shard's file.
+    pub shard_cache_bytes: usize,
+    /// Cache of the log's file.
+    pub log_cache_bytes: usize,
+    /// A shard's state is made durable at the latest this long after a change; until then the log holds it.
+    pub durable_after_ms: u64,
+    /// And after this many bytes of commands.
+    pub durable_after_bytes: u64,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self {
+            shard_cache_bytes: 32 * 1024 * 1024,
+            log_cache_bytes: 64 * 1024 * 1024,
+            durable_after_ms: 3_000,
+            durable_after_bytes: 8 * 1024 * 1024,
+        }
+    }
+}
+
+/// Running.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Running {
+    /// Counters are logged this often, if they changed.
+    pub counters_interval_ms: u64,
+    /// What is under way when the node is stopped has this long to end.
+    pub stop_grace_ms: u64,
+}
+
+impl Default for Running {
+    fn default() -> Self {
+        Self { counters_interval_ms: 60_000, stop_grace_ms: 10_000 }
+    }
+}
+
+/// Why a configuration is not used. The operator's to mend; the text names the key.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: {source}; give the configuration file with --config")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Not TOML, an unknown key, a value of another type.
+    #[error("{path}: {source}node.example.toml has every key with its type")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Key, line and reason.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// A number out of its range.
+    #[error("{key} = {found}: it has to be from {least} to {most}")]
+    Range {
+        /// The key.
+        key: &'static str,
+        /// The value.
+        found: u64,
+        /// Least allowed.
+        least: u64,
+        /// Most allowed.
+        most: u64,
+    },
+}
+
+impl Config {
+    /// Reads and checks a file. Relative paths in it are taken from its directory.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let read = |source| ConfigError::Read { path: path.to_path_buf(), source };
+        let text = std::fs::read_to_string(path).map_err(read)?;
+        let mut config = Self::parse(&text, path)?;
+        let base = path.parent().unwrap_or(Path::new("."));
+        for dir in [&mut config.data_dir, &mut config.credentials_dir] {
+            *dir = base.join(&dir);
+        }
+        Ok(config)
+    }
+
+    /// Reads and checks a text; `path` is for errors.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let syntax = |source| ConfigError::Syntax { path: path.to_path_buf(), source: Box::new(source) };
+        let config: Self = toml::from_str(text).map_err(syntax)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        const MIB: u64 = 1024 * 1024;
+        let wide = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let (l, s, r) = (&self.limits, &self.storage, &self.running);
+        let ranges = [
+            ("limits.connections_max", wide(l.connections_max), 1, 65_536),
+            ("limits.connections_per_peer_max", wide(l.connections_per_peer_max), 1, 65_536),
+            ("limits.handshakes_max", wide(l.handshakes_max), 1, 65_536),
+            ("limits.exchanges_per_connection_max", l.exchanges_per_connection_max.into(), 1, 65_536),
+            ("limits.receive_window_bytes", l.receive_window_bytes.into(), 64 * 1024, 256 * MIB),
+            ("limits.streams_max", wide(l.streams_max), 1, 1_000_000),
+            ("limits.request_deadline_ms", l.request_deadline_ms, 100, 600_000),
+            ("limits.send_deadline_ms", l.send_deadline_ms, 100, 600_000),
+            ("limits.submit_deadline_ms", l.submit_deadline_ms, 100, 600_000),
+            ("limits.queue_commands_max", wide(l.queue_commands_max), 1, 1_000_000),
+            // Less would never take a run of full size.
+            ("limits.queue_bytes_max", wide(l.queue_bytes_max), 2 * MIB, 4096 * MIB - 1),
+            ("limits.blocking_threads_max", wide(l.blocking_threads_max), 1, 512),
+            ("storage.shard_cache_bytes", wide(s.shard_cache_bytes), MIB, 1024 * 1024 * MIB),
+            ("storage.log_cache_bytes", wide(s.log_cache_bytes), MIB, 1024 * 1024 * MIB),
+            ("storage.durable_after_ms", s.durable_after_ms, 10, 600_000),
+            ("storage.durable_after_bytes", s.durable_after_bytes, MIB, 1024 * MIB),
+            ("running.counters_interval_ms", r.counters_interval_ms, 100, 86_400_000),
+            ("running.stop_grace_ms", r.stop_grace_ms, 0, 600_000),
+        ];
+        for (key, found, least, most) in ranges {
+            if !(least..=most).contains(&found) {
+                return Err(ConfigError::Range { key, found, least, most });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(text, Path::new("node.toml"))
+    }
+
+    #[test]
+    fn the_example_names_every_option_and_each_with_its_default() {
+        let example = include_str!("../node.example.toml");
+        let minimal = parse("data_dir = '/var/lib/ehe-node'\ncredentials_dir = '/etc/ehe/node'").unwrap();
+        assert_eq!(parse(example).unwrap(), minimal);
+        // Written out, the options that are commented away parse too, and no option is missing.
+        let spelled: String =
+            example.lines().map(|line| line.strip_prefix("#= ").unwrap_or(line).to_owned() + "\n").collect();
+        let table: toml::Table = toml::from_str(&spelled).unwrap();
+        assert_eq!(parse(&spelled).unwrap(), Config { alliance_id: parse(&spelled).unwrap().alliance_id, ..minimal });
+        let keys = |name: &str| table[name].as_table().unwrap().len();
+        assert_eq!((keys("limits"), keys("storage"), keys("running")), (12, 4, 2));
+    }
+
+    #[test]
+    fn unknown_keys_and_numbers_out_of_range_are_named() {
+        let base = "data_dir = 'd'\ncredentials_dir = 'c'\n";
+        let error = parse(&format!("{base}[limits]\nconections_max = 3")).unwrap_err().to_string();
+        assert!(error.contains("conections_max") && error.contains("node.example.toml"), "{error}");
+        let error = parse(&format!("{base}[limits]\nstreams_max = 0")).unwrap_err().to_string();
+        assert_eq!(error, "limits.streams_max = 0: it has to be from 1 to 1000000");
+        assert!(parse("data_dir = 'd'").unwrap_err().to_string().contains("credentials_dir"));
+    }
+}

@@ -1,0 +1,136 @@
+//! What an operator may set.
+
+use std::time::Duration;
+
+use super::{error::ConfigError, ids::NodeId};
+
+/// Most groups that one node runs: each has a thread for its machine.
+pub const MAX_GROUPS: usize = 256;
+
+/// The settings of a node's consensus. [`Config::new`] has the defaults; each field says unit and cost.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node's number in the charter.
+    pub node_id: NodeId,
+
+    /// What a group does that has never been part of anything. Default: [`Bootstrap::SoleVoter`].
+    pub bootstrap: Bootstrap,
+
+    /// Heartbeats and elections. Default: [`Timing::wan`].
+    pub timing: Timing,
+
+    /// Longest command that [`propose`](super::Consensus::propose) takes, in bytes. Default 8 MiB.
+    pub max_command_bytes: usize,
+
+    /// Most proposals of one group that are under way at once; more are refused as overloaded. Default 4,096.
+    pub max_in_flight: usize,
+
+    /// Most bytes of proposals of one group that are under way at once. Default 64 MiB; this much memory may be in
+    /// use for each group that is overloaded.
+    pub max_in_flight_bytes: usize,
+
+    /// Cache of the log's redb file, in bytes, for all groups together. Default 64 MiB.
+    pub log_cache_bytes: usize,
+
+    /// Newest entries of each group that stay decoded in memory for applying and replicating, in bytes. Entries that
+    /// are not on disk yet stay in any case. Default 2 MiB; times the number of groups.
+    pub log_tail_bytes: usize,
+
+    /// A state is made durable at the latest this long after the first change that is not. Default 3 s.
+    pub durable_after: Duration,
+
+    /// A state is made durable at the latest after this many bytes of commands. Default 8 MiB.
+    pub durable_after_bytes: u64,
+
+    /// The log is shortened when this many bytes of it are no longer needed. Default 32 MiB for each group.
+    pub compact_after_bytes: u64,
+
+    /// The log is shortened when this many entries of it are no longer needed. Default 20,000 for each group.
+    pub compact_after_entries: u64,
+
+    /// Entries that stay in the log though the state has them, for followers that are a little behind. Default 256.
+    pub keep_entries: u64,
+}
+
+impl Config {
+    /// The defaults for node `node_id`.
+    #[must_use]
+    pub fn new(node_id: NodeId) -> Self {
+        Self {
+            node_id,
+            bootstrap: Bootstrap::SoleVoter,
+            timing: Timing::wan(),
+            max_command_bytes: 8 << 20,
+            max_in_flight: 4096,
+            max_in_flight_bytes: 64 << 20,
+            log_cache_bytes: 64 << 20,
+            log_tail_bytes: 2 << 20,
+            durable_after: Duration::from_secs(3),
+            durable_after_bytes: 8 << 20,
+            compact_after_bytes: 32 << 20,
+            compact_after_entries: 20_000,
+            keep_entries: 256,
+        }
+    }
+
+    /// Refuses what cannot work, before anything is opened.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let limit = tokio::sync::Semaphore::MAX_PERMITS.min(u32::MAX as usize);
+        if self.max_in_flight == 0 || self.max_in_flight > limit {
+            return Err(ConfigError::OutOfRange { what: "max_in_flight", low: 1, high: limit });
+        }
+        if self.max_command_bytes == 0 || self.max_command_bytes > MAX_COMMAND_BYTES {
+            return Err(ConfigError::OutOfRange { what: "max_command_bytes", low: 1, high: MAX_COMMAND_BYTES });
+        }
+        if self.max_in_flight_bytes < self.max_command_bytes || self.max_in_flight_bytes > limit {
+            let low = self.max_command_bytes;
+            return Err(ConfigError::OutOfRange { what: "max_in_flight_bytes", low, high: limit });
+        }
+        Ok(())
+    }
+}
+
+/// Hard limit of a command: far below what redb can store, and an entry must fit in memory several times.
+const MAX_COMMAND_BYTES: usize = 256 << 20;
+
+/// What a group does when it opens and has never been part of anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bootstrap {
+    /// Becomes a group whose one voter is this node.
+    SoleVoter,
+    /// Waits to be added by others.
+    Wait,
+}
+
+/// How often a leader is heard, and how long its silence is borne.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// From one heartbeat to the next.
+    pub heartbeat: Duration,
+    /// A follower waits at least this long before it stands for election.
+    pub election_min: Duration,
+    /// And less than this long.
+    pub election_max: Duration,
+}
+
+impl Timing {
+    /// Hospitals joined over the internet: 500 ms, 2 to 4 s.
+    #[must_use]
+    pub const fn wan() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(500),
+            election_min: Duration::from_secs(2),
+            election_max: Duration::from_secs(4),
+        }
+    }
+
+    /// Nodes in one building: 100 ms, 500 ms to 1 s.
+    #[must_use]
+    pub const fn lan() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(100),
+            election_min: Duration::from_millis(500),
+            election_max: Duration::from_secs(1),
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! One group at work.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+};
+
+use openraft::async_runtime::WatchReceiver;
+use tokio::sync::Semaphore;
+
+use super::{
+    error::{Fault, ShutdownError},
+    ids::GroupId,
+    log::group::GroupLog,
+    state::WorkerHandle,
+    status::Status,
+    types::Raft,
+};
+
+/// What the handle keeps for each group.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) id: GroupId,
+    pub(super) raft: Raft,
+    pub(super) log: Arc<GroupLog>,
+    pub(super) worker: WorkerHandle,
+    pub(super) thread: Mutex<Option<JoinHandle<()>>>,
+    /// Proposals under way, by count and by bytes.
+    pub(super) slots: Arc<Semaphore>,
+    pub(super) bytes: Arc<Semaphore>,
+}
+
+impl Group {
+    pub(super) fn status(&self) -> Status {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        Status::new(&metrics, self.log.durable.index(), self.log.purged_index(), self.log.fence.fault())
+    }
+
+    /// Why the group is not running, if it is not: the fence's fault, or that openraft died without one.
+    pub(super) fn stopped_by(&self) -> Option<Arc<Fault>> {
+        if let Some(fault) = self.log.fence.fault() {
+            return Some(fault);
+        }
+        let metrics = self.raft.metrics();
+        let running = metrics.borrow_watched().running_state.clone();
+        match running {
+            Ok(()) | Err(openraft::errors::Fatal::Stopped) => None,
+            // Every storage error raises the fence before it reaches openraft; what is left is a bug.
+            Err(fatal) => Some(self.log.fence.bug(format!("consensus ended: {fatal}"))),
+        }
+    }
+
+    /// Stops in order: no more proposals, then the state is made durable and closed.
+    pub(super) async fn shutdown(&self) -> Result<(), ShutdownError> {
+        // The only error is that the task panicked, and the fence tells of that below.
+        drop(self.raft.shutdown().await);
+        let stopped = self.worker.stop().await;
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            drop(tokio::task::spawn_blocking(move || thread.join()).await);
+        }
+        match (stopped, self.log.fence.fault()) {
+            (_, Some(fault)) => Err(ShutdownError { group: self.id, fault }),
+            // Without a fault it was stopped before, by an earlier call.
+            (Ok(_) | Err(_), None) => Ok(()),
+        }
+    }
+}

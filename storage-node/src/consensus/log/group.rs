@@ -1,0 +1,221 @@
+//! The part of a group's log that is in memory: its ends, its vote, and its newest entries.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::file::Stored;
+use crate::consensus::{
+    error::Fault,
+    fence::Fence,
+    types::{Entry, EntryPayload, LogId, Payload, Vote},
+};
+
+/// How far a group's state is durable. The only thing that machine and log share, and what purging is held to.
+#[derive(Debug, Default)]
+pub(in crate::consensus) struct Durable(AtomicU64);
+
+impl Durable {
+    /// No bound: for openraft's test suite, which purges a log that was never applied.
+    #[cfg(test)]
+    pub(in crate::consensus) fn unbounded() -> Self {
+        Self(AtomicU64::new(u64::MAX))
+    }
+
+    /// The state up to and including `index` survives a crash.
+    pub(in crate::consensus) fn advance(&self, index: u64) {
+        self.0.fetch_max(index.saturating_add(1), Ordering::Release);
+    }
+
+    /// Index of the last entry that survives a crash as state.
+    pub(in crate::consensus) fn index(&self) -> Option<u64> {
+        self.0.load(Ordering::Acquire).checked_sub(1)
+    }
+}
+
+/// One group's log, as its store, its readers, the writer thread and its machine share it.
+#[derive(Debug)]
+pub(in crate::consensus) struct GroupLog {
+    pub(in crate::consensus) fence: Arc<Fence>,
+    pub(in crate::consensus) durable: Arc<Durable>,
+    tail_bytes: usize,
+    ends: Mutex<Ends>,
+}
+
+/// What changes together. Every reader and writer takes it under one lock, so that nobody copies a vote that goes
+/// stale.
+#[derive(Debug)]
+pub(super) struct Ends {
+    /// The vote that is on disk.
+    pub(super) vote: Option<Vote>,
+    /// The newest commit that openraft told of; written with the next thing that is.
+    pub(super) committed: Option<LogId>,
+    pub(super) committed_dirty: bool,
+    pub(super) purged: Option<LogId>,
+    /// Index of the first entry: 0, or behind `purged`; only openraft's test suite begins elsewhere.
+    pub(super) first: u64,
+    /// The last entry, on disk or on its way, or `purged`.
+    pub(super) last: Option<LogId>,
+    /// First index that is not on disk yet.
+    pub(super) flushed_end: u64,
+    /// Counts truncations, so that a write that was under way does not pass for the flush of what came after.
+    pub(super) epoch: u64,
+    /// The newest entries, without gaps, at least from `flushed_end` on.
+    tail: VecDeque<Entry>,
+    tail_bytes: usize,
+}
+
+impl GroupLog {
+    pub(in crate::consensus) fn new(
+        fence: Arc<Fence>,
+        durable: Arc<Durable>,
+        tail_bytes: usize,
+        stored: Stored,
+    ) -> Self {
+        let ends = Ends {
+            vote: stored.vote,
+            committed: stored.committed,
+            committed_dirty: false,
+            purged: stored.purged,
+            first: next_index(stored.purged.as_ref()),
+            last: stored.last,
+            flushed_end: next_index(stored.last.as_ref()),
+            epoch: 0,
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+        };
+        Self { fence, durable, tail_bytes, ends: Mutex::new(ends) }
+    }
+
+    pub(super) fn ends(&self) -> MutexGuard<'_, Ends> {
+        // Nothing in here can be left half done, so a panic elsewhere does not spoil it.
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// First index that is not on disk yet.
+    pub(in crate::consensus) fn flushed_end(&self) -> u64 {
+        self.ends().flushed_end
+    }
+
+    /// Index of the last entry that is no longer in the log.
+    pub(in crate::consensus) fn purged_index(&self) -> Option<u64> {
+        self.ends().purged.map(|id| id.index())
+    }
+
+    /// The writer has synced an append that ended before `end`.
+    pub(super) fn flushed(&self, end: u64, epoch: u64) {
+        let mut ends = self.ends();
+        if ends.epoch == epoch {
+            ends.flushed_end = ends.flushed_end.max(end);
+            ends.evict(self.tail_bytes);
+        }
+    }
+}
+
+impl Ends {
+    /// Takes entries at the end. `Err` says what is wrong with them.
+    pub(super) fn push(&mut self, entries: &[Entry]) -> Result<(), String> {
+        let mut next = self.last.map(|id| id.index().saturating_add(1));
+        for entry in entries {
+            let index = entry.log_id.index();
+            if next.is_some_and(|next| next != index) {
+                return Err(format!("an append of entry {index} where {next:?} belongs would leave a hole in the log"));
+            }
+            next = Some(index.saturating_add(1));
+        }
+        if let (None, Some(first)) = (self.last, entries.first()) {
+            self.first = first.log_id.index();
+        }
+        for entry in entries {
+            self.tail_bytes = self.tail_bytes.saturating_add(weight(entry));
+            self.tail.push_back(entry.clone());
+            self.last = Some(entry.log_id);
+        }
+        Ok(())
+    }
+
+    /// Drops everything behind `after`.
+    pub(super) fn truncate(&mut self, after: Option<LogId>) {
+        let end = next_index(after.as_ref());
+        while self.tail.back().is_some_and(|entry| entry.log_id.index() >= end) {
+            if let Some(entry) = self.tail.pop_back() {
+                self.tail_bytes = self.tail_bytes.saturating_sub(weight(&entry));
+            }
+        }
+        self.last = after.or(self.purged);
+        self.flushed_end = self.flushed_end.min(end);
+        self.epoch = self.epoch.wrapping_add(1);
+    }
+
+    /// Forgets everything up to and including `upto`. `true` if nothing is left.
+    pub(super) fn purge(&mut self, upto: LogId) -> bool {
+        self.purged = self.purged.max(Some(upto));
+        self.first = self.first.max(next_index(Some(&upto)));
+        let whole = self.last.is_none_or(|last| last.index() <= upto.index());
+        if whole {
+            self.last = Some(upto);
+            self.flushed_end = next_index(Some(&upto));
+            self.epoch = self.epoch.wrapping_add(1);
+        }
+        while self.tail.front().is_some_and(|entry| entry.log_id.index() <= upto.index()) {
+            self.pop_front();
+        }
+        whole
+    }
+
+    /// The entries in `[start, end)` that are in memory. What precedes them is on disk.
+    pub(super) fn tail(&self, start: u64, end: u64, max_bytes: usize) -> (u64, Vec<Entry>) {
+        let first = self.tail.front().map_or_else(|| next_index(self.last.as_ref()), |entry| entry.log_id.index());
+        let from = start.max(first).min(end);
+        let skip = usize::try_from(from - first.min(from)).unwrap_or(usize::MAX);
+        let mut bytes = 0_usize;
+        let mut entries = Vec::new();
+        for entry in self.tail.iter().skip(skip).take_while(|entry| entry.log_id.index() < end) {
+            if bytes >= max_bytes {
+                break;
+            }
+            bytes = bytes.saturating_add(weight(entry));
+            entries.push(entry.clone());
+        }
+        (from, entries)
+    }
+
+    /// Cuts a range down to what the log has.
+    pub(super) fn clip(&self, start: u64, end: u64) -> (u64, u64) {
+        (start.max(self.first), end.min(next_index(self.last.as_ref())))
+    }
+
+    fn evict(&mut self, limit: usize) {
+        while self.tail_bytes > limit && self.tail.front().is_some_and(|entry| entry.log_id.index() < self.flushed_end)
+        {
+            self.pop_front();
+        }
+    }
+
+    fn pop_front(&mut self) {
+        if let Some(entry) = self.tail.pop_front() {
+            self.tail_bytes = self.tail_bytes.saturating_sub(weight(&entry));
+        }
+    }
+}
+
+/// The index behind `id`.
+pub(in crate::consensus) fn next_index(id: Option<&LogId>) -> u64 {
+    id.map_or(0, |id| id.index().saturating_add(1))
+}
+
+/// What an entry costs in memory, about.
+pub(super) fn weight(entry: &Entry) -> usize {
+    let body = match &entry.payload {
+        EntryPayload::Normal(Payload(bytes)) => bytes.len(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => 0,
+    };
+    body.saturating_add(128)
+}
+
+/// Shorthand of the writer and the store.
+pub(super) type Outcome = Result<(), Arc<Fault>>;

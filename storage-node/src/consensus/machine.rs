@@ -1,0 +1,89 @@
+//! What a shard implements to be driven by consensus.
+
+use std::io::Read;
+
+use bytes::Bytes;
+
+use super::ids::Position;
+
+/// A replicated state, driven by the log of one group.
+///
+/// Consensus gives each machine a thread of its own and is its only caller, so every method may block on IO.
+/// Calls never overlap.
+///
+/// The contract, on which the invariants in the [module's text](super) rest:
+///
+/// - **Atomic.** The effect of [`apply`](Self::apply) or [`install`](Self::install) and the `meta` given with it are
+///   in one transaction: after a crash either both are there or neither.
+/// - **Prefix.** After a crash the state is what it was after *some* earlier call, never a mixture, and never older
+///   than the last [`make_durable`](Self::make_durable) that returned `Ok`.
+/// - **Deterministic.** The same commands at the same positions from the same state give the same state and responses.
+///   Commands may be given again after a crash, from the state that the crash left.
+/// - An error stops the group for good on this node, until the program is started again. A command that is *refused*
+///   is not an error: refusing is a response.
+pub trait Machine: Send + 'static {
+    /// The `meta` that was stored last, as found on disk. `None` if nothing was ever applied or installed.
+    ///
+    /// Called once, when consensus opens.
+    ///
+    /// # Errors
+    /// If the state cannot be read; consensus then does not open.
+    fn applied(&self) -> Result<Option<AppliedMeta>, MachineError>;
+
+    /// Applies `batch` in order and stores `meta`, in one transaction, which need not be durable yet.
+    ///
+    /// Returns one response for each command, in order. `batch` may be empty: entries of consensus itself move only
+    /// `meta`. `meta` is opaque, some 30 to 2,000 bytes.
+    ///
+    /// # Errors
+    /// If the state cannot be written.
+    fn apply(&mut self, batch: &[Command], meta: &[u8]) -> Result<Vec<Bytes>, MachineError>;
+
+    /// When this returns `Ok`, everything applied so far survives a crash.
+    ///
+    /// # Errors
+    /// If the state cannot be synced.
+    fn make_durable(&mut self) -> Result<(), MachineError>;
+
+    /// A consistent view of the state as of the last call to [`apply`](Self::apply), as a stream.
+    ///
+    /// This should be cheap, a read transaction say, and do its work when it is read: it is also called to mark a
+    /// place up to which the log may be shortened, and then nobody reads. The stream may be read on any thread and
+    /// outlive later calls.
+    ///
+    /// # Errors
+    /// If the view cannot be opened.
+    fn snapshot(&self) -> Result<Box<dyn Read + Send>, MachineError>;
+
+    /// Replaces the whole state by that of `reader`, which another machine's [`snapshot`](Self::snapshot) made, and
+    /// stores `meta`. Durable when it returns `Ok`.
+    ///
+    /// # Errors
+    /// If the stream is not a snapshot, ends early, or the state cannot be written.
+    fn install(&mut self, reader: &mut dyn Read, meta: &[u8]) -> Result<(), MachineError>;
+}
+
+/// One committed command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// Where it stands in the log. Positions rise by one index at a time, except that consensus keeps some for itself.
+    pub position: Position,
+    /// What was proposed, byte for byte.
+    pub bytes: Bytes,
+}
+
+/// What a machine stores for consensus beside its state. Opaque.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppliedMeta(pub Vec<u8>);
+
+/// A machine cannot go on. Stops its group for good.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct MachineError(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+impl MachineError {
+    /// Wraps what went wrong; a plain text will do.
+    pub fn new(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(source.into())
+    }
+}

@@ -1,0 +1,71 @@
+//! Replicated logs, one for each shard, behind a narrow door.
+//!
+//! Other modules see what this file exports: groups and nodes by number, commands and responses as bytes, a
+//! [`Machine`] that they implement, a [`Consensus`] that they ask. openraft is behind the door and its types do not
+//! come out (nor into a file: [`codec`] has our own forms).
+//!
+//! ```text
+//!   shard ── propose(group, bytes) ─► Consensus ─► openraft ─┬─► log/    one redb file, one writer thread, synced
+//!     ▲                                    ▲                 ├─► network  (peers: later)
+//!     └── (position, response) ────────────┘                 └─► state/  a thread for each Machine ─► shard's redb file
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. **Nothing is confirmed before it is synced.** An entry counts as written (`IOFlushed`), and a vote as given
+//!    (`save_vote` returns), after the transaction that holds it was committed with two-phase commit. What is
+//!    proposed is answered after that, and after it was applied.
+//! 2. **The log of a group is written in one order and has no holes.** One queue, one thread, whole transactions. An
+//!    append that would leave a hole is refused and stops the group.
+//! 3. **The log is on disk before a state that contains it.** Commits of the state are not durable; before the state
+//!    is made durable, the worker waits until the log is synced up to what was applied. So after a crash
+//!    `state <= log`, and the log replays the difference: from the commit that was last noted while opening, and the
+//!    rest when a leader of the new term commits.
+//! 4. **A snapshot in openraft's sense is a durable state.** openraft shortens the log up to the last snapshot that it
+//!    was told of. Every one that it is told of (built, current, or installed) was made durable first.
+//! 5. **The log is never purged past the durable state.** This follows from 4, and the log checks it again by a number
+//!    ([`Durable`](log::group::Durable)) that only a machine's successful `make_durable` or `install` moves: a purge
+//!    beyond it stops the group instead of losing data. openraft's own snapshot policy is off; a worker offers its
+//!    group for shortening after it made its state durable and enough has gathered.
+//! 6. **A state ends at or before the end of its log**, with one exception, which stands in the log before it happens:
+//!    a snapshot that is being installed. [`restart`] refuses everything else.
+//! 7. **Log and state carry one incarnation** ([`NodeUid`]), and the log the node's number. A node whose log is gone
+//!    while state is there does not start. A node that lost both starts as new, which it cannot know: peers must
+//!    compare the uid with the one they know ([`Consensus::node_uid`]).
+//! 8. **A fault is for good.** A failed write of the log stops all groups of the node, since they share the file; a
+//!    failed machine or corrupt bytes stop one group. What is stopped confirms nothing more, and says why
+//!    ([`Fault`]); a restart recovers by the ordinary path.
+//!
+//! # Quiet groups
+//!
+//! A group whose one voter is this node needs no heartbeats and no election timer: its tick is off, and its worker
+//! and the log's writer sleep until there is something to do. It is elected when it opens, not by a timeout.
+
+mod codec;
+mod config;
+
+mod error;
+mod fence;
+mod group;
+mod handle;
+mod ids;
+mod log;
+mod machine;
+mod network;
+mod open;
+mod propose;
+mod restart;
+mod state;
+mod status;
+mod types;
+
+#[cfg(test)]
+mod suite;
+
+pub use config::{Bootstrap, Config, MAX_GROUPS, Timing};
+pub use error::{ConfigError, Fault, OpenError, ProposeError, ShutdownError, WaitError};
+pub use handle::Consensus;
+pub use ids::{GroupId, NodeId, NodeUid, Position};
+pub use machine::{AppliedMeta, Command, Machine, MachineError};
+pub use propose::Pending;
+pub use status::{Role, Status};

@@ -1,0 +1,305 @@
+//! From files to groups at work. The order matters: everything is read and checked before anything is written.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, atomic::AtomicBool},
+};
+
+use futures::future::{join_all, try_join_all};
+use openraft::{SnapshotPolicy, async_runtime::WatchReceiver};
+use redb::{Database, StorageBackend, backends::FileBackend};
+use tokio::sync::{Semaphore, mpsc::unbounded_channel};
+
+use super::{
+    codec::{self, Applied, NodeRecord},
+    config::{Bootstrap, Config, MAX_GROUPS},
+    error::{ConfigError, Fault, OpenError},
+    fence::Fence,
+    group::Group,
+    handle::{Consensus, Inner, compact, fault_of},
+    ids::{GroupId, NodeUid},
+    log::{
+        file::{self, LoadError, LogFile, Stored},
+        group::{Durable, GroupLog},
+        store::LogStore,
+        writer,
+    },
+    machine::Machine,
+    network::NoPeers,
+    restart,
+    state::{self, MachineAdapter, Policy, Setup},
+    types::Raft,
+};
+
+const LOG_FILE: &str = "raft.redb";
+/// The log's file while it is made. What has this name was never used.
+const NEW_LOG_FILE: &str = "raft.redb.new";
+
+/// The log's file in `dir`, locked for this process. Made if it is not there.
+///
+/// redb writes its magic number last, so a crash while it makes a file leaves one that it does not open. To take that
+/// for an empty log would take a damaged one for empty as well; so the file gets its name when it is whole.
+pub(super) async fn file_backend(dir: PathBuf) -> Result<FileBackend, OpenError> {
+    blocking(move || {
+        let path = dir.join(LOG_FILE);
+        let io = |source| OpenError::Io { doing: "opening the log file", source };
+        if !path.try_exists().map_err(io)? {
+            let new = dir.join(NEW_LOG_FILE);
+            let made = File::options().read(true).write(true).create(true).truncate(true).open(&new).map_err(io)?;
+            let backend = FileBackend::new(made).map_err(|error| OpenError::Log(error.into()))?;
+            drop(file::open(backend, 1 << 20).map_err(|error| OpenError::Log(error.into()))?);
+            make_known(&dir, &new, &path).map_err(io)?;
+        }
+        let file = File::options().read(true).write(true).open(&path).map_err(io)?;
+        FileBackend::new(file).map_err(|error| OpenError::Log(error.into()))
+    })
+    .await
+}
+
+/// A file's name must survive a crash as well as what is in it: a log that vanishes is a vote forgotten.
+fn make_known(dir: &Path, new: &Path, path: &Path) -> io::Result<()> {
+    File::open(new)?.sync_all()?;
+    std::fs::rename(new, path)?;
+    File::open(dir)?.sync_all()
+}
+
+/// What was found on disk of one group.
+struct Found<M> {
+    id: GroupId,
+    machine: M,
+    stored: Stored,
+    applied: Option<Applied>,
+}
+
+/// See [`Consensus::open`].
+pub(super) async fn open<M: Machine>(
+    config: Config,
+    backend: impl StorageBackend,
+    machines: Vec<(GroupId, M)>,
+) -> Result<Consensus, OpenError> {
+    config.check()?;
+    let raft_config = raft_config(&config)?;
+    check_groups(&machines)?;
+    let (cache, node_id) = (config.log_cache_bytes, config.node_id);
+    let (db, node, found) = blocking(move || {
+        let db = file::open(backend, cache).map_err(|error| OpenError::Log(error.into()))?;
+        let known = file::read_node(&db)?;
+        if let Some(known) = &known {
+            file::check_node(known, node_id)?;
+        }
+        let found = machines
+            .into_iter()
+            .map(|(id, machine)| find(&db, known.as_ref(), id, machine))
+            .collect::<Result<Vec<_>, _>>()?;
+        let node = match known {
+            Some(node) => node,
+            None => {
+                let node = NodeRecord { uid: new_uid()?, node: node_id };
+                file::write_node(&db, &node).map_err(OpenError::Log)?;
+                node
+            }
+        };
+        Ok((db, node, found))
+    })
+    .await?;
+    let consensus = start(config, raft_config, db, node, found).await?;
+    match lead(&consensus).await {
+        Ok(()) => Ok(consensus),
+        Err(error) => {
+            drop(consensus.shutdown().await);
+            Err(error)
+        }
+    }
+}
+
+fn check_groups<M>(machines: &[(GroupId, M)]) -> Result<(), ConfigError> {
+    if machines.is_empty() || machines.len() > MAX_GROUPS {
+        return Err(ConfigError::OutOfRange { what: "the number of groups", low: 1, high: MAX_GROUPS });
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    machines.iter().try_for_each(|(id, _)| if seen.insert(*id) { Ok(()) } else { Err(ConfigError::GroupTwice(*id)) })
+}
+
+fn raft_config(config: &Config) -> Result<Arc<openraft::Config>, ConfigError> {
+    let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 4);
+    let raft = openraft::Config {
+        cluster_name: "ehe".into(),
+        heartbeat_interval: millis(config.timing.heartbeat).max(1),
+        election_timeout_min: millis(config.timing.election_min),
+        election_timeout_max: millis(config.timing.election_max),
+        // Invariant 5: we say when.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: config.keep_entries,
+        // Small purges cost as much as large ones.
+        purge_batch_size: 256,
+        enable_pre_vote: Some(true),
+        // A log that went back is a disk that lied.
+        allow_log_reversion: Some(false),
+        // openraft warns that a restored leader can serve a state older than one that was seen, where commits are
+        // not synced; an election costs two syncs.
+        enable_leader_restore: Some(false),
+        // Switched on for groups with other voters.
+        enable_tick: false,
+        ..openraft::Config::default()
+    };
+    raft.validate().map(Arc::new).map_err(|error| ConfigError::Timing(error.to_string()))
+}
+
+fn find<M: Machine>(db: &Database, node: Option<&NodeRecord>, id: GroupId, machine: M) -> Result<Found<M>, OpenError> {
+    let fault = |fault| OpenError::Fault { group: id, fault: Arc::new(fault) };
+    let load = |error| match error {
+        LoadError::Log(error) => OpenError::Log(error),
+        LoadError::Corrupt(corrupt) => fault(corrupt),
+    };
+    let stored = node.map(|_| file::load(db, id)).transpose().map_err(load)?.unwrap_or_default();
+    let meta = machine.applied().map_err(|source| fault(Fault::Machine { group: id, doing: "opening", source }))?;
+    let applied = meta.map(|meta| codec::decode_applied(&meta.0)).transpose().map_err(|error| {
+        fault(Fault::Corrupt { group: id, what: format!("what the state says of the log ({error})") })
+    })?;
+    let entry = match (node, &applied) {
+        (Some(_), Some(applied)) => file::entry_id(db, id, applied.last.index()).map_err(load)?,
+        _ => None,
+    };
+    restart::check(id, node, &stored, applied.as_ref(), entry)?;
+    Ok(Found { id, machine, stored, applied })
+}
+
+fn new_uid() -> Result<NodeUid, OpenError> {
+    let mut uid = [0; 16];
+    getrandom::fill(&mut uid)
+        .map_err(|error| OpenError::Io { doing: "making the node's uid", source: io::Error::other(error) })?;
+    Ok(NodeUid(uid))
+}
+
+/// Starts the threads and openraft for every group.
+async fn start<M: Machine>(
+    config: Config,
+    raft_config: Arc<openraft::Config>,
+    db: Database,
+    node: NodeRecord,
+    found: Vec<Found<M>>,
+) -> Result<Consensus, OpenError> {
+    let thread = |source| OpenError::Io { doing: "starting a thread", source };
+    let file = Arc::new(LogFile::new(db));
+    let mut parts = Vec::with_capacity(found.len());
+    for Found { id, machine, stored, applied } in found {
+        let durable = Arc::new(Durable::default());
+        if let Some(applied) = &applied {
+            // What the machine found on disk is durable, whatever it did before.
+            durable.advance(applied.last.index());
+        }
+        let log = Arc::new(GroupLog::new(Arc::new(Fence::new(id)), durable, config.log_tail_bytes, stored));
+        parts.push((log, machine, applied));
+    }
+    let logs = parts.iter().map(|(log, ..)| log.clone()).collect();
+    let (queue, writer) = writer::spawn(file.clone(), logs).map_err(thread)?;
+    let (compact_offers, offered) = unbounded_channel();
+    let policy = Policy::from(&config);
+    let mut starting = Vec::with_capacity(parts.len());
+    for (log, machine, applied) in parts {
+        let adapter_applied = applied.clone();
+        let setup = Setup {
+            uid: node.uid,
+            log: log.clone(),
+            queue: queue.clone(),
+            policy,
+            applied,
+            compact: compact_offers.clone(),
+        };
+        let (worker, worker_thread) = state::spawn(machine, setup).map_err(thread)?;
+        let adapter = MachineAdapter::new(worker.clone(), adapter_applied.as_ref());
+        let store = LogStore::new(file.clone(), log.clone(), queue.clone());
+        let slots = Arc::new(Semaphore::new(config.max_in_flight));
+        let bytes = Arc::new(Semaphore::new(config.max_in_flight_bytes));
+        let (id, raft_config, node_id) = (log.fence.group(), raft_config.clone(), config.node_id.0);
+        starting.push(async move {
+            match Raft::new(node_id, raft_config, NoPeers, store, adapter).await {
+                Ok(raft) => {
+                    let thread = Mutex::new(Some(worker_thread));
+                    Ok((id, Arc::new(Group { id, raft, log, worker, thread, slots, bytes })))
+                }
+                Err(fatal) => {
+                    let fault =
+                        log.fence.fault().unwrap_or_else(|| log.fence.corrupt(format!("log or state ({fatal})")));
+                    Err(OpenError::Fault { group: id, fault })
+                }
+            }
+        });
+    }
+    let mut groups = BTreeMap::new();
+    let mut failed = None;
+    // All of them, also behind a failure, so that those that run can be stopped in order.
+    for result in join_all(starting).await {
+        match result {
+            Ok((id, group)) => drop(groups.insert(id, group)),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    let compactor = tokio::spawn(compact(groups.clone(), offered));
+    let consensus = Consensus {
+        inner: Arc::new(Inner {
+            config,
+            uid: node.uid,
+            groups,
+            file,
+            queue: Mutex::new(Some(queue)),
+            writer: Mutex::new(Some(writer)),
+            compactor,
+            closing: AtomicBool::new(false),
+        }),
+    };
+    match failed {
+        None => Ok(consensus),
+        Some(error) => {
+            drop(consensus.shutdown().await);
+            Err(error)
+        }
+    }
+}
+
+/// Makes new groups what the configuration says, and leads those in which nobody else votes.
+async fn lead(consensus: &Consensus) -> Result<(), OpenError> {
+    try_join_all(consensus.inner.groups.values().map(|group| async {
+        lead_group(&consensus.inner.config, group)
+            .await
+            .map_err(|()| OpenError::Fault { group: group.id, fault: fault_of(group) })
+    }))
+    .await
+    .map(drop)
+}
+
+/// `Err`: the group has stopped, and its fence says why.
+async fn lead_group(config: &Config, group: &Group) -> Result<(), ()> {
+    let raft = &group.raft;
+    let me = config.node_id.0;
+    if config.bootstrap == Bootstrap::SoleVoter && !raft.is_initialized().await.map_err(drop)? {
+        raft.initialize(std::collections::BTreeSet::from([me])).await.map_err(drop)?;
+    }
+    let voters = raft.with_raft_state(|state| state.membership_state.effective().voter_ids().collect::<Vec<_>>());
+    if voters.await.map_err(drop)? != [me] {
+        raft.runtime_config().tick(true);
+        return Ok(());
+    }
+    raft.trigger().elect(false).await.map_err(drop)?;
+    let mut metrics = raft.metrics();
+    loop {
+        let running = metrics.borrow_watched().running_state.is_ok();
+        if group.status().ready() {
+            return Ok(());
+        }
+        if !running || metrics.changed().await.is_err() {
+            return Err(());
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    body: impl FnOnce() -> Result<T, OpenError> + Send + 'static,
+) -> Result<T, OpenError> {
+    tokio::task::spawn_blocking(body)
+        .await
+        .unwrap_or_else(|error| Err(OpenError::Io { doing: "opening", source: io::Error::other(error) }))
+}

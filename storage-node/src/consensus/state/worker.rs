@@ -1,0 +1,286 @@
+//! The thread of one group's machine: applies, makes durable, and makes and installs snapshots.
+//!
+//! It sleeps until it is given something, or until changes that are not durable have grown old. A quiet group does
+//! not wake it.
+
+use std::{
+    io,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use openraft::storage::ApplyResponder;
+use tokio::sync::{mpsc::UnboundedSender, oneshot};
+
+use super::adapter::SnapshotStream;
+use crate::consensus::{
+    codec::{self, Applied},
+    config::Config,
+    error::Fault,
+    fence::io_error,
+    ids::{GroupId, NodeUid},
+    log::{group::GroupLog, writer::LogQueue},
+    machine::{Command, Machine, MachineError},
+    types::{Entry, EntryPayload, LogId, Payload, Reply, Snapshot, SnapshotMeta, StoredMembership, Types, position},
+};
+
+/// An entry and, if it was proposed here, who waits for its response.
+pub(super) type Step = (Entry, Option<ApplyResponder<Types>>);
+
+/// What the thread can be asked to do.
+pub(super) enum Job {
+    Apply { steps: Vec<Step>, done: oneshot::Sender<io::Result<()>> },
+    MakeDurable { done: oneshot::Sender<io::Result<Option<LogId>>> },
+    Snapshot { done: oneshot::Sender<io::Result<Snapshot>> },
+    Install { meta: SnapshotMeta, stream: SnapshotStream, done: oneshot::Sender<io::Result<()>> },
+    Stop { done: oneshot::Sender<io::Result<Option<LogId>>> },
+}
+
+/// When to make durable, and when to offer the log for shortening.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::consensus) struct Policy {
+    pub(in crate::consensus) durable_after: Duration,
+    pub(in crate::consensus) durable_after_bytes: u64,
+    pub(in crate::consensus) compact_after_bytes: u64,
+    pub(in crate::consensus) compact_after_entries: u64,
+}
+
+impl From<&Config> for Policy {
+    fn from(config: &Config) -> Self {
+        Self {
+            durable_after: config.durable_after,
+            durable_after_bytes: config.durable_after_bytes,
+            compact_after_bytes: config.compact_after_bytes,
+            compact_after_entries: config.compact_after_entries,
+        }
+    }
+}
+
+/// What the thread starts with.
+pub(in crate::consensus) struct Setup {
+    pub(in crate::consensus) uid: NodeUid,
+    pub(in crate::consensus) log: Arc<GroupLog>,
+    pub(in crate::consensus) queue: LogQueue,
+    pub(in crate::consensus) policy: Policy,
+    /// What the machine had on disk.
+    pub(in crate::consensus) applied: Option<Applied>,
+    /// Who shortens logs.
+    pub(in crate::consensus) compact: UnboundedSender<GroupId>,
+}
+
+/// Asks the thread. It ends when the last handle is dropped, or when it is stopped.
+#[derive(Clone, Debug)]
+pub(in crate::consensus) struct WorkerHandle(Sender<Job>);
+
+impl WorkerHandle {
+    /// Hands a job in and waits for its result.
+    pub(super) async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<io::Result<T>>) -> Job) -> io::Result<T> {
+        let (sender, receiver) = oneshot::channel();
+        self.0.send(job(sender)).map_err(|_| gone())?;
+        receiver.await.map_err(|_| gone())?
+    }
+
+    /// Makes everything durable that was applied, and says how far that is.
+    pub(in crate::consensus) async fn make_durable(&self) -> io::Result<Option<LogId>> {
+        self.ask(|done| Job::MakeDurable { done }).await
+    }
+
+    /// Makes everything durable and ends the thread.
+    pub(in crate::consensus) async fn stop(&self) -> io::Result<Option<LogId>> {
+        self.ask(|done| Job::Stop { done }).await
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the machine's thread has ended")
+}
+
+/// Starts the thread.
+pub(in crate::consensus) fn spawn<M: Machine>(machine: M, setup: Setup) -> io::Result<(WorkerHandle, JoinHandle<()>)> {
+    let (sender, receiver) = channel();
+    let name = format!("machine-{}", setup.log.fence.group());
+    let worker = Worker { machine, dirty: None, since_compact: Grown::default(), since_durable: 0, setup };
+    let thread = std::thread::Builder::new().name(name).spawn(move || worker.run(&receiver))?;
+    Ok((WorkerHandle(sender), thread))
+}
+
+/// A machine that panics stops its group like one that returns an error. It is not called again, so nobody sees what
+/// it left half done; what it committed is whole.
+fn caught<T>(call: impl FnOnce() -> Result<T, MachineError>) -> Result<T, MachineError> {
+    std::panic::catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| Err(MachineError::new("it panicked")))
+}
+
+struct Worker<M> {
+    machine: M,
+    setup: Setup,
+    /// When the oldest change was made that is not durable.
+    dirty: Option<Instant>,
+    since_durable: u64,
+    since_compact: Grown,
+}
+
+/// What the log grew by.
+#[derive(Default)]
+struct Grown {
+    entries: u64,
+    bytes: u64,
+}
+
+impl<M: Machine> Worker<M> {
+    fn run(mut self, jobs: &Receiver<Job>) {
+        loop {
+            let job = match self.dirty {
+                None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(since) => jobs.recv_timeout(self.setup.policy.durable_after.saturating_sub(since.elapsed())),
+            };
+            match job {
+                Ok(Job::Apply { steps, done }) => {
+                    let result = self.apply(steps);
+                    let applied = result.is_ok();
+                    drop(done.send(result));
+                    // After the answer: whoever proposed does not wait for the sync of the state.
+                    if applied && self.due() && self.make_durable().is_err() {
+                        return;
+                    }
+                }
+                Ok(Job::MakeDurable { done }) => drop(done.send(self.make_durable())),
+                Ok(Job::Snapshot { done }) => drop(done.send(self.snapshot())),
+                Ok(Job::Install { meta, stream, done }) => drop(done.send(self.install(meta, stream))),
+                Err(RecvTimeoutError::Timeout) => {
+                    if self.make_durable().is_err() {
+                        return;
+                    }
+                }
+                Ok(Job::Stop { done }) => {
+                    let result = self.make_durable();
+                    // The machine closes its files before anybody hears that it has stopped.
+                    drop(self);
+                    drop(done.send(result));
+                    return;
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    drop(self.make_durable());
+                    return;
+                }
+            }
+        }
+    }
+
+    fn apply(&mut self, steps: Vec<Step>) -> io::Result<()> {
+        self.setup.log.fence.check().map_err(io_error)?;
+        let Some((last, _)) = steps.last() else { return Ok(()) };
+        let last = last.log_id;
+        let mut membership = self.setup.applied.as_ref().map(|a| a.membership.clone()).unwrap_or_default();
+        let mut commands = Vec::with_capacity(steps.len());
+        let mut waiting = Vec::with_capacity(steps.len());
+        let mut grown = Grown::default();
+        for (entry, responder) in steps {
+            let is_command = match entry.payload {
+                EntryPayload::Normal(Payload(bytes)) => {
+                    grown.bytes = grown.bytes.saturating_add(bytes.len() as u64);
+                    commands.push(Command { position: position(&entry.log_id), bytes });
+                    true
+                }
+                EntryPayload::Membership(new) => {
+                    membership = StoredMembership::new(Some(entry.log_id), new);
+                    false
+                }
+                EntryPayload::Blank => false,
+            };
+            grown.entries = grown.entries.saturating_add(1);
+            waiting.push((is_command, responder));
+        }
+        let applied = Applied { uid: self.setup.uid, last, membership };
+        let responses = caught(|| self.machine.apply(&commands, &codec::encode_applied(&applied)));
+        let responses = responses.map_err(|source| self.failed("applying", source))?;
+        if responses.len() != commands.len() {
+            let what = format!("the machine gave {} responses to {} commands", responses.len(), commands.len());
+            return Err(io_error(self.setup.log.fence.bug(what)));
+        }
+        self.setup.applied = Some(applied);
+        self.dirty.get_or_insert_with(Instant::now);
+        self.since_durable = self.since_durable.saturating_add(grown.bytes);
+        self.since_compact.bytes = self.since_compact.bytes.saturating_add(grown.bytes);
+        self.since_compact.entries = self.since_compact.entries.saturating_add(grown.entries);
+        let mut responses = responses.into_iter();
+        for (is_command, responder) in waiting {
+            let response = if is_command { responses.next().unwrap_or_default() } else { Bytes::new() };
+            if let Some(responder) = responder {
+                responder.send(Reply(response));
+            }
+        }
+        Ok(())
+    }
+
+    fn due(&self) -> bool {
+        let policy = &self.setup.policy;
+        self.since_durable >= policy.durable_after_bytes
+            || self.dirty.is_some_and(|since| since.elapsed() >= policy.durable_after)
+    }
+
+    /// Invariant 3: the log is on disk before a state that contains it.
+    fn make_durable(&mut self) -> io::Result<Option<LogId>> {
+        self.setup.log.fence.check().map_err(io_error)?;
+        let Some(last) = self.setup.applied.as_ref().map(|applied| applied.last) else { return Ok(None) };
+        if self.dirty.is_none() {
+            return Ok(Some(last));
+        }
+        self.setup.queue.wait_flushed(&self.setup.log, last.index())?;
+        let synced = caught(|| self.machine.make_durable());
+        synced.map_err(|source| self.failed("making it durable", source))?;
+        self.durable(last);
+        self.offer_compaction();
+        Ok(Some(last))
+    }
+
+    fn durable(&mut self, last: LogId) {
+        self.dirty = None;
+        self.since_durable = 0;
+        self.setup.log.durable.advance(last.index());
+    }
+
+    fn offer_compaction(&mut self) {
+        let (policy, grown) = (&self.setup.policy, &self.since_compact);
+        if grown.bytes >= policy.compact_after_bytes || grown.entries >= policy.compact_after_entries {
+            self.since_compact = Grown::default();
+            // Nobody listens while the node shuts down.
+            let _ = self.setup.compact.send(self.setup.log.fence.group());
+        }
+    }
+
+    /// Invariant 4: a snapshot in openraft's sense is a state that is durable.
+    fn snapshot(&mut self) -> io::Result<Snapshot> {
+        self.make_durable()?;
+        let meta = self.setup.applied.as_ref().map_or_else(SnapshotMeta::default, |applied| SnapshotMeta {
+            last_log_id: Some(applied.last),
+            last_membership: applied.membership.clone(),
+        });
+        let reader = caught(|| self.machine.snapshot()).map_err(|source| self.failed("opening a snapshot", source))?;
+        Ok(Snapshot { meta, snapshot: SnapshotStream(reader) })
+    }
+
+    /// Invariant 6: that the state may pass the end of the log stands in the log first.
+    fn install(&mut self, meta: SnapshotMeta, mut stream: SnapshotStream) -> io::Result<()> {
+        self.setup.log.fence.check().map_err(io_error)?;
+        let last = meta.last_log_id.ok_or_else(|| io::Error::other("a snapshot of nothing"))?;
+        self.setup.queue.mark_installing(&self.setup.log, last)?;
+        let applied = Applied { uid: self.setup.uid, last, membership: meta.last_membership };
+        let meta = codec::encode_applied(&applied);
+        let installed = caught(|| self.machine.install(&mut stream.0, &meta));
+        installed.map_err(|source| self.failed("installing a snapshot", source))?;
+        self.setup.applied = Some(applied);
+        self.durable(last);
+        Ok(())
+    }
+
+    fn failed(&self, doing: &'static str, source: MachineError) -> io::Error {
+        let fence = &self.setup.log.fence;
+        io_error(fence.raise(Fault::Machine { group: fence.group(), doing, source }))
+    }
+}

@@ -1,0 +1,183 @@
+//! The node as a whole: what is started, in which order, and how it stops.
+
+mod error;
+mod place;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use certs::{CloseCode, Credentials, Server};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use error::StartError;
+pub use place::{Placed, placed};
+
+use crate::blocking::Blocking;
+use crate::checkpoint::{Board, Checkpointed, Checkpointer, Line};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::consensus::{self, Consensus, GroupId, ShutdownError};
+use crate::cosign::CosignFile;
+use crate::node::{Node, raft_id};
+use crate::server::serve;
+use crate::shard::{Place, Sequencer, Shard, ShardMachine, Store, order};
+use crate::stats::{Reporter, Stats};
+
+/// Name of the file of cosigned checkpoints in the data directory.
+const COSIGN_FILE: &str = "cosigned";
+
+/// A running node.
+pub struct Daemon {
+    server: Arc<Server>,
+    consensus: Consensus,
+    stop: CancellationToken,
+    kill: CancellationToken,
+    connections: TaskTracker,
+    tasks: TaskTracker,
+    board: Arc<Board>,
+    checkpointer: std::thread::JoinHandle<()>,
+    grace: Duration,
+}
+
+impl Daemon {
+    /// Starts a node: files, then consensus (which replays), then checkpoints, then clients.
+    pub async fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
+        // 1. Who are we, and what is ours to hold? Then the files, all checked before anything is written.
+        let opening = config.clone();
+        let Opened { placed, stores, cosigned } =
+            tokio::task::spawn_blocking(move || open(&opening)).await.map_err(|_| StartError::Interrupted)??;
+        let Placed { credentials, charter, id, name } = placed;
+        let identity = Arc::new(credentials.identity().clone());
+        let stats = Arc::new(Stats::default());
+
+        // 2. The shards: their machines run under consensus, which replays its log before it opens.
+        let board = Arc::new(Board::default());
+        let (mut machines, mut lines, mut halves) = (Vec::new(), BTreeMap::new(), Vec::new());
+        for (place, store) in stores {
+            machines.push((GroupId(place.shard), ShardMachine::new(place, store.clone(), Arc::clone(&board))?));
+            let (shown, checkpoints) = watch::channel(Checkpointed::None);
+            lines.insert(place.shard, Line { store: store.clone(), shown });
+            let (sequencer, queue) = Sequencer::new(config.limits.queue_commands_max, config.limits.queue_bytes_max);
+            halves.push((Shard { place, store, sequencer, checkpoints }, queue));
+        }
+        let consensus = Consensus::open(raft_config(&config, raft_id(id)), &config.data_dir, machines).await?;
+
+        // 3. Checkpoints: one thread, because it syncs.
+        let checkpointer = Checkpointer {
+            file: cosigned,
+            lines,
+            identity: Arc::clone(&identity),
+            name,
+            charter: Arc::clone(&charter),
+            clock: clock.clone(),
+            stats: Arc::clone(&stats),
+        };
+        let shown = Arc::clone(&board);
+        let thread = std::thread::Builder::new().name("checkpoints".into());
+        let checkpointer = thread.spawn(move || checkpointer.run(&shown)).map_err(StartError::Thread)?;
+
+        // 4. One task for each shard that orders what is handed in.
+        let tasks = TaskTracker::new();
+        let mut shards = BTreeMap::new();
+        for (shard, queue) in halves {
+            let group = GroupId(shard.place.shard);
+            tasks.spawn(order(queue, consensus.clone(), group, clock.clone(), Arc::clone(&stats)));
+            shards.insert(shard.place.shard, shard);
+        }
+
+        // 5. Clients.
+        let (stop, kill, connections) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+        let server = Arc::new(Server::bind(config.listen, &credentials, config.limits.channel())?);
+        let node = Arc::new(Node {
+            id,
+            identity,
+            charter,
+            charters: credentials.charter_chain().encode(),
+            shards,
+            consensus: consensus.clone(),
+            blocking: Blocking::new(config.limits.blocking_threads_max),
+            clock,
+            stats: Arc::clone(&stats),
+            streams: Arc::new(Semaphore::new(config.limits.streams_max)),
+            limits: config.limits,
+            stop: stop.clone(),
+        });
+        tasks.spawn(serve(Arc::clone(&server), node, connections.clone(), kill.clone()));
+        tasks.spawn(report(stats, Duration::from_millis(config.running.counters_interval_ms), stop.clone()));
+        let grace = Duration::from_millis(config.running.stop_grace_ms);
+        Ok(Self { server, consensus, stop, kill, connections, tasks, board, checkpointer, grace })
+    }
+
+    /// The address that clients reach.
+    pub fn local_addr(&self) -> Result<SocketAddr, certs::ChannelError> {
+        self.server.local_addr()
+    }
+
+    /// Stops in the opposite order: clients, ordering, consensus (which makes every shard durable), checkpoints.
+    pub async fn stop(self) -> Result<(), ShutdownError> {
+        self.stop.cancel();
+        self.connections.close();
+        if tokio::time::timeout(self.grace, self.connections.wait()).await.is_err() {
+            self.kill.cancel();
+            self.connections.wait().await;
+        }
+        self.server.close(CloseCode::GoingAway);
+        self.server.wait_idle(Duration::from_secs(1)).await;
+        // The last handler is gone, and with it the last end of the queues: the ordering tasks end.
+        self.tasks.close();
+        self.tasks.wait().await;
+        let done = self.consensus.shutdown().await;
+        self.board.stop();
+        // It only ever waits for the board.
+        let _ = tokio::task::spawn_blocking(move || self.checkpointer.join()).await;
+        done
+    }
+}
+
+/// What the start reads from disk.
+struct Opened {
+    placed: Placed,
+    stores: Vec<(Place, Store)>,
+    cosigned: CosignFile,
+}
+
+fn open(config: &Config) -> Result<Opened, StartError> {
+    let credentials = Credentials::load(&config.credentials_dir)?;
+    let placed = placed(config, credentials)?;
+    place::make_data_dir(&config.data_dir)?;
+    let (alliance, shard_count) = (placed.charter.alliance_id(), placed.charter.shard_count());
+    let mut stores = Vec::new();
+    let mut empty = true;
+    for shard in placed.charter.shards_of(placed.id) {
+        let store = Store::open(&config.data_dir, alliance, shard, config.storage.shard_cache_bytes)?;
+        empty &= store.view()?.shard().leaves == 0;
+        stores.push((Place { alliance, shard_count, shard }, store));
+    }
+    let path = config.data_dir.join(COSIGN_FILE);
+    let cosigned = CosignFile::open(&path, alliance, placed.id, shard_count.get(), empty)?;
+    Ok(Opened { placed, stores, cosigned })
+}
+
+fn raft_config(config: &Config, id: consensus::NodeId) -> consensus::Config {
+    consensus::Config {
+        log_cache_bytes: config.storage.log_cache_bytes,
+        durable_after: Duration::from_millis(config.storage.durable_after_ms),
+        durable_after_bytes: config.storage.durable_after_bytes,
+        ..consensus::Config::new(id)
+    }
+}
+
+/// Logs counters.
+async fn report(stats: Arc<Stats>, every: Duration, stop: CancellationToken) {
+    let mut reporter = Reporter::default();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return reporter.report(&stats),
+            () = tokio::time::sleep(every) => reporter.report(&stats),
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Status: how the node and its shards are.
+
+use ehe::wire::{NodeStatus, Response, ShardStatus};
+
+use crate::checkpoint::Checkpointed;
+use crate::consensus::GroupId;
+use crate::node::{Node, node_id};
+
+pub(super) fn status(node: &Node) -> Response {
+    let shards = node.shards.iter().map(|(number, shard)| {
+        let group = node.consensus.status(GroupId(*number));
+        let checkpoint = shard.checkpoints.borrow().clone();
+        ShardStatus {
+            shard: *number,
+            leader: group.as_ref().and_then(|s| s.leader).map(node_id),
+            term: group.as_ref().map_or(0, |s| s.term),
+            applied: group.as_ref().and_then(|s| s.applied).map_or(0, |at| at.index + 1),
+            leaves: checkpoint.size(),
+            rooms: checkpoint.rooms(),
+            faulted: matches!(checkpoint, Checkpointed::Fenced) || group.is_none_or(|s| s.fault.is_some()),
+        }
+    });
+    Response::Status(NodeStatus {
+        node: node.id,
+        program: env!("CARGO_PKG_VERSION").into(),
+        charter_version: node.charter.version(),
+        shards: shards.collect(),
+        at: node.clock.now(),
+    })
+}

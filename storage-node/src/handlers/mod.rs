@@ -1,0 +1,98 @@
+//! One exchange: a request comes in, an answer or a stream of them goes out. Everything here has a deadline.
+
+mod about;
+mod head;
+mod read;
+mod rooms;
+mod submit;
+
+use std::time::{Duration, Instant};
+
+use certs::{ChannelError, CloseCode, Exchange, PeerIdentity};
+use ehe::refusal::Refusal;
+use ehe::wire::{Request, Response};
+
+use crate::node::Node;
+use crate::stats::Stats;
+
+/// Above this, decoding moves off the runtime's workers.
+const DECODE_INLINE_BYTES: usize = 64 * 1024;
+
+/// Serves one exchange to its end.
+pub(crate) async fn handle(node: &Node, peer: PeerIdentity, exchange: &mut Exchange) {
+    Stats::add(&node.stats.requests, 1);
+    if let Err(error) = serve(node, peer, exchange).await {
+        match error {
+            ChannelError::FrameTooLarge { .. } | ChannelError::Truncated => {
+                Stats::add(&node.stats.requests_malformed, 1);
+            }
+            _ => Stats::add(&node.stats.requests_abandoned, 1),
+        }
+        tracing::debug!(%peer, %error, "exchange ended");
+    }
+}
+
+async fn serve(node: &Node, peer: PeerIdentity, exchange: &mut Exchange) -> Result<(), ChannelError> {
+    let received = tokio::select! {
+        received = exchange.recv(node.limits.request()) => received,
+        () = node.stop.cancelled() => return answer(node, exchange, &Response::Refused(Refusal::Stopping)).await,
+    };
+    let frame = match received {
+        Ok(Some(frame)) => frame,
+        Ok(None) => return Ok(()),
+        Err(error) => {
+            if matches!(error, ChannelError::FrameTooLarge { .. } | ChannelError::Truncated) {
+                answer(node, exchange, &Response::Refused(Refusal::FrameMalformed)).await?;
+            } else {
+                exchange.abort(CloseCode::Timeout);
+            }
+            return Err(error);
+        }
+    };
+    let bytes = frame.len();
+    let request = if bytes > DECODE_INLINE_BYTES {
+        node.blocking.run(move || Request::decode(&frame)).await.ok()
+    } else {
+        Some(Request::decode(&frame))
+    };
+    let response = match request {
+        None => Response::Refused(Refusal::Stopping),
+        Some(Err(error)) => {
+            Stats::add(&node.stats.requests_malformed, 1);
+            tracing::debug!(%peer, %error, "not a request");
+            Response::Refused(Refusal::FrameMalformed)
+        }
+        Some(Ok(Request::Submit(submission))) => {
+            let deadline = node.limits.submit();
+            let answer = tokio::time::timeout(deadline, submit::submit(node, peer, submission, bytes)).await;
+            // It may still be ordered; submitting again is harmless.
+            answer.unwrap_or(Response::Refused(Refusal::Overloaded))
+        }
+        Some(Ok(Request::Fetch(request, reader))) => {
+            return read::read(node, peer, exchange, request, reader, read::Mode::Fetch).await;
+        }
+        Some(Ok(Request::Subscribe(request, reader))) => {
+            return read::read(node, peer, exchange, request, reader, read::Mode::Subscribe).await;
+        }
+        Some(Ok(Request::Head(room, nonce))) => head::head_of(node, peer, room, nonce).await.unwrap_or_else(Into::into),
+        Some(Ok(Request::RoomsOf)) => rooms::rooms_of(node, peer).await.unwrap_or_else(Into::into),
+        Some(Ok(Request::Charter)) => Response::Charter(node.charters.clone()),
+        Some(Ok(Request::Status)) => about::status(node),
+    };
+    if response == Response::Refused(Refusal::Overloaded) {
+        Stats::add(&node.stats.overloaded, 1);
+    }
+    answer(node, exchange, &response).await
+}
+
+/// Sends the last frame of an exchange.
+async fn answer(node: &Node, exchange: &mut Exchange, response: &Response) -> Result<(), ChannelError> {
+    exchange.send(&response.to_vec(), node.limits.send()).await?;
+    exchange.finish()?;
+    exchange.delivered(node.limits.send()).await
+}
+
+/// Time that is left of a lease.
+fn left(since: Instant, lease: Duration) -> Duration {
+    lease.saturating_sub(since.elapsed())
+}

@@ -1,0 +1,63 @@
+//! RoomsOf: the rooms of the shards led here in which the channel's identity is a party.
+
+use certs::PeerIdentity;
+use ehe::limits;
+use ehe::refusal::Refusal;
+use ehe::wire::{Response, RoomInfo};
+
+use crate::node::{Node, NotServed, judged_at};
+use crate::shard::View;
+
+/// Rooms looked up at a time.
+const ROOMS_AT_ONCE: usize = 128;
+/// What the answer may hold, so that it fits a frame.
+const ANSWER_MAX_BYTES: usize = limits::FRAME_MAX_BYTES - 4096;
+
+pub(super) async fn rooms_of(node: &Node, peer: PeerIdentity) -> Result<Response, NotServed> {
+    let author = peer.author().ok_or(Refusal::RoleNotAllowed)?;
+    let now = node.clock.now();
+    let (mut rooms, mut bytes) = (Vec::new(), 0usize);
+    for (number, shard) in &node.shards {
+        if node.leads(*number).is_err() {
+            continue;
+        }
+        let mut after = None;
+        loop {
+            let found = node.look(shard, move |view| {
+                let ids = view.rooms_of(author, after, ROOMS_AT_ONCE)?;
+                let infos = ids.iter().map(|id| info(view, *id, author, judged_at(view, now)));
+                let infos = infos.collect::<Result<Vec<_>, _>>()?;
+                Ok((ids.last().copied(), ids.len(), infos))
+            });
+            let (last, count, infos) = found.await?;
+            for info in infos.into_iter().flatten() {
+                bytes += ehe::cbor::to_vec(&info).len();
+                if rooms.len() >= limits::ROOMS_PER_ANSWER_MAX || bytes > ANSWER_MAX_BYTES {
+                    return Ok(Response::Rooms(rooms));
+                }
+                rooms.push(info);
+            }
+            if count < ROOMS_AT_ONCE {
+                break;
+            }
+            after = last;
+        }
+    }
+    Ok(Response::Rooms(rooms))
+}
+
+/// `None`: all grants have ended.
+fn info(
+    view: &View,
+    room: ehe::id::RoomId,
+    author: ehe::id::AuthorId,
+    now: ehe::time::UnixMs,
+) -> Result<Option<RoomInfo>, NotServed> {
+    let Some(state) = view.room(room)? else { return Ok(None) };
+    if !state.is_party(author, now) {
+        return Ok(None);
+    }
+    let grants = state.grants_of(author).filter(|(_, grant)| grant.is_live(now)).map(|(id, _)| *id).collect();
+    let entries = view.last(room, u64::MAX)?.map_or(0, |(last, _)| last + 1);
+    Ok(Some(RoomInfo { room, owner: state.owner, grants, entries }))
+}

@@ -1,0 +1,81 @@
+//! Submit: a run goes in, a receipt comes out.
+
+use certs::PeerIdentity;
+use ehe::limits;
+use ehe::refusal::Refusal;
+use ehe::run::SignedRun;
+use ehe::wire::{KnownRun, Response, Submission, Submitted};
+
+use crate::node::{Node, NotServed};
+use crate::shard::{Outcome, Shard, precheck};
+use crate::stats::Stats;
+
+/// What an answer's frame holds beside its runs and receipts.
+const FRAME_REST_BYTES: usize = 4096;
+
+/// Orders a run and proves it. `bytes` is the length of the request's frame.
+pub(super) async fn submit(node: &Node, peer: PeerIdentity, submission: Submission, bytes: usize) -> Response {
+    let events = u64::try_from(submission.events.len()).unwrap_or(u64::MAX);
+    let response = ordered(node, peer, submission, bytes).await.unwrap_or_else(Into::into);
+    match &response {
+        Response::Submitted(_) => {
+            Stats::add(&node.stats.runs_accepted, 1);
+            Stats::add(&node.stats.events_accepted, events);
+        }
+        Response::Known(_) => Stats::add(&node.stats.runs_known, 1),
+        _ => Stats::add(&node.stats.runs_refused, 1),
+    }
+    response
+}
+
+async fn ordered(node: &Node, peer: PeerIdentity, submission: Submission, bytes: usize) -> Result<Response, NotServed> {
+    if !node.charter.permissions().submit.contains(peer.role()) {
+        return Err(Refusal::RoleNotAllowed.into());
+    }
+    // It has to fit a frame on its way to readers too.
+    if bytes > limits::SUBMISSION_MAX_BYTES {
+        return Err(Refusal::RunMalformed.into());
+    }
+    let (room, author) = {
+        let run = submission.run.decode().map_err(|_| Refusal::RunMalformed)?;
+        (run.claims().room, run.claims().author)
+    };
+    if peer.author() != Some(author) {
+        return Err(Refusal::NotYourIdentity.into());
+    }
+    let shard = node.shard_of(room)?;
+    node.leads(shard.place.shard)?;
+    let submission = node.look(shard, move |view| Ok(precheck(view, &submission)?.map(|()| submission)?)).await?;
+    match shard.sequencer.submit(submission).await? {
+        Outcome::Submitted { log_index, control_seq } => {
+            let checkpoint = shard.checkpoint_of(log_index + 1).await?;
+            let receipt =
+                node.look(shard, move |view| Ok(view.receipt(log_index, checkpoint.size, &checkpoint.note)?)).await?;
+            Ok(Response::Submitted(Submitted { receipt, control_seq }))
+        }
+        Outcome::Known(runs) => known(node, shard, runs).await,
+        Outcome::Refused(why) => Err(why.into()),
+        Outcome::Granted { .. } => Err(Refusal::StorageFault.into()),
+    }
+}
+
+/// The receipts of runs that are there already: as many as fit the frame. Whoever links the rest again hears of the others.
+async fn known(node: &Node, shard: &Shard, runs: Vec<u64>) -> Result<Response, NotServed> {
+    let last = runs.iter().max().copied().unwrap_or(0);
+    let checkpoint = shard.checkpoint_of(last + 1).await?;
+    node.look(shard, move |view| {
+        let (mut known, mut bytes) = (Vec::new(), FRAME_REST_BYTES);
+        for log_index in runs {
+            let run = SignedRun(view.entry(log_index)?.bytes);
+            let receipt = view.receipt(log_index, checkpoint.size, &checkpoint.note)?;
+            let run = KnownRun { run, receipt };
+            bytes += ehe::cbor::to_vec(&run).len();
+            if bytes > limits::FRAME_MAX_BYTES {
+                break;
+            }
+            known.push(run);
+        }
+        Ok(Response::Known(known))
+    })
+    .await
+}

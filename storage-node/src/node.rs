@@ -1,0 +1,146 @@
+//! What handlers share.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use ehe::charter::VerifiedCharter;
+use ehe::id::{NodeId, RoomId};
+use ehe::identity::Identity;
+use ehe::refusal::Refusal;
+use ehe::time::UnixMs;
+use ehe::wire::Response;
+
+use crate::blocking::{Blocking, NotDone};
+use crate::clock::Clock;
+use crate::config::Limits;
+use crate::consensus::{self, Consensus, GroupId, Role};
+use crate::shard::{Shard, Stopped, StoreError, Unordered, View};
+use crate::stats::Stats;
+
+/// This node.
+pub struct Node {
+    /// Its id in the charter.
+    pub id: NodeId,
+    /// Signs heads.
+    pub identity: Arc<Identity>,
+    /// The newest charter.
+    pub charter: Arc<VerifiedCharter>,
+    /// All charters, encoded, as they are handed out.
+    pub charters: Vec<u8>,
+    /// The shards that are placed here.
+    pub shards: BTreeMap<u16, Shard>,
+    /// Who leads what.
+    pub consensus: Consensus,
+    /// For looking things up and for signatures.
+    pub blocking: Blocking,
+    /// The clock.
+    pub clock: Clock,
+    /// Counters.
+    pub stats: Arc<Stats>,
+    /// Bounds.
+    pub limits: Limits,
+    /// Streams that may run at one time.
+    pub streams: Arc<Semaphore>,
+    /// Cancelled when the node stops.
+    pub stop: CancellationToken,
+}
+
+/// Why a request is not served; each has one answer.
+#[derive(Debug, thiserror::Error)]
+pub enum NotServed {
+    /// A rule, or the node's state.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Another node leads.
+    #[error("the shard is led by node {0}")]
+    AskNode(NodeId),
+    /// The shard's file.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<NotServed> for Response {
+    fn from(why: NotServed) -> Self {
+        match why {
+            NotServed::Refused(refusal) => Self::Refused(refusal),
+            NotServed::AskNode(node) => Self::AskNode(node),
+            NotServed::Store(_) => Self::Refused(Refusal::StorageFault),
+        }
+    }
+}
+
+impl From<Unordered> for NotServed {
+    fn from(why: Unordered) -> Self {
+        match why {
+            Unordered::NotLeader(Some(leader)) => Self::AskNode(node_id(leader)),
+            Unordered::NotLeader(None) | Unordered::Unknown => Self::Refused(Refusal::NoLeader),
+            Unordered::Overloaded => Self::Refused(Refusal::Overloaded),
+            Unordered::Stopping => Self::Refused(Refusal::Stopping),
+            Unordered::Fault => Self::Refused(Refusal::StorageFault),
+        }
+    }
+}
+
+impl From<NotDone> for NotServed {
+    fn from(_: NotDone) -> Self {
+        Self::Refused(Refusal::Stopping)
+    }
+}
+
+impl From<Stopped> for NotServed {
+    fn from(_: Stopped) -> Self {
+        Self::Refused(Refusal::StorageFault)
+    }
+}
+
+/// A node's id as consensus counts: its 8 bytes, big-endian.
+pub fn raft_id(id: NodeId) -> consensus::NodeId {
+    consensus::NodeId(u64::from_be_bytes(id.0))
+}
+
+/// The way back.
+pub fn node_id(id: consensus::NodeId) -> NodeId {
+    NodeId(id.0.to_be_bytes())
+}
+
+impl Node {
+    /// The shard of a room, if it is here.
+    pub fn shard_of(&self, room: RoomId) -> Result<&Shard, Refusal> {
+        self.shards.get(&room.shard(self.charter.shard_count())).ok_or(Refusal::WrongShard)
+    }
+
+    /// Whether this node orders a shard; otherwise who does.
+    pub fn leads(&self, shard: u16) -> Result<(), NotServed> {
+        match self.consensus.status(GroupId(shard)) {
+            None => Err(Refusal::WrongShard.into()),
+            Some(status) if status.fault.is_some() => Err(Refusal::StorageFault.into()),
+            Some(status) if status.role == Role::Leader => Ok(()),
+            Some(status) => match status.leader {
+                Some(leader) => Err(NotServed::AskNode(node_id(leader))),
+                None => Err(Refusal::NoLeader.into()),
+            },
+        }
+    }
+
+    /// Looks something up on a blocking thread.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        shard: &Shard,
+        work: impl FnOnce(&View) -> Result<T, NotServed> + Send + 'static,
+    ) -> Result<T, NotServed> {
+        let store = shard.store.clone();
+        let done = self.blocking.run(move || work(&store.view()?)).await?;
+        if let Err(NotServed::Store(error)) = &done {
+            tracing::error!(shard = shard.place.shard, %error, "reading the shard failed");
+        }
+        done
+    }
+}
+
+/// The time by which rights are judged outside apply: a quiet shard's own time stands still, a grant's end does not wait.
+pub fn judged_at(view: &View, clock: UnixMs) -> UnixMs {
+    view.shard().time.max(clock)
+}

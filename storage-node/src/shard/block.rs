@@ -1,0 +1,112 @@
+//! The block: what goes through consensus as one log entry, and what applying it answers. All forms are deterministic CBOR.
+
+use minicbor::{Decode, Encode};
+
+use ehe::cbor::{self, CborError};
+use ehe::identity::PublicIdentity;
+use ehe::limits;
+use ehe::read::SignedRequest;
+use ehe::refusal::Refusal;
+use ehe::time::UnixMs;
+use ehe::wire::Submission;
+
+/// Version of the encoding.
+const VERSION: u8 = 1;
+/// Version of the rules by which a block is applied. A block under other rules than these stops the group on this node: it must
+/// not guess. Raised only by a committed charter entry, so that a rolling upgrade cannot split the replicas.
+pub(super) const RULES: u16 = 1;
+/// Commands in one block.
+pub(super) const BLOCK_COMMANDS_MAX: usize = 1024;
+/// Bytes of commands in one block; one command fits in any case.
+pub(super) const BLOCK_MAX_BYTES: usize = 4 * limits::FRAME_MAX_BYTES;
+/// What a block's members and frames may add to its commands.
+const BLOCK_FRAME_BYTES: usize = 64 * 1024;
+
+/// One entry of a shard's replicated log.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(super) struct Block {
+    #[n(0)]
+    version: u8,
+    /// The rules under which it is to be applied.
+    #[n(1)]
+    pub rules: u16,
+    /// The ordering party's time; the ledger's is never earlier than that of the block before.
+    #[n(2)]
+    pub time: UnixMs,
+    /// In the order in which they are applied.
+    #[n(3)]
+    pub commands: Vec<Command>,
+}
+
+/// What a block can order.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(flat)]
+pub(super) enum Command {
+    /// Append a run.
+    #[n(1)]
+    Submit(#[n(0)] Submission),
+    /// Decide a read request, and record it.
+    #[n(2)]
+    Read(#[n(0)] SignedRequest, #[n(1)] PublicIdentity),
+}
+
+/// What became of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(flat)]
+pub enum Outcome {
+    /// The run is in the log.
+    #[n(1)]
+    Submitted {
+        /// Where.
+        #[n(0)]
+        log_index: u64,
+        /// Control events that the room has after it.
+        #[n(1)]
+        control_seq: u64,
+    },
+    /// Some of its events are in the log already, by the runs at these places.
+    #[n(2)]
+    Known(#[n(0)] Vec<u64>),
+    /// Refused.
+    #[n(3)]
+    Refused(#[n(0)] Refusal),
+    /// The request is granted.
+    #[n(4)]
+    Granted {
+        /// Where its access record is; none where the request needs none.
+        #[n(0)]
+        record: Option<u64>,
+    },
+}
+
+impl Block {
+    /// A block of commands, under the rules that this program writes.
+    pub(super) fn new(time: UnixMs, commands: Vec<Command>) -> Self {
+        Self { version: VERSION, rules: RULES, time, commands }
+    }
+
+    /// Encodes.
+    pub(super) fn to_vec(&self) -> Vec<u8> {
+        cbor::to_vec(self)
+    }
+
+    /// Decodes. An error means that the ordering party is faulty or of another version.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, CborError> {
+        let block: Self = cbor::from_slice(bytes, BLOCK_MAX_BYTES + limits::FRAME_MAX_BYTES + BLOCK_FRAME_BYTES)?;
+        if block.version != VERSION || block.commands.len() > BLOCK_COMMANDS_MAX {
+            return Err(CborError::Shape("not a block of this version".into()));
+        }
+        Ok(block)
+    }
+}
+
+/// Encodes the outcomes of one block.
+pub(super) fn encode_outcomes(outcomes: &Vec<Outcome>) -> Vec<u8> {
+    cbor::to_vec(outcomes)
+}
+
+/// Decodes the outcomes of one block.
+pub(super) fn decode_outcomes(bytes: &[u8]) -> Result<Vec<Outcome>, CborError> {
+    cbor::from_slice(bytes, BLOCK_MAX_BYTES)
+}

@@ -1,0 +1,118 @@
+//! The shard as consensus drives it.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use redb::Durability;
+
+use ehe::merkle::Peaks;
+
+use super::apply::{Apply, Carried};
+use super::block::{self, Block, RULES};
+use super::export::{self, Export};
+use super::place::Place;
+use super::schema::{META_APPLIED, ShardMeta};
+use super::store::{Store, StoreError, check_marker, shard_meta};
+use crate::checkpoint::{Applied, Board};
+use crate::consensus::{AppliedMeta, Command, Machine, MachineError};
+
+/// One shard's replicated state.
+pub struct ShardMachine {
+    place: Place,
+    store: Store,
+    carried: Carried,
+    board: Arc<Board>,
+}
+
+/// Why a shard cannot go on.
+#[derive(Debug, thiserror::Error)]
+enum ApplyError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the entry at {at} is not a block: {why}; the ordering party is faulty or of another version")]
+    Block { at: crate::consensus::Position, why: ehe::cbor::CborError },
+    #[error(
+        "the block at {at} follows rules {found}, this program knows {RULES}; install the version that the alliance agreed on"
+    )]
+    Rules { at: crate::consensus::Position, found: u16 },
+}
+
+fn failed(error: impl Into<ApplyError>) -> MachineError {
+    MachineError::new(error.into())
+}
+
+impl ShardMachine {
+    /// Continues the state in `store`. What is applied is shown on `board`, from where it is checkpointed.
+    pub fn new(place: Place, store: Store, board: Arc<Board>) -> Result<Self, StoreError> {
+        let carried = load(&store)?;
+        let machine = Self { place, store, carried, board };
+        machine.show();
+        Ok(machine)
+    }
+
+    fn show(&self) {
+        let Carried { peaks, shard, .. } = &self.carried;
+        let ShardMeta { incarnation, rooms, .. } = *shard;
+        self.board.show(self.place.shard, Applied { size: peaks.size(), root: peaks.root(), incarnation, rooms });
+    }
+}
+
+fn load(store: &Store) -> Result<Carried, StoreError> {
+    let view = store.view()?;
+    Ok(Carried::new(Peaks::load(&view, view.shard().leaves)?, view.shard()))
+}
+
+impl Machine for ShardMachine {
+    fn applied(&self) -> Result<Option<AppliedMeta>, MachineError> {
+        let meta = self.store.view().and_then(|view| view.meta(META_APPLIED)).map_err(failed)?;
+        Ok(meta.map(AppliedMeta))
+    }
+
+    fn apply(&mut self, batch: &[Command], meta: &[u8]) -> Result<Vec<Bytes>, MachineError> {
+        let mut blocks = Vec::with_capacity(batch.len());
+        for Command { position: at, bytes } in batch {
+            let block = Block::decode(bytes).map_err(|why| failed(ApplyError::Block { at: *at, why }))?;
+            if block.rules != RULES {
+                return Err(failed(ApplyError::Rules { at: *at, found: block.rules }));
+            }
+            blocks.push(block);
+        }
+        let (place, carried) = (self.place, &mut self.carried);
+        let outcomes = self.store.write(Durability::None, |tables| {
+            let mut apply = Apply::new(place, tables, carried);
+            let outcomes: Result<Vec<_>, StoreError> = blocks.iter().map(|block| apply.block(block)).collect();
+            apply.finish()?;
+            tables.meta.insert(META_APPLIED, meta)?;
+            outcomes
+        });
+        let outcomes = outcomes.map_err(failed)?;
+        if !blocks.is_empty() {
+            self.show();
+        }
+        Ok(outcomes.iter().map(|outcomes| Bytes::from(block::encode_outcomes(outcomes))).collect())
+    }
+
+    fn make_durable(&mut self) -> Result<(), MachineError> {
+        self.store.make_durable().map_err(failed)
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn Read + Send>, MachineError> {
+        let export = self.store.read().and_then(|txn| Export::new(&txn)).map_err(failed)?;
+        Ok(Box::new(export))
+    }
+
+    fn install(&mut self, reader: &mut dyn Read, meta: &[u8]) -> Result<(), MachineError> {
+        let place = self.place;
+        let installed = self.store.replace(|tables| {
+            export::import(tables, reader)?;
+            check_marker(&tables.meta, place.alliance, place.shard)?;
+            tables.meta.insert(META_APPLIED, meta)?;
+            shard_meta(&tables.meta).map(drop)
+        });
+        installed.map_err(failed)?;
+        self.carried = load(&self.store).map_err(failed)?;
+        self.show();
+        Ok(())
+    }
+}

@@ -1,0 +1,75 @@
+//! A shard: a replicated, checkpointed log of rooms.
+//!
+//! ```text
+//!  handlers ─► precheck ─► sequencer ─► (consensus) ─► machine ─► apply ─► store          one redb file
+//!     ▲                                                               └─► checkpoint      signed when it is remembered
+//!     └──────────────────────────── view ◄───────────────────────────────── store
+//! ```
+
+mod apply;
+mod block;
+mod export;
+mod machine;
+mod place;
+mod precheck;
+mod schema;
+mod sequencer;
+mod store;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+pub use block::Outcome;
+pub use machine::ShardMachine;
+pub use place::Place;
+pub use precheck::{precheck, room_of};
+pub use schema::{RUN_REFUSALS_KEPT, RunRefusal, ShardMeta};
+pub use sequencer::{Committed, Decided, Sequencer, Unordered, Waiting, run as order};
+pub use store::{Store, StoreError};
+pub use view::{Entry, View};
+
+use crate::checkpoint::{Checkpointed, Published};
+
+/// A shard as handlers see it.
+#[derive(Clone)]
+pub struct Shard {
+    /// Which one.
+    pub place: Place,
+    /// Its state.
+    pub store: Store,
+    /// Its ordering party.
+    pub sequencer: Sequencer,
+    /// Its newest checkpoint.
+    pub checkpoints: watch::Receiver<Checkpointed>,
+}
+
+/// There will be no further checkpoint: a fault stopped the shard, or the node is stopping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the shard is stopped")]
+pub struct Stopped;
+
+impl Shard {
+    /// Waits for a checkpoint of at least `size` leaves.
+    pub async fn checkpoint_of(&self, size: u64) -> Result<Arc<Published>, Stopped> {
+        let mut checkpoints = self.checkpoints.clone();
+        let shown = checkpoints.wait_for(|c| c.size() >= size || matches!(c, Checkpointed::Fenced)).await;
+        match shown.as_deref() {
+            Ok(Checkpointed::At(published)) => Ok(Arc::clone(published)),
+            _ => Err(Stopped),
+        }
+    }
+
+    /// The newest checkpoint; none while the log is empty.
+    pub fn newest_checkpoint(&self) -> Result<Option<Arc<Published>>, Stopped> {
+        match &*self.checkpoints.borrow() {
+            Checkpointed::None => Ok(None),
+            Checkpointed::At(published) => Ok(Some(Arc::clone(published))),
+            Checkpointed::Fenced => Err(Stopped),
+        }
+    }
+}

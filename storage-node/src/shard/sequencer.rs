@@ -1,0 +1,199 @@
+//! The ordering party of one shard: commands wait in a bounded queue and go into the log a block at a time.
+//!
+//! While one block is synced the next one gathers, so a block is as large as the disk is slow.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use ehe::identity::PublicIdentity;
+use ehe::read::SignedRequest;
+use ehe::refusal::Refusal;
+use ehe::wire::Submission;
+
+use super::block::{BLOCK_COMMANDS_MAX, BLOCK_MAX_BYTES, Block, Command, Outcome, decode_outcomes};
+use crate::clock::Clock;
+use crate::consensus::{Consensus, GroupId, NodeId, ProposeError};
+use crate::stats::Stats;
+
+/// Why a command has no outcome.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unordered {
+    /// Another node orders.
+    #[error("another node orders this shard")]
+    NotLeader(Option<NodeId>),
+    /// The queue is full.
+    #[error("more is waiting than may wait")]
+    Overloaded,
+    /// Leadership changed; it may or may not have been ordered. Asking again is harmless.
+    #[error("it is not known whether it was ordered")]
+    Unknown,
+    /// The node is stopping; as with `Unknown`.
+    #[error("the node is stopping")]
+    Stopping,
+    /// The shard is stopped by a fault.
+    #[error("the shard is stopped by a fault")]
+    Fault,
+}
+
+impl From<ProposeError> for Unordered {
+    fn from(error: ProposeError) -> Self {
+        match error {
+            ProposeError::NotLeader { leader } => Self::NotLeader(leader),
+            ProposeError::Overloaded => Self::Overloaded,
+            ProposeError::Unknown => Self::Unknown,
+            ProposeError::Stopped => Self::Stopping,
+            _ => Self::Fault,
+        }
+    }
+}
+
+/// Proof that a read request was granted inside apply, and that its access record is committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    request: [u8; 32],
+    record: u64,
+}
+
+impl Committed {
+    /// Log index of the access record.
+    pub fn record(&self) -> u64 {
+        self.record
+    }
+
+    /// Whether it is the outcome of this request.
+    pub fn is_of(&self, request: &SignedRequest) -> bool {
+        self.request == digest(request)
+    }
+}
+
+fn digest(request: &SignedRequest) -> [u8; 32] {
+    Sha256::digest(&request.0).into()
+}
+
+/// What was decided about a read request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decided {
+    /// Granted and recorded.
+    Granted(Committed),
+    /// Granted; this part of a room needs no record.
+    Free,
+    /// Refused (and recorded, if there is such a room).
+    Refused(Refusal),
+}
+
+/// A command that waits for its block.
+pub struct Waiting {
+    command: Command,
+    bytes: usize,
+    answer: oneshot::Sender<Result<Outcome, Unordered>>,
+    _share: OwnedSemaphorePermit,
+}
+
+/// Where commands are handed in.
+#[derive(Clone)]
+pub struct Sequencer {
+    queue: mpsc::Sender<Waiting>,
+    bytes: Arc<Semaphore>,
+}
+
+/// What commands count for beside their payload.
+const COMMAND_FRAME_BYTES: usize = 64;
+
+impl Sequencer {
+    /// A queue of at most `commands` and `bytes`, and the end from which [`run`] takes.
+    pub fn new(commands: usize, bytes: usize) -> (Self, mpsc::Receiver<Waiting>) {
+        let (queue, taken) = mpsc::channel(commands.max(1));
+        (Self { queue, bytes: Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))) }, taken)
+    }
+
+    /// Orders a run that was checked ([`super::precheck`]).
+    pub async fn submit(&self, submission: Submission) -> Result<Outcome, Unordered> {
+        let events = submission.events.iter().map(|e| e.header.len() + e.body.len() + COMMAND_FRAME_BYTES);
+        let bytes = submission.run.0.len() + events.sum::<usize>();
+        self.order(Command::Submit(submission), bytes).await
+    }
+
+    /// Has a read request decided.
+    pub async fn read(&self, request: SignedRequest, reader: PublicIdentity) -> Result<Decided, Unordered> {
+        let (bytes, digest) = (request.0.len() + 2048, digest(&request));
+        match self.order(Command::Read(request, reader), bytes).await? {
+            Outcome::Granted { record: Some(record) } => Ok(Decided::Granted(Committed { request: digest, record })),
+            Outcome::Granted { record: None } => Ok(Decided::Free),
+            Outcome::Refused(why) => Ok(Decided::Refused(why)),
+            Outcome::Submitted { .. } | Outcome::Known(_) => Err(Unordered::Fault),
+        }
+    }
+
+    async fn order(&self, command: Command, bytes: usize) -> Result<Outcome, Unordered> {
+        let bytes = bytes.saturating_add(COMMAND_FRAME_BYTES);
+        let share = u32::try_from(bytes).map_err(|_| Unordered::Overloaded)?;
+        let share = Arc::clone(&self.bytes).try_acquire_many_owned(share).map_err(|_| Unordered::Overloaded)?;
+        let (answer, outcome) = oneshot::channel();
+        let waiting = Waiting { command, bytes, answer, _share: share };
+        self.queue.try_send(waiting).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Unordered::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => Unordered::Stopping,
+        })?;
+        outcome.await.unwrap_or(Err(Unordered::Stopping))
+    }
+}
+
+/// Orders until the last [`Sequencer`] is gone.
+pub async fn run(
+    mut queue: mpsc::Receiver<Waiting>,
+    consensus: Consensus,
+    group: GroupId,
+    clock: Clock,
+    stats: Arc<Stats>,
+) {
+    let mut held = None;
+    loop {
+        let first = match held.take() {
+            Some(waiting) => waiting,
+            None => match queue.recv().await {
+                Some(waiting) => waiting,
+                None => return,
+            },
+        };
+        let mut bytes = first.bytes;
+        let (mut commands, mut answers) = (vec![first.command], vec![(first.answer, first._share)]);
+        while commands.len() < BLOCK_COMMANDS_MAX {
+            let Ok(next) = queue.try_recv() else { break };
+            // Whoever has gone away asks again, and the block has room for somebody else.
+            if next.answer.is_closed() {
+                continue;
+            }
+            if bytes.saturating_add(next.bytes) > BLOCK_MAX_BYTES {
+                held = Some(next);
+                break;
+            }
+            bytes += next.bytes;
+            commands.push(next.command);
+            answers.push((next.answer, next._share));
+        }
+        Stats::add(&stats.blocks, 1);
+        let block = Block::new(clock.now(), commands);
+        let outcomes = match consensus.propose(group, Bytes::from(block.to_vec())).await {
+            Ok((_, outcomes)) => decode_outcomes(&outcomes).map_err(|_| Unordered::Fault),
+            Err(error) => Err(Unordered::from(error)),
+        };
+        answer(answers, outcomes);
+    }
+}
+
+type Answer = (oneshot::Sender<Result<Outcome, Unordered>>, OwnedSemaphorePermit);
+
+fn answer(answers: Vec<Answer>, outcomes: Result<Vec<Outcome>, Unordered>) {
+    let mut outcomes = outcomes.map(Vec::into_iter);
+    for (answer, _share) in answers {
+        let outcome = match &mut outcomes {
+            Ok(outcomes) => outcomes.next().ok_or(Unordered::Fault),
+            Err(why) => Err(why.clone()),
+        };
+        // A client that has gone away learns it when it asks again.
+        let _ = answer.send(outcome);
+    }
+}

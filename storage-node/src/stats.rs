@@ -1,0 +1,82 @@
+//! What the node counts. Numbers only: no names, no rooms, nothing about anybody's health.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counters since the start.
+        #[derive(Debug, Default)]
+        pub struct Stats {
+            $($(#[$doc])* pub $name: AtomicU64,)*
+        }
+
+        impl Stats {
+            /// Every counter with its name.
+            pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name.load(Ordering::Relaxed)),)*]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections that were welcomed.
+    connections,
+    /// Handshakes that did not come to a welcome.
+    handshakes_failed,
+    /// Requests of any kind.
+    requests,
+    /// Frames that were no request, or came too late, or were too large.
+    requests_malformed,
+    /// Requests that ended because the client went away or did not take the answer.
+    requests_abandoned,
+    /// Blocks proposed.
+    blocks,
+    /// Runs accepted.
+    runs_accepted,
+    /// Events in them.
+    events_accepted,
+    /// Runs that were there already.
+    runs_known,
+    /// Runs refused.
+    runs_refused,
+    /// Content reads granted and recorded.
+    reads_granted,
+    /// Reads refused.
+    reads_refused,
+    /// Streams that were cut because the right to read ended.
+    streams_cut,
+    /// Items sent to readers.
+    items_sent,
+    /// Answers that said "overloaded".
+    overloaded,
+    /// Checkpoints signed.
+    checkpoints,
+    /// Shards that were stopped by a fault.
+    fenced,
+}
+
+impl Stats {
+    /// Counts.
+    pub fn add(counter: &AtomicU64, n: u64) {
+        counter.fetch_add(n, Ordering::Relaxed);
+    }
+}
+
+/// Logs the counters that changed since the last time.
+#[derive(Debug, Default)]
+pub struct Reporter {
+    last: Vec<(&'static str, u64)>,
+}
+
+impl Reporter {
+    /// One line, if anything changed.
+    pub fn report(&mut self, stats: &Stats) {
+        let now = stats.snapshot();
+        if now != self.last {
+            let text: Vec<String> = now.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{name}={n}")).collect();
+            tracing::info!("counters: {}", text.join(" "));
+            self.last = now;
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! A small machine on redb, as a shard would be one: state commits are not durable until they are made so.
+//!
+//! Its state is the list of commands that it was given, so a test sees what arrived, in which order, and what a crash
+//! left. The response to a command is its number in the list.
+
+use std::{
+    io::{Cursor, Read},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use redb::{
+    Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend, TableDefinition,
+};
+
+use super::api::{AppliedMeta, Command, Machine, MachineError, Position};
+
+const COMMANDS: TableDefinition<'static, u64, (u64, u64, &[u8])> = TableDefinition::new("commands");
+const META: TableDefinition<'static, (), &[u8]> = TableDefinition::new("meta");
+
+/// What a test sees and sets from outside.
+#[derive(Debug, Default)]
+pub struct Probe {
+    /// The next apply fails.
+    pub fail_apply: AtomicBool,
+    /// The next apply panics.
+    pub panic_apply: AtomicBool,
+    /// Index up to which the state was made durable, plus one.
+    pub synced: AtomicU64,
+    /// How many commands were applied in this life.
+    pub applied: AtomicU64,
+    /// Whoever holds this holds every apply up.
+    pub hold: Mutex<()>,
+}
+
+/// The machine.
+pub struct Journal {
+    db: Database,
+    probe: Arc<Probe>,
+    last: u64,
+}
+
+fn failed(error: impl Into<redb::Error>) -> MachineError {
+    MachineError::new(error.into())
+}
+
+impl Journal {
+    pub fn open(backend: impl StorageBackend, probe: Arc<Probe>) -> Self {
+        let db = redb::Builder::new().set_cache_size(1 << 20).create_with_backend(backend).unwrap();
+        Self { db, probe, last: 0 }
+    }
+
+    /// The commands in the state, with their positions.
+    pub fn list(&self) -> Vec<(Position, Vec<u8>)> {
+        read(&self.db.begin_read().unwrap()).unwrap()
+    }
+
+    fn write(&self, durability: Durability, body: impl FnOnce(&redb::WriteTransaction)) -> Result<(), MachineError> {
+        let mut txn = self.db.begin_write().map_err(failed)?;
+        txn.set_durability(durability).map_err(failed)?;
+        txn.set_two_phase_commit(true);
+        txn.set_quick_repair(matches!(durability, Durability::Immediate));
+        body(&txn);
+        txn.commit().map_err(failed)
+    }
+}
+
+/// A snapshot: the view is taken at once, and read when somebody reads it.
+struct View {
+    txn: Option<redb::ReadTransaction>,
+    bytes: Cursor<Vec<u8>>,
+}
+
+impl Read for View {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        if let Some(txn) = self.txn.take() {
+            for (Position { term, index }, command) in read(&txn).map_err(std::io::Error::other)? {
+                for number in [term, index, command.len() as u64] {
+                    self.bytes.get_mut().extend(number.to_be_bytes());
+                }
+                self.bytes.get_mut().extend(command);
+            }
+        }
+        self.bytes.read(out)
+    }
+}
+
+fn read(txn: &redb::ReadTransaction) -> Result<Vec<(Position, Vec<u8>)>, redb::Error> {
+    let table = match txn.open_table(COMMANDS) {
+        Ok(table) => table,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut list = Vec::new();
+    for row in table.iter()? {
+        let (_, value) = row?;
+        let (term, index, bytes) = value.value();
+        list.push((Position { term, index }, bytes.to_vec()));
+    }
+    Ok(list)
+}
+
+impl Machine for Journal {
+    fn applied(&self) -> Result<Option<AppliedMeta>, MachineError> {
+        match self.db.begin_read().map_err(failed)?.open_table(META) {
+            Ok(table) => Ok(table.get(()).map_err(failed)?.map(|meta| AppliedMeta(meta.value().to_vec()))),
+            Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn apply(&mut self, batch: &[Command], meta: &[u8]) -> Result<Vec<Bytes>, MachineError> {
+        assert!(!self.probe.panic_apply.swap(false, Ordering::SeqCst), "the test asked for a panic");
+        if self.probe.fail_apply.swap(false, Ordering::SeqCst) {
+            return Err(MachineError::new("the test asked for a fault"));
+        }
+        drop(self.probe.hold.lock());
+        let mut responses = Vec::new();
+        self.write(Durability::None, |txn| {
+            let mut table = txn.open_table(COMMANDS).unwrap();
+            let next = table.len().unwrap();
+            for (next, command) in (next..).zip(batch) {
+                let Position { term, index } = command.position;
+                table.insert(next, (term, index, &command.bytes[..])).unwrap();
+                responses.push(Bytes::copy_from_slice(&next.to_be_bytes()));
+            }
+            txn.open_table(META).unwrap().insert((), meta).unwrap();
+        })?;
+        if let Some(command) = batch.last() {
+            self.last = command.position.index + 1;
+        }
+        self.probe.applied.fetch_add(batch.len() as u64, Ordering::SeqCst);
+        Ok(responses)
+    }
+
+    fn make_durable(&mut self) -> Result<(), MachineError> {
+        self.write(Durability::Immediate, |_| {})?;
+        self.probe.synced.fetch_max(self.last, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn Read + Send>, MachineError> {
+        Ok(Box::new(View { txn: Some(self.db.begin_read().map_err(failed)?), bytes: Cursor::default() }))
+    }
+
+    fn install(&mut self, reader: &mut dyn Read, meta: &[u8]) -> Result<(), MachineError> {
+        let mut bytes = Vec::new();
+        reader.read_to_end(&mut bytes).map_err(MachineError::new)?;
+        let mut rest = &bytes[..];
+        self.write(Durability::Immediate, |txn| {
+            txn.delete_table(COMMANDS).unwrap();
+            let mut table = txn.open_table(COMMANDS).unwrap();
+            let number = |rest: &mut &[u8]| {
+                let (head, tail) = rest.split_at(8);
+                *rest = tail;
+                u64::from_be_bytes(head.try_into().unwrap())
+            };
+            for next in 0.. {
+                if rest.is_empty() {
+                    break;
+                }
+                let (term, index, len) = (number(&mut rest), number(&mut rest), number(&mut rest));
+                let (command, tail) = rest.split_at(usize::try_from(len).unwrap());
+                rest = tail;
+                table.insert(next, (term, index, command)).unwrap();
+            }
+            txn.open_table(META).unwrap().insert((), meta).unwrap();
+        })
+    }
+}
