@@ -1,1 +1,14 @@
-//! placeholder
+//! The lab: starts the built programs and a real broker, drives them, and holds what came out against what went in.
+//!
+//! The demo is the lab left running. The lab knows the programs by their command lines and files only, as a technician would.
+
+pub mod account;
+pub mod day;
+pub mod journal;
+pub mod lab;
+pub mod latency;
+pub mod publish;
+pub mod scenario;
+pub mod view;
+pub mod watching;
+pub mod wearable;

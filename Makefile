@@ -1,0 +1,41 @@
+# Thin names for the commands of CONTRIBUTING.md. What has to be installed, scripts/setup knows.
+
+SHELL := /bin/bash
+# /usr/sbin: Debian puts mosquitto there, outside an ordinary user's PATH. target/tools: programs that scripts/setup built.
+export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
+
+.PHONY: help test demo check fmt advisories clean setup
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+setup: ## install what building and testing need and this machine lacks
+	@scripts/setup
+
+# The tests run the built programs, and `cargo test` alone would not build another crate's.
+test: setup ## build, then every test of the workspace, doc tests included
+	cargo build --workspace --bins --locked
+	cargo test --workspace --locked
+
+demo: setup ## the whole system on this machine; options: make demo ARGS="--once --out DIR"
+	@cargo build --workspace --bins --locked
+	@cargo run --quiet --locked -p hil-tests --bin ehe-demo -- $(ARGS)
+
+# Private items are documented too: in a workspace of programs most of the documentation is for those who work on them.
+check: ## the read-only gate: format, lints, documentation, licences, banned crates
+	@scripts/setup deny
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
+	cargo deny --locked check bans licenses sources
+
+# Apart from check: it fetches a database that not every build machine can reach.
+advisories: ## known vulnerabilities and yanked versions among the dependencies
+	@scripts/setup deny
+	cargo deny --locked check advisories
+
+fmt: ## format the Rust code
+	cargo fmt --all
+
+clean: ## remove everything that was built
+	cargo clean

@@ -1,0 +1,7 @@
+//! Parts of the lab: processes, broker, alliance, node, home.
+
+pub mod alliance;
+pub mod broker;
+pub mod home;
+pub mod node;
+pub mod process;

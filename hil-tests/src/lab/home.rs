@@ -1,0 +1,132 @@
+//! The home: a gateway with a configuration such as a technician would write.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::alliance::Alliance;
+use super::broker::Broker;
+use super::process::{Running, until};
+
+/// Shapes of the five wearables' documents.
+const MAPPINGS: &str = include_str!("home/mappings.toml");
+
+/// A device and the room that its readings go to.
+#[derive(Debug, Clone)]
+pub struct Assignment {
+    /// Device id.
+    pub device: String,
+    /// Room id.
+    pub room: String,
+}
+
+/// A gateway, running or not.
+#[derive(Debug)]
+pub struct Gateway {
+    alliance: Alliance,
+    running: Option<Running>,
+}
+
+impl Gateway {
+    /// Writes its configuration and starts it.
+    pub async fn start(
+        alliance: &Alliance,
+        broker: &Broker,
+        password: &str,
+        assignments: &[Assignment],
+    ) -> Result<Self> {
+        let password_file = alliance.path("gateway1-mqtt-password");
+        write_secret(&password_file, password)?;
+        let mut config = format!(
+            "credentials_dir = {:?}\ndata_dir = {:?}\nreport_confirmations = {:?}\n",
+            alliance.path("gateway1"),
+            alliance.path("gateway1-data"),
+            alliance.path("confirmations.jsonl"),
+        );
+        // The lab's outages last seconds: do not wait longer than they do.
+        config.push_str("[uplink]\nbackoff_max_ms = 1000\n");
+        config.push_str(MAPPINGS);
+        config.push_str(&format!(
+            "[[mqtt]]\nport = {}\nusername = \"gateway\"\npassword_file = {password_file:?}\nbackoff_max_ms = 1000\n",
+            broker.port()
+        ));
+        for (topic, mapping) in
+            [("hr", "strap"), ("bp", "cuff"), ("ppg", "oximeter"), ("data", "thermometer"), ("measure", "scale")]
+        {
+            config.push_str(&format!(
+                "[[mqtt.subscription]]\ntopic = \"wearables/+/{topic}\"\ndevice = \"{{1}}\"\nmapping = \"{mapping}\"\n"
+            ));
+        }
+        for Assignment { device, room } in assignments {
+            config.push_str(&format!("[[assignment]]\ndevice = {device:?}\nroom = {room:?}\n"));
+        }
+        std::fs::write(alliance.path("gateway1.toml"), config)?;
+        let mut gateway = Self { alliance: alliance.clone(), running: None };
+        gateway.restart()?;
+        gateway.listens().await?;
+        Ok(gateway)
+    }
+
+    /// Waits until its subscriptions stand: what is published before, the broker keeps for nobody.
+    async fn listens(&mut self) -> Result<()> {
+        let status = self.data().join("status.json");
+        until("the gateway has subscribed", Duration::from_secs(20), || {
+            let alive = self.check();
+            let text = std::fs::read_to_string(&status);
+            async move {
+                alive?;
+                let status = text.ok().and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
+                let subscribed = status.and_then(|s| s.pointer("/counts/sources/mqtt/connected")?.as_bool());
+                Ok((subscribed == Some(true)).then_some(()))
+            }
+        })
+        .await
+    }
+
+    /// Starts it again after [`Gateway::kill`] or [`Gateway::stop`].
+    pub fn restart(&mut self) -> Result<()> {
+        let mut command = self.alliance.programs().command("ehe-gateway");
+        command.arg("run").arg("--config").arg(self.alliance.path("gateway1.toml"));
+        self.running = Some(Running::start("ehe-gateway", command, &self.alliance.path("gateway1.log"))?);
+        Ok(())
+    }
+
+    /// Ends it without warning.
+    pub async fn kill(&mut self) -> Result<()> {
+        match self.running.take() {
+            Some(running) => running.kill().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Asks it to end.
+    pub async fn stop(&mut self) -> Result<()> {
+        match self.running.take() {
+            Some(running) => running.stop(Duration::from_secs(20)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Fails if it has ended by itself.
+    pub fn check(&mut self) -> Result<()> {
+        self.running.as_mut().map_or(Ok(()), Running::check)
+    }
+
+    /// The lab's report of confirmed readings.
+    pub fn report(&self) -> PathBuf {
+        self.alliance.path("confirmations.jsonl")
+    }
+
+    /// Its folder of data.
+    pub fn data(&self) -> PathBuf {
+        self.alliance.path("gateway1-data")
+    }
+}
+
+fn write_secret(path: &std::path::Path, secret: &str) -> Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = std::fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    Ok(file.write_all(secret.as_bytes())?)
+}

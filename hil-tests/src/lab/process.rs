@@ -1,0 +1,167 @@
+//! Programs under test: started by path, ended by the handle that started them, never by name.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use tokio::process::{Child, Command};
+
+/// Where the built programs lie: beside the one that runs now.
+#[derive(Debug, Clone)]
+pub struct Programs(PathBuf);
+
+impl Programs {
+    /// Finds them, or says how to build them.
+    pub fn built() -> Result<Self> {
+        let here = std::env::current_exe().context("where does this program lie?")?;
+        let mut folder = here.parent().context("a program lies in a folder")?;
+        if folder.ends_with("deps") {
+            folder = folder.parent().context("target/debug/deps lies in target/debug")?;
+        }
+        let programs = Self(folder.into());
+        for name in ["ehe-certs", "ehe-node", "ehe-gateway", "ehe"] {
+            let path = programs.path(name);
+            ensure!(
+                path.is_file(),
+                "{} is not built. Build the programs first: cargo build --workspace --bins",
+                path.display()
+            );
+        }
+        Ok(programs)
+    }
+
+    /// Path of a program.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// A command that runs one.
+    pub fn command(&self, name: &str) -> Command {
+        Command::new(self.path(name))
+    }
+}
+
+/// What a program that ran to its end left behind.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// Exit code; none if a signal ended it.
+    pub code: Option<i32>,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained of.
+    pub stderr: String,
+}
+
+impl Finished {
+    /// Insists on exit code 0.
+    pub fn success(self, what: &str) -> Result<Self> {
+        ensure!(self.code == Some(0), "{what}: exit code {:?}\n{}{}", self.code, self.stdout, self.stderr);
+        Ok(self)
+    }
+}
+
+/// Runs a program to its end, at most so long.
+pub async fn run(mut command: Command, within: Duration) -> Result<Finished> {
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(within, command.output())
+        .await
+        .with_context(|| format!("{command:?} did not end within {within:?}"))?
+        .with_context(|| format!("{command:?}"))?;
+    Ok(Finished {
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
+/// A running program. Dropping it kills it.
+#[derive(Debug)]
+pub struct Running {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Running {
+    /// Starts a program; what it prints goes to a log file, after what is in it already.
+    pub fn start(name: &str, mut command: Command, log: &Path) -> Result<Self> {
+        let file = File::options().create(true).append(true).open(log)?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("starting {name}: {command:?}"))?;
+        Ok(Self { name: name.into(), child, log: log.into() })
+    }
+
+    /// Process id, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Ends it without warning (SIGKILL).
+    pub async fn kill(mut self) -> Result<()> {
+        self.child.kill().await.with_context(|| format!("killing {}", self.name))
+    }
+
+    /// Asks it to end (SIGTERM) and insists that it does, with exit code 0.
+    pub async fn stop(mut self, within: Duration) -> Result<()> {
+        let id = self
+            .child
+            .id()
+            .with_context(|| format!("{} has ended by itself; see {}", self.name, self.log.display()))?;
+        // The signal goes to the process that this handle holds; it is not reaped yet, so the id is still its own.
+        let signal = run(command("kill", &["-TERM", &id.to_string()]), within).await?;
+        signal.success("kill -TERM")?;
+        let status = tokio::time::timeout(within, self.child.wait())
+            .await
+            .with_context(|| format!("{} did not end within {within:?} of SIGTERM", self.name))??;
+        ensure!(status.success(), "{} ended with {status}; see {}", self.name, self.log.display());
+        Ok(())
+    }
+
+    /// Fails if it has ended.
+    pub fn check(&mut self) -> Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("{} ended with {status}; see {}", self.name, self.log.display());
+        }
+        Ok(())
+    }
+}
+
+/// A command with arguments.
+pub fn command(program: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    command
+}
+
+/// Waits until `holds` gives a value; `what` says in the error what was waited for.
+pub async fn until<T, F>(what: &str, within: Duration, mut holds: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<Option<T>>>,
+{
+    let start = Instant::now();
+    loop {
+        if let Some(value) = holds().await? {
+            return Ok(value);
+        }
+        ensure!(start.elapsed() < within, "waited {within:?} in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A TCP port on loopback that was free a moment ago.
+pub fn free_tcp_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// A UDP port on loopback that was free a moment ago.
+pub fn free_udp_port() -> Result<u16> {
+    Ok(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}

@@ -1,0 +1,393 @@
+//! The people, devices and programs of the demo, and what happens between them.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::account::{Account, Compared, percentile};
+use crate::day::{Day, read_capture};
+use crate::journal::{Journal, read_lines};
+use crate::lab::alliance::Alliance;
+use crate::lab::broker::Broker;
+use crate::lab::home::{Assignment, Gateway};
+use crate::lab::node::Node;
+use crate::lab::process::{Programs, until};
+use crate::latency::Latencies;
+use crate::publish::Publisher;
+use crate::view::View;
+use crate::wearable::{self, Wearable};
+
+/// Exit code of `ehe` where rights do not allow something.
+pub const REFUSED: i32 = 3;
+/// Patients of the demo.
+const PATIENTS: usize = 3;
+/// Marks a folder that an earlier demo made, and that this one may therefore replace.
+const MARKER: &str = "ehe-demo";
+
+/// What the demo was asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where `published.jsonl`, `read.jsonl` and the lab's own files go.
+    pub out: PathBuf,
+    /// Seed of the modelled day.
+    pub seed: u64,
+    /// A recorded heart rate.
+    pub capture: Option<PathBuf>,
+}
+
+/// A patient's room.
+#[derive(Debug, Clone)]
+pub struct Patient {
+    /// Folder of the credentials.
+    pub who: String,
+    /// Room id.
+    pub room: String,
+}
+
+/// Everything that runs.
+#[derive(Debug)]
+pub struct Scene {
+    /// The view.
+    pub view: View,
+    /// Where files go.
+    pub out: PathBuf,
+    /// The alliance.
+    pub alliance: Alliance,
+    /// The node.
+    pub node: Node,
+    /// The broker.
+    pub broker: Broker,
+    /// The gateway.
+    pub gateway: Gateway,
+    /// The patients.
+    pub patients: Vec<Patient>,
+    /// The wearables and their passwords.
+    pub wearables: Vec<(Wearable, String)>,
+    /// Author id of the clinician.
+    pub clinician: String,
+    journal: Journal,
+    seed: u64,
+    capture: Option<Vec<f64>>,
+}
+
+/// Makes the folder anew, if it is not somebody else's.
+fn fresh_folder(out: &Path) -> Result<()> {
+    if out.exists() {
+        let ours = out.join(MARKER).is_file() || out.read_dir()?.next().is_none();
+        ensure!(ours, "{} has files that no demo made; name another folder with --out", out.display());
+        std::fs::remove_dir_all(out)?;
+    }
+    std::fs::create_dir_all(out)?;
+    std::fs::write(out.join(MARKER), "This folder belongs to the demo: the next one replaces it.\n")?;
+    Ok(())
+}
+
+impl Scene {
+    /// Founds the alliance, starts everything, makes the rooms and the grants.
+    pub async fn set_up(options: &Options, view: View) -> Result<Self> {
+        let capture = options.capture.as_ref().map(|path| {
+            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            read_capture(&text)
+        });
+        let capture = capture.transpose()?;
+        let programs = Programs::built()?;
+        fresh_folder(&options.out)?;
+        let out = options.out.canonicalize()?;
+        view.say("founding an alliance: authority, one hospital, its node, charter 1");
+        let alliance = Alliance::found(&programs, &out.join("lab")).await?;
+        let wearables: Vec<(Wearable, String)> =
+            wearable::five().into_iter().map(|w| (w.clone(), format!("pw-{}-{}", w.device, options.seed))).collect();
+        let mut users: Vec<(String, String)> = wearables.iter().map(|(w, pw)| (w.device.clone(), pw.clone())).collect();
+        users.push(("gateway".into(), "pw-gateway".into()));
+        let people = async {
+            alliance.enrol("gateway1", "gateway").await?;
+            for patient in 1..=PATIENTS {
+                alliance.enrol(&format!("patient{patient}"), "patient").await?;
+            }
+            alliance.enrol("clinician", "clinician").await?;
+            alliance.enrol("stranger", "clinician").await
+        };
+        let broker_folder = out.join("broker");
+        let (node, broker, people) =
+            tokio::join!(Node::start(&alliance), Broker::start(&broker_folder, &users), people);
+        let (mut node, broker) = (node?, broker?);
+        people?;
+        node.answers("clinician").await?;
+        view.part("node", "runs");
+        let patients = rooms(&alliance, &view).await?;
+        let clinician = alliance.ehe_json("clinician", &["identity", "show"]).await?;
+        let clinician = text(clinician.first(), "author")?;
+        let assignments: Vec<Assignment> = wearables
+            .iter()
+            .filter_map(|(w, _)| {
+                let room = patients.get(w.patient)?.room.clone();
+                Some(Assignment { device: w.device.clone(), room })
+            })
+            .collect();
+        let gateway = Gateway::start(&alliance, &broker, "pw-gateway", &assignments).await?;
+        view.part("gateway", "runs");
+        let journal = Journal::create(&out.join("published.jsonl"))?;
+        let seed = options.seed;
+        Ok(Self { view, out, alliance, node, broker, gateway, patients, wearables, clinician, journal, seed, capture })
+    }
+
+    /// Starts the wearables; they publish until `stop` says so.
+    pub fn publish(&self, stop: &watch::Receiver<bool>) -> JoinSet<Result<usize>> {
+        let mut tasks = JoinSet::new();
+        for (at, (wearable, password)) in (0u64..).zip(&self.wearables) {
+            let Some(patient) = self.patients.get(wearable.patient) else { continue };
+            let mut publisher =
+                Publisher::connect(&wearable.device, password, self.broker.port(), self.journal.clone());
+            let (wearable, room, view, mut stop) =
+                (wearable.clone(), patient.room.clone(), self.view.clone(), stop.clone());
+            let mut day =
+                Day::new(self.seed.wrapping_mul(1009).wrapping_add(u64::try_from(wearable.patient).unwrap_or(0)));
+            if let Some(beats) = &self.capture {
+                day.replay_heart_rate(beats.clone());
+            }
+            tasks.spawn(async move {
+                let mut tick = tokio::time::interval(Duration::from_secs(wearable.every_s));
+                // Devices are not in step.
+                tokio::time::sleep(Duration::from_millis(90 * at)).await;
+                loop {
+                    tokio::select! {
+                        _ = stop.wait_for(|stop| *stop) => break,
+                        _ = tick.tick() => {}
+                    }
+                    let mut now = day.step();
+                    for _ in 1..wearable.every_s {
+                        now = day.step();
+                    }
+                    let sending = wearable.send(&room, &now, Timestamp::now());
+                    let (count, payload) = (sending.readings.len(), sending.payload.clone());
+                    publisher.send(sending).await?;
+                    view.row(&wearable.device, |row| {
+                        row.published += count;
+                        row.last = payload;
+                    });
+                }
+                publisher.finish(Duration::from_secs(20)).await
+            });
+        }
+        tasks
+    }
+
+    /// Reads every room as somebody, into lines; fails unless all are readable.
+    pub async fn read_all(&self, who: &str) -> Result<Vec<String>> {
+        let mut lines = Vec::new();
+        for patient in &self.patients {
+            let finished = self.alliance.ehe(who, &["--json", "read", "--room", &patient.room]).await?;
+            let finished = finished.success(&format!("ehe read of {}'s room as {who}", patient.who))?;
+            lines.extend(finished.stdout.lines().map(str::to_owned));
+        }
+        Ok(lines)
+    }
+
+    /// Tries to read every room as somebody who must be refused; gives the number of refusals.
+    pub async fn refused_all(&self, who: &str) -> Result<usize> {
+        for patient in &self.patients {
+            let finished = self.alliance.ehe(who, &["--json", "read", "--room", &patient.room]).await?;
+            ensure!(
+                finished.code == Some(REFUSED) && finished.stdout.is_empty(),
+                "{who} was not refused in {}'s room: exit code {:?}, {} bytes printed\n{}",
+                patient.who,
+                finished.code,
+                finished.stdout.len(),
+                finished.stderr
+            );
+        }
+        Ok(self.patients.len())
+    }
+
+    /// Ends the clinician's grants in every room.
+    pub async fn revoke_clinician(&self) -> Result<()> {
+        for patient in &self.patients {
+            let revoke = ["revoke", "--room", &patient.room, "--subject", &self.clinician];
+            self.alliance.ehe_json(&patient.who, &revoke).await?;
+        }
+        Ok(())
+    }
+
+    /// Access records of all rooms; each room is verified whole on the way.
+    pub async fn audited(&self) -> Result<usize> {
+        let mut records = 0;
+        for patient in &self.patients {
+            let checks = self.alliance.ehe(&patient.who, &["verify", "--room", &patient.room]).await?;
+            checks.success(&format!("ehe verify of {}'s room", patient.who))?;
+            let lines = self.alliance.ehe_json(&patient.who, &["audit", "--room", &patient.room]).await?;
+            let count = |line: &serde_json::Value| line.get("count").and_then(serde_json::Value::as_u64).unwrap_or(1);
+            records += usize::try_from(lines.iter().map(count).sum::<u64>())?;
+        }
+        Ok(records)
+    }
+}
+
+async fn rooms(alliance: &Alliance, view: &View) -> Result<Vec<Patient>> {
+    let mut patients = Vec::new();
+    let gateway = alliance.path("gateway1").join("identity.pub");
+    let clinician = alliance.path("clinician").join("identity.pub");
+    let (gateway, clinician) = (gateway.to_string_lossy().into_owned(), clinician.to_string_lossy().into_owned());
+    for number in 1..=PATIENTS {
+        let who = format!("patient{number}");
+        let created = alliance.ehe_json(&who, &["room", "create", "--name", &format!("Patient {number}")]).await?;
+        let room = text(created.first(), "room")?;
+        let append = ["grant", "--room", &room, "--to", &gateway, "--append=all", "--name", "my gateway"];
+        alliance.ehe_json(&who, &append).await?;
+        let read = ["grant", "--room", &room, "--to", &clinician, "--read", "all", "--name", "Dr. Lab"];
+        alliance.ehe_json(&who, &[&read[..], &["--purpose", "follow-up at home"]].concat()).await?;
+        view.say(format!("{who} made room {room}, invited the gateway to append and the clinician to read"));
+        patients.push(Patient { who, room });
+    }
+    Ok(patients)
+}
+
+fn text(value: Option<&serde_json::Value>, member: &str) -> Result<String> {
+    let value = value.and_then(|v| v.get(member)).and_then(serde_json::Value::as_str);
+    value.map(str::to_owned).with_context(|| format!("a program's JSON has no member {member:?}"))
+}
+
+/// One whole round, with faults; the account at its end, and whether everything is as it must be.
+pub async fn once(scene: &mut Scene) -> Result<Account> {
+    let view = scene.view.clone();
+    let (stop, stopped) = watch::channel(false);
+    let mut publishing = scene.publish(&stopped);
+    view.say("five wearables publish");
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    scene.node.kill().await?;
+    view.say("the node is taken away (kill -9)");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    scene.gateway.kill().await?;
+    view.say("the gateway is killed (kill -9); the broker keeps what comes");
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    scene.gateway.restart()?;
+    view.say("the gateway is back");
+    scene.node.restart().await?;
+    view.say("the node is back");
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    stop.send_replace(true);
+    let mut published = 0;
+    while let Some(done) = publishing.join_next().await {
+        published += done??;
+    }
+    view.say(format!("the wearables are silent; {published} readings were acknowledged by the broker"));
+    settle(scene, published).await?;
+    finish(scene).await
+}
+
+/// Waits until the gateway holds a verified receipt for every published reading.
+async fn settle(scene: &mut Scene, published: usize) -> Result<()> {
+    let report = scene.gateway.report();
+    let gateway = &mut scene.gateway;
+    let mut confirmed = 0;
+    let waited = until("every reading is confirmed by a receipt", Duration::from_secs(40), || {
+        let count = Latencies::read(&report).map(|l| l.len());
+        let alive = gateway.check();
+        if let Ok(count) = &count {
+            confirmed = *count;
+        }
+        async move {
+            alive?;
+            Ok((count? >= published).then_some(()))
+        }
+    })
+    .await;
+    scene.view.say(format!("{confirmed} of {published} readings are confirmed by verified receipts"));
+    waited
+}
+
+async fn finish(scene: &Scene) -> Result<Account> {
+    let view = &scene.view;
+    let lines = scene.read_all("clinician").await?;
+    let mut file = File::create(scene.out.join("read.jsonl"))?;
+    file.write_all(lines.iter().map(|line| format!("{line}\n")).collect::<String>().as_bytes())?;
+    view.say(format!("the invited clinician reads {} readings", lines.len()));
+    let mut refused_reads = scene.refused_all("stranger").await?;
+    view.say(format!("a stranger asks for {refused_reads} rooms and is refused each time"));
+    scene.revoke_clinician().await?;
+    view.say("the patients revoke the clinician's grants");
+    let after = scene.refused_all("clinician").await?;
+    refused_reads += after;
+    view.say(format!("the clinician asks again and is refused {after} times"));
+    let audited_reads = scene.audited().await?;
+    view.say(format!("the ledgers verify, and their audits show {audited_reads} requests to the patients"));
+    let compared =
+        Compared::new(read_lines(&scene.out.join("published.jsonl"))?, read_lines(&scene.out.join("read.jsonl"))?);
+    let latencies = Latencies::read(&scene.gateway.report())?;
+    let of_published = latencies.of(&compared);
+    Ok(Account {
+        published: compared.published.len(),
+        confirmed: of_published.len(),
+        read_back: compared.read.len(),
+        lost: compared.lost().count(),
+        duplicates: compared.duplicates(),
+        refused_reads,
+        audited_reads,
+        p50_ms: percentile(&of_published, 50),
+        p99_ms: percentile(&of_published, 99),
+    })
+}
+
+impl Account {
+    /// What is not as it must be.
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut check = |holds: bool, what: &str| {
+            if !holds {
+                faults.push(what.to_owned());
+            }
+        };
+        check(self.published > 0, "nothing was published");
+        check(self.confirmed == self.published, "not every published reading is confirmed");
+        check(self.read_back == self.published, "not exactly the published readings were read back");
+        check(self.lost == 0, "readings are lost");
+        check(self.duplicates == 0, "readings are doubled");
+        check(self.refused_reads == 2 * PATIENTS, "not everybody who had to be refused was");
+        check(self.audited_reads >= self.refused_reads + PATIENTS, "not every request stands in the audits");
+        faults
+    }
+}
+
+/// Goes on until Ctrl-C: publishes, lets the clinician watch, and lets a stranger try now and then.
+pub async fn live(scene: &mut Scene) -> Result<()> {
+    let view = scene.view.clone();
+    let (stop, stopped) = watch::channel(false);
+    let mut publishing = scene.publish(&stopped);
+    let mut watching = crate::watching::Watching::start(scene)?;
+    let start = Instant::now();
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            interrupted = tokio::signal::ctrl_c() => { interrupted?; break }
+            done = publishing.join_next() => {
+                if let Some(done) = done { done??; }
+            }
+            seen = watching.next() => {
+                let Some((device, text)) = seen? else { continue };
+                view.row(&device, |row| row.read += 1);
+                view.part("clinician", text);
+            }
+            _ = tick.tick() => {
+                scene.gateway.check()?;
+                scene.node.check()?;
+                let confirmed = Latencies::read(&scene.gateway.report())?.len();
+                view.part("gateway", format!("{confirmed} readings confirmed by verified receipts"));
+                if start.elapsed().as_secs() % 20 == 10 {
+                    let refused = scene.refused_all("stranger").await?;
+                    view.say(format!("a stranger asked for {refused} rooms and was refused; it stands in their audits"));
+                }
+                view.draw();
+            }
+        }
+    }
+    stop.send_replace(true);
+    view.say("stopping: gateway, then node");
+    scene.gateway.stop().await?;
+    scene.node.stop().await?;
+    Ok(())
+}
