@@ -4,7 +4,7 @@ SHELL := /bin/bash
 # /usr/sbin: Debian puts mosquitto there, outside an ordinary user's PATH. target/tools: programs that scripts/setup built.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
 
-.PHONY: help test demo check fmt advisories clean setup
+.PHONY: help test demo bench check fmt advisories clean setup
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -20,6 +20,11 @@ test: setup ## build, then every test of the workspace, doc tests included
 demo: setup ## the whole system on this machine; options: make demo ARGS="--once --out DIR"
 	@cargo build --workspace --bins --locked
 	@cargo run --quiet --locked -p hil-tests --bin ehe-demo -- $(ARGS)
+
+# Built as it is shipped: figures of a debug build say nothing.
+bench: setup ## measure: a table of target and measured value
+	@cargo build --release --workspace --bins --locked
+	@cargo run --quiet --release --locked -p hil-tests --bin ehe-demo -- --bench --out target/bench
 
 # Private items are documented too: in a workspace of programs most of the documentation is for those who work on them.
 check: ## the read-only gate: format, lints, documentation, licences, banned crates

@@ -30,6 +30,12 @@ pub enum LedgerError {
         /// The entry.
         index: u64,
     },
+    /// The ledger's time never goes back.
+    #[error("chain: entry {index} was accepted before the entry before it")]
+    TimeWentBack {
+        /// The entry.
+        index: u64,
+    },
     /// The entry is not the one that its leaf names.
     #[error("hash: entry {index} is not the one that its leaf names")]
     Entry {
@@ -194,6 +200,9 @@ impl Follower {
         }
         if item.leaf.index != index || item.leaf.previous != self.last {
             return Err(LedgerError::Chain { index });
+        }
+        if self.last_leaf.as_ref().is_some_and(|last| item.leaf.accepted_at < last.accepted_at) {
+            return Err(LedgerError::TimeWentBack { index });
         }
         let verified = match (&item.run, &item.access) {
             (Some(_), None) => self.take_run(&item, alliance)?,

@@ -56,7 +56,7 @@ refusals! {
     GrantRevoked = 14, Rights, "the patient has revoked the grant";
     EpochNotCovered = 15, Rights, "a key epoch is unknown or not covered by a grant";
     HourNotCovered = 16, Rights, "the readings' hour lies outside the grant";
-    NotOwner = 17, Rights, "only the patient signs this kind of event";
+    NotOwner = 17, Rights, "only the patient may do this";
     WrapMissing = 18, Sender, "the event's key was not wrapped before it; submit the wrap first";
     WrapMismatch = 19, Sender, "the wrap is of another author, epoch or day than the event";
     ControlOutOfSequence = 20, Sender, "the control event does not follow the room's last one; fetch the control records and try again";

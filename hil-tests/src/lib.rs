@@ -3,6 +3,7 @@
 //! The demo is the lab left running. The lab knows the programs by their command lines and files only, as a technician would.
 
 pub mod account;
+pub mod bench;
 pub mod day;
 pub mod journal;
 pub mod lab;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 
+use hil_tests::bench;
 use hil_tests::scenario::{self, Options, Scene};
 use hil_tests::view::{View, print};
 use hil_tests::wearable;
@@ -24,6 +25,9 @@ struct Args {
     /// A recorded heart rate: CSV with a column heart_rate_per_min
     #[arg(long, value_name = "FILE")]
     capture: Option<PathBuf>,
+    /// Measure instead: a round without faults, and alarms; prints a table
+    #[arg(long, conflicts_with = "once")]
+    bench: bool,
     /// Seed of the modelled day
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -42,9 +46,13 @@ async fn main() -> ExitCode {
 }
 
 async fn demo(args: Args) -> Result<bool> {
-    let view = View::new(wearable::five().into_iter().map(|w| w.device), !args.once);
-    let options = Options { out: args.out, seed: args.seed, capture: args.capture };
+    let view = View::new(wearable::five().into_iter().map(|w| w.device), !args.once && !args.bench);
+    let options = Options { out: args.out, seed: args.seed, capture: args.capture, window_ms: scenario::WINDOW_MS };
     let mut scene = Scene::set_up(&options, view).await?;
+    if args.bench {
+        print(&bench::run(&mut scene).await?);
+        return Ok(true);
+    }
     if !args.once {
         scenario::live(&mut scene).await?;
         return Ok(true);

@@ -39,7 +39,12 @@ pub struct Options {
     pub seed: u64,
     /// A recorded heart rate.
     pub capture: Option<PathBuf>,
+    /// How long the gateway gathers readings before it seals them.
+    pub window_ms: u64,
 }
+
+/// The gateway's default.
+pub const WINDOW_MS: u64 = 15_000;
 
 /// A patient's room.
 #[derive(Debug, Clone)]
@@ -130,7 +135,7 @@ impl Scene {
                 Some(Assignment { device: w.device.clone(), room })
             })
             .collect();
-        let gateway = Gateway::start(&alliance, &broker, "pw-gateway", &assignments).await?;
+        let gateway = Gateway::start(&alliance, &broker, "pw-gateway", &assignments, options.window_ms).await?;
         view.part("gateway", "runs");
         let journal = Journal::create(&out.join("published.jsonl"))?;
         let seed = options.seed;
@@ -271,17 +276,23 @@ pub async fn once(scene: &mut Scene) -> Result<Account> {
     view.say("the node is back");
     tokio::time::sleep(Duration::from_secs(7)).await;
     stop.send_replace(true);
-    let mut published = 0;
-    while let Some(done) = publishing.join_next().await {
-        published += done??;
-    }
+    let published = silence(&mut publishing).await?;
     view.say(format!("the wearables are silent; {published} readings were acknowledged by the broker"));
     settle(scene, published).await?;
     finish(scene).await
 }
 
+/// Waits for the wearables' last acknowledgements; the number of readings acknowledged.
+pub async fn silence(publishing: &mut JoinSet<Result<usize>>) -> Result<usize> {
+    let mut published = 0;
+    while let Some(done) = publishing.join_next().await {
+        published += done??;
+    }
+    Ok(published)
+}
+
 /// Waits until the gateway holds a verified receipt for every published reading.
-async fn settle(scene: &mut Scene, published: usize) -> Result<()> {
+pub async fn settle(scene: &mut Scene, published: usize) -> Result<()> {
     let report = scene.gateway.report();
     let gateway = &mut scene.gateway;
     let mut confirmed = 0;
@@ -301,7 +312,8 @@ async fn settle(scene: &mut Scene, published: usize) -> Result<()> {
     waited
 }
 
-async fn finish(scene: &Scene) -> Result<Account> {
+/// Reads everything back, lets everybody be refused who must be, and makes up the account.
+pub async fn finish(scene: &Scene) -> Result<Account> {
     let view = &scene.view;
     let lines = scene.read_all("clinician").await?;
     let mut file = File::create(scene.out.join("read.jsonl"))?;

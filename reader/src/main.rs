@@ -1,2 +1,50 @@
-//! placeholder
-fn main() {}
+//! The program `ehe`: the window of patient, clinician and EHR.
+
+use std::io::{BufWriter, ErrorKind, Write};
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::Parser;
+use ehe::time::UnixMs;
+use ehe_reader::cli::{Cli, Surroundings, run};
+use ehe_reader::output::Printer;
+use ehe_reader::{Error, Exit};
+use tracing_subscriber::EnvFilter;
+
+fn clock() -> UnixMs {
+    // Before 1970 by this clock: every node will call the request stale, and say so.
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_env("EHE_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let mut complain = |text: &str| {
+        // Nobody reads it: there is nobody left to tell.
+        let _ = writeln!(std::io::stderr(), "ehe: {text}");
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(why) => {
+            complain(&format!("cannot start: {why}"));
+            return ExitCode::from(Exit::Failed.code());
+        }
+    };
+    let json = cli.json;
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let mut printer = Printer::new(&mut out, json);
+    let around =
+        Surroundings { variable: &|name| std::env::var_os(name).map(Into::into), clock, complain: &mut complain };
+    let exit = match runtime.block_on(run(cli, around, &mut printer)) {
+        Ok(exit) => exit,
+        // Who read our output has seen enough.
+        Err(Error::Print(why)) if why.kind() == ErrorKind::BrokenPipe => Exit::Done,
+        Err(why) => {
+            complain(&why.to_string());
+            why.exit()
+        }
+    };
+    ExitCode::from(exit.code())
+}

@@ -35,6 +35,7 @@ impl Gateway {
         broker: &Broker,
         password: &str,
         assignments: &[Assignment],
+        window_ms: u64,
     ) -> Result<Self> {
         let password_file = alliance.path("gateway1-mqtt-password");
         write_secret(&password_file, password)?;
@@ -45,7 +46,7 @@ impl Gateway {
             alliance.path("confirmations.jsonl"),
         );
         // The lab's outages last seconds: do not wait longer than they do.
-        config.push_str("[uplink]\nbackoff_max_ms = 1000\n");
+        config.push_str(&format!("[uplink]\nbackoff_max_ms = 1000\n[window]\nwindow_ms = {window_ms}\n"));
         config.push_str(MAPPINGS);
         config.push_str(&format!(
             "[[mqtt]]\nport = {}\nusername = \"gateway\"\npassword_file = {password_file:?}\nbackoff_max_ms = 1000\n",
@@ -77,7 +78,7 @@ impl Gateway {
             async move {
                 alive?;
                 let status = text.ok().and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
-                let subscribed = status.and_then(|s| s.pointer("/counts/sources/mqtt/connected")?.as_bool());
+                let subscribed = status.and_then(|s| s.pointer("/counts/sources/mqtt/subscribed")?.as_bool());
                 Ok((subscribed == Some(true)).then_some(()))
             }
         })

@@ -1,0 +1,120 @@
+//! The built programs, a real broker and real faults, held against what a person may expect of them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hil_tests::account::Account;
+use hil_tests::scenario::{self, Options, Scene};
+use hil_tests::view::View;
+use serde_json::Value;
+use tokio::sync::watch;
+
+fn options(out: &Path, window_ms: u64) -> Options {
+    Options { out: out.into(), seed: 11, capture: None, window_ms }
+}
+
+async fn scene(out: &Path, window_ms: u64) -> Scene {
+    Scene::set_up(&options(out, window_ms), View::new([], false)).await.unwrap()
+}
+
+fn assert_whole(account: &Account) {
+    assert_eq!(account.faults(), Vec::<String>::new(), "{account:?}");
+}
+
+/// Members that both files share, joined here without the code that made the account.
+fn shared(path: &Path, wanted: impl Fn(&Value) -> bool) -> Vec<BTreeMap<String, String>> {
+    let members = ["patient", "device", "vital", "value", "unit", "time"];
+    std::fs::read_to_string(path)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .filter(wanted)
+        .map(|line| members.iter().map(|m| ((*m).to_owned(), line[*m].to_string())).collect())
+        .collect()
+}
+
+/// Every file below a folder that holds the text.
+fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files_with(&path, text));
+        } else if path.is_file() && std::fs::read(&path).unwrap().windows(text.len()).any(|w| w == text.as_bytes()) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn the_demos_round_loses_nothing_doubles_nothing_and_refuses_who_is_not_invited() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("demo");
+    let mut scene = scene(&out, scenario::WINDOW_MS).await;
+    let account = scenario::once(&mut scene).await.unwrap();
+    assert_whole(&account);
+
+    let published = shared(&out.join("published.jsonl"), |line| line["acked"] == true);
+    let read = shared(&out.join("read.jsonl"), |_| true);
+    assert_eq!(published.len(), account.published);
+    assert_eq!(read.len(), account.published, "each reading stands in read.jsonl once");
+    assert_eq!(published.into_iter().collect::<BTreeSet<_>>(), read.into_iter().collect());
+
+    // A hospital's administrator sees neither devices nor names nor purposes, and the gateway's own files are sealed too.
+    for secret in ["strap-1", "oximeter-2", "heart_rate", "Dr. Lab", "follow-up at home"] {
+        assert_eq!(files_with(&out.join("lab/node1-data"), secret), Vec::<PathBuf>::new(), "{secret}");
+        assert_eq!(files_with(&out.join("lab/gateway1-data"), secret), Vec::<PathBuf>::new(), "{secret}");
+    }
+    for log in ["lab/node1.log", "lab/gateway1.log"] {
+        let log = std::fs::read_to_string(out.join(log)).unwrap();
+        assert!(!log.contains("strap-1") && !log.contains("\"hr\""), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_killed_again_and_again_loses_nothing_and_doubles_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut scene = scene(&folder.path().join("demo"), 700).await;
+    let (stop, stopped) = watch::channel(false);
+    let mut publishing = scene.publish(&stopped);
+    // Odd pauses: the kill meets the gateway in another of its steps each time.
+    for pause_ms in [430, 710, 170, 1230, 90, 550, 1010, 320, 20, 870, 1490, 240] {
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        scene.gateway.kill().await.unwrap();
+        scene.gateway.restart().unwrap();
+    }
+    stop.send_replace(true);
+    let published = scenario::silence(&mut publishing).await.unwrap();
+    assert!(published > 20, "{published}");
+    scenario::settle(&mut scene, published).await.unwrap();
+    assert_whole(&scenario::finish(&scene).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_node_that_is_killed_again_and_again_loses_nothing_and_doubles_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut scene = scene(&folder.path().join("demo"), 300).await;
+    let (stop, stopped) = watch::channel(false);
+    let mut publishing = scene.publish(&stopped);
+    for pause_ms in [900, 1310, 770, 1100, 450, 1620, 830, 1250] {
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        scene.node.kill().await.unwrap();
+        scene.node.restart().await.unwrap();
+    }
+    stop.send_replace(true);
+    let published = scenario::silence(&mut publishing).await.unwrap();
+    assert!(published > 20, "{published}");
+    scenario::settle(&mut scene, published).await.unwrap();
+    assert_whole(&scenario::finish(&scene).await.unwrap());
+}
+
+#[tokio::test]
+async fn both_daemons_end_in_order_when_they_are_asked_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut scene = scene(&folder.path().join("demo"), 300).await;
+    scene.gateway.stop().await.unwrap();
+    scene.node.stop().await.unwrap();
+}

@@ -1,0 +1,81 @@
+//! Inviting somebody to read or to append.
+
+use ehe::control::{Control, EpochCategory, Grant, Private, Right, SeedWrap};
+use ehe::event::CheckedEvent;
+use ehe::identity::{Identity, PublicIdentity};
+use ehe::room::RoomState;
+use ehe::time::{Hour, UnixMs};
+use ehe::vital::Category;
+use getrandom::rand_core::CryptoRng;
+
+use super::{BuildError, Draft};
+use crate::keys::open_seed;
+use crate::view::RoomView;
+
+/// What the patient wants to allow.
+#[derive(Debug, Clone)]
+pub struct Invitation {
+    /// Whom.
+    pub subject: PublicIdentity,
+    /// To do what.
+    pub right: Right,
+    /// With which categories.
+    pub categories: Vec<Category>,
+    /// Readings of this hour and later.
+    pub from: Option<Hour>,
+    /// Readings before this hour.
+    pub until: Option<Hour>,
+    /// The end of the grant.
+    pub expires: Option<UnixMs>,
+    /// What for; only the patient and the subject can read it.
+    pub purpose: Option<String>,
+    /// The subject's name; only the patient and the subject can read it.
+    pub name: Option<String>,
+}
+
+/// Makes a grant for the current epochs of its categories.
+pub fn grant(
+    rng: &mut impl CryptoRng,
+    patient: &Identity,
+    state: &RoomState,
+    view: &RoomView,
+    invitation: &Invitation,
+    now: UnixMs,
+) -> Result<CheckedEvent, BuildError> {
+    let mut draft = Draft::continuing(state, patient, now)?;
+    let subject = &invitation.subject;
+    if subject.author_id() == patient.author_id() {
+        return Err(BuildError::Usage("the patient needs no grant".into()));
+    }
+    if matches!((invitation.from, invitation.until), (Some(from), Some(until)) if from >= until) {
+        return Err(BuildError::Usage("--from must lie before --until".into()));
+    }
+    if invitation.expires.is_some_and(|end| end <= now) {
+        return Err(BuildError::Usage("--expires must lie in the future".into()));
+    }
+    let mut categories = Vec::new();
+    for category in &invitation.categories {
+        let epoch = view.current_epoch(state, *category).ok_or(BuildError::NoEpoch(*category))?;
+        categories.push(EpochCategory { epoch, category: *category });
+    }
+    let mut seeds = Vec::new();
+    if invitation.right == Right::Read {
+        for EpochCategory { epoch, .. } in &categories {
+            let key = open_seed(patient, state.room, view, *epoch)?;
+            seeds.push(SeedWrap::make(rng, state.room, *epoch, subject, key.seed())?);
+        }
+    }
+    let control = Control::Grant(Grant {
+        link: draft.link,
+        subject: subject.clone(),
+        right: invitation.right,
+        epochs: categories.iter().map(|c| c.epoch).collect(),
+        from: invitation.from,
+        until: invitation.until,
+        expires: invitation.expires,
+        seeds,
+    });
+    let private = Private { categories, purpose: invitation.purpose.clone(), name: invitation.name.clone() };
+    draft.push(rng, &control, Some((&private, &[patient.public(), subject])))?;
+    draft.events.pop().ok_or_else(|| BuildError::Usage("no event was made".into()))
+}

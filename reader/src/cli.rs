@@ -1,0 +1,242 @@
+//! The command line: what can be asked for, in words.
+
+mod run;
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use ehe::id::{AuthorId, EheId, RoomId};
+use ehe::read::Purpose;
+use ehe::time::{Hour, UnixMs};
+use ehe::vital::{Category, Vital};
+
+use crate::when;
+
+pub use run::{Surroundings, run};
+
+/// The exit codes, for the help text.
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 something failed; 2 the command line is wrong; \
+                          3 refused: the rights do not allow it; 4 what a node showed does not verify or does not open.";
+
+/// A patient's, a clinician's or a program's window to the ledger.
+#[derive(Debug, Parser)]
+#[command(name = "ehe", version, about, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// Directory of the credentials and of what is remembered of rooms [default: $EHE_HOME, else ~/.config/ehe]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub home: Option<PathBuf>,
+    /// Print JSON, one value a line
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// How long to wait for an answer, in seconds
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub timeout: u32,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make or show the identity of this directory
+    #[command(subcommand)]
+    Identity(IdentityCommand),
+    /// Make or show a room
+    #[command(subcommand)]
+    Room(RoomCommand),
+    /// Invite somebody to read or to append
+    Grant(GrantArgs),
+    /// End a grant
+    Revoke(RevokeArgs),
+    /// List the rooms that this identity is a party of
+    Rooms,
+    /// Read what the grants allow
+    Read(ReadArgs),
+    /// Print readings as they come in, until interrupted or until the right to read ends
+    Watch(ReadArgs),
+    /// Show who read what, when and what for, and who was refused (the patient)
+    Audit(RoomArgs),
+    /// Verify a room whole: chain, signatures, strands, rules, inclusion, quorum (the patient)
+    Verify(RoomArgs),
+    /// Show how the nodes are
+    Status,
+}
+
+/// `ehe identity`.
+#[derive(Debug, Subcommand)]
+pub enum IdentityCommand {
+    /// Make an identity and a request for its channel certificate
+    New {
+        /// As what
+        #[arg(long)]
+        role: IdentityRole,
+    },
+    /// Show the identity
+    Show,
+}
+
+/// Who uses this program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum IdentityRole {
+    Patient,
+    Clinician,
+}
+
+/// `ehe room`.
+#[derive(Debug, Subcommand)]
+pub enum RoomCommand {
+    /// Make a room and its first keys, and print its id
+    Create {
+        /// A name, for the patient's own eyes
+        #[arg(long)]
+        name: Option<String>,
+        /// The shard in which the data must live (residency)
+        #[arg(long)]
+        shard: Option<u16>,
+    },
+    /// Show a room and its grants
+    Show(RoomArgs),
+}
+
+/// A room.
+#[derive(Debug, Args)]
+pub struct RoomArgs {
+    /// The room's id
+    #[arg(long, value_name = "ID")]
+    pub room: RoomId,
+}
+
+/// One category, or all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Categories {
+    /// All of them.
+    All,
+    /// One.
+    One(Category),
+}
+
+impl std::str::FromStr for Categories {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "all" => Ok(Self::All),
+            _ => text.parse().map(Self::One).map_err(|_| {
+                let names: Vec<&str> = Category::ALL.iter().map(|c| c.as_str()).collect();
+                format!("no category; there are all, {}", names.join(", "))
+            }),
+        }
+    }
+}
+
+/// The categories that a list names, each once.
+pub fn categories(named: &[Categories]) -> Vec<Category> {
+    let takes =
+        |category: &Category| named.iter().any(|n| matches!(n, Categories::All) || *n == Categories::One(*category));
+    Category::ALL.iter().copied().filter(takes).collect()
+}
+
+/// `ehe grant`.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("right").required(true).args(["read", "append"])))]
+pub struct GrantArgs {
+    /// The room's id
+    #[arg(long, value_name = "ID")]
+    pub room: RoomId,
+    /// The public identity of whom to invite (its `identity.pub`)
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+    /// To read these categories, or `all`
+    #[arg(long, value_name = "CATEGORIES", value_delimiter = ',')]
+    pub read: Vec<Categories>,
+    /// To append to these categories, or to all
+    #[arg(long, value_name = "CATEGORIES", value_delimiter = ',', num_args = 0.., default_missing_value = "all")]
+    pub append: Vec<Categories>,
+    /// Readings of this full hour and later (YYYY-MM-DD or RFC 3339)
+    #[arg(long, value_parser = when::full_hour)]
+    pub from: Option<Hour>,
+    /// Readings before this full hour
+    #[arg(long, value_parser = when::full_hour)]
+    pub until: Option<Hour>,
+    /// The grant ends at this time
+    #[arg(long, value_parser = when::instant)]
+    pub expires: Option<UnixMs>,
+    /// What for; only the two of you can read it
+    #[arg(long)]
+    pub purpose: Option<String>,
+    /// Their name; only the two of you can read it
+    #[arg(long)]
+    pub name: Option<String>,
+}
+
+/// `ehe revoke`.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("which").required(true).args(["grant", "subject"])))]
+pub struct RevokeArgs {
+    /// The room's id
+    #[arg(long, value_name = "ID")]
+    pub room: RoomId,
+    /// The grant
+    #[arg(long, value_name = "ID")]
+    pub grant: Option<EheId>,
+    /// All grants of this identity
+    #[arg(long, value_name = "AUTHOR")]
+    pub subject: Option<AuthorId>,
+    /// Of a right to append: still accept until then what was measured before now
+    #[arg(long, value_name = "TIME", value_parser = when::instant)]
+    pub drain_until: Option<UnixMs>,
+}
+
+/// `ehe read` and `ehe watch`.
+#[derive(Debug, Args)]
+pub struct ReadArgs {
+    /// The room's id
+    #[arg(long, value_name = "ID")]
+    pub room: RoomId,
+    /// Only these vitals, like heart_rate,oxygen_saturation
+    #[arg(long, value_name = "VITALS", value_delimiter = ',')]
+    pub vital: Vec<Vital>,
+    /// Readings at this time and later (YYYY-MM-DD or RFC 3339)
+    #[arg(long, value_parser = when::instant)]
+    pub from: Option<UnixMs>,
+    /// Readings before this time
+    #[arg(long, value_parser = when::instant)]
+    pub until: Option<UnixMs>,
+    /// Print CSV
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
+    /// What for; it stands in the room's audit [default: treatment, for a patient patient-request]
+    #[arg(long, value_enum)]
+    pub purpose: Option<PurposeArg>,
+    /// What to print as the patient [default: the room's id]
+    #[arg(long, value_name = "TEXT")]
+    pub patient: Option<String>,
+}
+
+/// Why somebody reads (HL7 v3 PurposeOfUse).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PurposeArg {
+    /// TREAT
+    Treatment,
+    /// PATRQT
+    PatientRequest,
+    /// HOPERAT
+    Operations,
+    /// HRESCH
+    Research,
+}
+
+impl From<PurposeArg> for Purpose {
+    fn from(purpose: PurposeArg) -> Self {
+        match purpose {
+            PurposeArg::Treatment => Self::Treatment,
+            PurposeArg::PatientRequest => Self::PatientRequest,
+            PurposeArg::Operations => Self::Operations,
+            PurposeArg::Research => Self::Research,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,226 @@
+//! Doing what the command line asks for: the library's work, and the printing of what came of it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use certs::enrol::{self, HostNames};
+use certs::store::names;
+use certs::{Role, identity_file};
+use ehe::control::Right;
+use ehe::read::Purpose;
+use ehe::time::UnixMs;
+use serde_json::json;
+
+use super::{
+    Cli, Command, GrantArgs, IdentityCommand, IdentityRole, PurposeArg, ReadArgs, RevokeArgs, RoomCommand, categories,
+};
+use crate::audit::audit;
+use crate::build::Invitation;
+use crate::error::{Error, Exit};
+use crate::home::Home;
+use crate::manage::{self, Which};
+use crate::output::{Format, Printer, ReadingsPrinter};
+use crate::read::{Filter, Readings, read};
+use crate::rooms;
+use crate::session::Session;
+use crate::verify::verify;
+use crate::watch::watch;
+
+/// What the surroundings give to a command.
+pub struct Surroundings<'a> {
+    /// Environment variables that hold paths.
+    pub variable: &'a dyn Fn(&str) -> Option<PathBuf>,
+    /// The clock.
+    pub clock: fn() -> UnixMs,
+    /// Where complaints go that are no results.
+    pub complain: &'a mut dyn FnMut(&str),
+}
+
+/// Does what was asked for. Needs a tokio runtime around it. Results go to the printer.
+pub async fn run(cli: Cli, mut around: Surroundings<'_>, printer: &mut Printer<'_>) -> Result<Exit, Error> {
+    let home = Home::find(cli.home, around.variable)?;
+    if let Command::Identity(command) = cli.command {
+        return identity(&command, &home, printer).map(|()| Exit::Done);
+    }
+    let patience = Duration::from_secs(cli.timeout.into());
+    let mut session = Session::open(home, patience, around.clock)?;
+    let done = command(cli.command, &mut session, &mut around, printer).await;
+    session.nodes.close().await;
+    let exit = done?;
+    printer.flush()?;
+    Ok(exit)
+}
+
+async fn command(
+    command: Command,
+    session: &mut Session,
+    around: &mut Surroundings<'_>,
+    printer: &mut Printer<'_>,
+) -> Result<Exit, Error> {
+    match command {
+        Command::Identity(_) => {}
+        Command::Room(RoomCommand::Create { name, shard }) => {
+            printer.created(&manage::create(session, name.as_deref(), shard).await?)?;
+        }
+        Command::Room(RoomCommand::Show(room)) => printer.room(&rooms::show(session, room.room).await?)?,
+        Command::Grant(args) => grant(session, args, printer).await?,
+        Command::Revoke(args) => revoke(session, &args, printer).await?,
+        Command::Rooms => {
+            let found = rooms::rooms(session).await?;
+            printer.rooms(&found)?;
+            found.problems.iter().for_each(|(problem, _)| (around.complain)(problem));
+            return Ok(found.problems.iter().map(|(_, exit)| *exit).max().unwrap_or(Exit::Done));
+        }
+        Command::Read(args) => {
+            let (filter, mut out) = reading(&args, printer.is_json());
+            let purpose = purpose(session, args.purpose);
+            let readings = read(session, args.room, &filter, purpose).await?;
+            out.print(printer, &readings.rows)?;
+            return Ok(unopened(&readings, around.complain));
+        }
+        Command::Watch(args) => return watch_until_stopped(session, &args, around, printer).await,
+        Command::Audit(room) => printer.audit(&audit(session, room.room).await?)?,
+        Command::Verify(room) => {
+            let report = verify(session, room.room).await?;
+            printer.report(&report)?;
+            return Ok(if report.holds() { Exit::Done } else { Exit::Unverified });
+        }
+        Command::Status => {
+            let nodes = rooms::status(session).await;
+            printer.status(&nodes)?;
+            if nodes.iter().any(|(_, status)| status.is_err()) {
+                return Ok(Exit::Failed);
+            }
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn identity(command: &IdentityCommand, home: &Home, printer: &mut Printer<'_>) -> Result<(), Error> {
+    match command {
+        IdentityCommand::New { role } => {
+            let role = match role {
+                IdentityRole::Patient => Role::Patient,
+                IdentityRole::Clinician => Role::Clinician,
+            };
+            let made = enrol::prepare(home.dir(), role, &HostNames::default())?;
+            let author = made.identity.author_id();
+            if printer.is_json() {
+                return printer
+                    .value(&json!({ "author": author, "peer": made.peer.to_string(), "request": made.request }));
+            }
+            printer.line(format!("made {author} ({role}) in {}", home.dir().display()))?;
+            printer.line(format!("1. send {} to the alliance; it holds no secret", made.request.display()))?;
+            printer.line(format!(
+                "2. put what comes back beside it: {}, {}, {}",
+                names::CHANNEL,
+                names::CA,
+                names::CHARTER
+            ))?;
+            printer.line(format!(
+                "3. keep a copy of {} in a safe place: whoever has it is you, and without it nothing can be opened",
+                home.dir().join(names::IDENTITY).display()
+            ))
+        }
+        IdentityCommand::Show => {
+            let public = identity_file::load_public(&home.dir().join(names::IDENTITY_PUBLIC))?;
+            let credentials = certs::Credentials::load(home.dir());
+            let (author, line) = (public.author_id(), identity_file::public_line(&public));
+            if printer.is_json() {
+                let enrolled = credentials.as_ref().ok();
+                return printer.value(&json!({
+                    "author": author,
+                    "public": line.trim_end(),
+                    "peer": enrolled.map(|c| c.peer().to_string()),
+                    "alliance": enrolled.map(|c| c.alliance_id()),
+                }));
+            }
+            printer.line(format!("author    {author}"))?;
+            match credentials {
+                Ok(credentials) => {
+                    printer.line(format!("channel   {}", credentials.peer()))?;
+                    printer.line(format!("alliance  {}", credentials.alliance_id()))?;
+                }
+                Err(why) => printer.line(format!("channel   not ready: {why}"))?,
+            }
+            printer.line(format!("public    {}", line.trim_end()))
+        }
+    }
+}
+
+async fn grant(session: &mut Session, args: GrantArgs, printer: &mut Printer<'_>) -> Result<(), Error> {
+    let subject = identity_file::load_public(&args.to)?;
+    let author = subject.author_id();
+    let (right, named) = if args.append.is_empty() { (Right::Read, &args.read) } else { (Right::Append, &args.append) };
+    let invitation = Invitation {
+        subject,
+        right,
+        categories: categories(named),
+        from: args.from,
+        until: args.until,
+        expires: args.expires,
+        purpose: args.purpose,
+        name: args.name,
+    };
+    let id = manage::grant(session, args.room, &invitation).await?;
+    printer.granted(id, author)
+}
+
+async fn revoke(session: &mut Session, args: &RevokeArgs, printer: &mut Printer<'_>) -> Result<(), Error> {
+    let which = match (args.grant, args.subject) {
+        (Some(grant), _) => Which::Grant(grant),
+        (None, Some(subject)) => Which::Subject(subject),
+        (None, None) => return Err(Error::Usage("name --grant or --subject".into())),
+    };
+    let revoked = manage::revoke(session, args.room, which, args.drain_until).await?;
+    printer.revoked(&revoked)
+}
+
+fn reading(args: &ReadArgs, json: bool) -> (Filter, ReadingsPrinter) {
+    let filter = Filter { vitals: args.vital.iter().copied().collect(), from: args.from, until: args.until };
+    let format = match (json, args.csv) {
+        (true, _) => Format::Json,
+        (false, true) => Format::Csv,
+        (false, false) => Format::Table,
+    };
+    (filter, ReadingsPrinter::new(args.room, args.patient.clone(), format))
+}
+
+/// What for somebody reads who does not say it.
+fn purpose(session: &Session, named: Option<PurposeArg>) -> Purpose {
+    match named {
+        Some(named) => named.into(),
+        None if session.role() == Role::Patient => Purpose::PatientRequest,
+        None => Purpose::Treatment,
+    }
+}
+
+/// Says which events did not open. What did open was printed; the exit code tells that it is not all.
+fn unopened(readings: &Readings, complain: &mut dyn FnMut(&str)) -> Exit {
+    for (event, why) in &readings.unopened {
+        complain(&format!("event {event} does not open: {why}"));
+    }
+    if readings.unopened_count > readings.unopened.len() {
+        complain(&format!("{} events in all do not open", readings.unopened_count));
+    }
+    if readings.unopened_count == 0 { Exit::Done } else { Exit::Unverified }
+}
+
+async fn watch_until_stopped(
+    session: &mut Session,
+    args: &ReadArgs,
+    around: &mut Surroundings<'_>,
+    printer: &mut Printer<'_>,
+) -> Result<Exit, Error> {
+    let (filter, mut out) = reading(args, printer.is_json());
+    let (mut exit, purpose) = (Exit::Done, purpose(session, args.purpose));
+    let watching = watch(session, args.room, &filter, purpose, |readings| {
+        exit = exit.max(unopened(&readings, around.complain));
+        out.print(printer, &readings.rows)
+    });
+    tokio::select! {
+        ended = watching => ended?,
+        stopped = tokio::signal::ctrl_c() => stopped.map_err(|source| Error::Io { path: "signals".into(), source })?,
+    }
+    Ok(exit)
+}

@@ -1,0 +1,188 @@
+//! What can go wrong, whose affair it is, and which exit code says so.
+
+use std::path::PathBuf;
+
+use certs::{ChannelError, FileError};
+use ehe::id::{EheId, RoomId};
+use ehe::leaf::ReceiptError;
+use ehe::ledger::LedgerError;
+use ehe::refusal::{Fault, Refusal};
+use ehe::sign::SignedError;
+
+use crate::build::BuildError;
+use crate::keys::KeyError;
+use crate::memory::MemoryError;
+use crate::scope::NotCovered;
+
+/// How the program ends; the numbers are part of its interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// Something failed: a file, the network, a node.
+    Failed = 1,
+    /// The command line asks for something that cannot be.
+    Usage = 2,
+    /// The rights do not allow it.
+    Refused = 3,
+    /// Something that was shown does not verify or does not open.
+    Unverified = 4,
+}
+
+impl Exit {
+    /// The number that the shell sees.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Refused => 3,
+            Self::Unverified => 4,
+        }
+    }
+}
+
+/// Why a command did not do what it was asked to. Each text says what happened and, where there is something, what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The credentials directory.
+    #[error("credentials: {0}")]
+    Credentials(#[from] certs::store::StoreError),
+    /// Making an identity.
+    #[error("{0}")]
+    Enrol(#[from] certs::enrol::EnrolError),
+    /// A file.
+    #[error("{0}")]
+    File(#[from] FileError),
+    /// A file of the rooms' memory.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The memory of a room is not readable.
+    #[error("{} is not the memory of a room ({why}); without it a rollback by a node cannot be noticed: restore it, or remove it to start anew", .path.display())]
+    MemoryFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// Printing.
+    #[error("cannot print: {0}")]
+    Print(#[source] std::io::Error),
+    /// The network socket.
+    #[error("network: {0}")]
+    Network(#[source] ChannelError),
+    /// A stream of answers broke off.
+    #[error("the connection to node {node} broke off: {why}; run the command again")]
+    BrokeOff {
+        /// Name of the node.
+        node: String,
+        /// What happened.
+        why: String,
+    },
+    /// No node of the room's group answered.
+    #[error("no node could answer: {}", .why.join("; "))]
+    NoNode {
+        /// What happened at each.
+        why: Vec<String>,
+        /// Whether trying again later, with nothing changed, can help.
+        later: bool,
+    },
+    /// A node answered something that does not belong to the question.
+    #[error("node {node} gave an answer that is not one to this request: {what}")]
+    Protocol {
+        /// Name of the node.
+        node: String,
+        /// What it was.
+        what: String,
+    },
+    /// A node refused.
+    #[error("refused: {0}")]
+    Refused(Refusal),
+    /// No grant covers what was asked for, so nothing was asked of a node.
+    #[error("refused: {0}")]
+    NotCovered(#[from] NotCovered),
+    /// What a node showed does not verify.
+    #[error("verification failed: {0}")]
+    Ledger(#[from] LedgerError),
+    /// A receipt proves nothing.
+    #[error("verification failed: {0}")]
+    Receipt(#[from] ReceiptError),
+    /// The log went back behind what was seen before.
+    #[error("verification failed: {0}")]
+    Memory(#[from] MemoryError),
+    /// The room has no entry yet.
+    #[error("verification failed: the node shows the room {0} without its first entry")]
+    EmptyRoom(RoomId),
+    /// A key that was given does not open.
+    #[error("verification failed: {0}")]
+    Key(#[from] KeyError),
+    /// Our own run is not well formed.
+    #[error("the run was not made: {0}")]
+    OwnRun(#[from] SignedError),
+    /// A control event was not made.
+    #[error("{0}")]
+    Build(#[from] BuildError),
+    /// More than one command holds in memory.
+    #[error("more than {limit} {what} in one answer: narrow it with --from, --until or --vital")]
+    TooMuch {
+        /// What is counted.
+        what: &'static str,
+        /// Most of them.
+        limit: usize,
+    },
+    /// The events are known to the ledger, but by another run.
+    #[error("the ledger holds event {0} already, by another run: fetch the control records and try again")]
+    KnownElsewhere(EheId),
+    /// The command line asks for something that cannot be.
+    #[error("{0}")]
+    Usage(String),
+}
+
+impl Error {
+    /// Whether the same may succeed later without anybody doing anything.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::NoNode { later, .. } => *later,
+            Self::BrokeOff { .. } => true,
+            Self::Refused(refusal) => refusal.fault() == Fault::Node,
+            _ => false,
+        }
+    }
+
+    /// The exit code.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Refused(refusal) if refusal.fault() == Fault::Rights => Exit::Refused,
+            Self::NotCovered(_) | Self::Build(BuildError::NotThePatient) => Exit::Refused,
+            Self::Ledger(_)
+            | Self::Receipt(_)
+            | Self::Memory(_)
+            | Self::EmptyRoom(_)
+            | Self::Key(_)
+            | Self::Build(BuildError::Key(_)) => Exit::Unverified,
+            Self::Usage(_) | Self::Build(BuildError::Usage(_)) => Exit::Usage,
+            _ => Exit::Failed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_by_rights_ends_with_3_and_one_for_another_reason_with_1() {
+        assert_eq!(Error::Refused(Refusal::NotInvited).exit(), Exit::Refused);
+        assert_eq!(Error::Refused(Refusal::GrantRevoked).exit(), Exit::Refused);
+        assert_eq!(Error::Refused(Refusal::Overloaded).exit(), Exit::Failed);
+        assert_eq!(Error::Refused(Refusal::RequestStale).exit(), Exit::Failed);
+        assert_eq!(Error::Build(BuildError::NotThePatient).exit(), Exit::Refused);
+        assert_eq!(Error::Ledger(LedgerError::OtherHead).exit(), Exit::Unverified);
+        assert_eq!(Error::Usage("x".into()).exit(), Exit::Usage);
+    }
+}

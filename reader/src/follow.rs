@@ -1,0 +1,105 @@
+//! Following a room: the ledger's checks ([`Follower`]), what the records mean ([`RoomView`]), and what was seen before.
+
+use ehe::charter::VerifiedCharter;
+use ehe::checkpoint::VerifiedCheckpoint;
+use ehe::event::Kind;
+use ehe::id::{AllianceId, Nonce, RoomId};
+use ehe::identity::Identity;
+use ehe::ledger::{Follower, Verified};
+use ehe::room::RoomState;
+use ehe::wire::{Head, Item};
+
+use crate::error::Error;
+use crate::memory::RoomMemory;
+use crate::session::Shown;
+use crate::view::RoomView;
+
+/// A room, as far as it was followed.
+pub struct Following {
+    me: Identity,
+    alliance: AllianceId,
+    room: RoomId,
+    follower: Follower,
+    view: RoomView,
+    known: Option<RoomMemory>,
+    confirmed: Option<VerifiedCheckpoint>,
+}
+
+impl Following {
+    /// Follows from the first entry. `whole`: the patient's view, in which nothing may be left out.
+    pub fn new(room: RoomId, whole: bool, me: Identity, alliance: AllianceId, known: Option<RoomMemory>) -> Self {
+        let (follower, view) = (Follower::new(room, whole), RoomView::default());
+        Self { me, alliance, room, follower, view, known, confirmed: None }
+    }
+
+    /// Verifies the next entry and learns from it.
+    pub fn take(&mut self, item: Item) -> Result<Shown, Error> {
+        let index = item.leaf.index;
+        let verified = self.follower.take(item, self.alliance)?;
+        if let Some(known) = &self.known {
+            known.check_entry(self.follower.next(), self.follower.last())?;
+        }
+        if let Verified::Run { run, events, signed: true } = &verified {
+            self.view.learn_run(run, self.me.author_id());
+            for event in events.iter().filter(|e| !e.core().kind.is_content() && e.core().kind != Kind::Wrap) {
+                self.view.learn(event, &self.me);
+            }
+        }
+        Ok(Shown::Entry(index, Box::new(verified)))
+    }
+
+    /// Ties everything so far to a quorum's checkpoint, and to what was seen before.
+    pub fn confirm(&mut self, head: &Head, nonce: Nonce, charter: &VerifiedCharter) -> Result<RoomMemory, Error> {
+        let verified = self.follower.confirm(head, nonce, None, charter)?;
+        let checkpoint = verified.checkpoint();
+        if let Some(known) = &self.known {
+            known.check_log(checkpoint)?;
+            known.check_end(self.follower.next())?;
+        }
+        let memory = RoomMemory {
+            origin: checkpoint.origin.clone(),
+            size: checkpoint.size,
+            root: checkpoint.root,
+            entries: self.follower.next(),
+            last_leaf: self.follower.last(),
+        };
+        self.known = Some(memory.clone());
+        self.confirmed = Some(verified);
+        Ok(memory)
+    }
+
+    /// The room.
+    pub fn room(&self) -> RoomId {
+        self.room
+    }
+
+    /// Who follows.
+    pub fn me(&self) -> &Identity {
+        &self.me
+    }
+
+    /// The rules' state.
+    pub fn state(&self) -> Result<&RoomState, Error> {
+        self.follower.room().ok_or(Error::EmptyRoom(self.room))
+    }
+
+    /// What the records mean.
+    pub fn view(&self) -> &RoomView {
+        &self.view
+    }
+
+    /// Entries followed: the index of the next one.
+    pub fn entries(&self) -> u64 {
+        self.follower.next()
+    }
+
+    /// What was verified last, here or in an earlier command.
+    pub fn known(&self) -> Option<&RoomMemory> {
+        self.known.as_ref()
+    }
+
+    /// The checkpoint of the last confirmation.
+    pub fn confirmed(&self) -> Option<&VerifiedCheckpoint> {
+        self.confirmed.as_ref()
+    }
+}

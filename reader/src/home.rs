@@ -1,0 +1,137 @@
+//! The program's directory: credentials, and under `rooms/` what is remembered of each room.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use ehe::id::RoomId;
+
+use crate::error::Error;
+use crate::memory::RoomMemory;
+
+/// Largest memory file that is read.
+const MEMORY_MAX_BYTES: u64 = 4096;
+
+/// The program's directory.
+#[derive(Debug, Clone)]
+pub struct Home(PathBuf);
+
+impl Home {
+    /// A directory that the user named, else `$EHE_HOME`, else `ehe` in the user's configuration directory.
+    pub fn find(named: Option<PathBuf>, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<Self, Error> {
+        let set = |name| variable(name).filter(|path| !path.as_os_str().is_empty());
+        let config = || {
+            set("XDG_CONFIG_HOME")
+                .or_else(|| set("HOME").map(|home| home.join(".config")))
+                .map(|config| config.join("ehe"))
+        };
+        let dir = named.or_else(|| set("EHE_HOME")).or_else(config);
+        dir.map(Self).ok_or_else(|| Error::Usage("name the program's directory by --home or EHE_HOME".into()))
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.0
+    }
+
+    fn rooms(&self) -> PathBuf {
+        self.0.join("rooms")
+    }
+
+    /// The file that remembers a room.
+    pub fn memory_file(&self, room: RoomId) -> PathBuf {
+        self.rooms().join(format!("{room}.json"))
+    }
+
+    /// What is remembered of a room.
+    pub fn recall(&self, room: RoomId) -> Result<Option<RoomMemory>, Error> {
+        let path = self.memory_file(room);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(Error::Io { path, source }),
+        };
+        let mut text = String::new();
+        if let Err(source) = file.take(MEMORY_MAX_BYTES).read_to_string(&mut text) {
+            return Err(Error::Io { path, source });
+        }
+        serde_json::from_str(&text).map(Some).map_err(|e| Error::MemoryFile { path, why: e.to_string() })
+    }
+
+    /// Remembers a room, unless another command remembered more of it meanwhile. Durable when this returns: a crash leaves the
+    /// old or the new content.
+    pub fn remember(&self, room: RoomId, memory: &RoomMemory) -> Result<(), Error> {
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Io { path, source }
+        };
+        let rooms = self.rooms();
+        certs::file::create_dir(&rooms)?;
+        // Two commands at once must not take each other's memory back; the lock goes when the file is closed.
+        let lock_path = rooms.join("lock");
+        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock_path);
+        let lock = lock.map_err(at(&lock_path))?;
+        lock.lock().map_err(at(&lock_path))?;
+        if self.recall(room)?.is_some_and(|known| !known.may_become(memory)) {
+            return Ok(());
+        }
+        let path = self.memory_file(room);
+        let temporary = rooms.join(format!("{room}.new"));
+        let content = serde_json::to_vec_pretty(memory)
+            .map_err(|e| Error::MemoryFile { path: path.clone(), why: e.to_string() })?;
+        let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary);
+        let written = written.and_then(|mut file| file.write_all(&content).and_then(|()| file.sync_all()));
+        written.map_err(at(&temporary))?;
+        fs::rename(&temporary, &path).map_err(at(&path))?;
+        File::open(&rooms).and_then(|dir| dir.sync_all()).map_err(at(&rooms))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ehe::id::Hash;
+    use std::os::unix::fs::MetadataExt;
+
+    fn memory(size: u64) -> RoomMemory {
+        RoomMemory { origin: "log".into(), size, root: Hash::ZERO, entries: size, last_leaf: Hash::ZERO }
+    }
+
+    #[test]
+    fn what_was_remembered_is_recalled_and_never_goes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home(dir.path().join("home"));
+        let room = RoomId([7; 16]);
+        assert_eq!(home.recall(room).unwrap(), None);
+        home.remember(room, &memory(5)).unwrap();
+        home.remember(room, &memory(3)).unwrap();
+        assert_eq!(home.recall(room).unwrap(), Some(memory(5)));
+        home.remember(room, &memory(6)).unwrap();
+        assert_eq!(home.recall(room).unwrap(), Some(memory(6)));
+        assert_eq!(fs::metadata(home.memory_file(room)).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_damaged_memory_is_said_and_not_taken_as_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home(dir.path().into());
+        let room = RoomId([7; 16]);
+        home.remember(room, &memory(5)).unwrap();
+        fs::write(home.memory_file(room), "{").unwrap();
+        assert!(matches!(home.recall(room), Err(Error::MemoryFile { .. })));
+    }
+
+    #[test]
+    fn the_directory_is_the_named_one_then_ehe_home_then_the_users_configuration() {
+        let all = |name: &str| Some(PathBuf::from(format!("/{name}")));
+        let find = |named: Option<&str>, variable: &dyn Fn(&str) -> Option<PathBuf>| {
+            Home::find(named.map(Into::into), variable).map(|home| home.0.display().to_string())
+        };
+        assert_eq!(find(Some("/x"), &all).unwrap(), "/x");
+        assert_eq!(find(None, &all).unwrap(), "/EHE_HOME");
+        assert_eq!(find(None, &|n| all(n).filter(|_| n != "EHE_HOME")).unwrap(), "/XDG_CONFIG_HOME/ehe");
+        assert_eq!(find(None, &|n| all(n).filter(|_| n == "HOME")).unwrap(), "/HOME/.config/ehe");
+        assert!(find(None, &|_| None).is_err());
+    }
+}

@@ -1,0 +1,272 @@
+//! From the seeds that were wrapped to an identity to the readings: group keys, event keys, bodies.
+
+use std::collections::BTreeMap;
+
+use ehe::body::vitals::{BodyError, VitalsBody};
+use ehe::event::{CheckedEvent, Event};
+use ehe::id::{EpochId, RoomId, WrapId};
+use ehe::identity::Identity;
+use ehe::kem::{self, KemSecret, Secret32, WrapError, WrapPurpose};
+use ehe::ledger::wrap_of;
+use ehe::reading::Reading;
+use ehe::room::WrapFact;
+use ehe::seal::{self, OpenError};
+
+use crate::view::RoomView;
+
+/// Event keys that one command holds: a day's worth for each gateway and category, for ten years of a busy home and more.
+pub const EVENT_KEYS_MAX: usize = 1 << 18;
+
+/// A seed that was given to us is not that of the published group key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// The wrap does not open.
+    #[error("the key of epoch {epoch} does not open: {why}; whoever granted it must grant again")]
+    Wrap {
+        /// The epoch.
+        epoch: EpochId,
+        /// What failed.
+        why: WrapError,
+    },
+    /// It opens to another key.
+    #[error(
+        "the key that was given for epoch {epoch} is not the one that was published; whoever granted it must grant again"
+    )]
+    OtherKey {
+        /// The epoch.
+        epoch: EpochId,
+    },
+    /// There is no wrap for us.
+    #[error("no key of epoch {epoch} was given to this identity")]
+    NotGiven {
+        /// The epoch.
+        epoch: EpochId,
+    },
+    /// More event keys than one command holds.
+    #[error("the node sent more than {EVENT_KEYS_MAX} event keys")]
+    TooMany,
+}
+
+/// Why a verified event was not opened. Its author, or who wrapped its key, is at fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unopened {
+    /// No group key for its epoch: it was not asked for, so the node is at fault.
+    #[error("it is of an epoch that was not asked for")]
+    OtherEpoch,
+    /// The group key for its epoch does not open.
+    #[error(transparent)]
+    Group(#[from] KeyError),
+    /// The wrap of its key was not shown: the node is at fault.
+    #[error("the wrap of its key was not shown")]
+    WrapMissing,
+    /// The wrap is of another author, epoch or day.
+    #[error("the wrap that it names is of another author, epoch or day")]
+    WrapMismatch,
+    /// The wrap does not open.
+    #[error(transparent)]
+    Wrap(#[from] WrapError),
+    /// The body does not open.
+    #[error(transparent)]
+    Body(#[from] OpenError),
+    /// The body holds no readings.
+    #[error("body: {0}")]
+    Readings(#[from] BodyError),
+}
+
+struct EventKey {
+    fact: WrapFact,
+    key: Result<Secret32, Unopened>,
+}
+
+/// The keys that one identity can open in one room.
+pub struct Keyring {
+    room: RoomId,
+    groups: BTreeMap<EpochId, Result<KemSecret, KeyError>>,
+    events: BTreeMap<WrapId, EventKey>,
+}
+
+/// Opens the seed of an epoch's group key and holds it against the published key.
+pub fn open_seed(me: &Identity, room: RoomId, view: &RoomView, epoch: EpochId) -> Result<KemSecret, KeyError> {
+    let shown = view.epoch(epoch).ok_or(KeyError::NotGiven { epoch })?;
+    let wrapped = shown.seed.as_ref().ok_or(KeyError::NotGiven { epoch })?;
+    let seed = wrapped.open(me, room).map_err(|why| KeyError::Wrap { epoch, why })?;
+    let key = KemSecret::from_seed(seed);
+    if key.public() == shown.group_key { Ok(key) } else { Err(KeyError::OtherKey { epoch }) }
+}
+
+impl Keyring {
+    /// Opens the group keys of these epochs. One that does not open is said by each event that needs it; the others are read.
+    pub fn open(me: &Identity, room: RoomId, view: &RoomView, epochs: impl IntoIterator<Item = EpochId>) -> Self {
+        let groups = epochs.into_iter().map(|epoch| (epoch, open_seed(me, room, view, epoch))).collect();
+        Self { room, groups, events: BTreeMap::new() }
+    }
+
+    /// Takes a wrap event. What it is worth is said when an event names it: only an event that its author signed does.
+    pub fn take_wrap(&mut self, event: Event) -> Result<(), KeyError> {
+        let Some((id, author, record)) = wrap_of(event) else { return Ok(()) };
+        if self.events.contains_key(&id) {
+            return Ok(());
+        }
+        if self.events.len() >= EVENT_KEYS_MAX {
+            return Err(KeyError::TooMany);
+        }
+        let fact = WrapFact { author, epoch: record.epoch, day: record.day };
+        let purpose = WrapPurpose::EventKey { room: self.room, author, epoch: record.epoch, day: record.day };
+        let key = match self.groups.get(&record.epoch) {
+            Some(Ok(group)) => kem::unwrap(group, &purpose, &record.wrapped).map_err(Unopened::from),
+            Some(Err(why)) => Err(Unopened::Group(*why)),
+            None => Err(Unopened::OtherEpoch),
+        };
+        self.events.insert(id, EventKey { fact, key });
+        Ok(())
+    }
+
+    /// The readings of a verified vitals event.
+    pub fn readings(&self, event: &CheckedEvent) -> Result<Vec<Reading>, Unopened> {
+        let core = event.core();
+        let wrapped = self.events.get(&core.wrap).ok_or(Unopened::WrapMissing)?;
+        if wrapped.fact != (WrapFact { author: core.author, epoch: core.epoch, day: core.hour.day() }) {
+            return Err(Unopened::WrapMismatch);
+        }
+        let key = wrapped.key.as_ref().map_err(Clone::clone)?;
+        Ok(VitalsBody::decode(&seal::open(key, event)?)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use ehe::control::Right;
+    use ehe::ledger::LedgerError;
+    use ehe::refusal::Refusal;
+    use ehe::vital::Category;
+    use ehe::wire::Item;
+
+    use super::*;
+    use crate::build::Invitation;
+    use crate::error::Error;
+    use crate::follow::Following;
+    use crate::read::{Filter, Readings};
+    use crate::session::Shown;
+    use crate::test_room::{ALLIANCE, TestRoom, identity};
+
+    struct World {
+        room: TestRoom,
+        doctor: Identity,
+        gateway: Identity,
+        epoch: EpochId,
+    }
+
+    fn world() -> World {
+        let (mut room, doctor, gateway) = (TestRoom::new(), identity(), identity());
+        for (who, right) in [(&doctor, Right::Read), (&gateway, Right::Append)] {
+            room.grant(&Invitation {
+                subject: who.public().clone(),
+                right,
+                categories: vec![Category::Cardiac],
+                from: None,
+                until: None,
+                expires: None,
+                purpose: None,
+                name: None,
+            });
+        }
+        let epoch = room.following(&doctor).view().current_epoch(&room.state, Category::Cardiac).unwrap();
+        for value in ["72", "73.50"] {
+            let events = room.seal(&gateway, epoch, value);
+            room.submit(&gateway, events).unwrap();
+        }
+        World { room, doctor, gateway, epoch }
+    }
+
+    /// Reads as `me` what these items and wraps show.
+    fn read(world: &World, me: &Identity, items: Vec<Item>, wraps: Vec<Event>) -> Result<Readings, Error> {
+        let room = world.room.room;
+        let mut keys = Keyring::open(me, room, world.room.following(me).view(), [world.epoch]);
+        let mut following = Following::new(room, false, me.clone(), ALLIANCE, None);
+        let (mut readings, mut seen, filter) = (Readings::default(), BTreeSet::new(), Filter::default());
+        for wrap in wraps {
+            readings.take(Shown::Wrap(wrap), &mut keys, &mut seen, &filter)?;
+        }
+        for item in items {
+            let shown = following.take(item)?;
+            readings.take(shown, &mut keys, &mut seen, &filter)?;
+        }
+        Ok(readings)
+    }
+
+    #[test]
+    fn the_invited_opens_what_the_gateway_sealed_digit_by_digit() {
+        let world = world();
+        for me in [&world.doctor, &world.room.patient] {
+            let items = world.room.items(Some(&[world.epoch]));
+            let readings = read(&world, me, items, world.room.wraps()).unwrap();
+            let values: Vec<String> = readings.rows.iter().map(|row| row.reading.value().to_string()).collect();
+            assert_eq!((values, readings.unopened_count), (vec!["72".to_owned(), "73.50".to_owned()], 0));
+            assert!(readings.rows.iter().all(|row| row.author == world.gateway.author_id()));
+        }
+    }
+
+    #[test]
+    fn who_holds_no_key_opens_nothing_even_if_a_node_shows_everything() {
+        let world = world();
+        let items = world.room.items(Some(&[world.epoch]));
+        let readings = read(&world, &identity(), items, world.room.wraps()).unwrap();
+        assert_eq!((readings.rows.len(), readings.unopened_count), (0, 2));
+        assert_eq!(readings.unopened[0].1, Unopened::Group(KeyError::NotGiven { epoch: world.epoch }));
+    }
+
+    #[test]
+    fn a_withheld_wrap_is_said_and_the_rest_is_read() {
+        let world = world();
+        let mut wraps = world.room.wraps();
+        wraps.pop();
+        let readings = read(&world, &world.doctor, world.room.items(Some(&[world.epoch])), wraps).unwrap();
+        assert_eq!((readings.rows.len(), readings.unopened_count), (1, 1));
+        assert_eq!(readings.unopened[0].1, Unopened::WrapMissing);
+    }
+
+    #[test]
+    fn an_altered_body_is_noticed_before_anything_is_opened() {
+        let world = world();
+        let mut items = world.room.items(Some(&[world.epoch]));
+        items.last_mut().unwrap().events[0].body[0] ^= 1;
+        let failed = read(&world, &world.doctor, items, world.room.wraps()).unwrap_err();
+        assert!(matches!(failed, Error::Ledger(LedgerError::Event { .. })), "{failed}");
+    }
+
+    #[test]
+    fn an_entry_left_out_is_noticed() {
+        let world = world();
+        let mut items = world.room.items(Some(&[world.epoch]));
+        items.remove(3);
+        let failed = read(&world, &world.doctor, items, world.room.wraps()).unwrap_err();
+        assert!(matches!(failed, Error::Ledger(LedgerError::Chain { index: 3 })), "{failed}");
+    }
+
+    #[test]
+    fn an_event_of_another_run_is_noticed() {
+        let world = world();
+        let mut items = world.room.items(Some(&[world.epoch]));
+        let other = items[3].events[0].clone();
+        items[4].events[0] = other;
+        let failed = read(&world, &world.doctor, items, world.room.wraps()).unwrap_err();
+        assert!(matches!(failed, Error::Ledger(LedgerError::NotInRun { index: 4 })), "{failed}");
+    }
+
+    #[test]
+    fn content_of_an_author_who_had_no_right_at_that_time_is_noticed() {
+        let world = world();
+        let mut items = world.room.items(Some(&[world.epoch]));
+        // A node that takes in what it should refuse: a chain of its own making, with the gateway's grant left out.
+        items.remove(2);
+        let mut previous = items[1].leaf.hash();
+        for (index, item) in (2u64..).zip(items.iter_mut().skip(2)) {
+            (item.leaf.index, item.leaf.previous) = (index, previous);
+            previous = item.leaf.hash();
+        }
+        let failed = read(&world, &world.doctor, items, world.room.wraps()).unwrap_err();
+        assert!(matches!(failed, Error::Ledger(LedgerError::Rules { index: 2, why: Refusal::NotInvited })), "{failed}");
+    }
+}

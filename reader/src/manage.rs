@@ -1,0 +1,94 @@
+//! What the patient does: make a room, invite, end invitations.
+
+use ehe::control::EpochCategory;
+use ehe::id::{AuthorId, EheId, RoomId};
+use ehe::read::Purpose;
+use ehe::time::UnixMs;
+use ehe::vital::Category;
+
+use crate::build::{self, Invitation, Revocation};
+use crate::error::Error;
+use crate::memory::RoomMemory;
+use crate::session::{Session, rng};
+use crate::submit::submit;
+
+/// A room that stands in the ledger.
+#[derive(Debug, Clone)]
+pub struct Created {
+    /// The room.
+    pub room: RoomId,
+    /// Its shard.
+    pub shard: u16,
+    /// Its first key epochs.
+    pub epochs: Vec<EpochCategory>,
+}
+
+/// Makes a room, all of it in one run. It exists once this returns: the receipt was verified.
+pub async fn create(session: &mut Session, name: Option<&str>, shard: Option<u16>) -> Result<Created, Error> {
+    let (charter, now) = (session.charter(), session.now());
+    let (alliance, shards) = (charter.alliance_id(), charter.shard_count());
+    let new = build::create(&mut rng(), session.me(), alliance, shards, shard, name, now)?;
+    let receipts = submit(session, new.room, None, new.events).await?;
+    if let Some(receipt) = receipts.last() {
+        let log = receipt.checkpoint().checkpoint();
+        let memory = RoomMemory {
+            origin: log.origin.clone(),
+            size: log.size,
+            root: log.root,
+            entries: receipt.leaf().index.saturating_add(1),
+            last_leaf: receipt.leaf().hash(),
+        };
+        session.home().remember(new.room, &memory)?;
+    }
+    Ok(Created { room: new.room, shard: new.room.shard(shards), epochs: new.epochs })
+}
+
+/// Invites somebody. The grant holds once this returns its id: the receipt was verified.
+pub async fn grant(session: &mut Session, room: RoomId, invitation: &Invitation) -> Result<EheId, Error> {
+    let control = session.control(room, Purpose::PatientRequest).await?;
+    let event = build::grant(&mut rng(), session.me(), control.state()?, control.view(), invitation, session.now())?;
+    let id = event.id();
+    submit(session, room, Some(&control), vec![event]).await?;
+    Ok(id)
+}
+
+/// Which grants to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// One.
+    Grant(EheId),
+    /// All of one identity.
+    Subject(AuthorId),
+}
+
+/// What was ended.
+#[derive(Debug, Clone)]
+pub struct Revoked {
+    /// The grants.
+    pub ended: Vec<EheId>,
+    /// Rights to append that ended at once: what waits in their gateways' spools is refused.
+    pub cut: Vec<EheId>,
+    /// Categories with a new key: what is sealed from now on, who was revoked cannot open.
+    pub renewed: Vec<Category>,
+    /// Categories whose key could not be renewed, because too many others read them.
+    pub kept: Vec<Category>,
+}
+
+/// Ends grants. They are refused from the moment at which this returns: the receipt was verified.
+pub async fn revoke(
+    session: &mut Session,
+    room: RoomId,
+    which: Which,
+    drain: Option<UnixMs>,
+) -> Result<Revoked, Error> {
+    let control = session.control(room, Purpose::PatientRequest).await?;
+    let (state, now) = (control.state()?, session.now());
+    let grants = match which {
+        Which::Grant(grant) => vec![grant],
+        Which::Subject(subject) => build::grants_of_subject(state, subject),
+    };
+    let revocation = build::revoke(&mut rng(), session.me(), state, control.view(), &grants, drain, now)?;
+    submit(session, room, Some(&control), revocation.events).await?;
+    let Revocation { ended, cut, renewed, kept, .. } = revocation;
+    Ok(Revoked { ended, cut, renewed, kept })
+}

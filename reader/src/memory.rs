@@ -1,0 +1,138 @@
+//! What a reader remembers of a room, so that a node cannot show it an older or another ledger later.
+
+use ehe::checkpoint::Checkpoint;
+use ehe::id::Hash;
+use ehe::run::SeenCheckpoint;
+use serde::{Deserialize, Serialize};
+
+/// The newest head that was verified. Positions only grow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoomMemory {
+    /// Origin of the shard's log.
+    pub origin: String,
+    /// Its leaves.
+    pub size: u64,
+    /// Its Merkle root.
+    pub root: Hash,
+    /// Entries of the room that were followed.
+    pub entries: u64,
+    /// Merkle leaf hash of the last of them.
+    pub last_leaf: Hash,
+}
+
+/// What is shown contradicts what was verified before. The node, or whoever restored its store, is at fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MemoryError {
+    /// Fewer leaves or entries.
+    #[error(
+        "the node shows {shown} {what}, where {known} were seen before: it is behind, or the ledger was rolled back"
+    )]
+    WentBack {
+        /// What is counted.
+        what: &'static str,
+        /// Seen before.
+        known: u64,
+        /// Shown now.
+        shown: u64,
+    },
+    /// The same size with another root, or another entry at the same place.
+    #[error("the ledger was rewritten: {what} {at} is not the one that was seen before")]
+    Rewritten {
+        /// Where.
+        what: &'static str,
+        /// Which.
+        at: u64,
+    },
+    /// The log is of another incarnation.
+    #[error(
+        "the log is {shown} now, and was {known} before: the ledger was restored from a backup. Ask the alliance what was lost, then remove the room's file in the directory `rooms`"
+    )]
+    OtherLog {
+        /// Seen before.
+        known: String,
+        /// Shown now.
+        shown: String,
+    },
+}
+
+impl RoomMemory {
+    /// Holds a verified checkpoint against what is known.
+    pub fn check_log(&self, shown: &Checkpoint) -> Result<(), MemoryError> {
+        if shown.origin != self.origin {
+            return Err(MemoryError::OtherLog { known: self.origin.clone(), shown: shown.origin.clone() });
+        }
+        if shown.size < self.size {
+            return Err(MemoryError::WentBack { what: "leaves of the log", known: self.size, shown: shown.size });
+        }
+        if shown.size == self.size && shown.root != self.root {
+            return Err(MemoryError::Rewritten { what: "the log of size", at: shown.size });
+        }
+        Ok(())
+    }
+
+    /// Holds the entry at the remembered place against the remembered one. `next` and `last` are a follower's position.
+    pub fn check_entry(&self, next: u64, last: Hash) -> Result<(), MemoryError> {
+        if next == self.entries && last != self.last_leaf {
+            return Err(MemoryError::Rewritten { what: "the room's entry", at: next.saturating_sub(1) });
+        }
+        Ok(())
+    }
+
+    /// Holds the room's last entry against what is known.
+    pub fn check_end(&self, entries: u64) -> Result<(), MemoryError> {
+        if entries < self.entries {
+            return Err(MemoryError::WentBack { what: "entries of the room", known: self.entries, shown: entries });
+        }
+        Ok(())
+    }
+
+    /// Whether `other` is at least as far, so that it may take this one's place.
+    pub fn may_become(&self, other: &Self) -> bool {
+        self.origin == other.origin && other.size >= self.size && other.entries >= self.entries
+    }
+
+    /// What requests and runs say of it.
+    pub fn seen(&self) -> SeenCheckpoint {
+        SeenCheckpoint { origin: self.origin.clone(), size: self.size, root: self.root }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory() -> RoomMemory {
+        let (root, last_leaf) = (Hash([1; 32]), Hash([2; 32]));
+        RoomMemory { origin: "ehe/a/0/0".into(), size: 10, root, entries: 4, last_leaf }
+    }
+
+    fn checkpoint(size: u64, root: u8) -> Checkpoint {
+        Checkpoint { origin: "ehe/a/0/0".into(), size, root: Hash([root; 32]), charter_version: 1 }
+    }
+
+    #[test]
+    fn a_smaller_log_and_the_same_size_with_another_root_are_refused() {
+        assert_eq!(memory().check_log(&checkpoint(10, 1)), Ok(()));
+        assert_eq!(memory().check_log(&checkpoint(11, 9)), Ok(()));
+        assert!(matches!(
+            memory().check_log(&checkpoint(9, 1)),
+            Err(MemoryError::WentBack { known: 10, shown: 9, .. })
+        ));
+        assert!(matches!(memory().check_log(&checkpoint(10, 9)), Err(MemoryError::Rewritten { at: 10, .. })));
+    }
+
+    #[test]
+    fn another_incarnation_of_the_log_is_refused_even_if_it_is_longer() {
+        let other = Checkpoint { origin: "ehe/a/0/1".into(), ..checkpoint(99, 1) };
+        assert!(matches!(memory().check_log(&other), Err(MemoryError::OtherLog { .. })));
+    }
+
+    #[test]
+    fn another_entry_at_the_remembered_place_is_a_rewritten_room() {
+        assert_eq!(memory().check_entry(3, Hash::ZERO), Ok(()));
+        assert_eq!(memory().check_entry(4, Hash([2; 32])), Ok(()));
+        assert!(matches!(memory().check_entry(4, Hash::ZERO), Err(MemoryError::Rewritten { at: 3, .. })));
+        assert!(memory().check_end(3).is_err());
+        assert!(memory().check_end(4).is_ok());
+    }
+}

@@ -1,0 +1,196 @@
+//! Asking the nodes that hold a room: the next one where one fails, the right one where one says who it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use certs::{Client, CloseCode, Connection, Credentials, Exchange};
+use ehe::charter::{Node, VerifiedCharter};
+use ehe::id::{NodeId, RoomId};
+use ehe::refusal::{Fault, Refusal};
+use ehe::wire::{Request, Response};
+use tokio::time::{Instant, sleep};
+
+use crate::error::Error;
+
+/// How long one node gets to be reached.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// Pause before all nodes are tried again.
+const PAUSE: Duration = Duration::from_millis(250);
+/// A node may point to another one this often before that counts as no answer.
+const HOPS_MAX: usize = 4;
+
+/// The nodes of the alliance, as one identity reaches them.
+pub struct Nodes {
+    credentials: Credentials,
+    client: Client,
+    connections: BTreeMap<NodeId, Connection>,
+    /// Nodes that did not answer: asked after the others, because waiting for them takes long.
+    silent: BTreeSet<NodeId>,
+    /// For each answer; and for trying again while no node can answer.
+    patience: Duration,
+}
+
+/// What a node made of a request: it answers, or somebody else has to be asked.
+enum Outcome {
+    Answers(Box<Answers>),
+    Ask(NodeId),
+    /// Trying again later may help (`true`), or somebody has to do something first.
+    Failed(String, bool),
+    Refused(Refusal),
+}
+
+/// A node's answers to one request.
+pub struct Answers {
+    node: String,
+    exchange: Exchange,
+    first: Option<Response>,
+    patience: Duration,
+}
+
+impl Nodes {
+    /// Binds a socket; connects to nobody yet. Needs a tokio runtime around it.
+    pub fn new(credentials: Credentials, patience: Duration) -> Result<Self, Error> {
+        let client = Client::new(&credentials).map_err(Error::Network)?;
+        Ok(Self { credentials, client, connections: BTreeMap::new(), silent: BTreeSet::new(), patience })
+    }
+
+    fn charter(&self) -> &VerifiedCharter {
+        self.credentials.charter()
+    }
+
+    /// Asks the nodes of a room's shard until one answers. `request` is made anew for each try: a nonce counts once.
+    pub async fn ask(&mut self, room: RoomId, mut request: impl FnMut() -> Request) -> Result<Answers, Error> {
+        let deadline = Instant::now() + self.patience;
+        let mut group = self.charter().group(room.shard(self.charter().shard_count())).to_vec();
+        loop {
+            group.sort_by_key(|node| self.silent.contains(node));
+            let (mut failures, mut later) = (Vec::new(), None);
+            let mut retry = false;
+            for first in &group {
+                let mut node = *first;
+                for _ in 0..HOPS_MAX {
+                    match self.try_node(node, &request()).await {
+                        Outcome::Answers(answers) => return Ok(*answers),
+                        Outcome::Ask(other) if other != node => node = other,
+                        Outcome::Ask(_) => break,
+                        Outcome::Failed(why, again) => {
+                            failures.push(why);
+                            retry |= again;
+                            break;
+                        }
+                        Outcome::Refused(refusal) if refusal.fault() == Fault::Node => {
+                            later = Some(refusal);
+                            retry = true;
+                            break;
+                        }
+                        Outcome::Refused(refusal) => return Err(Error::Refused(refusal)),
+                    }
+                }
+            }
+            if !retry || Instant::now() + PAUSE >= deadline {
+                let none = Error::NoNode { why: failures, later: retry };
+                return Err(later.map_or(none, Error::Refused));
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Asks one node, for what only it can say.
+    pub async fn ask_node(&mut self, node: NodeId, request: &Request) -> Result<Answers, Error> {
+        match self.try_node(node, request).await {
+            Outcome::Answers(answers) => Ok(*answers),
+            Outcome::Refused(refusal) => Err(Error::Refused(refusal)),
+            Outcome::Failed(why, later) => Err(Error::NoNode { why: vec![why], later }),
+            Outcome::Ask(other) => {
+                let why = vec![format!("{} points to {}", self.name_of(node), self.name_of(other))];
+                Err(Error::NoNode { why, later: true })
+            }
+        }
+    }
+
+    /// The name of a node, for messages.
+    pub fn name_of(&self, node: NodeId) -> String {
+        self.charter().node(node).map_or_else(|| node.to_string(), |node| node.name.clone())
+    }
+
+    async fn try_node(&mut self, id: NodeId, request: &Request) -> Outcome {
+        let Some(node) = self.charter().node(id).cloned() else {
+            return Outcome::Failed(format!("node {id} is not in the charter"), false);
+        };
+        let failed = |why: certs::ChannelError| Outcome::Failed(format!("{}: {why}", node.name), why.retry_helps());
+        let connection = match self.connection(&node).await {
+            Ok(connection) => connection,
+            Err(why) => {
+                self.silent.insert(id);
+                return failed(why);
+            }
+        };
+        self.silent.remove(&id);
+        let answers = async {
+            let mut exchange = connection.open().await?;
+            exchange.send(&request.to_vec(), self.patience).await?;
+            exchange.finish()?;
+            let first = exchange.recv(self.patience).await?;
+            Ok((exchange, first))
+        };
+        let (exchange, first) = match answers.await {
+            Ok((exchange, Some(first))) => (exchange, first),
+            Ok((_, None)) => return Outcome::Failed(format!("{}: no answer", node.name), true),
+            Err(why) => {
+                self.connections.remove(&id);
+                return failed(why);
+            }
+        };
+        match Response::decode(&first) {
+            Ok(Response::AskNode(other)) => Outcome::Ask(other),
+            Ok(Response::Refused(refusal)) => Outcome::Refused(refusal),
+            Ok(first) => {
+                let (node, patience) = (node.name, self.patience);
+                Outcome::Answers(Box::new(Answers { node, exchange, first: Some(first), patience }))
+            }
+            Err(why) => Outcome::Failed(format!("{}: {why}", node.name), false),
+        }
+    }
+
+    async fn connection(&mut self, node: &Node) -> Result<Connection, certs::ChannelError> {
+        if let Some(open) = self.connections.get(&node.id).filter(|open| open.is_open()) {
+            return Ok(open.clone());
+        }
+        let connection = self.client.connect_to(node, CONNECT_MAX.min(self.patience)).await?;
+        self.connections.insert(node.id, connection.clone());
+        Ok(connection)
+    }
+
+    /// Closes all connections and lets the nodes know.
+    pub async fn close(self) {
+        self.client.close(CloseCode::Done);
+        self.client.wait_idle(Duration::from_secs(1)).await;
+    }
+}
+
+impl Answers {
+    /// Who answers.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// The next answer.
+    pub async fn next(&mut self) -> Result<Response, Error> {
+        if let Some(first) = self.first.take() {
+            return Ok(first);
+        }
+        let broke_off = |why: String| Error::BrokeOff { node: self.node.clone(), why };
+        let frame = self.exchange.recv(self.patience).await.map_err(|e| broke_off(e.to_string()))?;
+        let frame = frame.ok_or_else(|| broke_off("it ended before everything was said".into()))?;
+        match Response::decode(&frame) {
+            Ok(Response::Refused(refusal)) => Err(Error::Refused(refusal)),
+            Ok(response) => Ok(response),
+            Err(why) => Err(self.unexpected(why.to_string())),
+        }
+    }
+
+    /// The error for an answer that does not belong here.
+    pub fn unexpected(&self, what: impl ToString) -> Error {
+        Error::Protocol { node: self.node.clone(), what: what.to_string() }
+    }
+}

@@ -1,0 +1,263 @@
+//! Rooms, grants, audit, checks and nodes: as text for people, or as one JSON value a line.
+
+use ehe::control::{Ending, Right};
+use ehe::id::EheId;
+use ehe::read::{Part, Purpose};
+use ehe::room::GrantEnd;
+use ehe::time::Hour;
+use serde_json::{Value, json};
+
+use super::{Printer, plain};
+use crate::audit::Access;
+use crate::error::Error;
+use crate::manage::{Created, Revoked};
+use crate::rooms::{Found, GrantLine, NodeLine, RoomLine};
+use crate::scope::names;
+use crate::verify::{Outcome, Report};
+use crate::when;
+
+fn right(right: Right) -> &'static str {
+    match right {
+        Right::Read => "read",
+        Right::Append => "append",
+    }
+}
+
+fn purpose(purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::Treatment => "treatment",
+        Purpose::PatientRequest => "patient_request",
+        Purpose::Operations => "operations",
+        Purpose::Research => "research",
+    }
+}
+
+fn part(part: Part) -> &'static str {
+    match part {
+        Part::Control => "control",
+        Part::Content => "content",
+        Part::Ledger => "ledger",
+    }
+}
+
+fn hour(hour: Hour) -> String {
+    when::shown(hour.start())
+}
+
+/// "from … until …", or nothing.
+fn between(from: Option<Hour>, until: Option<Hour>) -> String {
+    let from = from.map(|from| format!("from {}", hour(from)));
+    let until = until.map(|until| format!("until {}", hour(until)));
+    [from, until].into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+impl Printer<'_> {
+    /// A new room.
+    pub fn created(&mut self, created: &Created) -> Result<(), Error> {
+        if self.is_json() {
+            let epochs: Vec<Value> =
+                created.epochs.iter().map(|e| json!({ "category": e.category, "epoch": e.epoch })).collect();
+            return self.value(&json!({ "room": created.room, "shard": created.shard, "epochs": epochs }));
+        }
+        self.line(created.room.to_string())
+    }
+
+    /// A new grant.
+    pub fn granted(&mut self, grant: EheId, subject: ehe::id::AuthorId) -> Result<(), Error> {
+        if self.is_json() {
+            return self.value(&json!({ "grant": grant, "subject": subject }));
+        }
+        self.line(grant.to_string())
+    }
+
+    /// Ended grants.
+    pub fn revoked(&mut self, revoked: &Revoked) -> Result<(), Error> {
+        if self.is_json() {
+            let Revoked { ended, cut, renewed, kept } = revoked;
+            return self.value(&json!({ "revoked": ended, "cut": cut, "new_keys": renewed, "old_keys": kept }));
+        }
+        for grant in &revoked.ended {
+            self.line(format!("revoked {grant}"))?;
+        }
+        if !revoked.cut.is_empty() {
+            self.line("what waits unsent in a gateway's spool is refused now; --drain-until would still take it")?;
+        }
+        if !revoked.kept.is_empty() {
+            self.line(format!(
+                "the keys of {} could not be renewed: too many others read them. Nodes refuse who was revoked all the same",
+                names(&revoked.kept)
+            ))?;
+        }
+        if !revoked.renewed.is_empty() {
+            self.line(format!(
+                "new keys for {}: what is measured from now on stays closed to who was revoked",
+                names(&revoked.renewed)
+            ))?;
+        }
+        if !revoked.renewed.is_empty() || !revoked.kept.is_empty() {
+            self.line("what was read before stays read: nothing can take back what somebody has seen or copied")?;
+        }
+        Ok(())
+    }
+
+    /// The rooms of an identity.
+    pub fn rooms(&mut self, found: &Found) -> Result<(), Error> {
+        if self.is_json() {
+            return found.rooms.iter().try_for_each(|room| self.value(&room_json(room)));
+        }
+        let row = |room: &RoomLine| {
+            let live = room.grants.iter().filter(|g| g.ended.is_none());
+            let as_what = if room.own {
+                format!("patient, {} grants", live.count())
+            } else {
+                let what = live.map(|g| format!("{} {}", right(g.right), names(&g.categories)));
+                what.collect::<Vec<_>>().join("; ")
+            };
+            vec![room.room.to_string(), room.name.clone().unwrap_or_default(), room.entries.to_string(), as_what]
+        };
+        self.table(&["room", "name", "entries", "as"], &found.rooms.iter().map(row).collect::<Vec<_>>())
+    }
+
+    /// One room with its grants.
+    pub fn room(&mut self, room: &RoomLine) -> Result<(), Error> {
+        if self.is_json() {
+            return self.value(&room_json(room));
+        }
+        self.line(format!("room     {}", room.room))?;
+        self.line(format!("patient  {}{}", room.patient, if room.own { " (you)" } else { "" }))?;
+        if let Some(name) = &room.name {
+            self.line(format!("name     {}", plain(name)))?;
+        }
+        self.line(format!("entries  {}", room.entries))?;
+        let rows: Vec<Vec<String>> = room.grants.iter().map(grant_row).collect();
+        self.table(&["grant", "right", "categories", "bounds", "state", "for", "purpose"], &rows)
+    }
+
+    /// Access records.
+    pub fn audit(&mut self, records: &[Access]) -> Result<(), Error> {
+        if self.is_json() {
+            return records.iter().try_for_each(|record| self.value(&access_json(record)));
+        }
+        let row = |record: &Access| {
+            let who = match &record.name {
+                _ if record.is_patient => "you".to_owned(),
+                Some(name) => format!("{name} ({})", record.reader),
+                None => record.reader.to_string(),
+            };
+            let times = if record.count > 1 { format!(" ({} times)", record.count) } else { String::new() };
+            let what = match record.refused {
+                None => "read".to_owned(),
+                Some(why) => format!("REFUSED{times}: {why}"),
+            };
+            let of = match record.part {
+                Part::Content => format!("{} {}", names(&record.categories), between(record.from, record.until)),
+                other => part(other).to_owned(),
+            };
+            vec![when::shown(record.at), who, purpose(record.purpose).to_owned(), of.trim_end().to_owned(), what]
+        };
+        self.table(&["at", "who", "purpose", "of", "what"], &records.iter().map(row).collect::<Vec<_>>())
+    }
+
+    /// What came of verifying.
+    pub fn report(&mut self, report: &Report) -> Result<(), Error> {
+        for (check, outcome) in &report.checks {
+            let (state, text) = match outcome {
+                Outcome::Holds(text) => ("ok", text.as_str()),
+                Outcome::HoldsSoFar => ("ok so far", ""),
+                Outcome::Fails(text) => ("FAILED", text.as_str()),
+                Outcome::NotShown(text) => ("not shown", text.as_str()),
+                Outcome::NotReached => ("not reached", ""),
+            };
+            if self.is_json() {
+                self.value(&json!({ "check": check.name(), "outcome": state, "detail": text }))?;
+            } else {
+                self.line(plain(format!("{:<11} {state:<11} {text}", check.name()).trim_end()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How the nodes are.
+    pub fn status(&mut self, nodes: &[NodeLine]) -> Result<(), Error> {
+        for (name, status) in nodes {
+            match status {
+                Err(why) if self.is_json() => self.value(&json!({ "name": name, "error": why.to_string() }))?,
+                Err(why) => self.line(plain(&format!("{name}: {why}")))?,
+                Ok(status) => {
+                    let shards = status.shards.iter().map(|shard| {
+                        json!({ "shard": shard.shard, "leader": shard.leader, "term": shard.term, "applied": shard.applied,
+                                "leaves": shard.leaves, "rooms": shard.rooms, "faulted": shard.faulted })
+                    });
+                    if self.is_json() {
+                        self.value(&json!({ "name": name, "node": status.node, "program": status.program,
+                            "charter": status.charter_version, "at": when::text(status.at), "shards": shards.collect::<Vec<_>>() }))?;
+                        continue;
+                    }
+                    let (leaves, rooms) = status.shards.iter().fold((0u64, 0u64), |(leaves, rooms), shard| {
+                        (leaves.saturating_add(shard.leaves), rooms.saturating_add(shard.rooms))
+                    });
+                    let faulted = status.shards.iter().filter(|s| s.faulted).count();
+                    let leaderless = status.shards.iter().filter(|s| s.leader.is_none()).count();
+                    self.line(plain(&format!(
+                        "{name}: {} shards ({faulted} faulted, {leaderless} without an ordering party), {rooms} rooms, {leaves} leaves, charter {}, program {}, its time {}",
+                        status.shards.len(), status.charter_version, status.program, when::shown(status.at),
+                    )))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn grant_state(grant: &GrantLine) -> String {
+    match (grant.ended, grant.expires) {
+        (Some(GrantEnd { at, ending: Ending::Cut }), _) => format!("revoked {}", when::shown(at)),
+        (Some(GrantEnd { ending: Ending::DrainUntil(until), .. }), _) => {
+            format!("draining until {}", when::shown(until))
+        }
+        (None, Some(expires)) => format!("expires {}", when::shown(expires)),
+        (None, None) => "holds".into(),
+    }
+}
+
+fn grant_row(grant: &GrantLine) -> Vec<String> {
+    vec![
+        grant.id.to_string(),
+        right(grant.right).into(),
+        names(&grant.categories),
+        between(grant.from, grant.until),
+        grant_state(grant),
+        grant.name.clone().map_or_else(|| grant.subject.to_string(), |name| format!("{name} ({})", grant.subject)),
+        grant.purpose.clone().unwrap_or_default(),
+    ]
+}
+
+fn room_json(room: &RoomLine) -> Value {
+    let grant = |g: &GrantLine| {
+        json!({ "grant": g.id, "subject": g.subject, "name": g.name, "purpose": g.purpose, "right": right(g.right),
+                "categories": g.categories, "from": g.from.map(hour), "until": g.until.map(hour),
+                "expires": g.expires.and_then(when::text), "state": grant_state(g), "ended": g.ended.is_some() })
+    };
+    json!({ "room": room.room, "patient": room.patient, "own": room.own, "name": room.name, "entries": room.entries,
+            "grants": room.grants.iter().map(grant).collect::<Vec<_>>() })
+}
+
+fn access_json(record: &Access) -> Value {
+    json!({
+        "index": record.index,
+        "at": when::text(record.at),
+        "reader": record.reader,
+        "name": record.name,
+        "patient": record.is_patient,
+        "actor": record.actor,
+        "purpose": purpose(record.purpose),
+        "part": part(record.part),
+        "categories": record.categories,
+        "from": record.from.map(hour),
+        "until": record.until.map(hour),
+        "granted": record.refused.is_none(),
+        "refused": record.refused.map(|why| why.to_string()),
+        "code": record.refused.map(|why| why.code()),
+        "count": record.count,
+    })
+}

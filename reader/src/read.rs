@@ -1,0 +1,128 @@
+//! Reading: from what somebody wants to see to opened readings, each tied to the ledger.
+
+use std::collections::BTreeSet;
+
+use ehe::id::{AuthorId, EheId, RoomId};
+use ehe::read::Purpose;
+use ehe::reading::Reading;
+use ehe::time::UnixMs;
+use ehe::vital::Vital;
+
+use crate::error::Error;
+use crate::follow::Following;
+use crate::keys::{Keyring, Unopened};
+use crate::scope::{self, Wanted};
+use crate::session::{Session, Shown, content};
+
+/// Readings that one command holds before it prints: they are printed only once the ledger's head is verified.
+pub const READINGS_MAX: usize = 4_000_000;
+/// Events that do not open of which the reason is kept; further ones are only counted.
+const UNOPENED_MAX: usize = 100;
+
+/// Which readings.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Vitals; empty: all.
+    pub vitals: BTreeSet<Vital>,
+    /// At this instant and later.
+    pub from: Option<UnixMs>,
+    /// Before this instant.
+    pub until: Option<UnixMs>,
+}
+
+impl Filter {
+    /// Whether a reading is among them.
+    pub fn takes(&self, reading: &Reading) -> bool {
+        let at = reading.at();
+        (self.vitals.is_empty() || self.vitals.contains(&reading.vital()))
+            && self.from.is_none_or(|from| at >= from)
+            && self.until.is_none_or(|until| at < until)
+    }
+
+    /// What has to be asked for.
+    pub fn wanted(&self) -> Wanted {
+        Wanted { categories: self.vitals.iter().map(|v| v.category()).collect(), from: self.from, until: self.until }
+    }
+}
+
+/// A reading and where it stands in the ledger.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// The reading.
+    pub reading: Reading,
+    /// Its event.
+    pub event: EheId,
+    /// Who sealed and signed the event.
+    pub author: AuthorId,
+}
+
+/// What came of reading.
+#[derive(Debug, Clone, Default)]
+pub struct Readings {
+    /// The readings, by time.
+    pub rows: Vec<Row>,
+    /// Events that stand in the ledger and do not open, with the reason. Their authors' programs are at fault.
+    pub unopened: Vec<(EheId, Unopened)>,
+    /// How many those are.
+    pub unopened_count: usize,
+}
+
+impl Readings {
+    /// Opens what an entry holds.
+    pub(crate) fn take(
+        &mut self,
+        shown: Shown,
+        keys: &mut Keyring,
+        seen: &mut BTreeSet<EheId>,
+        filter: &Filter,
+    ) -> Result<(), Error> {
+        let verified = match shown {
+            Shown::Wrap(event) => return Ok(keys.take_wrap(event)?),
+            Shown::Entry(_, verified) => verified,
+        };
+        for event in content(&verified).filter(|event| event.core().kind == ehe::event::Kind::Vitals) {
+            // Two grants may cover one event; it is read twice and counts once.
+            if !seen.insert(event.id()) {
+                continue;
+            }
+            match keys.readings(event) {
+                Ok(readings) => {
+                    let (event, author) = (event.id(), event.core().author);
+                    let taken = readings.into_iter().filter(|reading| filter.takes(reading));
+                    self.rows.extend(taken.map(|reading| Row { reading, event, author }));
+                }
+                Err(why) => {
+                    self.unopened_count += 1;
+                    if self.unopened.len() < UNOPENED_MAX {
+                        self.unopened.push((event.id(), why));
+                    }
+                }
+            }
+            if self.rows.len() > READINGS_MAX {
+                return Err(Error::TooMuch { what: "readings", limit: READINGS_MAX });
+            }
+        }
+        Ok(())
+    }
+
+    /// Sorts by time; of one instant the order of the ledger stays.
+    pub(crate) fn sort(&mut self) {
+        self.rows.sort_by_key(|row| row.reading.at());
+    }
+}
+
+/// Reads. Each scope that the grants make necessary is one request, and one access record in the room.
+pub async fn read(session: &mut Session, room: RoomId, filter: &Filter, purpose: Purpose) -> Result<Readings, Error> {
+    let control = session.control(room, purpose).await?;
+    let scopes = scope::plan(control.state()?, control.view(), session.author(), &filter.wanted(), session.now())?;
+    let (mut readings, mut seen) = (Readings::default(), BTreeSet::new());
+    for scope in scopes {
+        let mut keys = Keyring::open(session.me(), room, control.view(), scope.epochs.iter().copied());
+        let mut following: Following = session.following(room, false)?;
+        session
+            .fetch(&mut following, &scope, purpose, |shown, _| readings.take(shown, &mut keys, &mut seen, filter))
+            .await?;
+    }
+    readings.sort();
+    Ok(readings)
+}

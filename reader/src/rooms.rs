@@ -1,0 +1,169 @@
+//! Which rooms an identity is a party of, and what they are; and how the nodes are.
+
+use std::collections::BTreeSet;
+
+use ehe::control::Right;
+use ehe::id::{AuthorId, EheId, RoomId};
+use ehe::read::Purpose;
+use ehe::room::{GrantEnd, RoomState};
+use ehe::time::{Hour, UnixMs};
+use ehe::vital::Category;
+use ehe::wire::{NodeStatus, Request, Response};
+
+use crate::error::{Error, Exit};
+use crate::follow::Following;
+use crate::session::{Session, kind};
+use crate::view::RoomView;
+
+/// A grant as one party sees it.
+#[derive(Debug, Clone)]
+pub struct GrantLine {
+    /// The grant.
+    pub id: EheId,
+    /// Whom it is for.
+    pub subject: AuthorId,
+    /// Their name, where readable.
+    pub name: Option<String>,
+    /// The purpose, where readable.
+    pub purpose: Option<String>,
+    /// To do what.
+    pub right: Right,
+    /// With what, as far as the categories are readable.
+    pub categories: Vec<Category>,
+    /// First hour of readings.
+    pub from: Option<Hour>,
+    /// Hour of readings that is not covered any more.
+    pub until: Option<Hour>,
+    /// End by time.
+    pub expires: Option<UnixMs>,
+    /// End by revocation.
+    pub ended: Option<GrantEnd>,
+}
+
+/// A room as one party sees it.
+#[derive(Debug, Clone)]
+pub struct RoomLine {
+    /// The room.
+    pub room: RoomId,
+    /// The patient.
+    pub patient: AuthorId,
+    /// Whether that is the one who asks.
+    pub own: bool,
+    /// Its name, where readable.
+    pub name: Option<String>,
+    /// Its entries.
+    pub entries: u64,
+    /// Its grants: all of them for the patient, else one's own.
+    pub grants: Vec<GrantLine>,
+}
+
+/// What was found, and which nodes or rooms could not tell.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Rooms.
+    pub rooms: Vec<RoomLine>,
+    /// What went wrong on the way, each with the exit code that it stands for: the list may lack something.
+    pub problems: Vec<(String, Exit)>,
+}
+
+fn grants(state: &RoomState, view: &RoomView, me: AuthorId) -> Vec<GrantLine> {
+    let mine = state.grants.iter().filter(|(_, g)| state.owner == me || g.subject == me);
+    let mut lines: Vec<(u64, GrantLine)> = mine
+        .map(|(id, grant)| {
+            let shown = view.grant(*id);
+            let line = GrantLine {
+                id: *id,
+                subject: grant.subject,
+                name: shown.and_then(|s| s.name.clone()),
+                purpose: shown.and_then(|s| s.purpose.clone()),
+                right: grant.right,
+                categories: view.categories_of(&grant.epochs),
+                from: grant.from,
+                until: grant.until,
+                expires: grant.expires,
+                ended: grant.ended,
+            };
+            (shown.map_or(0, |s| s.seq), line)
+        })
+        .collect();
+    lines.sort_by_key(|(seq, _)| *seq);
+    lines.into_iter().map(|(_, line)| line).collect()
+}
+
+fn line(following: &Following, me: AuthorId) -> Result<RoomLine, Error> {
+    let (state, view) = (following.state()?, following.view());
+    Ok(RoomLine {
+        room: state.room,
+        patient: state.owner,
+        own: state.owner == me,
+        name: view.name().map(str::to_owned),
+        entries: following.entries(),
+        grants: grants(state, view, me),
+    })
+}
+
+/// One room.
+pub async fn show(session: &mut Session, room: RoomId) -> Result<RoomLine, Error> {
+    let following = session.control(room, Purpose::Operations).await?;
+    line(&following, session.author())
+}
+
+/// All rooms that any node of the charter names. What each of them is, its verified control records say, not the node.
+pub async fn rooms(session: &mut Session) -> Result<Found, Error> {
+    let mut found = Found::default();
+    let mut named: BTreeSet<RoomId> = BTreeSet::new();
+    let nodes: Vec<_> = session.charter().nodes().iter().map(|node| node.id).collect();
+    let mut last = None;
+    let mut answered = false;
+    for node in nodes {
+        match of_node(session, node).await {
+            Ok(rooms) => {
+                answered = true;
+                named.extend(rooms);
+            }
+            Err(why) => {
+                found.problems.push((why.to_string(), why.exit()));
+                last = Some(why);
+            }
+        }
+    }
+    if let Some(why) = last.filter(|_| !answered) {
+        return Err(why);
+    }
+    for room in named {
+        match show(session, room).await {
+            Ok(line) => found.rooms.push(line),
+            Err(why) => found.problems.push((format!("room {room}: {why}"), why.exit())),
+        }
+    }
+    Ok(found)
+}
+
+async fn of_node(session: &mut Session, node: ehe::id::NodeId) -> Result<Vec<RoomId>, Error> {
+    let mut answers = session.nodes.ask_node(node, &Request::RoomsOf).await?;
+    match answers.next().await? {
+        Response::Rooms(rooms) => Ok(rooms.into_iter().map(|room| room.room).collect()),
+        other => Err(answers.unexpected(kind(&other))),
+    }
+}
+
+/// A node's status, or why there is none.
+pub type NodeLine = (String, Result<NodeStatus, Error>);
+
+/// How every node of the charter is.
+pub async fn status(session: &mut Session) -> Vec<NodeLine> {
+    let mut lines = Vec::new();
+    let nodes: Vec<_> = session.charter().nodes().iter().map(|node| (node.id, node.name.clone())).collect();
+    for (id, name) in nodes {
+        lines.push((name, of(session, id).await));
+    }
+    lines
+}
+
+async fn of(session: &mut Session, node: ehe::id::NodeId) -> Result<NodeStatus, Error> {
+    let mut answers = session.nodes.ask_node(node, &Request::Status).await?;
+    match answers.next().await? {
+        Response::Status(status) => Ok(status),
+        other => Err(answers.unexpected(kind(&other))),
+    }
+}

@@ -1,0 +1,196 @@
+//! One command's work: credentials, nodes, clock, and the requests that it signs.
+
+use std::time::Duration;
+
+use certs::{Credentials, Role};
+use ehe::charter::VerifiedCharter;
+use ehe::event::{CheckedEvent, Event};
+use ehe::id::{AuthorId, Nonce, RoomId};
+use ehe::identity::Identity;
+use ehe::ledger::Verified;
+use ehe::read::{Part, Purpose, ReadRequest, Scope};
+use ehe::time::UnixMs;
+use ehe::wire::{Request, Response};
+use getrandom::SysRng;
+use getrandom::rand_core::{CryptoRng, Rng, UnwrapErr};
+
+use crate::error::Error;
+use crate::follow::Following;
+use crate::home::Home;
+use crate::nodes::Nodes;
+use crate::scope;
+
+/// The operating system's randomness. It stops the program where there is none, before anything weak could be made of it.
+pub fn rng() -> impl CryptoRng {
+    UnwrapErr(SysRng)
+}
+
+/// Fresh random bytes.
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    rng().fill_bytes(&mut bytes);
+    bytes
+}
+
+/// One command's work.
+pub struct Session {
+    home: Home,
+    credentials: Credentials,
+    /// The nodes.
+    pub nodes: Nodes,
+    clock: fn() -> UnixMs,
+}
+
+/// Something that a node showed, after it was verified.
+pub enum Shown {
+    /// An entry of the room, by its place.
+    Entry(u64, Box<Verified>),
+    /// The wrap of an event key. Worth what the signed events say that name it.
+    Wrap(Event),
+}
+
+impl Session {
+    /// Reads the credentials. Needs a tokio runtime around it.
+    pub fn open(home: Home, patience: Duration, clock: fn() -> UnixMs) -> Result<Self, Error> {
+        let credentials = Credentials::load(home.dir())?;
+        let nodes = Nodes::new(credentials.clone(), patience)?;
+        Ok(Self { home, credentials, nodes, clock })
+    }
+
+    /// The program's directory.
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// Who asks.
+    pub fn me(&self) -> &Identity {
+        self.credentials.identity()
+    }
+
+    /// Who asks, as the ledger names it.
+    pub fn author(&self) -> AuthorId {
+        self.me().author_id()
+    }
+
+    /// As what the channel's certificate names the one who asks.
+    pub fn role(&self) -> Role {
+        self.credentials.peer().role()
+    }
+
+    /// The alliance's charter.
+    pub fn charter(&self) -> &VerifiedCharter {
+        self.credentials.charter()
+    }
+
+    /// Now, by this machine's clock.
+    pub fn now(&self) -> UnixMs {
+        (self.clock)()
+    }
+
+    /// This machine's clock.
+    pub fn clock(&self) -> fn() -> UnixMs {
+        self.clock
+    }
+
+    /// Begins to follow a room, with what is remembered of it.
+    pub fn following(&self, room: RoomId, whole: bool) -> Result<Following, Error> {
+        let known = self.home.recall(room)?;
+        Ok(Following::new(room, whole, self.me().clone(), self.credentials.alliance_id(), known))
+    }
+
+    /// A request for what comes after the entries that were followed. Each try of it is made [`fresh`].
+    pub fn request(&self, following: &Following, scope: &Scope, purpose: Purpose) -> ReadRequest {
+        ReadRequest {
+            alliance: self.credentials.alliance_id(),
+            room: following.room(),
+            reader: self.author(),
+            nonce: Nonce::ZERO,
+            scope: scope.clone(),
+            purpose,
+            actor: None,
+            head: following.known().map(|known| known.seen()),
+            from_index: following.entries(),
+            made_at: UnixMs(0),
+        }
+    }
+
+    /// Reads a part of a room up to its head. `show` gets what was verified; it stands in the ledger only once this returns.
+    pub async fn fetch(
+        &mut self,
+        following: &mut Following,
+        scope: &Scope,
+        purpose: Purpose,
+        mut show: impl FnMut(Shown, &Following) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let (prepared, mut asked) = (self.request(following, scope, purpose), Nonce::ZERO);
+        let (clock, credentials) = (self.clock, self.credentials.clone());
+        let me = credentials.identity();
+        let mut answers = self
+            .nodes
+            .ask(following.room(), || {
+                let request = fresh(&prepared, clock());
+                asked = request.nonce;
+                Request::Fetch(request.sign(me), me.public().clone())
+            })
+            .await?;
+        loop {
+            match answers.next().await? {
+                Response::Wrap(event) => show(Shown::Wrap(event), following)?,
+                Response::Item(item) => {
+                    let shown = following.take(item)?;
+                    show(shown, following)?;
+                }
+                Response::Head(head) => {
+                    let memory = following.confirm(&head, asked, credentials.charter())?;
+                    let (age, fresh) = (clock().since(head.at), credentials.charter().head_fresh_ms());
+                    if age > u64::from(fresh) {
+                        tracing::warn!(
+                            "the node's head is {age} ms old by this clock: something newer may be missing, or a clock is wrong"
+                        );
+                    }
+                    return self.home.remember(following.room(), &memory);
+                }
+                other => return Err(answers.unexpected(kind(&other))),
+            }
+        }
+    }
+
+    /// Follows a room's control records to their end: what everything else starts from. Leaves no access record
+    /// unless it is refused.
+    pub async fn control(&mut self, room: RoomId, purpose: Purpose) -> Result<Following, Error> {
+        let mut following = self.following(room, false)?;
+        self.fetch(&mut following, &scope::everything(Part::Control), purpose, |_, _| Ok(())).await?;
+        following.state()?;
+        Ok(following)
+    }
+}
+
+/// The request with a nonce of its own, made now: nodes take each request once.
+pub fn fresh(request: &ReadRequest, now: UnixMs) -> ReadRequest {
+    ReadRequest { nonce: Nonce(random()), made_at: now, ..request.clone() }
+}
+
+/// Content events of a run whose signature stands: what reads are made of.
+pub fn content(shown: &Verified) -> impl Iterator<Item = &CheckedEvent> {
+    let events = match shown {
+        Verified::Run { events, signed: true, .. } => events.as_slice(),
+        _ => &[],
+    };
+    events.iter().filter(|event| event.core().kind.is_content())
+}
+
+/// What an answer is, for messages.
+pub fn kind(response: &Response) -> &'static str {
+    match response {
+        Response::Submitted(_) => "submitted",
+        Response::Known(_) => "known",
+        Response::Refused(_) => "refused",
+        Response::AskNode(_) => "ask another node",
+        Response::Item(_) => "an entry",
+        Response::Wrap(_) => "a wrap",
+        Response::Head(_) => "a head",
+        Response::Rooms(_) => "rooms",
+        Response::Charter(_) => "charters",
+        Response::Status(_) => "a status",
+    }
+}

@@ -1,0 +1,80 @@
+//! Bringing control events into the ledger, and believing only a receipt that verifies.
+
+use ehe::author::Strand;
+use ehe::event::CheckedEvent;
+use ehe::id::{RoomId, StrandId};
+use ehe::leaf::VerifiedReceipt;
+use ehe::limits;
+use ehe::run::StrandEnd;
+use ehe::wire::{Request, Response, Submission};
+
+use crate::error::Error;
+use crate::follow::Following;
+use crate::memory::RoomMemory;
+use crate::session::{Session, kind, random};
+
+/// What is left of a submission for its run and framing.
+const RUN_AND_FRAMING_BYTES: usize = 64 * 1024;
+
+/// Submits events in order, in as few runs as they fit in: usually one. `following`: the room as it is, unless it is new.
+pub async fn submit(
+    session: &mut Session,
+    room: RoomId,
+    following: Option<&Following>,
+    events: Vec<CheckedEvent>,
+) -> Result<Vec<VerifiedReceipt>, Error> {
+    let before: Option<StrandEnd> = following.and_then(|f| f.view().own_strand());
+    let mut strand = Strand::new(room, StrandId(random()), before);
+    if let Some(known) = following.and_then(Following::known) {
+        strand.saw(known.seen());
+    }
+    let mut known = following.and_then(Following::known).cloned();
+    let mut receipts = Vec::new();
+    for events in runs(events) {
+        let linked = strand.link_events(session.me(), &events);
+        let run = linked.run.decode()?.verify(&session.me().public().sign)?;
+        let events = events.into_iter().map(CheckedEvent::into_event).collect();
+        let request = Request::Submit(Submission { run: linked.run.clone(), events });
+        let mut answers = session.nodes.ask(room, || request.clone()).await?;
+        let receipt = match answers.next().await? {
+            Response::Submitted(submitted) => submitted.receipt,
+            // An answer was lost on the way and this is the second try: the run stands in the ledger already.
+            Response::Known(known) => match known.into_iter().find(|k| k.run == linked.run) {
+                Some(known) => known.receipt,
+                None => return Err(Error::KnownElsewhere(run.run().ids.first().copied().unwrap_or_default())),
+            },
+            other => return Err(answers.unexpected(kind(&other))),
+        };
+        let verified = receipt.verify(&run, session.charter())?;
+        let log = verified.checkpoint().checkpoint();
+        if let Some(before) = known.take() {
+            before.check_log(log)?;
+            let memory = RoomMemory { origin: log.origin.clone(), size: log.size, root: log.root, ..before };
+            session.home().remember(room, &memory)?;
+            known = Some(memory);
+        }
+        strand.accepted(&linked, log.seen());
+        receipts.push(verified);
+    }
+    Ok(receipts)
+}
+
+/// Cuts events into runs that fit a frame.
+fn runs(events: Vec<CheckedEvent>) -> Vec<Vec<CheckedEvent>> {
+    let most = limits::SUBMISSION_MAX_BYTES - RUN_AND_FRAMING_BYTES;
+    let (mut runs, mut bytes): (Vec<Vec<CheckedEvent>>, usize) = (Vec::new(), 0);
+    for event in events {
+        let size = event.event().header.len() + event.body().len() + 32;
+        match runs.last_mut().filter(|run| bytes + size <= most && run.len() < limits::RUN_EVENTS_MAX) {
+            Some(run) => {
+                run.push(event);
+                bytes += size;
+            }
+            None => {
+                runs.push(vec![event]);
+                bytes = size;
+            }
+        }
+    }
+    runs
+}

@@ -1,0 +1,286 @@
+//! Verifying a room whole, as its patient: every check by name, and which of them failed.
+
+use std::collections::BTreeSet;
+
+use ehe::id::{MemberId, Nonce, RoomId};
+use ehe::leaf::ReceiptError;
+use ehe::ledger::{LedgerError, Verified, verify_head};
+use ehe::read::{Part, Purpose};
+use ehe::wire::{Head, Request, Response};
+
+use crate::error::Error;
+use crate::follow::Following;
+use crate::scope;
+use crate::session::{Session, Shown, kind, random};
+
+/// What is checked, in the order in which it is reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Check {
+    /// Each entry follows the one before it, and is the one that its leaf names.
+    Chain,
+    /// Every run and every read request is signed by whom it names.
+    Signatures,
+    /// Every event is well formed and the one that its run names.
+    Events,
+    /// No author's strand has a gap or goes two ways.
+    Strands,
+    /// Every run was allowed when it was accepted.
+    Rules,
+    /// Every access record holds its reader's signed request.
+    Access,
+    /// The last entry is in the checkpoint's tree.
+    Inclusion,
+    /// Enough members cosigned the checkpoint.
+    Quorum,
+    /// Nothing contradicts what this reader saw before.
+    Memory,
+    /// Enough members say now that there is nothing newer.
+    Heads,
+}
+
+impl Check {
+    /// Every check, in order.
+    pub const ALL: &'static [Check] = &[
+        Self::Chain,
+        Self::Signatures,
+        Self::Events,
+        Self::Strands,
+        Self::Rules,
+        Self::Access,
+        Self::Inclusion,
+        Self::Quorum,
+        Self::Memory,
+        Self::Heads,
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Chain => "chain",
+            Self::Signatures => "signatures",
+            Self::Events => "events",
+            Self::Strands => "strands",
+            Self::Rules => "rules",
+            Self::Access => "access",
+            Self::Inclusion => "inclusion",
+            Self::Quorum => "quorum",
+            Self::Memory => "memory",
+            Self::Heads => "heads",
+        }
+    }
+
+    /// The check that an error belongs to; none for errors that are of no check (a file, the network).
+    fn of(error: &Error) -> Option<Self> {
+        Some(match error {
+            Error::Ledger(why) => match why {
+                LedgerError::Chain { .. }
+                | LedgerError::TimeWentBack { .. }
+                | LedgerError::Entry { .. }
+                | LedgerError::OtherRoom { .. } => Self::Chain,
+                LedgerError::Withheld { .. } => Self::Chain,
+                LedgerError::Signature { .. } => Self::Signatures,
+                LedgerError::Event { .. } | LedgerError::NotInRun { .. } => Self::Events,
+                LedgerError::Strand { .. } => Self::Strands,
+                LedgerError::Rules { .. } => Self::Rules,
+                LedgerError::Access { .. } => Self::Access,
+                LedgerError::Head(ReceiptError::Checkpoint(_)) => Self::Quorum,
+                LedgerError::Head(_) | LedgerError::OtherHead => Self::Inclusion,
+                LedgerError::HeadSignature(_) | LedgerError::Nonce => Self::Quorum,
+                LedgerError::WentBack { .. } => Self::Memory,
+            },
+            Error::Memory(_) => Self::Memory,
+            Error::EmptyRoom(_) => Self::Rules,
+            _ => return None,
+        })
+    }
+}
+
+/// What came of a check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It holds; the text says for what.
+    Holds(String),
+    /// It holds for what was looked at before another check failed.
+    HoldsSoFar,
+    /// It fails.
+    Fails(String),
+    /// Not failed, and not shown either: what it would take was not at hand.
+    NotShown(String),
+    /// An earlier check failed.
+    NotReached,
+}
+
+/// All checks with their outcomes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// In the order of [`Check::ALL`].
+    pub checks: Vec<(Check, Outcome)>,
+}
+
+impl Report {
+    /// Whether no check failed.
+    pub fn holds(&self) -> bool {
+        !self.checks.iter().any(|(_, outcome)| matches!(outcome, Outcome::Fails(_)))
+    }
+
+    fn failed(check: Check, why: String) -> Self {
+        let outcome = |other: Check| match other {
+            _ if other == check => Outcome::Fails(why.clone()),
+            // Entries are checked one by one, each in all these ways, before the head is looked at.
+            _ if other <= Check::Access => Outcome::HoldsSoFar,
+            _ if other < check => Outcome::HoldsSoFar,
+            _ => Outcome::NotReached,
+        };
+        Self { checks: Check::ALL.iter().map(|other| (*other, outcome(*other))).collect() }
+    }
+}
+
+#[derive(Default)]
+struct Counts {
+    entries: u64,
+    runs: u64,
+    events: u64,
+    authors: BTreeSet<ehe::id::AuthorId>,
+    accesses: u64,
+}
+
+/// Verifies a room whole. The error is of what prevented verifying; what did not verify is in the report.
+pub async fn verify(session: &mut Session, room: RoomId) -> Result<Report, Error> {
+    let mut following = session.following(room, true)?;
+    let before = following.known().cloned();
+    let mut counts = Counts::default();
+    let followed = session
+        .fetch(&mut following, &scope::everything(Part::Ledger), Purpose::PatientRequest, |shown, _| {
+            if let Shown::Entry(_, verified) = shown {
+                counts.entries += 1;
+                match *verified {
+                    Verified::Run { run, events, .. } => {
+                        counts.runs += 1;
+                        counts.events += u64::try_from(events.len()).unwrap_or(u64::MAX);
+                        counts.authors.insert(run.author);
+                    }
+                    Verified::Access(_) => counts.accesses += 1,
+                    Verified::Skeleton => {}
+                }
+            }
+            Ok(())
+        })
+        .await;
+    if let Err(error) = followed {
+        return match Check::of(&error) {
+            Some(check) => Ok(Report::failed(check, error.to_string())),
+            None => Err(error),
+        };
+    }
+    let heads = heads(session, &following).await;
+    let checkpoint = following.confirmed().ok_or(Error::EmptyRoom(room))?;
+    let log = checkpoint.checkpoint();
+    let memory = match before {
+        Some(known) => format!("extends the {} entries seen before", known.entries),
+        None => "the first look at this room from here: remembered from now on".into(),
+    };
+    let Counts { entries, runs, events, authors, accesses } = counts;
+    let holds = |check: Check| match check {
+        Check::Chain => Outcome::Holds(format!("{entries} entries")),
+        Check::Signatures => Outcome::Holds(format!("{runs} runs, {accesses} read requests")),
+        Check::Events => Outcome::Holds(format!("{events} events")),
+        Check::Strands => Outcome::Holds(format!("of {} authors", authors.len())),
+        Check::Rules => Outcome::Holds(format!("{runs} runs")),
+        Check::Access => Outcome::Holds(format!("{accesses} access records")),
+        Check::Inclusion => Outcome::Holds(format!("in the log {} of {} leaves", log.origin, log.size)),
+        Check::Quorum => Outcome::Holds(format!("{} nodes cosigned the checkpoint", checkpoint.cosigners().len())),
+        Check::Memory => Outcome::Holds(memory.clone()),
+        Check::Heads => heads.clone(),
+    };
+    Ok(Report { checks: Check::ALL.iter().map(|check| (*check, holds(*check))).collect() })
+}
+
+/// Asks every node of the room's group for its head. A quorum of fresh ones shows that nothing newest is withheld.
+async fn heads(session: &mut Session, following: &Following) -> Outcome {
+    let (room, charter) = (following.room(), session.charter().clone());
+    let shard = room.shard(charter.shard_count());
+    let mut members: BTreeSet<MemberId> = BTreeSet::new();
+    let (mut said, mut missing) = (0usize, Vec::new());
+    for node in charter.group(shard).iter().filter_map(|id| charter.node(*id)) {
+        match head(session, room, node.id).await {
+            Ok((head, nonce)) => match judge(session, following, &head, nonce) {
+                Ok(()) => {
+                    said += 1;
+                    members.insert(node.member);
+                }
+                Err(Judged::Contradicts(why)) => return Outcome::Fails(format!("{}: {why}", node.name)),
+                Err(Judged::Stale(why)) => missing.push(format!("{}: {why}", node.name)),
+            },
+            Err(why) => missing.push(format!("{}: {why}", node.name)),
+        }
+    }
+    let needed = charter.quorum(shard);
+    if members.len() >= needed {
+        Outcome::Holds(format!(
+            "{said} nodes, of {} members, say that there is nothing newer; needed: {needed} members",
+            members.len()
+        ))
+    } else {
+        let why = missing.join("; ");
+        Outcome::NotShown(format!(
+            "{} of the {needed} members that are needed say that there is nothing newer ({why})",
+            members.len()
+        ))
+    }
+}
+
+enum Judged {
+    Contradicts(String),
+    Stale(String),
+}
+
+fn judge(session: &Session, following: &Following, head: &Head, nonce: Nonce) -> Result<(), Judged> {
+    let room = following.room();
+    verify_head(room, head, nonce, session.charter()).map_err(|why| Judged::Contradicts(why.to_string()))?;
+    let (entries, known) = (head.last.leaf.index.saturating_add(1), following.known());
+    if known.is_some_and(|known| known.entries == entries && known.last_leaf != head.last.leaf.hash()) {
+        return Err(Judged::Contradicts("it shows another last entry".into()));
+    }
+    if entries < following.entries() {
+        return Err(Judged::Stale(format!("it has {entries} of {} entries", following.entries())));
+    }
+    if entries > following.entries() {
+        return Err(Judged::Stale(format!("it has newer entries ({entries}): verify again")));
+    }
+    let age = session.now().since(head.at);
+    if age > u64::from(session.charter().head_fresh_ms()) {
+        return Err(Judged::Stale(format!("its head is {age} ms old by this clock")));
+    }
+    Ok(())
+}
+
+async fn head(session: &mut Session, room: RoomId, node: ehe::id::NodeId) -> Result<(Head, Nonce), Error> {
+    let nonce = Nonce(random());
+    let mut answers = session.nodes.ask_node(node, &Request::Head(room, nonce)).await?;
+    match answers.next().await? {
+        Response::Head(head) => Ok((head, nonce)),
+        other => Err(answers.unexpected(kind(&other))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ehe::refusal::Refusal;
+
+    #[test]
+    fn a_failure_names_its_check_and_says_what_was_not_reached() {
+        let error = Error::Ledger(LedgerError::Rules { index: 7, why: Refusal::NotInvited });
+        let report = Report::failed(Check::of(&error).unwrap(), error.to_string());
+        assert!(!report.holds());
+        let outcome = |check| report.checks.iter().find(|(c, _)| *c == check).map(|(_, o)| o.clone()).unwrap();
+        assert!(matches!(outcome(Check::Rules), Outcome::Fails(why) if why.contains("entry 7")));
+        assert_eq!(outcome(Check::Chain), Outcome::HoldsSoFar);
+        assert_eq!(outcome(Check::Inclusion), Outcome::NotReached);
+    }
+
+    #[test]
+    fn a_broken_network_is_no_failed_check() {
+        assert_eq!(Check::of(&Error::NoNode { why: vec![], later: true }), None);
+    }
+}

@@ -1,0 +1,68 @@
+//! A node that was broken into: it has the node's keys, stands at the node's address, and passes on what the real node says
+//! after changing it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use certs::{Client, CloseCode, Credentials, Server, ServerLimits};
+use ehe::wire::Response;
+
+use super::{LIMIT, World};
+
+/// What the liar makes of an answer: nothing, another one, or several.
+pub type Lie = Arc<dyn Fn(Response) -> Vec<Response> + Send + Sync>;
+
+/// Starts the liar at the charter's address, in front of the node at `real`, for these clients, one after the other.
+pub fn start(world: &World, real: SocketAddr, clients: &[&str], lie: Lie) {
+    let node = world.credentials("node");
+    let server = Server::bind(world.address, &node, ServerLimits::default()).unwrap();
+    let clients: Vec<Credentials> = clients.iter().map(|name| world.credentials(name)).collect();
+    tokio::spawn(async move {
+        while let Some(handshake) = server.accept().await {
+            let peer = handshake.complete().await.unwrap();
+            let client = clients.iter().find(|c| c.peer() == peer.identity()).unwrap();
+            while let Ok(exchange) = peer.accept_exchange().await {
+                pass_on(exchange, client, real, &lie).await;
+            }
+        }
+    });
+}
+
+async fn pass_on(mut from: certs::Exchange, reader: &Credentials, real: SocketAddr, lie: &Lie) {
+    let client = Client::new(reader).unwrap();
+    let node = reader.charter().nodes()[0].id;
+    let connection = client.connect(&[real.to_string()], node, LIMIT).await.unwrap();
+    let mut to = connection.open().await.unwrap();
+    let request = from.recv(LIMIT).await.unwrap().unwrap();
+    to.send(&request, LIMIT).await.unwrap();
+    to.finish().unwrap();
+    while let Some(answer) = to.recv(LIMIT).await.unwrap() {
+        for answer in lie(Response::decode(&answer).unwrap()) {
+            // The reader may have gone: it has noticed.
+            if from.send(&answer.to_vec(), LIMIT).await.is_err() {
+                return;
+            }
+        }
+    }
+    let _ = from.finish();
+    let _ = from.delivered(LIMIT).await;
+    connection.close(CloseCode::Done);
+}
+
+/// A node that gives the same answer to everything, at its place in the charter.
+pub fn parrot(world: &World, name: &str, place: usize, answer: Response) {
+    let server = Server::bind(world.addresses[place], &world.credentials(name), ServerLimits::default()).unwrap();
+    tokio::spawn(async move {
+        while let Some(handshake) = server.accept().await {
+            let (peer, answer) = (handshake.complete().await.unwrap(), answer.to_vec());
+            tokio::spawn(async move {
+                while let Ok(mut exchange) = peer.accept_exchange().await {
+                    exchange.recv(LIMIT).await.unwrap();
+                    exchange.send(&answer, LIMIT).await.unwrap();
+                    exchange.finish().unwrap();
+                    exchange.delivered(LIMIT).await.unwrap();
+                }
+            });
+        }
+    });
+}

@@ -1,0 +1,166 @@
+//! An alliance on disk, its one node, the people of a room, and the program `ehe` as they run it.
+
+pub mod gateway;
+pub mod liar;
+
+use std::net::{SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use certs::authority::{AUTHORITY_DAYS, Authority};
+use certs::charter_file::CharterFile;
+use certs::enrol::{self, EnrolmentRequest, HostNames};
+use certs::identity_file;
+use certs::store::names;
+use certs::{Credentials, Role};
+use ehe::charter::{CharterChain, SignedCharter};
+use ehe_node::clock::Clock;
+use ehe_node::config::Config;
+use ehe_node::daemon::Daemon;
+use serde_json::Value;
+use tokio::process::{Child, Command};
+
+/// For anything that should take milliseconds.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// Who there is, and where the one node is reached.
+pub struct World {
+    dir: tempfile::TempDir,
+    authority: Authority,
+    /// Where the charter says that the (first) node is.
+    pub address: SocketAddr,
+    /// Where it says that all of them are.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// What a run of the program left behind.
+#[derive(Debug)]
+pub struct Ran {
+    pub exit: i32,
+    pub out: String,
+    pub err: String,
+}
+
+fn free_port() -> SocketAddr {
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+impl World {
+    /// One hospital with one node that hosts everything; `people` with certificates.
+    pub fn new(people: &[(&str, Role)]) -> Self {
+        Self::with_nodes(&["node"], people)
+    }
+
+    /// One hospital; all its nodes, of these names, host everything.
+    pub fn with_nodes(nodes: &[&str], people: &[(&str, Role)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let now = std::time::SystemTime::now().into();
+        let authority = Authority::create(&dir.path().join("authority"), "Test", AUTHORITY_DAYS, now).unwrap();
+        let addresses: Vec<SocketAddr> = nodes.iter().map(|_| free_port()).collect();
+        let this = Self { dir, authority, address: addresses[0], addresses: addresses.clone() };
+        let member = identity_file::generate().unwrap();
+        identity_file::create_public(&this.path("member.pub"), member.public()).unwrap();
+        let mut text =
+            "alliance = 'Test'\nshards = 4\n[[member]]\nname = 'Hospital'\nidentity = 'member.pub'\n".to_owned();
+        for (name, address) in nodes.iter().zip(addresses) {
+            this.enrol(name, Role::Node);
+            text += &format!(
+                "[[node]]\nname = '{name}.example'\nmember = 'Hospital'\nidentity = '{name}/identity.pub'\n\
+                 addresses = ['{address}']\n"
+            );
+        }
+        let charter = CharterFile::parse(&text).unwrap().charter(this.dir.path(), None).unwrap();
+        let mut signed = SignedCharter::unsigned(&charter).unwrap();
+        signed.sign(&member).unwrap();
+        std::fs::write(this.path("charter"), CharterChain(vec![signed]).encode()).unwrap();
+        nodes.iter().for_each(|name| this.install(name));
+        for (name, role) in people {
+            this.enrol(name, *role);
+            this.install(name);
+        }
+        this
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn public(&self, name: &str) -> String {
+        self.path(name).join("identity.pub").display().to_string()
+    }
+
+    pub fn credentials(&self, name: &str) -> Credentials {
+        Credentials::load(&self.path(name)).unwrap()
+    }
+
+    fn enrol(&self, name: &str, role: Role) {
+        let dns = if role == Role::Node { vec!["node.example".to_owned()] } else { vec![] };
+        let prepared = enrol::prepare(&self.path(name), role, &HostNames { dns, ip: vec![] }).unwrap();
+        self.certify(name, role, &prepared.request);
+    }
+
+    /// What the alliance's authority answers to a request.
+    pub fn certify(&self, name: &str, role: Role, request: &std::path::Path) {
+        let request = EnrolmentRequest::load(request).unwrap().verify().unwrap();
+        let issued = self.authority.issue(&request, role, 30, std::time::SystemTime::now().into()).unwrap();
+        std::fs::write(self.path(name).join(names::CHANNEL), issued.pem).unwrap();
+    }
+
+    /// The alliance's public files.
+    pub fn install(&self, name: &str) {
+        std::fs::copy(self.path("authority").join(names::CA), self.path(name).join(names::CA)).unwrap();
+        std::fs::copy(self.path("charter"), self.path(name).join(names::CHARTER)).unwrap();
+    }
+
+    /// The node, where the charter says.
+    pub async fn start(&self) -> Daemon {
+        self.start_at(self.address).await
+    }
+
+    /// The node, somewhere else.
+    pub async fn start_at(&self, listen: SocketAddr) -> Daemon {
+        let text = format!("data_dir = 'data'\ncredentials_dir = 'node'\nlisten = '{listen}'\n");
+        std::fs::write(self.path("node.toml"), text).unwrap();
+        let config = Config::load(&self.path("node.toml")).unwrap();
+        Daemon::start(config, Clock::system()).await.unwrap()
+    }
+
+    fn command(&self, who: &str, line: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ehe"));
+        command.arg("--home").arg(self.path(who)).args(line.split(' ').map(|word| word.replace('+', " ")));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+    }
+
+    /// Runs `ehe` in somebody's name. A plus sign in a word of the line stands for a space.
+    pub async fn ehe(&self, who: &str, line: &str) -> Ran {
+        let ran = tokio::time::timeout(LIMIT, self.command(who, line).output()).await.unwrap().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Ran { exit: ran.status.code().unwrap(), out: text(ran.stdout), err: text(ran.stderr) }
+    }
+
+    /// Starts `ehe` and leaves it running.
+    pub fn start_ehe(&self, who: &str, line: &str) -> Child {
+        self.command(who, line).spawn().unwrap()
+    }
+
+    /// A new room of `patient`, by its id.
+    pub async fn room(&self) -> String {
+        let made = self.ehe("patient", "room create --name Home").await;
+        assert_eq!((made.exit, made.err.as_str()), (0, ""), "{made:?}");
+        made.out.trim().to_owned()
+    }
+
+    /// Runs a command that must succeed.
+    pub async fn ok(&self, who: &str, line: &str) -> String {
+        let ran = self.ehe(who, line).await;
+        assert_eq!(ran.exit, 0, "{who}: ehe {line}: {ran:?}");
+        ran.out
+    }
+}
+
+/// The JSON values of a program's output, one a line.
+pub fn values(out: &str) -> Vec<Value> {
+    out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
