@@ -1,2 +1,122 @@
-//! placeholder
-fn main() {}
+//! `ehe-gateway`: the gateway in the home.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use ehe_gateway::config::{Checked, Config};
+use ehe_gateway::status::HeldPart;
+use ehe_gateway::{daemon, source};
+
+/// Takes readings from devices, seals them, and hands them to the storage nodes.
+#[derive(Parser)]
+#[command(name = "ehe-gateway", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run until SIGTERM.
+    Run(WithConfig),
+    /// Judge the configuration and the files that it names; start nothing.
+    Check(WithConfig),
+    /// List the devices that nobody is assigned to, and what is held of them.
+    Held(WithConfig),
+    /// Print the running gateway's numbers as JSON.
+    Status(WithConfig),
+}
+
+#[derive(clap::Args)]
+struct WithConfig {
+    /// The configuration file.
+    #[arg(long, default_value = "/etc/ehe/gateway.toml")]
+    config: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match carry_out(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to tell if this fails too.
+            let _ = writeln!(std::io::stderr(), "ehe-gateway: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn carry_out(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Run(WithConfig { config }) => run(load(&config)?),
+        Command::Check(WithConfig { config }) => check(&load(&config)?),
+        Command::Held(WithConfig { config }) => held(&load(&config)?),
+        Command::Status(WithConfig { config }) => {
+            let text = read_status(&load(&config)?)?;
+            std::io::stdout().write_all(text.as_bytes()).context("standard output")
+        }
+    }
+}
+
+fn load(path: &Path) -> anyhow::Result<Checked> {
+    Ok(Config::load(path)?.check()?)
+}
+
+fn run(checked: Checked) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&checked.config.log.filter).context("log.filter")?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting")?;
+    runtime.block_on(daemon::run(checked))?;
+    Ok(())
+}
+
+fn check(checked: &Checked) -> anyhow::Result<()> {
+    let credentials = daemon::load_credentials(checked)?;
+    for one in &checked.config.mqtt {
+        source::mqtt::check(one)?;
+    }
+    for one in &checked.config.replay {
+        std::fs::metadata(&one.file).with_context(|| one.file.display().to_string())?;
+    }
+    tracing_subscriber::EnvFilter::try_new(&checked.config.log.filter).context("log.filter")?;
+    let out = &mut std::io::stdout().lock();
+    writeln!(out, "good: {}", credentials.peer())?;
+    writeln!(out, "alliance {}", credentials.alliance_id())?;
+    writeln!(out, "{} sources, {} assignments", checked.routes.len(), checked.config.assignment.len())?;
+    if checked.config.alliance.is_none() {
+        writeln!(out, "advice: pin the alliance with `alliance = \"{}\"`", credentials.alliance_id())?;
+    }
+    Ok(())
+}
+
+fn read_status(checked: &Checked) -> anyhow::Result<String> {
+    let path = daemon::status_path(&checked.config.data_dir);
+    std::fs::read_to_string(&path)
+        .with_context(|| format!("{}: has the gateway run with this configuration?", path.display()))
+}
+
+fn held(checked: &Checked) -> anyhow::Result<()> {
+    let part: HeldPart = serde_json::from_str(&read_status(checked)?).context("status.json")?;
+    let time = |ms: u64| {
+        i64::try_from(ms)
+            .ok()
+            .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
+            .map_or_else(|| "-".to_owned(), |at| at.to_string())
+    };
+    let out = &mut std::io::stdout().lock();
+    writeln!(out, "as of {}; assign with [[assignment]] and restart", time(part.written_ms.0))?;
+    writeln!(out, "{:<32} {:<8} {:>9} {:>9}  first … last", "device", "user", "readings", "dropped")?;
+    for device in part.held {
+        let user = device.user.as_deref().unwrap_or("-");
+        let (first, last) = (time(device.first.0), time(device.last.0));
+        writeln!(
+            out,
+            "{:<32} {user:<8} {:>9} {:>9}  {first} … {last}",
+            device.device, device.readings, device.dropped
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! The gateway's configuration: one TOML file, unknown keys refused, every option with a default or required.
+//! `gateway.example.toml` beside this crate shows all of them.
+
+mod check;
+mod mqtt;
+mod parts;
+mod replay;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use ehe::id::AllianceId;
+use ehe::vital::Vital;
+use firmware_adapters::json::MappingConfig;
+use serde::{Deserialize, Serialize};
+
+pub use self::check::{Checked, Route};
+pub use self::mqtt::{Mqtt, Subscription, Tls};
+pub use self::parts::{Assignment, ClockConfig, LogConfig, SpoolConfig, WindowConfig};
+pub use self::replay::{Replay, ReplayFormat};
+use crate::alarm::Threshold;
+use crate::uplink::UplinkConfig;
+
+/// Largest configuration file.
+const FILE_MAX_BYTES: u64 = 4 * 1024 * 1024;
+
+/// The whole file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The gateway's credentials directory, as `ehe-certs` made it.
+    pub credentials_dir: PathBuf,
+    /// Where the spool lies. On the gateway's encrypted volume.
+    pub data_dir: PathBuf,
+    /// The alliance that this gateway belongs to; credentials of another are refused.
+    #[serde(default)]
+    pub alliance: Option<AllianceId>,
+    /// For the lab: a file that gets a JSON line for each confirmed reading (device and times, no values).
+    #[serde(default)]
+    pub report_confirmations: Option<PathBuf>,
+    /// What is logged.
+    #[serde(default)]
+    pub log: LogConfig,
+    /// The gateway's clock.
+    #[serde(default)]
+    pub clock: ClockConfig,
+    /// When readings become an event.
+    #[serde(default)]
+    pub window: WindowConfig,
+    /// What lies on the gateway's disk.
+    #[serde(default)]
+    pub spool: SpoolConfig,
+    /// How events travel to the nodes.
+    #[serde(default)]
+    pub uplink: UplinkConfig,
+    /// Thresholds that differ from the defaults, by vital.
+    #[serde(default)]
+    pub alarm: BTreeMap<Vital, Threshold>,
+    /// Brokers.
+    #[serde(default)]
+    pub mqtt: Vec<Mqtt>,
+    /// Captured messages, played again.
+    #[serde(default)]
+    pub replay: Vec<Replay>,
+    /// Shapes of documents.
+    #[serde(default, skip_serializing)]
+    pub mapping: Vec<MappingConfig>,
+    /// Which device belongs to whom.
+    #[serde(default)]
+    pub assignment: Vec<Assignment>,
+}
+
+/// What is wrong with a configuration, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file, or one that it names, cannot be read.
+    #[error("{}: {why}", .path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        why: std::io::Error,
+    },
+    /// Not TOML, an unknown key, a missing one, or a value of another type.
+    #[error("{}: {message}\ngateway.example.toml shows every key", .path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says, with line and key.
+        message: String,
+    },
+    /// A value that cannot be.
+    #[error("{key}: {problem}; {remedy}")]
+    Value {
+        /// The key, as it stands in the file: `mqtt[0].subscription[1].topic`.
+        key: String,
+        /// What is wrong with it.
+        problem: String,
+        /// What to write instead.
+        remedy: &'static str,
+    },
+    /// A mapping.
+    #[error(transparent)]
+    Mapping(#[from] firmware_adapters::json::ConfigError),
+}
+
+impl ConfigError {
+    pub(crate) fn value(key: impl Into<String>, problem: impl ToString, remedy: &'static str) -> Self {
+        Self::Value { key: key.into(), problem: problem.to_string(), remedy }
+    }
+}
+
+impl Config {
+    /// Reads and parses the file; [`Config::check`] judges the values.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let io = |why| ConfigError::File { path: path.to_owned(), why };
+        let length = std::fs::metadata(path).map_err(io)?.len();
+        if length > FILE_MAX_BYTES {
+            return Err(io(std::io::Error::other("larger than 4 MiB: not a configuration")));
+        }
+        Self::parse(&std::fs::read_to_string(path).map_err(io)?, path)
+    }
+
+    /// Parses the text of the file at `path`.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| ConfigError::Syntax { path: path.to_owned(), message: error.to_string() })
+    }
+}
+
+#[cfg(test)]
+mod tests;

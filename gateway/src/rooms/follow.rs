@@ -1,0 +1,244 @@
+//! Following a room's control records: what may be sealed, to which key, on the patient's signature only.
+//!
+//! Pure: [`Following`] makes the request and judges what a node answers to it; who sends and receives stands in
+//! [`crate::uplink`]. The result only ever moves forward, whoever shows it.
+
+use std::sync::Arc;
+
+use ehe::cbor::{self, CborError};
+use ehe::charter::VerifiedCharter;
+use ehe::checkpoint::CheckpointError;
+use ehe::event::CheckedEvent;
+use ehe::id::{AllianceId, Hash, Nonce, RoomId};
+use ehe::identity::Identity;
+use ehe::leaf::ReceiptError;
+use ehe::ledger::{Follower, LedgerError, Verified};
+use ehe::read::{Part, Purpose, ReadRequest, Scope, SignedRequest};
+use ehe::room::RoomState;
+use ehe::run::SeenCheckpoint;
+use ehe::time::{Hour, UnixMs};
+use ehe::wire::{Head, Item};
+use minicbor::{Decode, Encode};
+
+use super::keys::{KeyRing, Unreadable};
+
+/// Largest saved state; what the spool keeps for a room. Thousands of epochs and grants fit.
+const SAVED_MAX_BYTES: usize = 8 * 1024 * 1024;
+
+/// The verified control state of one room, as of a checkpoint that a quorum signed. Its encoding is what the spool keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Followed {
+    /// [`Followed::VERSION`].
+    #[n(0)]
+    version: u8,
+    #[n(1)]
+    room: RoomState,
+    /// Entries of the room that were verified.
+    #[n(2)]
+    next: u64,
+    /// Leaf hash of the last of them.
+    #[n(3)]
+    last: Hash,
+    #[n(4)]
+    keys: KeyRing,
+    /// The checkpoint that vouched for it.
+    #[n(5)]
+    seen: SeenCheckpoint,
+}
+
+/// Why a saved state is not used: the room is then followed anew from its first entry.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SavedError {
+    /// Not the encoding of a state.
+    #[error("saved room state: {0}")]
+    Cbor(#[from] CborError),
+    /// Written by another version of this program.
+    #[error("saved room state of version {0} is not known here")]
+    Version(u8),
+    /// Of another room or alliance.
+    #[error("saved room state of another room or alliance")]
+    Other,
+}
+
+impl Followed {
+    /// The version of the encoding that is written and read.
+    const VERSION: u8 = 1;
+
+    /// For the spool.
+    pub fn encode(&self) -> Vec<u8> {
+        cbor::to_vec(self)
+    }
+
+    /// From the spool, which vouches that we wrote it.
+    pub fn decode(bytes: &[u8], room: RoomId, alliance: AllianceId) -> Result<Self, SavedError> {
+        let saved: Self = cbor::from_slice(bytes, SAVED_MAX_BYTES)?;
+        if saved.version != Self::VERSION || saved.room.version != RoomState::VERSION {
+            return Err(SavedError::Version(saved.version));
+        }
+        if saved.room.room != room || saved.room.alliance != alliance {
+            return Err(SavedError::Other);
+        }
+        Ok(saved)
+    }
+
+    /// Members, epochs and grants.
+    pub fn room(&self) -> &RoomState {
+        &self.room
+    }
+
+    /// Group keys.
+    pub fn keys(&self) -> &KeyRing {
+        &self.keys
+    }
+
+    /// The newest checkpoint that was verified for it.
+    pub fn seen(&self) -> &SeenCheckpoint {
+        &self.seen
+    }
+
+    /// How many of the patient's control events it holds: compared with what a node says of the room.
+    pub fn control_seq(&self) -> u64 {
+        self.room.next_control
+    }
+
+    /// Entries that were verified.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+}
+
+/// What does not hold in what a node showed. The node is at fault, unless the charter at hand is old.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FollowError {
+    /// Chain, signature, rules, inclusion.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// It proved a head, and showed no room-create.
+    #[error("the room's first entry was not shown")]
+    NoRoom,
+    /// The log's incarnation changed, and nobody showed what was kept.
+    #[error("the log is now {shown}, where {known} was followed before")]
+    OtherLog {
+        /// Origin that was followed.
+        known: String,
+        /// Origin shown.
+        shown: String,
+    },
+    /// One size, two roots: the history was rewritten.
+    #[error(
+        "the log of {size} leaves has another root than the one that was verified before: its history was rewritten"
+    )]
+    Forked {
+        /// Leaves.
+        size: u64,
+    },
+}
+
+impl FollowError {
+    /// The charter that is needed to judge the answer, where that is the whole trouble.
+    pub fn needs_charter(&self) -> Option<u32> {
+        match self {
+            Self::Ledger(LedgerError::Head(why)) => needs_charter(why),
+            _ => None,
+        }
+    }
+}
+
+/// The charter that is needed to judge a receipt, where that is the whole trouble.
+pub fn needs_charter(why: &ReceiptError) -> Option<u32> {
+    match why {
+        ReceiptError::Checkpoint(CheckpointError::OtherCharter(version)) => Some(*version),
+        _ => None,
+    }
+}
+
+/// Holds a verified checkpoint against the newest one that was verified before.
+pub fn moves_forward(known: Option<&SeenCheckpoint>, shown: &SeenCheckpoint) -> Result<(), FollowError> {
+    match known {
+        Some(known) if known.origin != shown.origin => {
+            Err(FollowError::OtherLog { known: known.origin.clone(), shown: shown.origin.clone() })
+        }
+        Some(known) if known.size == shown.size && known.root != shown.root => {
+            Err(FollowError::Forked { size: shown.size })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A fetch of control records under way.
+#[derive(Debug)]
+pub struct Following {
+    identity: Arc<Identity>,
+    alliance: AllianceId,
+    follower: Follower,
+    keys: KeyRing,
+    known: Option<SeenCheckpoint>,
+    nonce: Nonce,
+    unreadable: Option<Unreadable>,
+}
+
+impl Following {
+    /// Starts where `before` ended, and says what to send. `nonce` is fresh and random.
+    pub fn begin(
+        identity: Arc<Identity>,
+        alliance: AllianceId,
+        room: RoomId,
+        before: Option<&Followed>,
+        nonce: Nonce,
+        now: UnixMs,
+    ) -> (Self, SignedRequest) {
+        let follower = match before {
+            Some(before) => Follower::resume(before.room.clone(), before.next, before.last),
+            None => Follower::new(room, false),
+        };
+        let known = before.map(|b| b.seen.clone());
+        let request = ReadRequest {
+            alliance,
+            room,
+            reader: identity.author_id(),
+            nonce,
+            scope: Scope { part: Part::Control, epochs: Vec::new(), from: Hour(0), until: Hour(u32::MAX) },
+            purpose: Purpose::Operations,
+            actor: None,
+            head: known.clone(),
+            from_index: follower.next(),
+            made_at: now,
+        }
+        .sign(&identity);
+        let keys = before.map(|b| b.keys.clone()).unwrap_or_default();
+        (Self { identity, alliance, follower, keys, known, nonce, unreadable: None }, request)
+    }
+
+    /// Verifies the next entry.
+    pub fn take(&mut self, item: Item) -> Result<(), FollowError> {
+        if let Verified::Run { run, events, signed: true } = self.follower.take(item, self.alliance)?
+            && self.follower.room().is_some_and(|room| room.owner == run.author)
+        {
+            events.iter().filter(|e| !e.core().kind.is_content()).for_each(|event| self.learn(event));
+        }
+        Ok(())
+    }
+
+    fn learn(&mut self, event: &CheckedEvent) {
+        if let Err(unreadable) = self.keys.learn(event, &self.identity) {
+            self.unreadable = Some(unreadable);
+        }
+    }
+
+    /// A record that the patient's program wrote wrongly: said, not fatal. Readings of its category stay on hold.
+    pub fn unreadable(&self) -> Option<&Unreadable> {
+        self.unreadable.as_ref()
+    }
+
+    /// Ties what was taken to a quorum's checkpoint. Only now may it be used.
+    pub fn finish(self, head: &Head, charter: &VerifiedCharter) -> Result<Followed, FollowError> {
+        let known_size = self.known.as_ref().map(|k| k.size);
+        let checkpoint = self.follower.confirm(head, self.nonce, known_size, charter)?;
+        let seen = checkpoint.checkpoint().seen();
+        moves_forward(self.known.as_ref(), &seen)?;
+        let room = self.follower.room().cloned().ok_or(FollowError::NoRoom)?;
+        let (next, last) = (self.follower.next(), self.follower.last());
+        Ok(Followed { version: Followed::VERSION, room, next, last, keys: self.keys, seen })
+    }
+}

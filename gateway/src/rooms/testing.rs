@@ -1,0 +1,391 @@
+//! A ledger in memory and a patient who writes to it, for this crate's tests: the rules, trees and signatures are `ehe`'s own.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+
+use ehe::author::Strand;
+use ehe::charter::{Charter, CharterChain, Member, Node, Permissions, Placement, SignedCharter, VerifiedCharter};
+use ehe::checkpoint::{Checkpoint, Signer};
+use ehe::control::{
+    Control, ControlLink, Ending, EpochCategory, EpochRecord, Grant, Private, Revoke, Right, RoomCreate, SeedWrap,
+};
+use ehe::cose::{self, Domain};
+use ehe::event::{CheckedEvent, Event};
+use ehe::id::{AllianceId, AuthorId, EheId, EpochId, Hash, MemberId, NodeId, Nonce, RoomId, StrandId, WrapId};
+use ehe::identity::{Identity, PublicIdentity};
+use ehe::kem::KemSecret;
+use ehe::leaf::{Leaf, Receipt};
+use ehe::merkle::{self, NodeAt, Nodes, Peaks};
+use ehe::read::{Part, SignedRequest};
+use ehe::refusal::Refusal;
+use ehe::room::{self, Refused, RoomState, WrapFact};
+use ehe::run::{SignedRun, StrandEnd};
+use ehe::time::{Hour, UnixMs};
+use ehe::vital::Category;
+use ehe::wire::{Head, HeadStatement, Item, KnownRun, Response, Submission, Submitted};
+use getrandom::SysRng;
+use rand_core::{Rng, UnwrapErr};
+
+pub(crate) fn rng() -> UnwrapErr<SysRng> {
+    UnwrapErr(SysRng)
+}
+
+pub(crate) fn identity() -> Identity {
+    Identity::generate(&mut rng())
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    rng().fill_bytes(&mut bytes);
+    bytes
+}
+
+/// 2026-11-20T10:00:00Z.
+pub(crate) const NOW: UnixMs = UnixMs(1_795_168_800_000);
+
+/// An alliance of as many members as nodes, each with a node of its own; all hold the only shard.
+pub(crate) fn charter(members: &[Identity], nodes: &[(Identity, String)]) -> CharterChain {
+    let member_id = |index: usize| MemberId([u8::try_from(index).unwrap() + 1; 8]);
+    let charter = Charter {
+        version: 1,
+        alliance: "Test".into(),
+        predecessor: None,
+        shard_count: 1.try_into().unwrap(),
+        members: (members.iter().enumerate())
+            .map(|(i, m)| Member { id: member_id(i), name: format!("Hospital {i}"), identity: m.public().clone() })
+            .collect(),
+        nodes: (nodes.iter().enumerate())
+            .map(|(i, (node, address))| Node {
+                id: node_id(node),
+                member: member_id(i),
+                name: format!("node-{i}.example"),
+                sign: node.public().sign,
+                addresses: vec![address.clone()],
+            })
+            .collect(),
+        placement: Placement::Everywhere(nodes.iter().map(|(node, _)| node_id(node)).collect()),
+        permissions: Permissions::default(),
+        head_fresh_ms: 60_000,
+        min_cosignatures: None,
+    };
+    CharterChain(vec![sign(&charter, members)])
+}
+
+/// The same charter again, as the version that follows.
+pub(crate) fn next_charter(chain: &CharterChain, members: &[Identity]) -> CharterChain {
+    let last = chain.0.last().unwrap();
+    let charter = last.read().unwrap();
+    let next = Charter { version: charter.version + 1, predecessor: Some(last.hash()), ..charter };
+    let mut chain = chain.clone();
+    chain.0.push(sign(&next, members));
+    chain
+}
+
+fn sign(charter: &Charter, members: &[Identity]) -> SignedCharter {
+    let mut signed = SignedCharter::unsigned(charter).unwrap();
+    members.iter().for_each(|member| signed.sign(member).unwrap());
+    signed
+}
+
+pub(crate) fn node_id(node: &Identity) -> NodeId {
+    NodeId::truncated(&{
+        let mut long = [0; 32];
+        long[..16].copy_from_slice(&node.author_id().0);
+        long
+    })
+}
+
+#[derive(Default)]
+struct Room {
+    state: Option<RoomState>,
+    entries: Vec<Entry>,
+    strands: BTreeMap<(AuthorId, StrandId), StrandEnd>,
+    wraps: BTreeMap<WrapId, WrapFact>,
+    events: BTreeMap<EheId, usize>,
+}
+
+struct Entry {
+    leaf: Leaf,
+    log_index: u64,
+    run: SignedRun,
+    events: Vec<Event>,
+    control: bool,
+}
+
+impl room::Ledger for Room {
+    type Error = Infallible;
+
+    fn strand(&self, author: AuthorId, strand: StrandId) -> Result<Option<StrandEnd>, Infallible> {
+        Ok(self.strands.get(&(author, strand)).copied())
+    }
+
+    fn wrap(&self, wrap: WrapId) -> Result<Option<WrapFact>, Infallible> {
+        Ok(self.wraps.get(&wrap).copied())
+    }
+
+    fn has_event(&self, id: EheId) -> Result<bool, Infallible> {
+        Ok(self.events.contains_key(&id))
+    }
+}
+
+#[derive(Default)]
+struct Tree(BTreeMap<(u8, u64), Hash>);
+
+impl Nodes for Tree {
+    type Error = Infallible;
+
+    fn node(&self, at: NodeAt) -> Result<Hash, Infallible> {
+        Ok(self.0[&(at.level, at.index)])
+    }
+}
+
+/// The one shard's ledger. Its nodes sign what is asked of them.
+pub(crate) struct Ledger {
+    pub(crate) charter: VerifiedCharter,
+    pub(crate) nodes: Vec<Identity>,
+    pub(crate) now: UnixMs,
+    /// How many nodes cosign.
+    pub(crate) cosigners: usize,
+    rooms: BTreeMap<RoomId, Room>,
+    tree: Tree,
+    peaks: Peaks,
+}
+
+impl Ledger {
+    pub(crate) fn new(charter: VerifiedCharter, nodes: Vec<Identity>) -> Self {
+        let cosigners = nodes.len();
+        let (rooms, tree, peaks) = (BTreeMap::new(), Tree::default(), Peaks::default());
+        Self { charter, nodes, now: NOW, cosigners, rooms, tree, peaks }
+    }
+
+    /// A ledger for tests without a network.
+    pub(crate) fn of(nodes: usize) -> Self {
+        let members: Vec<Identity> = (0..nodes).map(|_| identity()).collect();
+        let nodes: Vec<(Identity, String)> = (0..nodes).map(|_| (identity(), "127.0.0.1:1".into())).collect();
+        let chain = charter(&members, &nodes);
+        let verified = chain.verify(chain.claimed_alliance().unwrap()).unwrap();
+        Self::new(verified, nodes.into_iter().map(|(node, _)| node).collect())
+    }
+
+    pub(crate) fn alliance(&self) -> AllianceId {
+        self.charter.alliance_id()
+    }
+
+    pub(crate) fn submit(&mut self, submission: &Submission) -> Response {
+        match self.admit(submission) {
+            Ok(response) => response,
+            Err(refusal) => Response::Refused(refusal),
+        }
+    }
+
+    fn admit(&mut self, submission: &Submission) -> Result<Response, Refusal> {
+        let run = submission.run.decode().map_err(|_| Refusal::RunMalformed)?;
+        let events: Result<Vec<CheckedEvent>, _> = submission.events.iter().map(|e| e.clone().check()).collect();
+        let events = events.map_err(|_| Refusal::EventMalformed)?;
+        let room_id = run.claims().room;
+        let empty = Room::default();
+        let room = self.rooms.get(&room_id).unwrap_or(&empty);
+        let key = room::author_key(room.state.as_ref(), run.claims(), &events)?;
+        let run = run.verify(&key).map_err(|_| Refusal::BadSignature)?;
+        let admitted = room::admit(self.alliance(), room.state.as_ref(), &run, &events, room, self.now);
+        let admission = match admitted.unwrap() {
+            Ok(admission) => admission,
+            Err(Refused::Because(refusal)) => return Err(refusal),
+            Err(Refused::Known(ids)) => {
+                let mut entries: Vec<usize> = ids.iter().map(|id| room.events[id]).collect();
+                entries.dedup();
+                let known = |index: usize| KnownRun {
+                    run: room.entries[index].run.clone(),
+                    receipt: self.receipt(&room.entries[index]),
+                };
+                return Ok(Response::Known(entries.into_iter().map(known).collect()));
+            }
+        };
+        let log_index = self.peaks.size();
+        let room = self.rooms.entry(room_id).or_default();
+        let leaf = Leaf {
+            room: room_id,
+            index: room.entries.len() as u64,
+            previous: room.entries.last().map_or(Hash::ZERO, |e| e.leaf.hash()),
+            entry: run.hash(),
+            accepted_at: self.now,
+        };
+        let tree = &mut self.tree.0;
+        let stored: Result<(), Infallible> = self.peaks.append(leaf.hash(), |at, hash| {
+            tree.insert((at.level, at.index), hash);
+            Ok(())
+        });
+        stored.unwrap();
+        room.events.extend(events.iter().map(|e| (e.id(), room.entries.len())));
+        room.strands.insert((run.run().author, admission.strand.strand), admission.strand);
+        room.wraps.extend(admission.wraps);
+        let control = admission.room.is_some();
+        room.state = admission.room.or(room.state.take());
+        let control_seq = room.state.as_ref().unwrap().next_control;
+        let events = submission.events.clone();
+        room.entries.push(Entry { leaf, log_index, run: submission.run.clone(), events, control });
+        let receipt = self.receipt(self.rooms[&room_id].entries.last().unwrap());
+        Ok(Response::Submitted(Submitted { receipt, control_seq }))
+    }
+
+    fn receipt(&self, entry: &Entry) -> Receipt {
+        let size = self.peaks.size();
+        let proof = merkle::inclusion_proof(&self.tree, entry.log_index, size).unwrap();
+        Receipt { leaf: entry.leaf.clone(), log_index: entry.log_index, proof, checkpoint: self.checkpoint() }
+    }
+
+    fn checkpoint(&self) -> String {
+        let checkpoint = Checkpoint {
+            origin: self.charter.origin(0, 0),
+            size: self.peaks.size(),
+            root: self.peaks.root(),
+            charter_version: self.charter.version(),
+        };
+        let name = |node: &Identity| self.charter.node(node_id(node)).unwrap().name.clone();
+        let (first, others) = self.nodes.split_first().unwrap();
+        let mut note = checkpoint.sign(Signer { name: &name(first), key: first.sign_key() }, self.now).unwrap();
+        for node in others.iter().take(self.cosigners - 1) {
+            note.cosign(&name(node), node.sign_key(), self.now.0 / 1000);
+        }
+        note.to_string()
+    }
+
+    /// Answers a fetch of control records, as a node does.
+    pub(crate) fn fetch(&self, request: &SignedRequest, reader: &PublicIdentity) -> Vec<Response> {
+        let request = request.decode().unwrap().verify_as(reader).unwrap();
+        assert_eq!(request.scope.part, Part::Control);
+        let Some(room) = self.rooms.get(&request.room) else { return vec![Response::Refused(Refusal::RoomUnknown)] };
+        if let Err(refusal) = room::decide(self.alliance(), room.state.as_ref().unwrap(), &request, self.now) {
+            return vec![Response::Refused(refusal)];
+        }
+        let mut answer: Vec<Response> = (room.entries.iter().skip(usize::try_from(request.from_index).unwrap()))
+            .map(|e| {
+                let (run, events) = if e.control { (Some(e.run.clone()), e.events.clone()) } else { (None, vec![]) };
+                Response::Item(Item { leaf: e.leaf.clone(), run, events, access: None })
+            })
+            .collect();
+        answer.push(Response::Head(self.head(room, request.room, request.nonce)));
+        answer
+    }
+
+    fn head(&self, of: &Room, room: RoomId, nonce: Nonce) -> Head {
+        let last = self.receipt(of.entries.last().unwrap());
+        let (last_leaf, log_size) = (last.leaf.hash(), self.peaks.size());
+        let statement = HeadStatement { room, last_leaf, log_size, at: self.now, nonce };
+        let signature = cose::sign(&self.nodes[0], Domain::Head, ehe::cbor::to_vec(&statement));
+        Head { last, nonce, at: self.now, signature }
+    }
+
+    /// Whether an event is committed.
+    pub(crate) fn has(&self, room: RoomId, id: EheId) -> bool {
+        self.rooms.get(&room).is_some_and(|room| room.events.contains_key(&id))
+    }
+
+    /// How many entries the room has.
+    pub(crate) fn entries(&self, room: RoomId) -> usize {
+        self.rooms.get(&room).map_or(0, |room| room.entries.len())
+    }
+}
+
+/// A patient with a room.
+pub(crate) struct Patient {
+    pub(crate) identity: Identity,
+    pub(crate) room: RoomId,
+    strand: Strand,
+    link: ControlLink,
+    pub(crate) seeds: BTreeMap<EpochId, KemSecret>,
+}
+
+impl Patient {
+    /// Makes the room.
+    pub(crate) fn new(ledger: &mut Ledger) -> Self {
+        let identity = identity();
+        let create = RoomCreate {
+            alliance: ledger.alliance(),
+            nonce: Nonce(random()),
+            owner: identity.public().clone(),
+            recovery: Hash::ZERO,
+        };
+        let room = create.room_id();
+        let strand = Strand::new(room, StrandId(random()), None);
+        let link = ControlLink { seq: 0, previous: EheId::ZERO };
+        let mut patient = Self { identity, room, strand, link, seeds: BTreeMap::new() };
+        patient.write(ledger, &Control::RoomCreate(create), None);
+        patient
+    }
+
+    fn write(
+        &mut self,
+        ledger: &mut Ledger,
+        control: &Control,
+        private: Option<(&Private, &[&PublicIdentity])>,
+    ) -> EheId {
+        let (author, now) = (self.identity.author_id(), ledger.now);
+        let event = control.event(&mut rng(), self.room, author, now, private).unwrap();
+        let linked = self.strand.link(&self.identity, [event.id()]);
+        let id = event.id();
+        let answer = ledger.submit(&Submission { run: linked.run.clone(), events: vec![event.into_event()] });
+        let Response::Submitted(submitted) = answer else { panic!("{answer:?}") };
+        let run = linked.run.decode().unwrap().verify(&self.identity.public().sign).unwrap();
+        let receipt = submitted.receipt.verify(&run, &ledger.charter).unwrap();
+        self.strand.accepted(&linked, receipt.checkpoint().checkpoint().seen());
+        self.link = ControlLink { seq: submitted.control_seq, previous: id };
+        id
+    }
+
+    /// An epoch record whose sealed part names the category to `parties`.
+    pub(crate) fn epoch(
+        &mut self,
+        ledger: &mut Ledger,
+        category: Category,
+        supersedes: Option<EpochId>,
+        continues: &[EheId],
+        parties: &[&PublicIdentity],
+    ) -> EpochId {
+        let (epoch, seed) = (EpochId(random()), KemSecret::generate(&mut rng()));
+        let own = self.identity.public().clone();
+        let wrap = SeedWrap::make(&mut rng(), self.room, epoch, &own, seed.seed()).unwrap();
+        let record = EpochRecord {
+            link: self.link,
+            epoch,
+            group_key: seed.public(),
+            supersedes,
+            continues: continues.to_vec(),
+            seeds: vec![wrap],
+        };
+        let private = Private { categories: vec![EpochCategory { epoch, category }], ..Private::default() };
+        let parties: Vec<&PublicIdentity> = [&own].into_iter().chain(parties.iter().copied()).collect();
+        self.write(ledger, &Control::Epoch(record), Some((&private, &parties)));
+        self.seeds.insert(epoch, seed);
+        epoch
+    }
+
+    /// An append grant for these epochs, which names their categories.
+    pub(crate) fn grant(
+        &mut self,
+        ledger: &mut Ledger,
+        subject: &PublicIdentity,
+        epochs: &[(EpochId, Category)],
+        from: Option<Hour>,
+    ) -> EheId {
+        let grant = Grant {
+            link: self.link,
+            subject: subject.clone(),
+            right: Right::Append,
+            epochs: epochs.iter().map(|(epoch, _)| *epoch).collect(),
+            from,
+            until: None,
+            expires: None,
+            seeds: Vec::new(),
+        };
+        let named = |(epoch, category): &(EpochId, Category)| EpochCategory { epoch: *epoch, category: *category };
+        let private = Private { categories: epochs.iter().map(named).collect(), ..Private::default() };
+        let own = self.identity.public().clone();
+        self.write(ledger, &Control::Grant(grant), Some((&private, &[&own, subject])))
+    }
+
+    pub(crate) fn revoke(&mut self, ledger: &mut Ledger, grant: EheId) {
+        let revoke = Revoke { link: self.link, grant, ending: Ending::Cut };
+        self.write(ledger, &Control::Revoke(revoke), None);
+    }
+}

@@ -1,0 +1,172 @@
+//! Messages in: recognised, sorted into windows or held; and held readings that find their owner.
+
+use ehe::cbor;
+use redb::{ReadableTable, ReadableTableMetadata};
+
+use super::{Apply, ApplyError, cost};
+use crate::spool::held::{self, HeldDevice};
+use crate::spool::keys;
+use crate::spool::request::{Answer, Arrival, Intake, Mark, Place, Row, Stored};
+use crate::spool::rows::{self, Table as Kept};
+
+impl Apply<'_, '_> {
+    pub(super) fn store(&mut self, intake: &Intake) -> Result<Answer, ApplyError> {
+        if self.totals.bytes() >= self.context.limits.max_bytes && !intake.rows.is_empty() {
+            return Ok(Answer::Full);
+        }
+        if let Some(mark) = &intake.mark
+            && self.seen_before(mark)?
+        {
+            return Ok(Answer::Stored(Stored { duplicate: true, ..Stored::default() }));
+        }
+        let mut stored = Stored::default();
+        for row in &intake.rows {
+            self.store_row(row, &mut stored)?;
+        }
+        if let Some(position) = &intake.position {
+            self.replay.insert(&*position.source, position.next)?;
+        }
+        Ok(Answer::Stored(stored))
+    }
+
+    /// Whether the mark is a redelivery; if not, it is remembered and the one that no redelivery can reach any more forgotten.
+    fn seen_before(&mut self, mark: &Mark) -> Result<bool, ApplyError> {
+        let source = &*mark.source;
+        let mut value = mark.packet_id.to_be_bytes().to_vec();
+        value.extend_from_slice(&self.context.keys.digest("mqtt", &[&mark.hash]));
+        let range = (source, 0)..=(source, u64::MAX);
+        // Only a message that says so can be a redelivery: a broker may give a packet id again as soon as it is free, and a
+        // device may send the same digits again.
+        if mark.dup {
+            for entry in self.seen.range(range.clone())? {
+                if entry?.1.value() == value {
+                    return Ok(true);
+                }
+            }
+        }
+        let row = self.row();
+        self.seen.insert((source, row), value.as_slice())?;
+        // Rows are numbered over all tables, so a source's marks are counted, not computed.
+        let surplus = {
+            let mut marks = self.seen.range(range)?;
+            let keep = usize::try_from(mark.keep.max(1)).unwrap_or(usize::MAX);
+            let newest_to_go = marks.by_ref().rev().nth(keep).transpose()?;
+            newest_to_go.map(|(key, _)| key.value().1)
+        };
+        if let Some(last) = surplus {
+            self.seen.retain_in((source, 0)..=(source, last), |_, _| false)?;
+        }
+        Ok(false)
+    }
+
+    fn store_row(&mut self, row: &Row, stored: &mut Stored) -> Result<(), ApplyError> {
+        match &row.place {
+            Place::Window(window) => {
+                let number = self.row();
+                let key = window.row_key(number);
+                let value = row.body.seal(self.context.keys, self.today(), Kept::Readings, &key)?;
+                self.totals.readings_bytes += cost(&key, &value);
+                self.readings.insert(key.as_slice(), value.as_slice())?;
+                self.key_used(self.today(), 1);
+                stored.arrivals.push(Arrival {
+                    window: *window,
+                    readings: row.body.count,
+                    received: row.body.received,
+                    alarm: row.body.alarm,
+                });
+            }
+            Place::Held { device, user } => {
+                let readings = u64::from(row.body.count);
+                let tag = held::tag(self.context.keys, device.as_str(), user.as_deref());
+                let known = self.held_device(&tag)?;
+                let room = self.totals.held_bytes < self.context.limits.held_max_bytes
+                    && (known.is_some() || self.held_devices.len()? < self.context.limits.held_devices_max);
+                // Without a place for it, the reading is dropped and the drop recorded: a neighbour's device must not keep the
+                // patient's own readings from being stored.
+                let (tag, mut summary) = match known {
+                    Some(summary) => (tag, summary),
+                    None if room => (tag, HeldDevice::new(device.to_string(), user.clone())),
+                    None => {
+                        let tag = held::tag(self.context.keys, held::OTHERS, None);
+                        let summary = self.held_device(&tag)?;
+                        let summary = summary.unwrap_or_else(|| HeldDevice::new(held::OTHERS.to_owned(), None));
+                        (tag, summary)
+                    }
+                };
+                summary.saw(row.body.received);
+                if room {
+                    let number = self.row();
+                    let key = held::row_key(&tag, number);
+                    let value = row.body.seal(self.context.keys, self.today(), Kept::Held, &key)?;
+                    self.totals.held_bytes += cost(&key, &value);
+                    self.held.insert(key.as_slice(), value.as_slice())?;
+                    self.key_used(self.today(), 1);
+                    summary.readings = summary.readings.saturating_add(readings);
+                    stored.held += readings;
+                } else {
+                    summary.dropped = summary.dropped.saturating_add(readings);
+                    stored.dropped += readings;
+                }
+                self.keep_held_device(&tag, Some(&summary))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn held_device(&self, tag: &[u8]) -> Result<Option<HeldDevice>, ApplyError> {
+        let Some(sealed) = self.held_devices.get(tag)? else { return Ok(None) };
+        Ok(held::open_summary(self.context.keys, tag, sealed.value()))
+    }
+
+    fn keep_held_device(&mut self, tag: &[u8], summary: Option<&HeldDevice>) -> Result<(), ApplyError> {
+        let old_day = self.held_devices.get(tag)?.and_then(|old| keys::day_of(old.value()));
+        if let Some(day) = old_day {
+            self.key_used(day, -1);
+        }
+        match summary {
+            Some(summary) => {
+                let plain = cbor::to_vec(summary);
+                let sealed = rows::seal_plain(self.context.keys, self.today(), Kept::HeldDevices, tag, &plain)?;
+                self.held_devices.insert(tag, sealed.as_slice())?;
+                self.key_used(self.today(), 1);
+            }
+            None => {
+                self.held_devices.remove(tag)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn assign(
+        &mut self,
+        tag: &[u8],
+        moved: &[(Vec<u8>, Vec<Row>)],
+        broken: &[Vec<u8>],
+    ) -> Result<Answer, ApplyError> {
+        for (key, _) in moved {
+            if self.held.get(key.as_slice())?.is_none() {
+                return Ok(Answer::Conflict);
+            }
+        }
+        let mut stored = Stored::default();
+        for key in moved.iter().map(|(key, _)| key).chain(broken) {
+            let Some(value) = self.held.remove(key.as_slice())?.map(|v| v.value().to_vec()) else { continue };
+            self.totals.held_bytes = self.totals.held_bytes.saturating_sub(cost(key, &value));
+            if broken.contains(key) {
+                self.keep_broken(key, &value)?;
+            }
+            if let Some(outside) = rows::outside(&value) {
+                self.key_used(outside.key_day, -1);
+                if let Some(mut summary) = self.held_device(tag)? {
+                    summary.readings = summary.readings.saturating_sub(u64::from(outside.count));
+                    let done = summary.readings == 0 && summary.dropped == 0;
+                    self.keep_held_device(tag, (!done).then_some(&summary))?;
+                }
+            }
+        }
+        for row in moved.iter().flat_map(|(_, rows)| rows) {
+            self.store_row(row, &mut stored)?;
+        }
+        Ok(Answer::Stored(stored))
+    }
+}

@@ -1,0 +1,62 @@
+//! The uplink's numbers.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How the gateway talks to storage nodes. Each option has a default that fits a home connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UplinkConfig {
+    /// How long connecting to one node may take before the next one is tried. Default 10,000.
+    pub connect_ms: u64,
+    /// How long one node may take to answer, or to send the next part of an answer. Default 20,000.
+    pub exchange_ms: u64,
+    /// First pause after a failure; doubled with each further one, with jitter. Default 500.
+    pub backoff_min_ms: u64,
+    /// Longest pause after failures: what is spooled leaves at the latest so long after the nodes are back. Rooms whose
+    /// readings are on hold (no grant, no epoch) are looked at again as often. Default 60,000.
+    pub backoff_max_ms: u64,
+    /// Rooms that are sent at the same time. Each takes at most three frames (3 MiB) of memory. Default 8.
+    pub rooms_in_parallel: usize,
+    /// A room's control records (grants, key epochs) are fetched again after this time even if no node says that they
+    /// changed. Default 900.
+    pub control_refresh_s: u64,
+    /// A node whose receipt did not verify is not asked again for this time. Default 600.
+    pub distrust_s: u64,
+    /// Events under one signature, at most 256. Default 256.
+    pub run_events_max: usize,
+}
+
+impl Default for UplinkConfig {
+    fn default() -> Self {
+        Self {
+            connect_ms: 10_000,
+            exchange_ms: 20_000,
+            backoff_min_ms: 500,
+            backoff_max_ms: 60_000,
+            rooms_in_parallel: 8,
+            control_refresh_s: 900,
+            distrust_s: 600,
+            run_events_max: ehe::limits::RUN_EVENTS_MAX,
+        }
+    }
+}
+
+impl UplinkConfig {
+    pub(super) fn connect(&self) -> Duration {
+        Duration::from_millis(self.connect_ms)
+    }
+
+    pub(super) fn exchange(&self) -> Duration {
+        Duration::from_millis(self.exchange_ms)
+    }
+
+    pub(super) fn control_refresh(&self) -> Duration {
+        Duration::from_secs(self.control_refresh_s)
+    }
+
+    pub(super) fn distrust(&self) -> Duration {
+        Duration::from_secs(self.distrust_s)
+    }
+}

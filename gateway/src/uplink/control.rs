@@ -1,0 +1,105 @@
+//! Fetching a room's control records: the questions of [`crate::rooms::follow`], carried out.
+
+use std::sync::Arc;
+
+use ehe::id::{NodeId, Nonce, RoomId};
+use ehe::refusal::Refusal;
+use ehe::wire::{Request, Response};
+use tokio::time::timeout;
+
+use super::line::NodeFault;
+use super::random;
+use super::session::{CharterTrouble, Session, Unanswered};
+use crate::clock::WallClock;
+use crate::rooms::Rooms;
+use crate::rooms::follow::{FollowError, Followed, Following};
+
+/// A node that drips entries does not keep a room's place for longer than so many deadlines.
+const EXCHANGES_MAX: u32 = 30;
+
+/// Why a room's control records are not newer than before.
+#[derive(Debug)]
+pub(super) enum NotFollowed {
+    /// Nobody answered.
+    Unanswered(Unanswered),
+    /// The room does not show us its control records: no grant yet, or none any more.
+    Refused(Refusal),
+    /// The node showed what does not verify.
+    Fault(NodeId, NodeFault),
+    /// The node is behind: it speaks under an older charter than ours, or stopped within its answer.
+    Behind(NodeId),
+}
+
+/// Fetches and verifies what the room's control records say now.
+pub(super) async fn follow(
+    session: &Session,
+    rooms: &Rooms,
+    room: RoomId,
+    clock: &WallClock,
+    exchange: std::time::Duration,
+) -> Result<Followed, NotFollowed> {
+    let whole = exchange.saturating_mul(EXCHANGES_MAX);
+    let mut renewed = false;
+    loop {
+        let (node, outcome) = match timeout(whole, attempt(session, rooms, room, clock)).await {
+            Ok(result) => result?,
+            Err(_) => return Err(NotFollowed::Refused(Refusal::Overloaded)),
+        };
+        let fault = match outcome {
+            Ok(followed) => {
+                session.saw(session.shard(room), followed.seen());
+                session.worked(node).await;
+                return Ok(followed);
+            }
+            Err(fault) => fault,
+        };
+        match fault.needs_charter() {
+            Some(version) if version > session.charter().version() && !renewed => {
+                renewed = true;
+                session.refresh_charter(node).await.map_err(|trouble| match trouble {
+                    CharterTrouble::Unanswered(unanswered) => NotFollowed::Unanswered(unanswered),
+                    CharterTrouble::Fault(fault) => NotFollowed::Fault(node, fault),
+                })?;
+            }
+            Some(_) => return Err(NotFollowed::Behind(node)),
+            None => return Err(NotFollowed::Fault(node, NodeFault::Control(fault))),
+        }
+    }
+}
+
+/// One fetch. The inner error is the node's fault, or the charter's age.
+async fn attempt(
+    session: &Session,
+    rooms: &Rooms,
+    room: RoomId,
+    clock: &WallClock,
+) -> Result<(NodeId, Result<Followed, FollowError>), NotFollowed> {
+    let before = rooms.get(room);
+    let identity = Arc::clone(rooms.identity());
+    let public = identity.public().clone();
+    let nonce = Nonce(random());
+    let (mut following, request) =
+        Following::begin(identity, rooms.alliance(), room, before.as_deref(), nonce, clock());
+    let frame = Request::Fetch(request, public).to_vec();
+    let mut answer = session.ask(session.shard(room), &frame).await.map_err(NotFollowed::Unanswered)?;
+    let node = answer.node;
+    let mut response = answer.response.clone();
+    loop {
+        match response {
+            Response::Item(item) => {
+                if let Err(fault) = following.take(item) {
+                    return Ok((node, Err(fault)));
+                }
+            }
+            Response::Head(head) => {
+                if let Some(unreadable) = following.unreadable() {
+                    tracing::warn!(%room, %unreadable, "a control record of the patient cannot be read");
+                }
+                return Ok((node, following.finish(&head, &session.charter())));
+            }
+            Response::Refused(refusal) => return Err(NotFollowed::Refused(refusal)),
+            _ => return Err(NotFollowed::Fault(node, NodeFault::Protocol)),
+        }
+        response = session.next(&mut answer).await.map_err(NotFollowed::Unanswered)?;
+    }
+}

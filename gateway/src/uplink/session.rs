@@ -1,0 +1,354 @@
+//! Connections to nodes, and one question at a time on them. Every step has a deadline.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use certs::channel::{ChannelError, Client, CloseCode, Connection, Exchange};
+use ehe::charter::VerifiedCharter;
+use ehe::id::{AllianceId, NodeId, RoomId};
+use ehe::refusal::Refusal;
+use ehe::run::SeenCheckpoint;
+use ehe::wire::{Request, Response};
+use tokio::time::timeout;
+
+use super::backoff::Backoff;
+use super::config::UplinkConfig;
+use super::line::NodeFault;
+use super::nodes::Nodes;
+use super::remedy::{Remedy, remedy};
+use super::status::Board;
+use super::{chance, lock};
+
+/// After so long a silence within an exchange the node is asked whether it is there at all: a node that was killed does not
+/// say that its connections are gone, and one that is merely slow still answers this.
+const SILENCE: Duration = Duration::from_secs(3);
+/// How long it has for that.
+const PROBE: Duration = Duration::from_secs(2);
+
+/// Why nobody answered. Nothing is lost by it: what was to be sent stays in the spool.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum NoAnswer {
+    /// A channel, or an exchange on it.
+    #[error("node {node}: {why}")]
+    Channel { node: NodeId, why: ChannelError },
+    /// The node failed lately; it is asked again later.
+    #[error("node {node} failed lately and is asked again later")]
+    Resting { node: NodeId },
+    /// The node cannot at present, or is not the one.
+    #[error("node {node}: {why}")]
+    Refused { node: NodeId, why: Refusal },
+    /// All nodes of the shard are distrusted.
+    #[error("every node of shard {shard} has given proofs that do not verify, and is not asked for a while")]
+    Distrusted { shard: u16 },
+    /// The charter places the shard nowhere that it knows.
+    #[error("the charter names no node for shard {shard}")]
+    Nowhere { shard: u16 },
+}
+
+/// Nobody answered, and when to try again if that is known.
+#[derive(Debug)]
+pub(super) struct Unanswered {
+    pub(super) why: NoAnswer,
+    pub(super) again: Option<Instant>,
+}
+
+/// A first answer, and the exchange on which more may follow.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) node: NodeId,
+    pub(super) response: Response,
+    connection: Connection,
+    exchange: Exchange,
+}
+
+/// All connections of this gateway, and what was learnt on them.
+pub(super) struct Session {
+    client: Client,
+    config: UplinkConfig,
+    charter: Mutex<Arc<VerifiedCharter>>,
+    nodes: Mutex<Nodes>,
+    links: Mutex<BTreeMap<NodeId, Arc<tokio::sync::Mutex<Link>>>>,
+    logs: Mutex<BTreeMap<u16, SeenCheckpoint>>,
+    board: Arc<Board>,
+}
+
+/// The connection to one node.
+struct Link {
+    connection: Option<Connection>,
+    backoff: Backoff,
+    resting_until: Option<Instant>,
+}
+
+impl Session {
+    pub(super) fn new(client: Client, charter: VerifiedCharter, config: UplinkConfig, board: Arc<Board>) -> Self {
+        board.note(|s| s.charter_version = charter.version());
+        Self {
+            client,
+            config,
+            charter: Mutex::new(Arc::new(charter)),
+            nodes: Mutex::default(),
+            links: Mutex::default(),
+            logs: Mutex::default(),
+            board,
+        }
+    }
+
+    pub(super) fn charter(&self) -> Arc<VerifiedCharter> {
+        lock(&self.charter).clone()
+    }
+
+    pub(super) fn alliance(&self) -> AllianceId {
+        self.charter().alliance_id()
+    }
+
+    pub(super) fn shard(&self, room: RoomId) -> u16 {
+        room.shard(self.charter().shard_count())
+    }
+
+    /// The newest checkpoint of the shard that was verified.
+    pub(super) fn log(&self, shard: u16) -> Option<SeenCheckpoint> {
+        lock(&self.logs).get(&shard).cloned()
+    }
+
+    /// A checkpoint of the shard was verified, and does not contradict the newest one before it.
+    pub(super) fn saw(&self, shard: u16, seen: &SeenCheckpoint) {
+        let mut logs = lock(&self.logs);
+        if logs.get(&shard).is_none_or(|known| known.size < seen.size) {
+            logs.insert(shard, seen.clone());
+        }
+    }
+
+    /// Asks the shard's nodes, one after the other, until one gives more than "not I" or "not now". Asking twice is harmless:
+    /// what was submitted is found again by its events' ids.
+    pub(super) async fn ask(&self, shard: u16, request: &[u8]) -> Result<Answer, Unanswered> {
+        let charter = self.charter();
+        let mut queue: VecDeque<NodeId> = self.nodes().order(shard, &charter, Instant::now()).into();
+        let mut asked = BTreeSet::new();
+        let mut why = None;
+        let mut again: Option<Instant> = None;
+        while let Some(node) = queue.pop_front() {
+            // Each node once: two nodes that name each other do not keep us.
+            if !asked.insert(node) {
+                continue;
+            }
+            match self.ask_node(node, request).await {
+                Ok(Answer { response: Response::AskNode(leader), .. }) => {
+                    self.nodes().does_not_lead(shard, node);
+                    why.get_or_insert(NoAnswer::Refused { node, why: Refusal::NoLeader });
+                    if charter.group(shard).contains(&leader) && !asked.contains(&leader) {
+                        self.nodes().leads(shard, leader);
+                        queue.push_front(leader);
+                    }
+                }
+                Ok(Answer { response: Response::Refused(refusal), .. }) if remedy(refusal) == Remedy::OtherNode => {
+                    self.nodes().does_not_lead(shard, node);
+                    why = Some(NoAnswer::Refused { node, why: refusal });
+                }
+                Ok(answer) => return Ok(answer),
+                Err(unanswered) => {
+                    self.nodes().does_not_lead(shard, node);
+                    again = [again, unanswered.again].into_iter().flatten().min();
+                    why.get_or_insert(unanswered.why);
+                }
+            }
+        }
+        let now = Instant::now();
+        match why {
+            // A node that answered "not now" may be asked again after the room's own pause.
+            Some(why @ NoAnswer::Refused { .. }) => Err(Unanswered { why, again: None }),
+            Some(why) => Err(Unanswered { why, again }),
+            None => {
+                let again = self.nodes().trusted_again(charter.group(shard), now);
+                let why = if again.is_some() { NoAnswer::Distrusted { shard } } else { NoAnswer::Nowhere { shard } };
+                Err(Unanswered { why, again })
+            }
+        }
+    }
+
+    /// Asks one node, and waits for its first answer.
+    async fn ask_node(&self, node: NodeId, request: &[u8]) -> Result<Answer, Unanswered> {
+        let connection = self.connection(node).await?;
+        match self.exchange(&connection, request).await {
+            Ok((exchange, response)) => Ok(Answer { node, response, connection, exchange }),
+            Err(why) => {
+                let again = self.failed(node, &connection, &why).await;
+                Err(Unanswered { why: NoAnswer::Channel { node, why }, again })
+            }
+        }
+    }
+
+    async fn exchange(&self, connection: &Connection, request: &[u8]) -> Result<(Exchange, Response), ChannelError> {
+        let within = self.config.exchange();
+        let opened = timeout(within, connection.open()).await;
+        let mut exchange = opened.map_err(|_| ChannelError::Deadline("the node allows no further exchange"))??;
+        exchange.send(request, within).await?;
+        exchange.finish()?;
+        let response = self.response(connection, &mut exchange).await?;
+        Ok((exchange, response))
+    }
+
+    async fn response(&self, connection: &Connection, exchange: &mut Exchange) -> Result<Response, ChannelError> {
+        let within = self.config.exchange();
+        match next_response(exchange, SILENCE.min(within)).await {
+            Err(ChannelError::Deadline(_)) if SILENCE < within => {}
+            other => return other,
+        }
+        match timeout(PROBE, probe(connection)).await {
+            Ok(Ok(())) => next_response(exchange, within - SILENCE).await,
+            Ok(Err(why)) => Err(why),
+            Err(_) => Err(ChannelError::Deadline("the node is silent")),
+        }
+    }
+
+    /// What follows the first answer. A failure ends the connection; the next question makes a new one.
+    pub(super) async fn next(&self, answer: &mut Answer) -> Result<Response, Unanswered> {
+        match self.response(&answer.connection, &mut answer.exchange).await {
+            Ok(response) => Ok(response),
+            Err(why) => {
+                let again = self.failed(answer.node, &answer.connection, &why).await;
+                Err(Unanswered { why: NoAnswer::Channel { node: answer.node, why }, again })
+            }
+        }
+    }
+
+    /// The open connection to a node, or a new one. Rooms that want the same node wait for one attempt together.
+    async fn connection(&self, node: NodeId) -> Result<Connection, Unanswered> {
+        let link = self.link(node);
+        let mut link = link.lock().await;
+        if let Some(connection) = &link.connection {
+            if connection.is_open() {
+                return Ok(connection.clone());
+            }
+            link.connection = None;
+            self.board.note(|s| s.connected_nodes = s.connected_nodes.saturating_sub(1));
+        }
+        if let Some(until) = link.resting_until.filter(|until| *until > Instant::now()) {
+            return Err(Unanswered { why: NoAnswer::Resting { node }, again: Some(until) });
+        }
+        let charter = self.charter();
+        let connected = match charter.node(node) {
+            Some(entry) => timeout(self.config.connect(), self.client.connect_to(entry, self.config.connect()))
+                .await
+                .unwrap_or(Err(ChannelError::Deadline("connecting"))),
+            None => Err(ChannelError::Unreachable("the charter does not name the node".into())),
+        };
+        match connected {
+            Ok(connection) => {
+                link.connection = Some(connection.clone());
+                link.resting_until = None;
+                self.board.note(|s| {
+                    s.connected_nodes += 1;
+                    s.connections += 1;
+                });
+                Ok(connection)
+            }
+            Err(why) => {
+                let until = Instant::now() + link.backoff.failed(chance());
+                link.resting_until = Some(until);
+                Err(Unanswered { why: NoAnswer::Channel { node, why }, again: Some(until) })
+            }
+        }
+    }
+
+    /// Drops a connection that failed, and says when its node may be asked again.
+    async fn failed(&self, node: NodeId, failed: &Connection, why: &ChannelError) -> Option<Instant> {
+        if matches!(why, ChannelError::Reset(_)) && failed.is_open() {
+            return None; // the node abandoned this exchange, not the connection
+        }
+        failed.close(CloseCode::Timeout);
+        if matches!(why, ChannelError::Deadline(_))
+            && let Err(error) = self.client.rebind()
+        {
+            // Our own address may have changed; a new socket finds the way again.
+            tracing::warn!(%error, "cannot move to a new socket");
+        }
+        let link = self.link(node);
+        let mut link = link.lock().await;
+        if link.connection.as_ref().is_some_and(|connection| !connection.is_open()) {
+            link.connection = None;
+            self.board.note(|s| s.connected_nodes = s.connected_nodes.saturating_sub(1));
+            link.resting_until = Some(Instant::now() + link.backoff.failed(chance()));
+        }
+        link.resting_until
+    }
+
+    /// The node did its work: its next failure starts from the shortest pause.
+    pub(super) async fn worked(&self, node: NodeId) {
+        self.link(node).lock().await.backoff.succeeded();
+    }
+
+    /// The node takes submissions of the shard.
+    pub(super) fn leads(&self, shard: u16, node: NodeId) {
+        self.nodes().leads(shard, node);
+    }
+
+    /// The node said what does not verify.
+    pub(super) fn distrust(&self, node: NodeId, fault: &NodeFault) {
+        tracing::error!(%node, %fault, "the node is not believed and not asked for a while; nothing was deleted");
+        self.nodes().distrust(node, Instant::now() + self.config.distrust());
+        self.board.note(|s| {
+            s.proofs_refused += 1;
+            s.distrusted_node = Some(node);
+            s.last_failure = Some(format!("node {node}: {fault}"));
+        });
+    }
+
+    /// Fetches the charters from a node that spoke under a newer one, and verifies them from the pinned first one on.
+    pub(super) async fn refresh_charter(&self, node: NodeId) -> Result<(), CharterTrouble> {
+        let answer = self.ask_node(node, &Request::Charter.to_vec()).await.map_err(CharterTrouble::Unanswered)?;
+        let Response::Charter(bytes) = answer.response else {
+            return Err(CharterTrouble::Fault(NodeFault::Protocol));
+        };
+        let chain = Response::charters(&bytes).map_err(|why| CharterTrouble::Fault(why.into()))?;
+        let newest = chain.verify(self.alliance()).map_err(|why| CharterTrouble::Fault(why.into()))?;
+        let mut charter = lock(&self.charter);
+        if newest.version() > charter.version() {
+            tracing::info!(version = newest.version(), "a newer charter was verified");
+            self.board.note(|s| s.charter_version = newest.version());
+            *charter = Arc::new(newest);
+        }
+        Ok(())
+    }
+
+    /// Closes what is open.
+    pub(super) fn close(&self) {
+        self.client.close(CloseCode::Done);
+    }
+
+    fn nodes(&self) -> MutexGuard<'_, Nodes> {
+        lock(&self.nodes)
+    }
+
+    fn link(&self, node: NodeId) -> Arc<tokio::sync::Mutex<Link>> {
+        let new = || {
+            let backoff = Backoff::new(self.config.backoff_min_ms, self.config.backoff_max_ms);
+            Arc::new(tokio::sync::Mutex::new(Link { connection: None, backoff, resting_until: None }))
+        };
+        lock(&self.links).entry(node).or_insert_with(new).clone()
+    }
+}
+
+/// Why the newer charter is not at hand.
+#[derive(Debug)]
+pub(super) enum CharterTrouble {
+    Unanswered(Unanswered),
+    Fault(NodeFault),
+}
+
+async fn next_response(exchange: &mut Exchange, within: Duration) -> Result<Response, ChannelError> {
+    let frame = exchange.recv(within).await?.ok_or(ChannelError::Truncated)?;
+    // Bytes that are no response are the same to us as none: this node, as it runs now, is of no use.
+    Response::decode(&frame).map_err(|_| {
+        exchange.abort(CloseCode::Protocol);
+        ChannelError::OtherProtocol
+    })
+}
+
+/// Whether anything at all comes back.
+async fn probe(connection: &Connection) -> Result<(), ChannelError> {
+    let mut exchange = connection.open().await?;
+    exchange.send(&Request::Status.to_vec(), PROBE).await?;
+    exchange.finish()?;
+    exchange.recv(PROBE).await.map(|_| ())
+}

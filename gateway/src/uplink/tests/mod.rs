@@ -1,0 +1,290 @@
+//! The uplink against nodes on this machine that answer well, badly, and not at all.
+
+mod world;
+
+use std::sync::Arc;
+
+use ehe::refusal::Refusal;
+use ehe::vital::Category;
+
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use self::world::{WITHIN, World, distinct};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_leave_the_spool_against_a_verified_receipt() {
+    let world = World::new(1);
+    let (patient, ..) = world.patient();
+    let (other, ..) = world.patient();
+    let _nodes = world.start_all();
+    let home = world.home(&[patient.room, other.room]).await;
+    let mut up = home.uplink();
+    home.followed(patient.room).await;
+    home.followed(other.room).await;
+    let ids = home.fill(patient.room, 20).await;
+    home.fill(other.room, 5).await;
+    up.until("all confirmed", |s| s.readings_confirmed == 25).await;
+    let status = up.until("the wraps too", |s| s.events_confirmed == 27).await;
+    assert_eq!((status.failures, status.proofs_refused, status.events_quarantined), (0, 0, 0));
+    home.waiting(0).await;
+    assert!(ids.iter().all(|id| world.ledger.lock().unwrap().has(patient.room, *id)));
+    up.stop().await;
+    assert_eq!(
+        home.spool.load_rooms().await.unwrap().len(),
+        2,
+        "what was verified is kept for a start without network"
+    );
+    home.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_committed_before_its_answer_was_lost_is_confirmed_and_not_appended_again() {
+    let world = World::new(1);
+    let (patient, ..) = world.patient();
+    let _nodes = world.start_all();
+    let home = world.home(&[patient.room]).await;
+    let mut up = home.uplink();
+    home.followed(patient.room).await;
+    world.script(0, |script| script.lose_answers = 2);
+    let mut ids = home.fill(patient.room, 10).await;
+    up.until("the first ten", |s| s.readings_confirmed == 10).await;
+    let entries = world.ledger.lock().unwrap().entries(patient.room);
+    assert!(up.status.borrow().events_known > 0);
+    up.stop().await;
+
+    // Killed between the commit and the answer: the next start knows nothing of the strand.
+    world.script(0, |script| script.lose_answers = 1);
+    ids.extend(home.fill(patient.room, 10).await);
+    let mut up = home.uplink();
+    up.until("the second ten", |s| s.readings_confirmed == 10).await;
+    home.waiting(0).await;
+    assert!(world.ledger.lock().unwrap().entries(patient.room) > entries);
+    assert_eq!(distinct(&ids), 20);
+    up.stop().await;
+    home.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_refused_event_is_put_aside_and_those_behind_it_go_on() {
+    let world = World::new(1);
+    let (patient, ..) = world.patient();
+    let nodes = world.start_all();
+    let home = world.home(&[patient.room]).await;
+    let mut up = home.uplink();
+    home.followed(patient.room).await;
+    for node in nodes {
+        node.stop().await; // so that one run takes them all
+    }
+    let ids = home.fill(patient.room, 100).await;
+    world.script(0, |script| {
+        script.refuse.insert(ids[37], Refusal::EventMalformed);
+        script.refuse.insert(ids[90], Refusal::EventMalformed);
+    });
+    let _nodes = world.start_all();
+    let status = up.until("all but two", |s| s.readings_confirmed == 98 && s.events_quarantined == 2).await;
+    assert_eq!(status.proofs_refused, 0);
+    assert!(world.scripts[0].lock().unwrap().submissions < 60);
+    let committed = |id| world.ledger.lock().unwrap().has(patient.room, id);
+    assert!(ids.iter().enumerate().all(|(at, id)| committed(*id) != [37, 90].contains(&at)));
+    home.waiting(0).await;
+    up.stop().await;
+    home.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_without_a_quorum_deletes_nothing() {
+    let world = World::new(3);
+    let (patient, ..) = world.patient();
+    let _nodes = world.start_all();
+    let home = world.home(&[patient.room]).await;
+    let mut up = home.uplink();
+    home.followed(patient.room).await;
+    world.ledger.lock().unwrap().cosigners = 1;
+    home.fill(patient.room, 3).await;
+    let status = up.until("refused proofs", |s| s.proofs_refused >= 2).await;
+    assert_eq!(status.events_confirmed, 0);
+    home.waiting(4).await;
+    assert!(status.distrusted_node.is_some());
+    world.ledger.lock().unwrap().cosigners = 3;
+    up.until("confirmed under a quorum", |s| s.events_confirmed == 4).await;
+    up.stop().await;
+    home.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_that_proves_another_entry_deletes_nothing_and_another_node_is_asked() {
+    let world = World::new(3);
+    let (patient, ..) = world.patient();
+    let _nodes = world.start_all();
+    let home = world.home(&[patient.room]).await;
+    let mut up = home.uplink();
+    home.followed(patient.room).await;
+    world.script(0, |script| script.wrong_root = true);
+    home.fill(patient.room, 3).await;
+    let status = up.until("confirmed", |s| s.events_confirmed == 4).await;
+    assert!(status.proofs_refused > 0);
+    assert_eq!(status.distrusted_node, Some(world.node_id(0)));
+    up.stop().await;
+    home.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_drains_unaided_when_the_node_is_back() {
+    let world = World::new(1);
+    let (patient, ..) = world.patient();
+    let mut nodes = world.start_all();
+    let home = world.home(&[patient.room]).await;
+    let mut up = home.uplink();
+    home.followed(patient.room).await;
+    nodes.remove(0).stop().await;
+    home.fill(patient.room, 50).await;
+    let status = up.until("some failures", |s| s.failures >= 3).await;
+    assert_eq!(status.events_confirmed, 0);
+    home.waiting(51).await;
+    let _node = world.start(0);
+    up.until("drained", |s| s.events_confirmed == 51).await;
+    up.stop().await;
+    home.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_names_the_leader_is_believed_and_the_leader_is_asked() {
+    let world = World::new(3);
+    let (patient, ..) = world.patient();
+    let _nodes = world.start_all();
+    let leader = world.node_id(2);
+    for index in [0, 1] {
+        world.script(index, |script| script.ask = Some(leader));
+    }
+    let home = world.home(&[patient.room]).await;
+    let mut up = home.uplink();
+    home.followed(patient.room).await;
+    home.fill(patient.room, 3).await;
+    let status = up.until("confirmed", |s| s.events_confirmed == 4).await;
+    assert_eq!(status.failures, 0);
+    assert!(world.scripts[2].lock().unwrap().submissions > 0);
+    up.stop().await;
+    home.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_cannot_store_deletes_and_quarantines_nothing() {
+    let world = World::new(1);
+    let (patient, ..) = world.patient();
+    let _nodes = world.start_all();
+    let home = world.home(&[patient.room]).await;
+    let mut up = home.uplink();
+    home.followed(patient.room).await;
+    for refusal in [Refusal::StorageFault, Refusal::Overloaded, Refusal::NoLeader, Refusal::RoomUnknown] {
+        world.script(0, |script| script.refuse_all = Some(refusal));
+        home.fill(patient.room, 1).await;
+        let before = up.status.borrow().failures;
+        up.until("more failures", |s| s.failures > before + 2).await;
+    }
+    assert_eq!(up.status.borrow().events_quarantined, 0);
+    home.waiting(5).await;
+    world.script(0, |script| script.refuse_all = None);
+    up.until("confirmed", |s| s.events_confirmed == 5).await;
+    up.stop().await;
+    home.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_is_picked_up_with_the_next_receipt() {
+    let world = World::new(1);
+    let (mut patient, epoch, grant) = world.patient();
+    let _nodes = world.start_all();
+    let home = world.home(&[patient.room]).await;
+    let mut up = home.uplink();
+    home.followed(patient.room).await;
+    let mut changed = home.rooms.changed();
+    changed.mark_unchanged();
+    let next = patient.epoch(&mut world.ledger.lock().unwrap(), Category::Cardiac, Some(epoch), &[grant], &[]);
+    home.fill(patient.room, 1).await;
+    up.until("confirmed", |s| s.events_confirmed == 2).await;
+    changed.changed().await.unwrap();
+    home.fill(patient.room, 1).await;
+    up.until("confirmed in the new epoch", |s| s.events_confirmed == 4).await;
+    let followed = home.rooms.get(patient.room).unwrap();
+    let us = home.rooms.identity().author_id();
+    let now = crate::rooms::testing::NOW;
+    let current = followed.keys().current(followed.room(), us, Category::Cardiac, now.hour(), now).unwrap();
+    assert_eq!(current.epoch, next);
+    up.stop().await;
+    home.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_refused_after_a_revocation_are_kept_and_sent_when_the_patient_grants_again() {
+    let world = World::new(1);
+    let (mut patient, epoch, grant) = world.patient();
+    let _nodes = world.start_all();
+    let home = world.home(&[patient.room]).await;
+    let mut up = home.uplink();
+    home.followed(patient.room).await;
+    patient.revoke(&mut world.ledger.lock().unwrap(), grant);
+    home.fill(patient.room, 4).await;
+    let status = up.until("put aside", |s| s.events_quarantined == 5).await;
+    assert_eq!(status.events_confirmed, 0);
+    home.waiting(0).await;
+    let subject = home.rooms.identity().public().clone();
+    patient.grant(&mut world.ledger.lock().unwrap(), &subject, &[(epoch, Category::Cardiac)], None);
+    let status = up.until("sent after all", |s| s.events_confirmed == 5).await;
+    assert_eq!(status.events_released, 5);
+    up.stop().await;
+    home.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_under_a_newer_charter_is_judged_under_that_charter() {
+    let mut world = World::new(3);
+    let (patient, ..) = world.patient();
+    let _nodes = world.start_all();
+    let home = world.home(&[patient.room]).await;
+    let mut up = home.uplink();
+    home.followed(patient.room).await;
+    world.next_charter();
+    home.fill(patient.room, 3).await;
+    let status = up.until("confirmed", |s| s.events_confirmed == 4).await;
+    assert_eq!((status.charter_version, status.proofs_refused), (2, 0));
+    up.stop().await;
+    home.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_node_is_asked_whether_it_is_there_and_then_waited_for() {
+    let world = World::new(1);
+    let (patient, ..) = world.patient();
+    let _nodes = world.start_all();
+    let home = world.home(&[patient.room]).await;
+    let mut up = home.uplink();
+    home.followed(patient.room).await;
+    let released = Arc::new(Notify::new());
+    world.script(0, |script| script.slow = Some(released.clone()));
+    home.fill(patient.room, 1).await;
+    let probed = world.scripts[0].lock().unwrap().probed.clone();
+    timeout(WITHIN, probed.notified()).await.expect("asked in time");
+    world.script(0, |script| script.slow = None);
+    released.notify_one();
+    let status = up.until("confirmed", |s| s.readings_confirmed == 1).await;
+    assert_eq!((status.failures, status.connections), (0, 1));
+    up.stop().await;
+    home.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_on_which_nothing_comes_back_is_replaced() {
+    let world = World::new(1);
+    let (patient, ..) = world.patient();
+    world.script(0, |script| script.silent = 1);
+    let _nodes = world.start_all();
+    let home = world.home(&[patient.room]).await;
+    let mut up = home.uplink();
+    home.followed(patient.room).await;
+    home.fill(patient.room, 1).await;
+    let status = up.until("confirmed", |s| s.readings_confirmed == 1).await;
+    assert_eq!((status.failures, status.connections), (1, 2));
+    up.stop().await;
+    home.close();
+}

@@ -1,0 +1,423 @@
+//! Broker, source, dispatch and spool together: a real Mosquitto, a real redb file.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ehe_gateway::clock::SystemClock;
+use ehe_gateway::config::Config;
+use ehe_gateway::dispatch::Dispatch;
+use ehe_gateway::source::mqtt::MqttSource;
+use ehe_gateway::spool::{self, OpenDatabase, Spool, SpoolThread};
+use ehe_gateway::status::{Counters, Counts};
+use redb::{Database, StorageBackend};
+use support::{COMMON, Mosquitto, Wearable, until};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Everything from the broker to the spool, as the daemon wires it.
+struct Gateway {
+    spool: Spool,
+    thread: SpoolThread,
+    counters: Arc<Counters>,
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Gateway {
+    fn start(data: &Path, config: &str, open: OpenDatabase) -> Self {
+        let checked = Arc::new(Config::parse(config, Path::new("test")).unwrap().check().unwrap());
+        let clock = SystemClock::new(PathBuf::from("/nonexistent"));
+        let counters = ehe_gateway::status::counters();
+        let limits = checked.config.spool.limits();
+        let (spool, thread) = Spool::open(open, &data.join("spool.key"), limits, clock.wall(), None).unwrap();
+        let (inputs, queue) = mpsc::channel(1024);
+        let (pending, pending_queue) = mpsc::channel(1024);
+        let (arrivals, mut arrived) = mpsc::channel(1024);
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let dispatch = Dispatch { checked: checked.clone(), spool: spool.clone(), counters: counters.clone() };
+        tasks.spawn(dispatch.clone().run(queue, pending, stop.clone()));
+        tasks.spawn(dispatch.settle(pending_queue, arrivals, stop.clone()));
+        tasks.spawn(async move { while arrived.recv().await.is_some() {} });
+        for one in &checked.config.mqtt {
+            let source = MqttSource::new(one.clone(), clock.clone(), counters.clone()).unwrap();
+            tasks.spawn(source.run(inputs.clone(), stop.clone()));
+        }
+        Self { spool, thread, counters, tasks, stop }
+    }
+
+    fn counts(&self) -> Counts {
+        self.counters.snapshot()
+    }
+
+    async fn until(&self, what: &str, condition: impl Fn(&Counts) -> bool) {
+        until(what, async || condition(&self.counts())).await;
+    }
+
+    async fn connected(&self) {
+        self.until("connected", |counts| counts.sources.get("mqtt").is_some_and(|source| source.connected)).await;
+    }
+
+    async fn end(mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+        let thread = self.thread;
+        tokio::task::spawn_blocking(move || thread.stop()).await.unwrap();
+    }
+
+    /// As if the process had been killed: no farewell, no acknowledgement.
+    async fn kill(mut self) {
+        self.tasks.shutdown().await;
+        let thread = self.thread;
+        tokio::task::spawn_blocking(move || thread.stop()).await.unwrap();
+    }
+}
+
+fn config(data: &Path, port: u16, more: &str) -> String {
+    format!(
+        "credentials_dir = '/x'\ndata_dir = '{}'\n[spool]\nretry_min_ms = 5\nretry_max_ms = 20\n[[mqtt]]\nport = {port}\n\
+         client_id = 'gw'\nbackoff_min_ms = 10\nbackoff_max_ms = 100\nmax_packet_bytes = 8192\n{more}\n\
+         [[mqtt.subscription]]\ntopic = 'wearables/+/hr'\ndevice = '{{1}}'\nmapping = 'hr'\n{COMMON}",
+        data.display()
+    )
+}
+
+/// How often each value lies in the spool.
+async fn census(spool: &Spool) -> BTreeMap<String, usize> {
+    let mut found = BTreeMap::new();
+    for spooled in spool.windows().await.unwrap() {
+        for reading in spool.take(spooled.window, usize::MAX).await.unwrap().readings {
+            *found.entry(reading.value().to_string()).or_default() += 1;
+        }
+    }
+    found
+}
+
+async fn hold_each_once(spool: &Spool, values: std::ops::Range<u32>) {
+    let found = census(spool).await;
+    let wanted: BTreeMap<String, usize> = values.map(|value| (value.to_string(), 1)).collect();
+    assert_eq!(found, wanted);
+}
+
+async fn publish(wearable: &Wearable, values: std::ops::Range<u32>) {
+    for value in values {
+        wearable.publish("wearables/watch/hr", format!("{{\"hr\":{value}}}")).await;
+    }
+}
+
+fn stored(counts: &Counts) -> u64 {
+    counts.readings
+}
+
+/// A database that refuses every sync while the switch is on.
+#[derive(Debug)]
+struct Refusing {
+    inner: redb::backends::FileBackend,
+    refuse: Arc<AtomicBool>,
+}
+
+impl StorageBackend for Refusing {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.inner.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.inner.set_len(len)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        if self.refuse.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.inner.sync_data()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        if self.refuse.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.inner.write(offset, data)
+    }
+    fn close(&self) -> io::Result<()> {
+        self.inner.close()
+    }
+}
+
+fn refusing(data: &Path, refuse: &Arc<AtomicBool>) -> OpenDatabase {
+    let (path, refuse) = (data.join("spool.redb"), refuse.clone());
+    Box::new(move || {
+        let file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+        let inner = redb::backends::FileBackend::new(file)?;
+        Database::builder().create_with_backend(Refusing { inner, refuse: refuse.clone() })
+    })
+}
+
+fn file(data: &Path) -> OpenDatabase {
+    spool::file(data, 1 << 20)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_published_is_stored_once_and_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(dir.path(), "allow_anonymous true");
+    let config = config(dir.path(), broker.port, "");
+    let gateway = Gateway::start(dir.path(), &config, file(dir.path()));
+    gateway.connected().await;
+    let wearable = Wearable::connect(broker.port, "watch");
+    publish(&wearable, 0..50).await;
+    gateway.until("stored", |counts| stored(counts) == 50).await;
+    gateway.end().await;
+    // What is published while the gateway is away waits in its session.
+    publish(&wearable, 50..60).await;
+    let gateway = Gateway::start(dir.path(), &config, file(dir.path()));
+    gateway.until("stored", |counts| stored(counts) >= 10).await;
+    hold_each_once(&gateway.spool, 0..60).await;
+    assert_eq!(gateway.counts().sources["mqtt"].messages, 10 + gateway.counts().sources["mqtt"].duplicates);
+    gateway.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_acknowledged_before_its_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(dir.path(), "allow_anonymous true");
+    let config = config(dir.path(), broker.port, "");
+    let refuse = Arc::new(AtomicBool::new(false));
+    let gateway = Gateway::start(dir.path(), &config, refusing(dir.path(), &refuse));
+    gateway.connected().await;
+    let wearable = Wearable::connect(broker.port, "watch");
+    publish(&wearable, 0..5).await;
+    gateway.until("stored", |counts| stored(counts) == 5).await;
+    refuse.store(true, Ordering::SeqCst);
+    publish(&wearable, 5..30).await;
+    gateway.until("received", |counts| counts.sources["mqtt"].messages == 30).await;
+    until("the fault is said", async || gateway.spool.status().fault.is_some()).await;
+    assert_eq!(gateway.counts().sources["mqtt"].acknowledged, 5);
+    // Killed between receipt and commit: the broker sends them again.
+    gateway.kill().await;
+    refuse.store(false, Ordering::SeqCst);
+    let gateway = Gateway::start(dir.path(), &config, refusing(dir.path(), &refuse));
+    gateway.until("stored", |counts| stored(counts) == 25).await;
+    hold_each_once(&gateway.spool, 0..30).await;
+    // And without being killed it goes on by itself.
+    refuse.store(true, Ordering::SeqCst);
+    publish(&wearable, 30..40).await;
+    until("the fault is said", async || gateway.spool.status().fault.is_some()).await;
+    refuse.store(false, Ordering::SeqCst);
+    gateway.until("stored", |counts| stored(counts) == 35).await;
+    assert_eq!(gateway.spool.status().fault, None);
+    hold_each_once(&gateway.spool, 0..40).await;
+    gateway.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_committed_and_not_acknowledged_is_recognised_when_it_comes_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(dir.path(), "allow_anonymous true");
+    let config = config(dir.path(), broker.port, "");
+    // The same digits each time: only packet id and session tell them apart.
+    let wearable = Wearable::connect(broker.port, "watch");
+    let mut published = 0;
+    let mut duplicates = 0;
+    for round in 0..8 {
+        let gateway = Gateway::start(dir.path(), &config, file(dir.path()));
+        gateway.connected().await;
+        let before = gateway.spool.status().commits;
+        for _ in 0..10 {
+            wearable.publish("wearables/watch/hr", "{\"hr\":72}").await;
+            published += 1;
+        }
+        until("a commit", async || gateway.spool.status().commits > before).await;
+        duplicates += gateway.counts().sources["mqtt"].duplicates;
+        if round % 2 == 0 { gateway.kill().await } else { gateway.end().await }
+    }
+    let gateway = Gateway::start(dir.path(), &config, file(dir.path()));
+    gateway.connected().await;
+    until("all stored", async || census(&gateway.spool).await.values().sum::<usize>() >= published).await;
+    // The last one of all shows that nothing comes after it.
+    wearable.publish("wearables/watch/hr", "{\"hr\":1}").await;
+    until("the last", async || census(&gateway.spool).await.contains_key("1")).await;
+    assert_eq!(census(&gateway.spool).await["72"], published, "{duplicates} redeliveries were recognised");
+    gateway.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_restarts_is_found_again_and_nothing_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut broker = Mosquitto::start(dir.path(), "allow_anonymous true");
+    let gateway = Gateway::start(dir.path(), &config(dir.path(), broker.port, ""), file(dir.path()));
+    gateway.connected().await;
+    let wearable = Wearable::connect(broker.port, "watch");
+    publish(&wearable, 0..20).await;
+    gateway.until("stored", |counts| stored(counts) == 20).await;
+    broker.stop();
+    gateway.until("noticed", |counts| !counts.sources["mqtt"].connected).await;
+    broker.restart();
+    publish(&wearable, 20..40).await;
+    gateway.until("stored", |counts| stored(counts) == 40).await;
+    hold_each_once(&gateway.spool, 0..40).await;
+    assert_eq!(gateway.counts().sources["mqtt"].sessions_lost, 0);
+    gateway.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_has_forgotten_the_session_is_subscribed_to_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut broker = Mosquitto::start(dir.path(), "allow_anonymous true");
+    let gateway = Gateway::start(dir.path(), &config(dir.path(), broker.port, ""), file(dir.path()));
+    gateway.connected().await;
+    let wearable = Wearable::connect(broker.port, "watch");
+    publish(&wearable, 0..10).await;
+    gateway.until("stored", |counts| stored(counts) == 10).await;
+    broker.stop();
+    broker.forget();
+    broker.restart();
+    gateway.until("said", |counts| counts.sources["mqtt"].sessions_lost == 1).await;
+    gateway.connected().await;
+    // Published once the subscription stands again; until then there is nobody whom the broker could keep it for.
+    let mut value = 10;
+    while stored(&gateway.counts()) == 10 {
+        publish(&wearable, value..value + 1).await;
+        value += 1;
+    }
+    publish(&wearable, 100_000..100_010).await;
+    until("all", async || census(&gateway.spool).await.contains_key("100009")).await;
+    let found = census(&gateway.spool).await;
+    assert!((100_000..100_010).all(|value| found.get(&value.to_string()) == Some(&1)));
+    assert!(found.values().all(|count| *count == 1));
+    gateway.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn malformed_and_oversized_messages_are_counted_and_block_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(dir.path(), "allow_anonymous true");
+    let config = config(dir.path(), broker.port, "receive_maximum = 3");
+    let gateway = Gateway::start(dir.path(), &config, file(dir.path()));
+    gateway.connected().await;
+    let wearable = Wearable::connect(broker.port, "watch");
+    let topic = "wearables/watch/hr";
+    for round in 0..5 {
+        wearable.publish(topic, "").await;
+        wearable.publish(topic, "{\"hr\":").await;
+        wearable.publish(topic, "{\"hr\":\"fast\"}").await;
+        wearable.publish(topic, "[".repeat(5000)).await;
+        wearable.publish(topic, vec![0xff; 100]).await;
+        wearable.publish(topic, "{\"spo2\":97}").await;
+        wearable.publish(topic, vec![b' '; 20_000]).await;
+        wearable.publish("wearables//hr", "{\"hr\":70}").await;
+        wearable.publish(&format!("wearables/{}/hr", "x".repeat(65)), "{\"hr\":70}").await;
+        publish(&wearable, round..round + 1).await;
+    }
+    gateway.until("stored", |counts| stored(counts) == 5).await;
+    hold_each_once(&gateway.spool, 0..5).await;
+    let counts = gateway.counts();
+    let rejected = |kind: &str| counts.rejected.get(kind).copied().unwrap_or(0);
+    assert_eq!(rejected("device_id"), 10, "{:?}", counts.rejected);
+    assert_eq!(rejected("missing"), 5, "{:?}", counts.rejected);
+    assert_eq!(counts.rejected.values().sum::<u64>(), 40, "{:?}", counts.rejected);
+    let source = &counts.sources["mqtt"];
+    assert_eq!((source.messages, source.disconnects), (45, 0), "the oversized ones were not sent to us");
+    until("acknowledged", async || gateway.counts().sources["mqtt"].acknowledged == 45).await;
+    gateway.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retained_message_is_not_stored_again_by_a_new_subscription() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut broker = Mosquitto::start(dir.path(), "allow_anonymous true");
+    let gateway = Gateway::start(dir.path(), &config(dir.path(), broker.port, ""), file(dir.path()));
+    gateway.connected().await;
+    let wearable = Wearable::connect(broker.port, "watch");
+    publish(&wearable, 0..1).await;
+    gateway.until("stored", |counts| stored(counts) == 1).await;
+    gateway.end().await;
+    // Another gateway data directory, another session: what the broker retains for the topic must not come.
+    let retained = std::process::Command::new("mosquitto_pub")
+        .args(["-p", &broker.port.to_string(), "-t", "wearables/watch/hr", "-m", "{\"hr\":999999}", "-r", "-q", "1"])
+        .status();
+    assert!(retained.expect("mosquitto_pub is needed: apt install mosquitto-clients").success());
+    let other = tempfile::tempdir().unwrap();
+    let config = config(other.path(), broker.port, "").replace("client_id = 'gw'", "client_id = 'other'");
+    let gateway = Gateway::start(other.path(), &config, file(other.path()));
+    gateway.connected().await;
+    let mut value = 1;
+    while stored(&gateway.counts()) == 0 {
+        publish(&wearable, value..value + 1).await;
+        value += 1;
+    }
+    assert!(!census(&gateway.spool).await.contains_key("999999"));
+    gateway.end().await;
+    broker.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_and_password_work_and_wrong_ones_are_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let alliance = support::alliance(dir.path());
+    let passwords = dir.path().join("passwd");
+    for name in ["gw", "watch"] {
+        let made = std::process::Command::new("mosquitto_passwd")
+            .args(if passwords.exists() { vec!["-b"] } else { vec!["-c", "-b"] })
+            .arg(&passwords)
+            .args([name, &format!("{name} secret")])
+            .status();
+        assert!(made.expect("mosquitto_passwd is needed: apt install mosquitto").success());
+    }
+    let node = &alliance.node_dir;
+    let extra = format!(
+        "certfile {}\nkeyfile {}\nallow_anonymous false\npassword_file {}",
+        node.join("channel.crt").display(),
+        node.join("channel.key").display(),
+        passwords.display()
+    );
+    let broker = Mosquitto::start(dir.path(), &extra);
+    let secret = dir.path().join("password");
+    std::fs::write(&secret, "gw secret\n").unwrap();
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let wrong = dir.path().join("wrong");
+    std::fs::write(&wrong, "guess").unwrap();
+    std::fs::set_permissions(&wrong, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let ca = node.join("ca.crt");
+    let more = |password: &Path| {
+        format!(
+            "host = 'localhost'\nusername = 'gw'\npassword_file = '{}'\ntls = {{ ca_file = '{}' }}",
+            password.display(),
+            ca.display()
+        )
+    };
+    let refused = Gateway::start(dir.path(), &config(dir.path(), broker.port, &more(&wrong)), file(dir.path()));
+    refused.until("refused", |c| c.sources.get("mqtt").and_then(|s| s.last_error) == Some("not_authorized")).await;
+    refused.end().await;
+    let plain = Gateway::start(dir.path(), &config(dir.path(), broker.port, ""), file(dir.path()));
+    plain.until("not TLS", |c| c.sources.get("mqtt").is_some_and(|s| s.last_error.is_some())).await;
+    assert!(!plain.counts().sources["mqtt"].connected);
+    plain.end().await;
+
+    let gateway = Gateway::start(dir.path(), &config(dir.path(), broker.port, &more(&secret)), file(dir.path()));
+    gateway.connected().await;
+    let wearable = Wearable::connect_tls(broker.port, "watch", "watch secret", std::fs::read(&ca).unwrap());
+    publish(&wearable, 0..10).await;
+    gateway.until("stored", |counts| stored(counts) == 10).await;
+    hold_each_once(&gateway.spool, 0..10).await;
+    gateway.end().await;
+}
+
+#[test]
+fn a_password_that_everybody_may_read_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let password = dir.path().join("password");
+    std::fs::write(&password, "x").unwrap();
+    std::fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let more = format!("username = 'gw'\npassword_file = '{}'", password.display());
+    let config = Config::parse(&config(dir.path(), 1883, &more), Path::new("t")).unwrap();
+    let error = ehe_gateway::source::mqtt::check(&config.mqtt[0]).unwrap_err().to_string();
+    assert!(error.contains("chmod"), "{error}");
+}
