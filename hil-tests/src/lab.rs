@@ -2,6 +2,7 @@
 
 pub mod alliance;
 pub mod broker;
+pub mod daemon;
 pub mod home;
 pub mod node;
 pub mod process;

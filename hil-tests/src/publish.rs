@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rumqttc::{AsyncClient, MqttOptions, PublishOptions, PublishResult, QoS};
+use rumqttc::mqttbytes::v5::{DisconnectProperties, DisconnectReasonCode};
+use rumqttc::{AsyncClient, Event, MqttOptions, Outgoing, PublishOptions, PublishResult, QoS};
 use tokio::task::JoinSet;
 
 use crate::journal::{Journal, Step};
@@ -30,8 +31,8 @@ impl Publisher {
         let connection = tokio::spawn(async move {
             loop {
                 match events.poll().await {
+                    Ok(Event::Outgoing(Outgoing::Disconnect)) | Err(rumqttc::ConnectionError::RequestsDone) => return,
                     Ok(_) => {}
-                    Err(rumqttc::ConnectionError::RequestsDone) => return,
                     Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
                 }
             }
@@ -74,8 +75,15 @@ impl Publisher {
             anyhow::Ok(())
         };
         tokio::time::timeout(within, all).await.context("the broker did not acknowledge in time")??;
-        self.client.disconnect().await.ok();
-        self.connection.abort();
+        // The session ends with the connection: the next client of this name begins anew.
+        let properties = DisconnectProperties {
+            session_expiry_interval: Some(0),
+            reason_string: None,
+            user_properties: Vec::new(),
+            server_reference: None,
+        };
+        self.client.disconnect_with_properties(DisconnectReasonCode::NormalDisconnection, properties).await?;
+        tokio::time::timeout(within, self.connection).await.context("the broker did not let go")??;
         Ok(readings)
     }
 }

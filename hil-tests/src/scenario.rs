@@ -119,9 +119,9 @@ impl Scene {
             alliance.enrol("stranger", "clinician").await
         };
         let broker_folder = out.join("broker");
-        let (node, broker, people) =
-            tokio::join!(Node::start(&alliance), Broker::start(&broker_folder, &users), people);
-        let (mut node, broker) = (node?, broker?);
+        let mut node = Node::start(&alliance)?;
+        let (broker, people) = tokio::join!(Broker::start(&broker_folder, &users), people);
+        let broker = broker?;
         people?;
         node.answers("clinician").await?;
         view.part("node", "runs");
@@ -264,15 +264,15 @@ pub async fn once(scene: &mut Scene) -> Result<Account> {
     let mut publishing = scene.publish(&stopped);
     view.say("five wearables publish");
     tokio::time::sleep(Duration::from_secs(6)).await;
-    scene.node.kill().await?;
+    scene.node.daemon.kill().await?;
     view.say("the node is taken away (kill -9)");
     tokio::time::sleep(Duration::from_secs(5)).await;
-    scene.gateway.kill().await?;
+    scene.gateway.daemon.kill().await?;
     view.say("the gateway is killed (kill -9); the broker keeps what comes");
     tokio::time::sleep(Duration::from_secs(4)).await;
-    scene.gateway.restart()?;
+    scene.gateway.daemon.start()?;
     view.say("the gateway is back");
-    scene.node.restart().await?;
+    scene.node.daemon.start()?;
     view.say("the node is back");
     tokio::time::sleep(Duration::from_secs(7)).await;
     stop.send_replace(true);
@@ -298,7 +298,7 @@ pub async fn settle(scene: &mut Scene, published: usize) -> Result<()> {
     let mut confirmed = 0;
     let waited = until("every reading is confirmed by a receipt", Duration::from_secs(40), || {
         let count = Latencies::read(&report).map(|l| l.len());
-        let alive = gateway.check();
+        let alive = gateway.daemon.check();
         if let Ok(count) = &count {
             confirmed = *count;
         }
@@ -385,8 +385,8 @@ pub async fn live(scene: &mut Scene) -> Result<()> {
                 view.part("clinician", text);
             }
             _ = tick.tick() => {
-                scene.gateway.check()?;
-                scene.node.check()?;
+                scene.gateway.daemon.check()?;
+                scene.node.daemon.check()?;
                 let confirmed = Latencies::read(&scene.gateway.report())?.len();
                 view.part("gateway", format!("{confirmed} readings confirmed by verified receipts"));
                 if start.elapsed().as_secs() % 20 == 10 {
@@ -399,7 +399,7 @@ pub async fn live(scene: &mut Scene) -> Result<()> {
     }
     stop.send_replace(true);
     view.say("stopping: gateway, then node");
-    scene.gateway.stop().await?;
-    scene.node.stop().await?;
+    scene.gateway.daemon.stop().await?;
+    scene.node.daemon.stop().await?;
     Ok(())
 }

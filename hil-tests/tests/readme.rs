@@ -18,7 +18,11 @@ async fn the_steps_by_hand_do_what_the_readme_says() {
     std::fs::create_dir(folder.path().join("target")).unwrap();
     let built = Programs::built().unwrap().path("");
     std::os::unix::fs::symlink(built, folder.path().join("target/debug")).unwrap();
-    std::fs::write(folder.path().join("steps.sh"), format!("set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null' EXIT\n{script}")).unwrap();
+    std::fs::write(
+        folder.path().join("steps.sh"),
+        format!("set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null' EXIT\n{script}"),
+    )
+    .unwrap();
     let mut bash = command("bash", &["steps.sh"]);
     bash.current_dir(folder.path());
     let done = run(bash, Duration::from_secs(90)).await.unwrap();

@@ -7,7 +7,8 @@ use anyhow::Result;
 
 use super::alliance::Alliance;
 use super::broker::Broker;
-use super::process::{Running, until};
+use super::daemon::Daemon;
+use super::process::until;
 
 /// Shapes of the five wearables' documents.
 const MAPPINGS: &str = include_str!("home/mappings.toml");
@@ -25,7 +26,8 @@ pub struct Assignment {
 #[derive(Debug)]
 pub struct Gateway {
     alliance: Alliance,
-    running: Option<Running>,
+    /// The program.
+    pub daemon: Daemon,
 }
 
 impl Gateway {
@@ -62,9 +64,11 @@ impl Gateway {
         for Assignment { device, room } in assignments {
             config.push_str(&format!("[[assignment]]\ndevice = {device:?}\nroom = {room:?}\n"));
         }
-        std::fs::write(alliance.path("gateway1.toml"), config)?;
-        let mut gateway = Self { alliance: alliance.clone(), running: None };
-        gateway.restart()?;
+        let file = alliance.path("gateway1.toml");
+        std::fs::write(&file, config)?;
+        let daemon = Daemon::new(alliance.programs(), "ehe-gateway", file);
+        let mut gateway = Self { alliance: alliance.clone(), daemon };
+        gateway.daemon.start()?;
         gateway.listens().await?;
         Ok(gateway)
     }
@@ -73,7 +77,7 @@ impl Gateway {
     async fn listens(&mut self) -> Result<()> {
         let status = self.data().join("status.json");
         until("the gateway has subscribed", Duration::from_secs(20), || {
-            let alive = self.check();
+            let alive = self.daemon.check();
             let text = std::fs::read_to_string(&status);
             async move {
                 alive?;
@@ -83,35 +87,6 @@ impl Gateway {
             }
         })
         .await
-    }
-
-    /// Starts it again after [`Gateway::kill`] or [`Gateway::stop`].
-    pub fn restart(&mut self) -> Result<()> {
-        let mut command = self.alliance.programs().command("ehe-gateway");
-        command.arg("run").arg("--config").arg(self.alliance.path("gateway1.toml"));
-        self.running = Some(Running::start("ehe-gateway", command, &self.alliance.path("gateway1.log"))?);
-        Ok(())
-    }
-
-    /// Ends it without warning.
-    pub async fn kill(&mut self) -> Result<()> {
-        match self.running.take() {
-            Some(running) => running.kill().await,
-            None => Ok(()),
-        }
-    }
-
-    /// Asks it to end.
-    pub async fn stop(&mut self) -> Result<()> {
-        match self.running.take() {
-            Some(running) => running.stop(Duration::from_secs(20)).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Fails if it has ended by itself.
-    pub fn check(&mut self) -> Result<()> {
-        self.running.as_mut().map_or(Ok(()), Running::check)
     }
 
     /// The lab's report of confirmed readings.

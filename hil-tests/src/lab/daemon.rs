@@ -1,0 +1,56 @@
+//! A daemon of ours: started by its configuration, ended politely or not, started again.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::process::{Programs, Running};
+
+/// How long a daemon may take to end when it is asked to.
+const STOP: Duration = Duration::from_secs(20);
+
+/// A daemon, running or not.
+#[derive(Debug)]
+pub struct Daemon {
+    programs: Programs,
+    program: &'static str,
+    config: PathBuf,
+    running: Option<Running>,
+}
+
+impl Daemon {
+    /// A daemon that is not running. Its log lies beside its configuration.
+    pub fn new(programs: &Programs, program: &'static str, config: PathBuf) -> Self {
+        Self { programs: programs.clone(), program, config, running: None }
+    }
+
+    /// Starts it, again if it ran before.
+    pub fn start(&mut self) -> Result<()> {
+        let mut command = self.programs.command(self.program);
+        command.arg("run").arg("--config").arg(&self.config);
+        self.running = Some(Running::start(self.program, command, &self.config.with_extension("log"))?);
+        Ok(())
+    }
+
+    /// Ends it without warning (SIGKILL).
+    pub async fn kill(&mut self) -> Result<()> {
+        match self.running.take() {
+            Some(running) => running.kill().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Asks it to end (SIGTERM), and insists on a clean end.
+    pub async fn stop(&mut self) -> Result<()> {
+        match self.running.take() {
+            Some(running) => running.stop(STOP).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Fails if it has ended by itself.
+    pub fn check(&mut self) -> Result<()> {
+        self.running.as_mut().map_or(Ok(()), Running::check)
+    }
+}
