@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -129,15 +129,22 @@ pub fn replace(path: &Path, content: &[u8]) -> Result<(), FileError> {
     sync_parent(path)
 }
 
-/// Appends one line, durable when this returns.
+/// Appends one line, durable when this returns. Half a line that an earlier writer left stays a line of its own.
 pub(crate) fn append_line(path: &Path, line: &str) -> Result<(), FileError> {
     let mut file = OpenOptions::new()
+        .read(true)
         .append(true)
         .create(true)
         .mode(SECRET_MODE)
         .open(path)
         .map_err(FileError::io(path, "open it for appending"))?;
-    file.write_all(format!("{line}\n").as_bytes())
+    let length = file.metadata().map_err(FileError::io(path, "look at it"))?.len();
+    let mut last = *b"\n";
+    if let Some(at) = length.checked_sub(1) {
+        file.read_exact_at(&mut last, at).map_err(FileError::io(path, "read it"))?;
+    }
+    let before = if last == *b"\n" { "" } else { "\n" };
+    file.write_all(format!("{before}{line}\n").as_bytes())
         .and_then(|()| file.sync_all())
         .map_err(FileError::io(path, "append"))?;
     sync_parent(path)

@@ -152,3 +152,23 @@ impl Authority {
         Ok(list.signed_by(&self.issuer)?.pem()?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Role;
+    use crate::test_world::World;
+
+    #[test]
+    fn what_is_issued_after_a_crash_left_half_a_record_can_be_revoked() {
+        let world = World::new();
+        let issued = world.authority.dir().join(names::ISSUED);
+        let whole = std::fs::read(&issued).unwrap();
+        std::fs::write(&issued, &whole[..whole.len() - 20]).unwrap();
+        world.enrol("later", Role::Patient);
+        world.install(&world.path("later"));
+        let later = crate::Credentials::load(&world.path("later")).unwrap();
+        let which = Which::Serial(later.certificate().serial.clone());
+        assert_eq!(world.authority.revoke(&which, CRL_DAYS, OffsetDateTime::now_utc()).unwrap().revoked, 1);
+    }
+}

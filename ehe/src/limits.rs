@@ -36,6 +36,8 @@ pub const LABEL_MAX_BYTES: usize = 200;
 pub const EPOCHS_PER_GRANT_MAX: usize = 64;
 /// Grants that one room holds, revoked ones included.
 pub const GRANTS_PER_ROOM_MAX: usize = 1024;
+/// Epochs that all grants of one room cover, each grant's counted: a continued grant grows with every epoch.
+pub const GRANTED_EPOCHS_PER_ROOM_MAX: usize = 64 * 1024;
 /// Key epochs that one room holds.
 pub const EPOCHS_PER_ROOM_MAX: usize = 4096;
 /// Wraps (seeds or part keys) in one control body.

@@ -53,6 +53,10 @@ pub struct Limits {
     pub receive_window_bytes: u32,
     /// Fetches and subscriptions at one time.
     pub streams_max: usize,
+    /// Fetches and subscriptions of one identity at one time.
+    pub streams_per_peer_max: usize,
+    /// Bytes of one identity's requests that arrive or are worked on at one time; further ones wait.
+    pub work_bytes_per_peer_max: usize,
     /// A request has to arrive whole within this time.
     pub request_deadline_ms: u64,
     /// A client has to take each frame of an answer within this time.
@@ -77,6 +81,8 @@ impl Default for Limits {
             exchanges_per_connection_max: channel.exchanges_per_connection_max,
             receive_window_bytes: channel.receive_window_bytes,
             streams_max: 1024,
+            streams_per_peer_max: 256,
+            work_bytes_per_peer_max: 4 * 1024 * 1024,
             request_deadline_ms: 10_000,
             send_deadline_ms: 10_000,
             submit_deadline_ms: 15_000,
@@ -223,6 +229,9 @@ impl Config {
             ("limits.exchanges_per_connection_max", l.exchanges_per_connection_max.into(), 1, 65_536),
             ("limits.receive_window_bytes", l.receive_window_bytes.into(), 64 * 1024, 256 * MIB),
             ("limits.streams_max", wide(l.streams_max), 1, 1_000_000),
+            ("limits.streams_per_peer_max", wide(l.streams_per_peer_max), 1, 1_000_000),
+            // Less would never take a request of full size.
+            ("limits.work_bytes_per_peer_max", wide(l.work_bytes_per_peer_max), MIB, 4096 * MIB - 1),
             ("limits.request_deadline_ms", l.request_deadline_ms, 100, 600_000),
             ("limits.send_deadline_ms", l.send_deadline_ms, 100, 600_000),
             ("limits.submit_deadline_ms", l.submit_deadline_ms, 100, 600_000),
@@ -265,7 +274,7 @@ mod tests {
         let table: toml::Table = toml::from_str(&spelled).unwrap();
         assert_eq!(parse(&spelled).unwrap(), Config { alliance_id: parse(&spelled).unwrap().alliance_id, ..minimal });
         let keys = |name: &str| table[name].as_table().unwrap().len();
-        assert_eq!((keys("limits"), keys("storage"), keys("running")), (12, 4, 2));
+        assert_eq!((keys("limits"), keys("storage"), keys("running")), (14, 4, 2));
     }
 
     #[test]

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use certs::PeerIdentity;
 use ehe::charter::VerifiedCharter;
-use ehe::id::{NodeId, RoomId};
+use ehe::id::{AuthorId, NodeId, RoomId};
 use ehe::identity::Identity;
 use ehe::refusal::Refusal;
 use ehe::time::UnixMs;
@@ -123,6 +124,13 @@ impl Node {
                 None => Err(Refusal::NoLeader.into()),
             },
         }
+    }
+
+    /// Who asks for what is not content: an author in a role that has to do with rooms at all.
+    pub fn author(&self, peer: PeerIdentity) -> Result<AuthorId, Refusal> {
+        let (permissions, role) = (self.charter.permissions(), peer.role());
+        let allowed = permissions.submit.contains(role) || permissions.read.contains(role);
+        peer.author().filter(|_| allowed).ok_or(Refusal::RoleNotAllowed)
     }
 
     /// Looks something up on a blocking thread.

@@ -4,16 +4,35 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use certs::{CloseCode, Handshake, Peer, PeerIdentity, Server};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::Limits;
 use crate::handlers;
 use crate::node::Node;
 use crate::stats::Stats;
 
-/// Connections of each peer.
-type Peers = Arc<Mutex<BTreeMap<PeerIdentity, usize>>>;
+/// Each peer that is connected: its connections, and its share.
+type Peers = Arc<Mutex<BTreeMap<PeerIdentity, (usize, Arc<Share>)>>>;
+
+/// What one identity may take of the node at one time, over all its connections: whoever asks for more waits, or is refused, and
+/// others notice nothing.
+#[derive(Debug)]
+pub(crate) struct Share {
+    /// Bytes of requests that arrive or are worked on.
+    pub(crate) work: Arc<Semaphore>,
+    /// Fetches and subscriptions.
+    pub(crate) streams: Arc<Semaphore>,
+}
+
+impl Share {
+    fn new(limits: &Limits) -> Self {
+        let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
+        Self { work: semaphore(limits.work_bytes_per_peer_max), streams: semaphore(limits.streams_per_peer_max) }
+    }
+}
 
 /// Accepts until the node stops. Connections run in `tasks` until they end, or `kill` is cancelled.
 pub async fn serve(server: Arc<Server>, node: Arc<Node>, tasks: TaskTracker, kill: CancellationToken) {
@@ -42,22 +61,23 @@ async fn connection(node: &Arc<Node>, peers: &Peers, handshake: Handshake) {
         Ok(peer) => peer,
         Err(error) => {
             Stats::add(&node.stats.handshakes_failed, 1);
-            tracing::info!(%address, %error, "handshake failed");
+            // Counted. A line for each would let anybody fill the log.
+            tracing::debug!(%address, %error, "handshake failed");
             return;
         }
     };
-    let Some(_seat) = Seat::take(peers, peer.identity(), node.limits.connections_per_peer_max) else {
+    let Some(seat) = Seat::take(peers, peer.identity(), &node.limits) else {
         Stats::add(&node.stats.overloaded, 1);
         peer.close(CloseCode::Busy);
         return;
     };
     Stats::add(&node.stats.connections, 1);
     tracing::debug!(%address, peer = %peer.identity(), "connected");
-    exchanges(node, &peer).await;
+    exchanges(node, &peer, &seat.share).await;
 }
 
 /// Serves exchanges until the connection ends. When the node stops, those that are under way end first.
-async fn exchanges(node: &Arc<Node>, peer: &Peer) {
+async fn exchanges(node: &Arc<Node>, peer: &Peer, share: &Arc<Share>) {
     let mut running = JoinSet::new();
     loop {
         tokio::select! {
@@ -66,8 +86,8 @@ async fn exchanges(node: &Arc<Node>, peer: &Peer) {
                 // Dropping the set ends what nobody waits for any more.
                 Err(_) => return,
                 Ok(mut exchange) => {
-                    let (node, identity) = (Arc::clone(node), peer.identity());
-                    running.spawn(async move { handlers::handle(&node, identity, &mut exchange).await });
+                    let (node, identity, share) = (Arc::clone(node), peer.identity(), Arc::clone(share));
+                    running.spawn(async move { handlers::handle(&node, identity, &share, &mut exchange).await });
                 }
             },
             Some(_) = running.join_next() => {}
@@ -77,28 +97,29 @@ async fn exchanges(node: &Arc<Node>, peer: &Peer) {
     peer.close(CloseCode::GoingAway);
 }
 
-/// A peer's share of the connections.
+/// One of a peer's connections.
 struct Seat {
     peers: Peers,
     peer: PeerIdentity,
+    share: Arc<Share>,
 }
 
 impl Seat {
-    fn take(peers: &Peers, peer: PeerIdentity, max: usize) -> Option<Self> {
+    fn take(peers: &Peers, peer: PeerIdentity, limits: &Limits) -> Option<Self> {
         let mut seats = peers.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = seats.entry(peer).or_insert(0);
-        if *taken >= max {
+        let (taken, share) = seats.entry(peer).or_insert_with(|| (0, Arc::new(Share::new(limits))));
+        if *taken >= limits.connections_per_peer_max {
             return None;
         }
         *taken += 1;
-        Some(Self { peers: Arc::clone(peers), peer })
+        Some(Self { peers: Arc::clone(peers), peer, share: Arc::clone(share) })
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut seats = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(taken) = seats.get_mut(&self.peer) {
+        if let Some((taken, _)) = seats.get_mut(&self.peer) {
             *taken = taken.saturating_sub(1);
             if *taken == 0 {
                 seats.remove(&self.peer);

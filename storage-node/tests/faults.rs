@@ -26,6 +26,7 @@ use ehe::refusal::Refusal;
 use ehe::run::VerifiedRun;
 use ehe::wire::{Request, Response};
 use ehe_node::daemon::{Daemon, StartError};
+use futures::FutureExt;
 
 #[path = "support/alliance.rs"]
 mod alliance;
@@ -289,6 +290,69 @@ async fn too_many_connections_of_one_identity_do_not_keep_others_out() {
     for link in [&first, &second, &alliance.connect(&other, address).await] {
         assert!(matches!(link.ask(&Request::Status).await, Response::Status(_)));
     }
+    node.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_identity_does_not_take_the_streams_of_all() {
+    let alliance = Alliance::new();
+    let mut config = alliance.config();
+    (config.limits.streams_max, config.limits.streams_per_peer_max) = (4, 2);
+    let node = Daemon::start(config, ehe_node::clock::Clock::system()).await.unwrap();
+    let address = node.local_addr().unwrap();
+    let people = ["greedy", "other"].map(|name| alliance.person(name, Role::Patient));
+    let mut links = Vec::new();
+    for person in &people {
+        let link = alliance.connect(person, address).await;
+        let mut patient = Patient::new(person.identity(), alliance.charter().alliance_id(), (0, SHARDS), now());
+        let run = patient.opening(now());
+        assert!(matches!(link.submit(patient.writer.run(&run)).await, Response::Submitted(_)));
+        links.push((link, patient));
+    }
+    let mut streams = Vec::new();
+    for ((link, patient), (expected, tries)) in links.iter().zip([(2, 6), (2, 2)]) {
+        let mut open = 0;
+        for _ in 0..tries {
+            let mut stream = link.subscribe(content(&link.identity, patient, now())).await;
+            match receive(&mut stream).await.unwrap() {
+                Some(Response::Refused(Refusal::Overloaded)) => {}
+                Some(Response::Item(_)) => {
+                    open += 1;
+                    streams.push(stream);
+                }
+                answer => panic!("{answer:?}"),
+            }
+        }
+        assert_eq!(open, expected);
+    }
+    drop((streams, links));
+    node.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_identity_has_half_sent_takes_no_memory_beyond_its_share_and_no_time_of_others() {
+    let alliance = Alliance::new();
+    let mut config = alliance.config();
+    config.limits.work_bytes_per_peer_max = 1024 * 1024;
+    config.limits.receive_window_bytes = 64 * 1024;
+    config.limits.request_deadline_ms = 3_000;
+    let node = Daemon::start(config, ehe_node::clock::Clock::system()).await.unwrap();
+    let address = node.local_addr().unwrap();
+    let (greedy, other) = (alliance.person("greedy", Role::Clinician), alliance.person("other", Role::Clinician));
+    let (slow, quick) = (alliance.connect(&greedy, address).await, alliance.connect(&greedy, address).await);
+    // One frame of full size that does not end: the transport takes its beginning, then it is left alone.
+    let frame = vec![0; limits::FRAME_MAX_BYTES];
+    let mut half = slow.connection.open().await.unwrap();
+    assert!(half.send(&frame, LIMIT).now_or_never().is_none());
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    let mut waiting = Box::pin(quick.ask(&Request::Status));
+    let short = std::time::Duration::from_millis(500);
+    assert!(tokio::time::timeout(short, &mut waiting).await.is_err(), "its share is used up");
+    assert!(matches!(alliance.connect(&other, address).await.ask(&Request::Status).await, Response::Status(_)));
+    assert!(tokio::time::timeout(short, &mut waiting).await.is_err(), "and still is");
+    // The half frame's time is over.
+    assert!(matches!(waiting.await, Response::Status(_)));
+    drop(half);
     node.stop().await.unwrap();
 }
 

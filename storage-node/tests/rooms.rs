@@ -318,6 +318,28 @@ async fn requests_in_anothers_name_or_beyond_a_role_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_the_charter_shuts_out_learns_nothing_of_rooms() {
+    let alliance = Alliance::with("[permissions]\nsubmit = ['patient']\nread = ['patient']\n");
+    let node = alliance.start().await;
+    let address = node.local_addr().unwrap();
+    let people = [Role::Patient, Role::Clinician].map(|role| alliance.person(&role.to_string(), role));
+    let [owner, clinician] = &people;
+    let mut patient = Patient::new(owner.identity(), alliance.charter().alliance_id(), (0, SHARDS), now());
+    let mut events = patient.opening(now());
+    events.push(patient.grant(clinician.identity().public(), Right::Read, None, now()));
+    let owner = alliance.connect(owner, address).await;
+    assert!(matches!(owner.submit(patient.writer.run(&events)).await, Response::Submitted(_)));
+    let head = Request::Head(patient.room, ehe::id::Nonce([1; 16]));
+    assert!(matches!(owner.ask(&head).await, Response::Head(_)));
+    let clinician = alliance.connect(clinician, address).await;
+    for request in [head, Request::RoomsOf] {
+        assert_eq!(clinician.ask(&request).await, Response::Refused(Refusal::RoleNotAllowed));
+    }
+    assert!(matches!(clinician.ask(&Request::Charter).await, Response::Charter(_)));
+    node.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn everything_is_there_after_a_restart_and_the_author_hears_what_is_known() {
     let mut scene = Scene::new().await;
     scene.append(&["72"]).await;

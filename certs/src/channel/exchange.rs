@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use ehe::limits::FRAME_MAX_BYTES;
 use quinn::{RecvStream, SendStream};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{ChannelError, CloseCode};
 
@@ -105,19 +105,45 @@ impl FrameReceiver {
         loop {
             let wanted = match &self.partial {
                 Partial::Length { have, .. } => LENGTH_BYTES - have,
+                Partial::Payload { missing: 0, .. } => {
+                    self.partial = Partial::NONE;
+                    return Ok(Some(Bytes::new()));
+                }
                 Partial::Payload { missing, .. } => *missing,
                 Partial::Refused { announced } => return Err(too_large(*announced)),
             };
-            // Never past the end of this frame: what follows stays in the transport's window, which is bounded.
-            let read = timeout_at(deadline, self.stream.read_chunk(wanted, true)).await;
-            let chunk = read.map_err(|_| ChannelError::Deadline("the peer sent no whole frame"))??;
-            let Some(chunk) = chunk else {
-                let between = matches!(self.partial, Partial::Length { have: 0, .. });
-                return if between { Ok(None) } else { Err(ChannelError::Truncated) };
-            };
-            if let Some(frame) = self.take(chunk.bytes)? {
+            let Some(chunk) = self.chunk(wanted, deadline).await? else { return Ok(None) };
+            if let Some(frame) = self.take(chunk)? {
                 return Ok(Some(frame));
             }
+        }
+    }
+
+    /// Length of the next frame; `None` when the peer has finished. Takes nothing of the frame itself, so that whoever has to
+    /// make room for it can do so first: until then it waits in the transport's window. Cancel safe.
+    pub async fn announced(&mut self, within: Duration) -> Result<Option<usize>, ChannelError> {
+        let deadline = super::deadline(within);
+        loop {
+            let wanted = match &self.partial {
+                Partial::Length { have, .. } => LENGTH_BYTES - have,
+                Partial::Payload { bytes, missing } => return Ok(Some(bytes.len() + missing)),
+                Partial::Refused { announced } => return Err(too_large(*announced)),
+            };
+            let Some(chunk) = self.chunk(wanted, deadline).await? else { return Ok(None) };
+            // Four bytes at most, so no frame comes of it.
+            self.take(chunk)?;
+        }
+    }
+
+    /// At most `wanted` bytes, never past the end of a frame: what follows stays in the transport's window, which is bounded.
+    async fn chunk(&mut self, wanted: usize, deadline: Instant) -> Result<Option<Bytes>, ChannelError> {
+        let read = timeout_at(deadline, self.stream.read_chunk(wanted, true)).await;
+        let chunk = read.map_err(|_| ChannelError::Deadline("the peer sent no whole frame"))??;
+        let between = matches!(self.partial, Partial::Length { have: 0, .. });
+        match chunk {
+            Some(chunk) => Ok(Some(chunk.bytes)),
+            None if between => Ok(None),
+            None => Err(ChannelError::Truncated),
         }
     }
 
@@ -152,10 +178,6 @@ impl FrameReceiver {
                     self.partial = Partial::Refused { announced: announced.into() };
                     self.abort(CloseCode::TooLarge);
                     return Err(too_large(announced.into()));
-                }
-                if missing == 0 {
-                    self.partial = Partial::NONE;
-                    return Ok(Some(Bytes::new()));
                 }
                 self.partial = Partial::Payload { bytes: BytesMut::new(), missing };
                 Ok(None)
@@ -221,6 +243,11 @@ impl Exchange {
     /// See [`FrameReceiver::recv`].
     pub async fn recv(&mut self, within: Duration) -> Result<Option<Bytes>, ChannelError> {
         self.receiver.recv(within).await
+    }
+
+    /// See [`FrameReceiver::announced`].
+    pub async fn announced(&mut self, within: Duration) -> Result<Option<usize>, ChannelError> {
+        self.receiver.announced(within).await
     }
 
     /// Abandons both directions.

@@ -17,7 +17,8 @@ const CLIENT_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// Bytes that wait for the peer's acknowledgement.
 const SEND_WINDOW_BYTES: u64 = 4 * 1024 * 1024;
 
-/// What a server takes on at most. Memory that peers can make it hold: `connections_max × receive_window_bytes`.
+/// What a server takes on at most. Memory that peers can make it hold: `connections_max × receive_window_bytes` in the transport,
+/// and what the program takes from there, which [`FrameReceiver::announced`](super::FrameReceiver::announced) lets it bound.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerLimits {
     /// Connections at one time, those that are being made included. Default 512. One more is refused as busy.

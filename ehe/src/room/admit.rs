@@ -179,6 +179,7 @@ impl Working {
         use crate::control::ControlError;
         let control = Control::decode(event).map_err(|e| match e {
             ControlError::Kind => Refusal::KindNotAllowed,
+            ControlError::Limit(_) => Refusal::LimitReached,
             _ => Refusal::ControlMalformed,
         })?;
         let author = event.core().author;
@@ -198,15 +199,7 @@ impl Working {
             (_, None) => Err(Refusal::RoomUnknown),
             (Control::Wrap(wrap), Some(room)) => {
                 // Whether each hour is covered is asked of each content event; a wrap needs one hour of its day that is.
-                let first = wrap.day.0.saturating_mul(24);
-                let mut covered = Err(Refusal::HourNotCovered);
-                for hour in first..=first.saturating_add(23) {
-                    covered = room.may(author, Right::Append, wrap.epoch, Some(crate::time::Hour(hour)), now);
-                    if covered.is_ok() {
-                        break;
-                    }
-                }
-                covered?;
+                room.may_append_on(author, wrap.epoch, wrap.day, now)?;
                 let fact = WrapFact { author, epoch: wrap.epoch, day: wrap.day };
                 self.wraps.insert(event.id().into(), fact);
                 Ok(())

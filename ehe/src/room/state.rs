@@ -10,7 +10,7 @@ use crate::kem::{self, KemPublic};
 use crate::limits;
 use crate::refusal::Refusal;
 use crate::sign::VerifyKey;
-use crate::time::{Hour, UnixMs};
+use crate::time::{Day, Hour, UnixMs};
 
 /// A room's members, epochs and grants. Its encoding is stored by nodes: version it by [`RoomState::version`].
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -182,13 +182,42 @@ impl RoomState {
         if author == self.owner {
             return Ok(());
         }
+        self.any_grant(author, right, epoch, |grant| grant.holds(hour, now))
+    }
+
+    /// Whether `author` may append to an epoch in some hour of a day: what a wrap needs.
+    pub(super) fn may_append_on(&self, author: AuthorId, epoch: EpochId, day: Day, now: UnixMs) -> Result<(), Refusal> {
+        if author == self.owner || !self.epochs.contains_key(&epoch) {
+            return self.may(author, Right::Append, epoch, None, now);
+        }
+        let first = day.0.saturating_mul(24);
+        self.any_grant(author, Right::Append, epoch, |grant| {
+            let mut held = Err(Refusal::HourNotCovered);
+            for hour in first..=first.saturating_add(23) {
+                held = grant.holds(Some(Hour(hour)), now);
+                if held.is_ok() {
+                    break;
+                }
+            }
+            held
+        })
+    }
+
+    /// Looks through the epochs of each grant once: a room may hold many.
+    fn any_grant(
+        &self,
+        author: AuthorId,
+        right: Right,
+        epoch: EpochId,
+        holds: impl Fn(&GrantState) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
         let mut refusal = Refusal::NotInvited;
         for (_, grant) in self.grants_of(author).filter(|(_, g)| g.right == right) {
             if !grant.epochs.contains(&epoch) {
                 refusal = telling(refusal, Refusal::EpochNotCovered);
                 continue;
             }
-            match grant.holds(hour, now) {
+            match holds(grant) {
                 Ok(()) => return Ok(()),
                 Err(why) => refusal = telling(refusal, why),
             }
@@ -222,7 +251,7 @@ impl RoomState {
 
     fn apply_epoch(&mut self, record: &EpochRecord) -> Result<(), Refusal> {
         check_kem(&record.group_key)?;
-        if self.epochs.len() >= limits::EPOCHS_PER_ROOM_MAX {
+        if self.epochs.len() >= limits::EPOCHS_PER_ROOM_MAX || !self.takes_granted(record.continues.len()) {
             return Err(Refusal::LimitReached);
         }
         if record.epoch == EpochId::ZERO || self.epochs.contains_key(&record.epoch) {
@@ -237,7 +266,7 @@ impl RoomState {
             }
         }
         if let Some(before) = record.supersedes {
-            let state = self.epochs.get_mut(&before).ok_or(Refusal::EpochNotCovered)?;
+            let state = self.epochs.get_mut(&before).ok_or(Refusal::ControlMalformed)?;
             if state.superseded_by.is_some() {
                 return Err(Refusal::ControlMalformed);
             }
@@ -252,9 +281,15 @@ impl RoomState {
         Ok(())
     }
 
+    /// Whether grants may cover so many epochs more. Nodes read the whole state at once: it has to stay within a bound.
+    fn takes_granted(&self, more: usize) -> bool {
+        let covered: usize = self.grants.values().map(|grant| grant.epochs.len()).sum();
+        covered.saturating_add(more) <= limits::GRANTED_EPOCHS_PER_ROOM_MAX
+    }
+
     fn apply_grant(&mut self, grant: &Grant, event: EheId) -> Result<(), Refusal> {
         check_kem(&grant.subject.kem)?;
-        if self.grants.len() >= limits::GRANTS_PER_ROOM_MAX {
+        if self.grants.len() >= limits::GRANTS_PER_ROOM_MAX || !self.takes_granted(grant.epochs.len()) {
             return Err(Refusal::LimitReached);
         }
         if grant.epochs.is_empty() || !grant.epochs.iter().all(|epoch| self.epochs.contains_key(epoch)) {

@@ -12,6 +12,7 @@ use crate::event::{CheckedEvent, Core, Kind, Suite, VERSION};
 use crate::id::{AllianceId, AuthorId, EheId, EpochId, Hash, Nonce, RoomId, StrandId, WrapId};
 use crate::identity::{Identity, PublicIdentity};
 use crate::kem::{self, KemSecret, WrapPurpose, random_secret};
+use crate::limits;
 use crate::read::{Part, Purpose, ReadRequest, Scope};
 use crate::refusal::Refusal;
 use crate::run::{SeenCheckpoint, SignedRun, StrandEnd, VerifiedRun};
@@ -490,4 +491,46 @@ fn the_sealed_part_opens_for_its_parties_alone() {
     assert_eq!(Private::open(&event, &world.gateway), Err(crate::control::ControlError::NotAParty));
     let found = event.event().body.windows(7).any(|w| w == b"cardiac");
     assert!(!found, "the purpose is not readable in the stored bytes");
+}
+
+#[test]
+fn a_room_holds_no_more_than_its_limits() {
+    let because = |refusal| Err(Refused::Because(refusal));
+    let mut world = World::new();
+    let gateway = world.grant_of(&world.gateway);
+    let full = limits::GRANTED_EPOCHS_PER_ROOM_MAX - 1;
+    world.room.as_mut().unwrap().grants.get_mut(&gateway).unwrap().epochs = vec![EPOCH; full];
+    let guest = world.stranger.public().clone();
+    let (grant, epoch) = (world.grant(&guest, Right::Read), world.epoch(EpochId([2; 16]), Some(EPOCH), vec![gateway]));
+    assert_eq!(world.control(&grant), because(Refusal::LimitReached), "the clinician's is the last that fits");
+    assert_eq!(world.control(&epoch), because(Refusal::LimitReached));
+    // An epoch that continues nothing, as after everything was revoked, still fits.
+    let epoch = world.epoch(EpochId([2; 16]), Some(EPOCH), vec![]);
+    world.control(&epoch).unwrap();
+
+    let mut world = World::new();
+    let Control::Grant(mut grant) = world.grant(&guest, Right::Append) else { panic!("a grant") };
+    grant.epochs = vec![EPOCH; limits::EPOCHS_PER_GRANT_MAX + 1];
+    assert_eq!(world.control(&Control::Grant(grant)), because(Refusal::LimitReached));
+    let orphan = world.epoch(EpochId([2; 16]), Some(EpochId([3; 16])), vec![]);
+    assert_eq!(world.control(&orphan), because(Refusal::ControlMalformed));
+}
+
+#[test]
+fn a_wrap_needs_one_hour_of_its_day_that_is_covered() {
+    let mut world = World::new();
+    let day = NOW.day();
+    let Control::Grant(grant) = world.grant(&world.stranger.public().clone(), Right::Append) else { panic!("a grant") };
+    let last = Hour(day.0 * 24 + 23);
+    let grant = Grant { from: Some(last), until: Some(Hour(last.0 + 1)), ..grant };
+    world.control(&Control::Grant(grant)).unwrap();
+    let room = world.room.as_ref().unwrap();
+    let may = |who: &Identity, epoch, day| room.may_append_on(who.author_id(), epoch, day, NOW);
+    let before = crate::time::Day(day.0 - 1);
+    assert_eq!(may(&world.stranger, EPOCH, day), Ok(()));
+    assert_eq!(may(&world.stranger, EPOCH, before), Err(Refusal::HourNotCovered));
+    assert_eq!(may(&world.stranger, EPOCH, crate::time::Day(u32::MAX)), Err(Refusal::HourNotCovered));
+    assert_eq!(may(&world.stranger, EpochId([5; 16]), day), Err(Refusal::EpochNotCovered));
+    assert_eq!(may(&world.clinician, EPOCH, day), Err(Refusal::NotInvited));
+    assert_eq!(may(&world.patient, EPOCH, before), Ok(()));
 }

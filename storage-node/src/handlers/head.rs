@@ -20,7 +20,7 @@ pub(super) async fn head_of(
     room: RoomId,
     nonce: Nonce,
 ) -> Result<Response, NotServed> {
-    let author = peer.author().ok_or(Refusal::RoleNotAllowed)?;
+    let author = node.author(peer)?;
     let shard = node.shard_of(room)?;
     node.leads(shard.place.shard)?;
     let leaves = node.look(shard, |view| Ok(view.shard().leaves)).await?;

@@ -6,22 +6,28 @@ mod read;
 mod rooms;
 mod submit;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use certs::{ChannelError, CloseCode, Exchange, PeerIdentity};
 use ehe::refusal::Refusal;
 use ehe::wire::{Request, Response};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::node::Node;
+use crate::server::Share;
 use crate::stats::Stats;
 
 /// Above this, decoding moves off the runtime's workers.
 const DECODE_INLINE_BYTES: usize = 64 * 1024;
+/// A request counts for this much of its sender's share at least: a small one takes a place in a queue too.
+const REQUEST_COUNTS_BYTES: usize = 16 * 1024;
 
 /// Serves one exchange to its end.
-pub(crate) async fn handle(node: &Node, peer: PeerIdentity, exchange: &mut Exchange) {
+pub(crate) async fn handle(node: &Node, peer: PeerIdentity, share: &Share, exchange: &mut Exchange) {
     Stats::add(&node.stats.requests, 1);
-    if let Err(error) = serve(node, peer, exchange).await {
+    if let Err(error) = serve(node, peer, share, exchange).await {
         match error {
             ChannelError::FrameTooLarge { .. } | ChannelError::Truncated => {
                 Stats::add(&node.stats.requests_malformed, 1);
@@ -32,14 +38,19 @@ pub(crate) async fn handle(node: &Node, peer: PeerIdentity, exchange: &mut Excha
     }
 }
 
-async fn serve(node: &Node, peer: PeerIdentity, exchange: &mut Exchange) -> Result<(), ChannelError> {
+async fn serve(node: &Node, peer: PeerIdentity, share: &Share, exchange: &mut Exchange) -> Result<(), ChannelError> {
     let received = tokio::select! {
-        received = exchange.recv(node.limits.request()) => received,
+        received = receive(node, share, exchange) => received,
         () = node.stop.cancelled() => return answer(node, exchange, &Response::Refused(Refusal::Stopping)).await,
     };
-    let frame = match received {
-        Ok(Some(frame)) => frame,
-        Ok(None) => return Ok(()),
+    // Until the request is answered or, of a stream, decided.
+    let (frame, work) = match received {
+        Ok(Received::Request(frame, work)) => (frame, work),
+        Ok(Received::Nothing) => return Ok(()),
+        Ok(Received::TooMuch) => {
+            Stats::add(&node.stats.overloaded, 1);
+            return answer(node, exchange, &Response::Refused(Refusal::Overloaded)).await;
+        }
         Err(error) => {
             if matches!(error, ChannelError::FrameTooLarge { .. } | ChannelError::Truncated) {
                 answer(node, exchange, &Response::Refused(Refusal::FrameMalformed)).await?;
@@ -69,13 +80,17 @@ async fn serve(node: &Node, peer: PeerIdentity, exchange: &mut Exchange) -> Resu
             answer.unwrap_or(Response::Refused(Refusal::Overloaded))
         }
         Some(Ok(Request::Fetch(request, reader))) => {
-            return read::read(node, peer, exchange, request, reader, read::Mode::Fetch).await;
+            return read::read(node, (peer, share, work), exchange, request, reader, read::Mode::Fetch).await;
         }
         Some(Ok(Request::Subscribe(request, reader))) => {
-            return read::read(node, peer, exchange, request, reader, read::Mode::Subscribe).await;
+            return read::read(node, (peer, share, work), exchange, request, reader, read::Mode::Subscribe).await;
         }
         Some(Ok(Request::Head(room, nonce))) => head::head_of(node, peer, room, nonce).await.unwrap_or_else(Into::into),
-        Some(Ok(Request::RoomsOf)) => rooms::rooms_of(node, peer).await.unwrap_or_else(Into::into),
+        Some(Ok(Request::RoomsOf)) => {
+            // Somebody may be a party of more rooms than can be looked at: anybody can be invited.
+            let answer = tokio::time::timeout(node.limits.submit(), rooms::rooms_of(node, peer)).await;
+            answer.unwrap_or(Err(Refusal::Overloaded.into())).unwrap_or_else(Into::into)
+        }
         Some(Ok(Request::Charter)) => Response::Charter(node.charters.clone()),
         Some(Ok(Request::Status)) => about::status(node),
     };
@@ -83,6 +98,25 @@ async fn serve(node: &Node, peer: PeerIdentity, exchange: &mut Exchange) -> Resu
         Stats::add(&node.stats.overloaded, 1);
     }
     answer(node, exchange, &response).await
+}
+
+enum Received {
+    Request(Bytes, OwnedSemaphorePermit),
+    /// The peer ended the stream without one.
+    Nothing,
+    /// The peer has so much under way already that there was no room in time.
+    TooMuch,
+}
+
+/// Receives the request once its sender's share has room for it. Until then it stays in the transport's window.
+async fn receive(node: &Node, share: &Share, exchange: &mut Exchange) -> Result<Received, ChannelError> {
+    let (since, limit) = (Instant::now(), node.limits.request());
+    let Some(bytes) = exchange.announced(limit).await? else { return Ok(Received::Nothing) };
+    let counts = u32::try_from(bytes.max(REQUEST_COUNTS_BYTES)).unwrap_or(u32::MAX);
+    let room = Arc::clone(&share.work).acquire_many_owned(counts);
+    let Ok(Ok(work)) = tokio::time::timeout(left(since, limit), room).await else { return Ok(Received::TooMuch) };
+    let frame = exchange.recv(left(since, limit)).await?;
+    Ok(frame.map_or(Received::Nothing, |frame| Received::Request(frame, work)))
 }
 
 /// Sends the last frame of an exchange.

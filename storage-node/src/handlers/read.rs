@@ -9,12 +9,14 @@ use ehe::read::{Part, SignedRequest};
 use ehe::refusal::Refusal;
 use ehe::room::decide;
 use ehe::wire::Response;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::head::head;
 use super::{answer, left};
 use crate::access::{Audited, Cut, Page, Release};
 use crate::checkpoint::Published;
 use crate::node::{Node, NotServed, judged_at};
+use crate::server::Share;
 use crate::shard::{Committed, Decided, Shard};
 use crate::stats::Stats;
 
@@ -32,21 +34,24 @@ const LEASE: Duration = Duration::from_millis(READ_LEASE_MS);
 /// Decides, and streams.
 pub(super) async fn read(
     node: &Node,
-    peer: PeerIdentity,
+    (peer, share, work): (PeerIdentity, &Share, OwnedSemaphorePermit),
     exchange: &mut Exchange,
     request: SignedRequest,
     reader: PublicIdentity,
     mode: Mode,
 ) -> Result<(), ChannelError> {
-    let Ok(slot) = node.streams.clone().try_acquire_owned() else {
+    // The peer's own share first: who has used that up takes no place of others.
+    let slots = share.streams.try_acquire().and_then(|own| Ok((own, node.streams.try_acquire()?)));
+    let Ok(slots) = slots else {
         Stats::add(&node.stats.overloaded, 1);
         return answer(node, exchange, &Response::Refused(Refusal::Overloaded)).await;
     };
     let decided = tokio::time::timeout(node.limits.submit(), opened(node, peer, request, reader)).await;
+    drop(work);
     match decided.unwrap_or(Err(Refusal::Overloaded.into())) {
         Ok((shard, release)) => {
             let ended = stream(node, shard, release, exchange, mode).await;
-            drop(slot);
+            drop(slots);
             ended
         }
         Err(why) => {

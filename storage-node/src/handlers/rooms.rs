@@ -2,7 +2,6 @@
 
 use certs::PeerIdentity;
 use ehe::limits;
-use ehe::refusal::Refusal;
 use ehe::wire::{Response, RoomInfo};
 
 use crate::node::{Node, NotServed, judged_at};
@@ -14,7 +13,7 @@ const ROOMS_AT_ONCE: usize = 128;
 const ANSWER_MAX_BYTES: usize = limits::FRAME_MAX_BYTES - 4096;
 
 pub(super) async fn rooms_of(node: &Node, peer: PeerIdentity) -> Result<Response, NotServed> {
-    let author = peer.author().ok_or(Refusal::RoleNotAllowed)?;
+    let author = node.author(peer)?;
     let now = node.clock.now();
     let (mut rooms, mut bytes) = (Vec::new(), 0usize);
     for (number, shard) in &node.shards {

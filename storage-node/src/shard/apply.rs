@@ -20,7 +20,7 @@ use ehe::run::{StrandEnd, UnverifiedRun};
 use ehe::time::UnixMs;
 use ehe::wire::Submission;
 
-use super::block::{Block, Command, Outcome};
+use super::block::{BLOCK_COMMANDS_MAX, Block, Command, Outcome};
 use super::place::Place;
 use super::schema::{META_SHARD, RUN_REFUSALS_KEPT, RunRefusal, ShardMeta, Tables};
 use super::store::StoreError;
@@ -28,8 +28,8 @@ use super::view::{room_state, run_refusals};
 
 /// Hourly summaries of refusals that one block writes at most; the next block goes on.
 const SUMMARIES_PER_BLOCK_MAX: usize = 16;
-/// Stale nonces that one block forgets at most.
-const NONCES_PER_BLOCK_MAX: usize = 256;
+/// Stale nonces that one block forgets at most: more than it adds, or the table would grow under load.
+const NONCES_PER_BLOCK_MAX: usize = 2 * BLOCK_COMMANDS_MAX;
 /// Rooms whose rules stay decoded.
 const ROOMS_CACHED_MAX: usize = 256;
 

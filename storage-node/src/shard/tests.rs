@@ -434,3 +434,86 @@ fn a_block_under_other_rules_stops_the_group_instead_of_guessing() {
     assert!(error.contains("rules 2"), "{error}");
     assert!(bench.machine.apply(&[command(b"not a block".to_vec())], b"").is_err());
 }
+
+/// A room whose grants are continued again and again: 160 at a time is what one epoch record may name.
+#[test]
+fn a_room_never_outgrows_what_its_state_may_take_and_the_shard_goes_on() {
+    use ehe::control::{Control, EpochRecord};
+    use ehe::id::EpochId;
+    let mut bench = Bench::new();
+    let owner = Identity::generate(&mut rng());
+    let mut patient = Patient::new(&owner, PLACE.alliance, (0, 1), NOON);
+    let guest = Identity::generate(&mut rng());
+    let opening = patient.opening(NOON);
+    let grants: Vec<_> = (0..160).map(|_| patient.grant(guest.public(), Right::Append, None, NOON)).collect();
+    let continues: Vec<_> = grants.iter().map(ehe::event::CheckedEvent::id).collect();
+    let run = patient.writer.run(&[opening, grants].concat());
+    assert!(matches!(bench.submit(run), Outcome::Submitted { .. }));
+    let mut outcome = None;
+    for _ in 0..16 {
+        let mut before = patient.epoch;
+        let epochs: Vec<_> = (0..128)
+            .map(|_| {
+                let epoch = EpochId(people::random());
+                let record = EpochRecord {
+                    link: patient.link(),
+                    epoch,
+                    group_key: patient.group.public(),
+                    supersedes: Some(before),
+                    continues: continues.clone(),
+                    seeds: vec![],
+                };
+                before = epoch;
+                patient.control(&Control::Epoch(record), NOON)
+            })
+            .collect();
+        patient.epoch = before;
+        match bench.submit(patient.writer.run(&epochs)) {
+            Outcome::Submitted { .. } => {}
+            refused => {
+                outcome = Some(refused);
+                break;
+            }
+        }
+    }
+    // What is not in memory any more (a restart, or many other rooms) is read from the file.
+    bench.machine = ShardMachine::new(PLACE, bench.store.clone(), Arc::new(Board::default())).unwrap();
+    let signed = request(&guest, PLACE.alliance, patient.room, ehe::read::Part::Control, NOON).sign(&guest);
+    assert_eq!(bench.read(&guest, signed), Outcome::Granted { record: None });
+    assert_eq!(outcome, Some(Outcome::Refused(Refusal::LimitReached)));
+}
+
+#[test]
+fn the_largest_state_that_the_limits_allow_fits() {
+    use ehe::control::Ending;
+    use ehe::id::{AuthorId, EheId, EpochId};
+    use ehe::limits::{EPOCHS_PER_ROOM_MAX, GRANTED_EPOCHS_PER_ROOM_MAX, GRANTS_PER_ROOM_MAX};
+    use ehe::room::{EpochState, GrantEnd, GrantState, RoomState};
+    use ehe::time::Hour;
+    let key = Identity::generate(&mut rng()).public().sign;
+    let far = UnixMs(u64::MAX);
+    let grant = || GrantState {
+        subject: AuthorId(people::random()),
+        subject_key: key,
+        right: Right::Append,
+        epochs: (0..GRANTED_EPOCHS_PER_ROOM_MAX / GRANTS_PER_ROOM_MAX).map(|_| EpochId(people::random())).collect(),
+        from: Some(Hour(u32::MAX)),
+        until: Some(Hour(u32::MAX)),
+        expires: Some(far),
+        ended: Some(GrantEnd { at: far, ending: Ending::DrainUntil(far) }),
+    };
+    let epoch = || (EpochId(people::random()), EpochState { superseded_by: Some(EpochId(people::random())) });
+    let state = RoomState {
+        version: RoomState::VERSION,
+        room: ehe::id::RoomId(people::random()),
+        alliance: PLACE.alliance,
+        owner: AuthorId(people::random()),
+        owner_key: key,
+        next_control: u64::MAX,
+        last_control: EheId(people::random()),
+        epochs: (0..EPOCHS_PER_ROOM_MAX).map(|_| epoch()).collect(),
+        grants: (0..GRANTS_PER_ROOM_MAX).map(|_| (EheId(people::random()), grant())).collect(),
+    };
+    let bytes = ehe::cbor::to_vec(&state);
+    assert!(bytes.len() <= view::ROOM_STATE_MAX_BYTES, "{} bytes", bytes.len());
+}

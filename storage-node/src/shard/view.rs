@@ -15,8 +15,8 @@ use ehe::time::UnixMs;
 use super::schema::{ReadTables, RunRefusal, ShardMeta};
 use super::store::{StoreError, shard_meta};
 
-/// Largest encoded [`RoomState`]: 1,024 grants of 64 epochs each, and 4,096 epochs.
-const ROOM_STATE_MAX_BYTES: usize = 4 * 1024 * 1024;
+/// Largest encoded [`RoomState`]; a test holds it against the limits of a room.
+pub(super) const ROOM_STATE_MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// An entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]

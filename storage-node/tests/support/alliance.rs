@@ -32,6 +32,11 @@ pub struct Alliance {
 impl Alliance {
     /// One member with one node that hosts everything.
     pub fn new() -> Self {
+        Self::with("")
+    }
+
+    /// The same, with more in the charter's description.
+    pub fn with(more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let now = std::time::SystemTime::now().into();
         let authority = Authority::create(&dir.path().join("authority"), "Test", AUTHORITY_DAYS, now).unwrap();
@@ -42,7 +47,7 @@ impl Alliance {
         let text = format!(
             "alliance = 'Test'\nshards = {SHARDS}\n[[member]]\nname = 'Hospital'\nidentity = 'member.pub'\n\
              [[node]]\nname = 'node.example'\nmember = 'Hospital'\nidentity = 'node/identity.pub'\n\
-             addresses = ['127.0.0.1:4433']\n"
+             addresses = ['127.0.0.1:4433']\n{more}"
         );
         let charter = CharterFile::parse(&text).unwrap().charter(this.dir.path(), None).unwrap();
         let mut signed = SignedCharter::unsigned(&charter).unwrap();

@@ -83,6 +83,11 @@ impl Patient {
         }
     }
 
+    /// Place of the next control event.
+    pub fn link(&self) -> ControlLink {
+        self.next
+    }
+
     pub fn control(&mut self, control: &Control, now: UnixMs) -> CheckedEvent {
         let author = self.writer.identity.author_id();
         let event = control.event(&mut rng(), self.room, author, now, None).unwrap();

@@ -30,6 +30,22 @@ async fn frames_of_all_sizes_arrive_whole_and_in_order() {
 }
 
 #[tokio::test]
+async fn a_frame_is_announced_before_anything_of_it_is_taken() {
+    let mut ends = begun().await;
+    ends.near.send(&vec![7; 300_000], LIMIT).await.unwrap();
+    ends.near.send(b"", LIMIT).await.unwrap();
+    ends.near.finish().unwrap();
+    for _ in 0..2 {
+        assert_eq!(ends.far.announced(LIMIT).await, Ok(Some(300_000)));
+        assert_eq!(ends.far.receiver.held_bytes(), 0);
+    }
+    assert_eq!(ends.far.recv(LIMIT).await.unwrap().unwrap().len(), 300_000);
+    assert_eq!(ends.far.announced(LIMIT).await, Ok(Some(0)));
+    assert_eq!(ends.far.recv(LIMIT).await.unwrap().unwrap(), "");
+    assert_eq!(ends.far.announced(LIMIT).await, Ok(None));
+}
+
+#[tokio::test]
 async fn both_directions_of_an_exchange_work_at_the_same_time() {
     let ends = begun().await;
     let frame = vec![7; 300_000];
