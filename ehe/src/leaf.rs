@@ -30,6 +30,10 @@ pub struct Leaf {
     /// The ledger's time, put in by the ordering party; never goes back within a shard.
     #[n(4)]
     pub accepted_at: UnixMs,
+    /// The patient's control events in the room so far, this entry's included. Who is shown a part of a room so notices when one
+    /// of them, a revocation say, is left out.
+    #[n(5)]
+    pub control: u64,
 }
 
 impl Leaf {

@@ -90,6 +90,12 @@ pub enum LedgerError {
         /// The entry.
         index: u64,
     },
+    /// A control event of the patient is left out: a revocation, a new key.
+    #[error("entry {index} shows that a control event of the patient was left out before it")]
+    ControlWithheld {
+        /// The entry.
+        index: u64,
+    },
     /// Something that should be shown is left out.
     #[error("entry {index} is shown in part only")]
     Withheld {
@@ -127,15 +133,12 @@ pub enum LedgerError {
 pub enum Verified {
     /// A leaf alone.
     Skeleton,
-    /// A run (or as much of it as the reader may have). Of a run by an author whose key is not known here, only hashes are
-    /// checked: `signed` is false.
+    /// A run, or as much of it as the reader may have; its signature stands.
     Run {
         /// The author's run.
         run: Run,
         /// Its events that were shown.
         events: Vec<CheckedEvent>,
-        /// Whether its signature was checked.
-        signed: bool,
     },
     /// An access record.
     Access(Box<AccessRecord>),
@@ -215,6 +218,9 @@ impl Follower {
             (None, None) if !self.whole && item.events.is_empty() => Verified::Skeleton,
             _ => return Err(LedgerError::Withheld { index }),
         };
+        if item.leaf.control != self.room.as_ref().map_or(0, |room| room.next_control) {
+            return Err(LedgerError::ControlWithheld { index });
+        }
         self.next += 1;
         self.last = item.leaf.hash();
         self.last_leaf = Some(item.leaf);
@@ -258,15 +264,8 @@ impl Follower {
             events.push(checked);
         }
         let complete = events.len() == run.claims().ids.len();
-        let key = match author_key(self.room.as_ref(), run.claims(), &events) {
-            Ok(key) => key,
-            // Which author signed content is only known to who follows the control records too.
-            Err(_) if !self.whole && self.room.is_none() => {
-                let run = run.claims().clone();
-                return Ok(Verified::Run { run, events, signed: false });
-            }
-            Err(why) => return Err(LedgerError::Rules { index, why }),
-        };
+        let key = author_key(self.room.as_ref(), run.claims(), &events);
+        let key = key.map_err(|why| LedgerError::Rules { index, why })?;
         let run = run.verify(&key).map_err(signature)?;
         // The patient's own runs are judged in every view: rights must not rest on a node's word.
         let judged = self.whole || events.iter().any(|e| !e.core().kind.is_content() && e.core().kind != Kind::Wrap);
@@ -278,7 +277,7 @@ impl Follower {
         } else {
             self.judge_shown(index, run.run(), &events, item.leaf.accepted_at)?;
         }
-        Ok(Verified::Run { run: run.run().clone(), events, signed: true })
+        Ok(Verified::Run { run: run.run().clone(), events })
     }
 
     /// In the whole view bodies of content may be left out (empty): their hash stands in the signed header.

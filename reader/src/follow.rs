@@ -39,7 +39,7 @@ impl Following {
         if let Some(known) = &self.known {
             known.check_entry(self.follower.next(), self.follower.last())?;
         }
-        if let Verified::Run { run, events, signed: true } = &verified {
+        if let Verified::Run { run, events } = &verified {
             self.view.learn_run(run, self.me.author_id());
             for event in events.iter().filter(|e| !e.core().kind.is_content() && e.core().kind != Kind::Wrap) {
                 self.view.learn(event, &self.me);

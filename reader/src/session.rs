@@ -173,7 +173,7 @@ pub fn fresh(request: &ReadRequest, now: UnixMs) -> ReadRequest {
 /// Content events of a run whose signature stands: what reads are made of.
 pub fn content(shown: &Verified) -> impl Iterator<Item = &CheckedEvent> {
     let events = match shown {
-        Verified::Run { events, signed: true, .. } => events.as_slice(),
+        Verified::Run { events, .. } => events.as_slice(),
         _ => &[],
     };
     events.iter().filter(|event| event.core().kind.is_content())

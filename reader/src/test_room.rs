@@ -172,8 +172,9 @@ fn admitted(
     store.strands.insert((author.author_id(), admission.strand.strand), admission.strand);
     store.wraps.extend(admission.wraps);
     let index = u64::try_from(store.entries.len()).unwrap();
+    let control = admission.room.as_ref().or(state).map_or(0, |room| room.next_control);
     let previous = store.entries.last().map_or(Hash::ZERO, |(leaf, ..)| leaf.hash());
-    let leaf = Leaf { room, index, previous, entry: linked.run.hash(), accepted_at: now };
+    let leaf = Leaf { room, index, previous, entry: linked.run.hash(), accepted_at: now, control };
     store.entries.push((leaf, linked.run, events));
     Ok(admission.room)
 }

@@ -75,6 +75,7 @@ impl Check {
             Error::Ledger(why) => match why {
                 LedgerError::Chain { .. }
                 | LedgerError::TimeWentBack { .. }
+                | LedgerError::ControlWithheld { .. }
                 | LedgerError::Entry { .. }
                 | LedgerError::OtherRoom { .. } => Self::Chain,
                 LedgerError::Withheld { .. } => Self::Chain,

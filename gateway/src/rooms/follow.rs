@@ -212,7 +212,7 @@ impl Following {
 
     /// Verifies the next entry.
     pub fn take(&mut self, item: Item) -> Result<(), FollowError> {
-        if let Verified::Run { run, events, signed: true } = self.follower.take(item, self.alliance)?
+        if let Verified::Run { run, events } = self.follower.take(item, self.alliance)?
             && self.follower.room().is_some_and(|room| room.owner == run.author)
         {
             events.iter().filter(|e| !e.core().kind.is_content()).for_each(|event| self.learn(event));

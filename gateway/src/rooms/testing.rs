@@ -201,6 +201,7 @@ impl Ledger {
                 return Ok(Response::Known(entries.into_iter().map(known).collect()));
             }
         };
+        let control = admission.room.as_ref().or(room.state.as_ref()).map_or(0, |room| room.next_control);
         let log_index = self.peaks.size();
         let room = self.rooms.entry(room_id).or_default();
         let leaf = Leaf {
@@ -209,6 +210,7 @@ impl Ledger {
             previous: room.entries.last().map_or(Hash::ZERO, |e| e.leaf.hash()),
             entry: run.hash(),
             accepted_at: self.now,
+            control,
         };
         let tree = &mut self.tree.0;
         let stored: Result<(), Infallible> = self.peaks.append(leaf.hash(), |at, hash| {

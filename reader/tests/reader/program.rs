@@ -215,6 +215,7 @@ async fn a_broken_node_that_changes_hides_or_rolls_back_is_noticed() {
                     ("change", Some(event)) => event.body[3] ^= 1,
                     ("hide", Some(_)) => return vec![],
                     ("reorder", _) if item.leaf.index == 2 => item.leaf.index = 3,
+                    ("withhold", _) if item.leaf.index == 1 => (item.run, item.events) = (None, vec![]),
                     ("time", _) if item.leaf.index == 2 => item.leaf.accepted_at.0 += 1,
                     _ => {}
                 }
@@ -239,6 +240,7 @@ async fn a_broken_node_that_changes_hides_or_rolls_back_is_noticed() {
         ("hide", "chain"),
         ("reorder", "chain"),
         ("time", "chain"),
+        ("withhold", "a control event of the patient was left out"),
         ("head", "head"),
     ] {
         *which.lock().unwrap() = lie;

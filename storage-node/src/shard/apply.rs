@@ -97,11 +97,11 @@ impl<'a, 't> Apply<'a, 't> {
         let room = self.room(room_id)?;
         match self.judge(run, &submission.events, room.as_ref())? {
             Ok((admission, events)) => {
-                let log_index = self.append(room_id, &submission.run.0)?;
                 let control_seq = match &admission.room {
                     Some(changed) => changed.next_control,
                     None => room.as_ref().map_or(0, |room| room.next_control),
                 };
+                let log_index = self.append(room_id, control_seq, &submission.run.0)?;
                 self.admit(log_index, room_id, author, room.as_ref(), admission, &events)?;
                 Ok(Outcome::Submitted { log_index, control_seq })
             }
@@ -244,7 +244,7 @@ impl<'a, 't> Apply<'a, 't> {
         match decision {
             Ok(granted) if granted.needs_audit() => {
                 self.tables.nonces.insert(nonce, ())?;
-                let record = self.append(request.room, &record(None, 1).to_vec())?;
+                let record = self.append(request.room, room.next_control, &record(None, 1).to_vec())?;
                 Ok(Outcome::Granted { record: Some(record) })
             }
             Ok(_) => Ok(Outcome::Granted { record: None }),
@@ -266,7 +266,7 @@ impl<'a, 't> Apply<'a, 't> {
             Some(counted) => record.count = counted.saturating_add(1),
             None => {
                 let first = AccessRecord { count: 1, ..record.clone() };
-                self.append(room, &first.to_vec())?;
+                self.append_record(room, &first)?;
             }
         }
         self.tables.read_refusals.insert(key, record.to_vec().as_slice())?;
@@ -286,7 +286,7 @@ impl<'a, 't> Apply<'a, 't> {
             drop((key, value));
             self.tables.read_refusals.remove((of, room.as_bytes(), reader.as_bytes()))?;
             if record.count > 0 {
-                self.append(room, &record.to_vec())?;
+                self.append_record(room, &record)?;
             }
         }
         Ok(())
@@ -324,8 +324,15 @@ impl<'a, 't> Apply<'a, 't> {
         Ok(state)
     }
 
-    /// Appends an entry to a room and its leaf to the shard's log. Returns its log index.
-    fn append(&mut self, room: RoomId, entry: &[u8]) -> Result<u64, StoreError> {
+    /// Appends an access record of a room that is there.
+    fn append_record(&mut self, room: RoomId, record: &AccessRecord) -> Result<u64, StoreError> {
+        let control = self.room(room)?.map_or(0, |room| room.next_control);
+        self.append(room, control, &record.to_vec())
+    }
+
+    /// Appends an entry to a room and its leaf to the shard's log. `control`: the patient's control events in the room, with this
+    /// entry's. Returns its log index.
+    fn append(&mut self, room: RoomId, control: u64, entry: &[u8]) -> Result<u64, StoreError> {
         let log_index = self.carried.peaks.size();
         let before = {
             let mut range = self.tables.positions.range((room.as_bytes(), 0)..=(room.as_bytes(), u64::MAX))?;
@@ -342,8 +349,8 @@ impl<'a, 't> Apply<'a, 't> {
             Some((last, at)) => (last + 1, self.node(NodeAt { level: 0, index: at })?),
         };
         let now = self.now();
-        let leaf = Leaf { room, index, previous, entry: record_hash(entry), accepted_at: now };
-        self.tables.entries.insert(log_index, (room.as_bytes(), index, now.0, entry))?;
+        let leaf = Leaf { room, index, previous, entry: record_hash(entry), accepted_at: now, control };
+        self.tables.entries.insert(log_index, (room.as_bytes(), index, now.0, control, entry))?;
         self.tables.positions.insert((room.as_bytes(), index), log_index)?;
         let nodes = &mut self.tables.nodes;
         self.carried.peaks.append(leaf.hash(), |at, hash| -> Result<(), StoreError> {

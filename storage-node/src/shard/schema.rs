@@ -128,8 +128,9 @@ macro_rules! tables {
 tables! {
     /// Marker, [`ShardMeta`], and what consensus keeps.
     meta: &'static str => &'static [u8];
-    /// Log index → room, place in the room, time of acceptance, and the entry: a signed run or an access record.
-    entries: u64 => (Id, u64, u64, &'static [u8]);
+    /// Log index → room, place in the room, time of acceptance, control events so far, and the entry: a signed run or an access
+    /// record.
+    entries: u64 => (Id, u64, u64, u64, &'static [u8]);
     /// Room, place in the room → log index.
     positions: (Id, u64) => u64;
     /// Merkle tree: level, index → hash of a complete subtree.

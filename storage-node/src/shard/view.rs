@@ -27,6 +27,8 @@ pub struct Entry {
     pub index: u64,
     /// When it was accepted, by the ledger's time.
     pub accepted_at: UnixMs,
+    /// The patient's control events in the room as of this entry.
+    pub control: u64,
     /// A signed run or an access record.
     pub bytes: Vec<u8>,
 }
@@ -97,8 +99,8 @@ impl View {
     /// An entry of the log.
     pub fn entry(&self, log_index: u64) -> Result<Entry, StoreError> {
         let row = self.tables.entries.get(log_index)?.ok_or(StoreError::Corrupt("an entry is missing"))?;
-        let (room, index, at, bytes) = row.value();
-        Ok(Entry { room: RoomId(*room), index, accepted_at: UnixMs(at), bytes: bytes.to_vec() })
+        let (room, index, at, control, bytes) = row.value();
+        Ok(Entry { room: RoomId(*room), index, accepted_at: UnixMs(at), control, bytes: bytes.to_vec() })
     }
 
     /// The leaf of an entry.
@@ -111,7 +113,8 @@ impl View {
             }
         };
         let hash = record_hash(&entry.bytes);
-        Ok(Leaf { room: entry.room, index: entry.index, previous, entry: hash, accepted_at: entry.accepted_at })
+        let Entry { room, index, accepted_at, control, .. } = *entry;
+        Ok(Leaf { room, index, previous, entry: hash, accepted_at, control })
     }
 
     /// Headers of a run's events, in order.
