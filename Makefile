@@ -12,19 +12,21 @@ help: ## this list
 setup: ## install what building and testing need and this machine lacks
 	@scripts/setup
 
-# The tests run the built programs, and `cargo test` alone would not build another crate's.
-test: setup ## build, then every test of the workspace, doc tests included
-	cargo build --workspace --bins --locked
+# The tests of hil-tests run the programs, which this builds too: each has tests of its own that run it.
+test: setup ## every test of the workspace, doc tests included
 	cargo test --workspace --locked
+
+# Run where it was built: `cargo run` for one package would build the dependencies again, with that package's features alone.
+TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 
 demo: setup ## the whole system on this machine; options: make demo ARGS="--once --out DIR"
 	@cargo build --workspace --bins --locked
-	@cargo run --quiet --locked -p hil-tests --bin ehe-demo -- $(ARGS)
+	@$(TARGET)/debug/ehe-demo $(ARGS)
 
 # Built as it is shipped: figures of a debug build say nothing.
 bench: setup ## measure: a table of target and measured value
 	@cargo build --release --workspace --bins --locked
-	@cargo run --quiet --release --locked -p hil-tests --bin ehe-demo -- --bench --out target/bench
+	@$(TARGET)/release/ehe-demo --bench --out target/bench
 
 # Private items are documented too: in a workspace of programs most of the documentation is for those who work on them.
 check: ## the read-only gate: format, lints, documentation, licences, banned crates

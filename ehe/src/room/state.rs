@@ -213,12 +213,11 @@ impl RoomState {
     ) -> Result<(), Refusal> {
         let mut refusal = Refusal::NotInvited;
         for (_, grant) in self.grants_of(author).filter(|(_, g)| g.right == right) {
-            if !grant.epochs.contains(&epoch) {
-                refusal = telling(refusal, Refusal::EpochNotCovered);
-                continue;
-            }
+            let covers = grant.epochs.contains(&epoch);
             match holds(grant) {
-                Ok(()) => return Ok(()),
+                Ok(()) if covers => return Ok(()),
+                Ok(()) => refusal = telling(refusal, Refusal::EpochNotCovered),
+                // That it ended says more than that the epoch which followed its end is none of its own.
                 Err(why) => refusal = telling(refusal, why),
             }
         }

@@ -327,6 +327,12 @@ fn a_revoked_reader_is_refused_from_the_revocation_on() {
     world.control(&revoke).unwrap();
     assert_eq!(world.read(&world.clinician, Part::Content), Err(Refusal::GrantRevoked));
     assert_eq!(world.read(&world.clinician, Part::Control), Err(Refusal::GrantRevoked));
+    let (next, gateway) = (EpochId([2; 16]), world.grant_of(&world.gateway));
+    let epoch = world.epoch(next, Some(EPOCH), vec![gateway]);
+    world.control(&epoch).unwrap();
+    let room = world.room.as_ref().unwrap();
+    let of_the_next_epoch = room.may(world.clinician.author_id(), Right::Read, next, None, NOW);
+    assert_eq!(of_the_next_epoch, Err(Refusal::GrantRevoked), "the reason is the revocation, not the epoch after it");
     let grant = world.grant(&world.clinician.public().clone(), Right::Read);
     world.control(&grant).unwrap();
     assert_eq!(world.read(&world.clinician, Part::Content), Ok(()), "a new grant invites again");
