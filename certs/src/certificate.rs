@@ -5,6 +5,8 @@ use core::str::FromStr;
 use std::net::IpAddr;
 
 use ehe::id::hex;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -81,6 +83,11 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// Whether its time is over (RFC 5280 §4.1.2.5: the last second belongs to it).
+    pub fn is_over(&self, now_unix_s: i64) -> bool {
+        now_unix_s > self.not_after_unix_s
+    }
+
     /// Reads a DER certificate. It has to have exactly one `urn:ehe:` name.
     pub fn read(der: &[u8]) -> Result<Self, PeerError> {
         let (rest, certificate) = X509Certificate::from_der(der).map_err(|_| PeerError::NotACertificate)?;
@@ -108,6 +115,36 @@ impl Facts {
             dns,
             ip,
             issuer: certificate.issuer().to_string(),
+            public_key: certificate.public_key().raw.to_vec(),
+        })
+    }
+}
+
+/// What an authority's own certificate says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthorityFacts {
+    /// Its name, as the certificates that it issues give their issuer; the number of its key is part of it.
+    pub name: String,
+    /// Its serial number.
+    pub serial: Serial,
+    /// Valid from, seconds since 1970.
+    pub not_before_unix_s: i64,
+    /// Valid to, seconds since 1970.
+    pub not_after_unix_s: i64,
+    /// Public key, as SubjectPublicKeyInfo in DER: the same key is the same authority.
+    pub public_key: Vec<u8>,
+}
+
+impl AuthorityFacts {
+    /// Reads an authority's certificate, PEM. `None` for everything else.
+    pub fn from_pem(pem: &[u8]) -> Option<Self> {
+        let der = CertificateDer::from_pem_slice(pem).ok()?;
+        let (_, certificate) = X509Certificate::from_der(&der).ok()?;
+        certificate.is_ca().then(|| Self {
+            name: certificate.subject().to_string(),
+            serial: Serial::new(certificate.raw_serial()),
+            not_before_unix_s: certificate.validity().not_before.timestamp(),
+            not_after_unix_s: certificate.validity().not_after.timestamp(),
             public_key: certificate.public_key().raw.to_vec(),
         })
     }

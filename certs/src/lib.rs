@@ -5,16 +5,18 @@
 //!
 //! The way of the data: [`identity_file`] makes an identity, [`enrol`] asks for a certificate without letting a private key
 //! leave its machine, [`authority`] issues and revokes, [`store`] reads the directory that results, [`channel`] speaks QUIC
-//! with it.
+//! with it, [`reload`] reads it again while a program runs.
 
 pub mod authority;
 pub mod certificate;
 pub mod channel;
 pub mod charter_file;
+pub mod crl;
 pub mod enrol;
 pub mod file;
 pub mod identity_file;
 pub mod peer;
+pub mod reload;
 pub mod revocation;
 pub mod store;
 

@@ -22,11 +22,12 @@ use ehe::id::AllianceId;
 use ehe::identity::Identity;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::authority::is_key_of;
 use crate::certificate::Facts;
+use crate::crl::Revocations;
 use crate::file::{self, FileError, SMALL_FILE_MAX_BYTES};
 use crate::identity_file;
 use crate::peer::{PeerError, PeerIdentity};
@@ -60,8 +61,6 @@ pub mod names {
         "it is made together with the identity by `ehe identity new` or `ehe-certs identity new`";
 }
 
-/// Largest revocation list: some hundred thousand entries.
-const CRL_MAX_BYTES: usize = 16 * 1024 * 1024;
 const REMEDY_ISSUED: &str =
     "send `request.json` to the alliance's authority (`ehe-certs issue`) and put its answer here";
 const REMEDY_CHARTER: &str = "get the alliance's signed charter from a member (`ehe-certs install`) and put it here";
@@ -121,7 +120,18 @@ pub(crate) struct ChannelFiles {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: PrivateKeyDer<'static>,
     pub(crate) authority: CertificateDer<'static>,
-    pub(crate) revocations: Vec<CertificateRevocationListDer<'static>>,
+    pub(crate) revocations: Option<Revocations>,
+}
+
+impl ChannelFiles {
+    /// Whether a channel that is set up with one is a channel that is set up with the other.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let Self { chain, key, authority, revocations } = self;
+        *chain == other.chain
+            && key.secret_der() == other.key.secret_der()
+            && *authority == other.authority
+            && *revocations == other.revocations
+    }
 }
 
 struct Inner {
@@ -197,6 +207,11 @@ impl Credentials {
         Err(StoreError::OtherAlliance { path: self.0.dir.join(names::CHARTER), found, pinned })
     }
 
+    /// The revocation list; none is enforced where the file is not there.
+    pub fn revocations(&self) -> Option<&Revocations> {
+        self.0.channel.revocations.as_ref()
+    }
+
     pub(crate) fn channel(&self) -> &ChannelFiles {
         &self.0.channel
     }
@@ -232,23 +247,13 @@ fn load_channel(dir: &Path, identity: &Identity) -> Result<(ChannelFiles, Facts)
     if !is_signed_by(&leaf, &authority) {
         return Err(StoreError::OtherAuthority(path));
     }
-    let revocations = read_revocations(&dir.join(names::CRL))?;
+    let revocations = Revocations::load(&dir.join(names::CRL), &authority)?;
     Ok((ChannelFiles { chain: vec![leaf], key, authority, revocations }, facts))
 }
 
 fn read_certificate(path: &Path) -> Result<CertificateDer<'static>, FileError> {
     let pem = file::read_public(path, SMALL_FILE_MAX_BYTES, REMEDY_ISSUED)?;
     CertificateDer::from_pem_slice(&pem).map_err(|_| FileError::format(path, "not a certificate in PEM: get it again"))
-}
-
-fn read_revocations(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, FileError> {
-    let pem = match file::read_public(path, CRL_MAX_BYTES, "") {
-        Err(FileError::Missing { .. }) => return Ok(Vec::new()),
-        other => other?,
-    };
-    // A file that is there and says nothing must not pass for "nobody is revoked".
-    let list = CertificateRevocationListDer::from_pem_slice(&pem);
-    Ok(vec![list.map_err(|_| FileError::format(path, "not a revocation list in PEM: get it again, or remove it"))?])
 }
 
 /// Only to tell a mixed-up directory early; what counts is the TLS verifier's judgement.

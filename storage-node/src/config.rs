@@ -45,7 +45,7 @@ pub struct Limits {
     pub connections_max: usize,
     /// Connections of one identity at one time.
     pub connections_per_peer_max: usize,
-    /// Handshakes at one time.
+    /// Handshakes at one time; a quarter of it from one address.
     pub handshakes_max: usize,
     /// Exchanges at one time on one connection.
     pub exchanges_per_connection_max: u32,
@@ -154,11 +154,14 @@ pub struct Running {
     pub counters_interval_ms: u64,
     /// What is under way when the node is stopped has this long to end.
     pub stop_grace_ms: u64,
+    /// The credentials directory is read again this often: a new revocation list or certificate is in force after that at the
+    /// latest.
+    pub credentials_reload_s: u64,
 }
 
 impl Default for Running {
     fn default() -> Self {
-        Self { counters_interval_ms: 60_000, stop_grace_ms: 10_000 }
+        Self { counters_interval_ms: 60_000, stop_grace_ms: 10_000, credentials_reload_s: 60 }
     }
 }
 
@@ -245,6 +248,7 @@ impl Config {
             ("storage.durable_after_bytes", s.durable_after_bytes, MIB, 1024 * MIB),
             ("running.counters_interval_ms", r.counters_interval_ms, 100, 86_400_000),
             ("running.stop_grace_ms", r.stop_grace_ms, 0, 600_000),
+            ("running.credentials_reload_s", r.credentials_reload_s, 1, 86_400),
         ];
         for (key, found, least, most) in ranges {
             if !(least..=most).contains(&found) {
@@ -274,7 +278,7 @@ mod tests {
         let table: toml::Table = toml::from_str(&spelled).unwrap();
         assert_eq!(parse(&spelled).unwrap(), Config { alliance_id: parse(&spelled).unwrap().alliance_id, ..minimal });
         let keys = |name: &str| table[name].as_table().unwrap().len();
-        assert_eq!((keys("limits"), keys("storage"), keys("running")), (14, 4, 2));
+        assert_eq!((keys("limits"), keys("storage"), keys("running")), (14, 4, 3));
     }
 
     #[test]

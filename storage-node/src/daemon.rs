@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 pub use error::StartError;
 pub use place::{Placed, placed};
 
+use crate::admission::Admission;
 use crate::blocking::Blocking;
 use crate::checkpoint::{Board, Checkpointed, Checkpointer, Line};
 use crate::clock::Clock;
@@ -92,6 +93,7 @@ impl Daemon {
         // 5. Clients.
         let (stop, kill, connections) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
         let server = Arc::new(Server::bind(config.listen, &credentials, config.limits.channel())?);
+        let (admission, standing) = Admission::new(Arc::clone(&server), credentials.clone(), clock.now());
         let node = Arc::new(Node {
             id,
             identity,
@@ -100,14 +102,19 @@ impl Daemon {
             shards,
             consensus: consensus.clone(),
             blocking: Blocking::new(config.limits.blocking_threads_max),
-            clock,
+            clock: clock.clone(),
             stats: Arc::clone(&stats),
             streams: Arc::new(Semaphore::new(config.limits.streams_max)),
             limits: config.limits,
             stop: stop.clone(),
         });
-        tasks.spawn(serve(Arc::clone(&server), node, connections.clone(), kill.clone()));
-        tasks.spawn(report(stats, Duration::from_millis(config.running.counters_interval_ms), stop.clone()));
+        tasks.spawn(serve(Arc::clone(&server), node, standing, connections.clone(), kill.clone()));
+
+        // 6. What looks after it.
+        let every = Duration::from_secs(config.running.credentials_reload_s);
+        tasks.spawn(admission.run(every, clock, Arc::clone(&stats), stop.clone()));
+        let every = Duration::from_millis(config.running.counters_interval_ms);
+        tasks.spawn(report(stats, Arc::clone(&server), every, stop.clone()));
         let grace = Duration::from_millis(config.running.stop_grace_ms);
         Ok(Self { server, consensus, stop, kill, connections, tasks, board, checkpointer, grace })
     }
@@ -172,12 +179,19 @@ fn raft_config(config: &Config, id: consensus::NodeId) -> consensus::Config {
 }
 
 /// Logs counters.
-async fn report(stats: Arc<Stats>, every: Duration, stop: CancellationToken) {
+async fn report(stats: Arc<Stats>, server: Arc<Server>, every: Duration, stop: CancellationToken) {
     let mut reporter = Reporter::default();
     loop {
-        tokio::select! {
-            () = stop.cancelled() => return reporter.report(&stats),
-            () = tokio::time::sleep(every) => reporter.report(&stats),
+        let stopped = tokio::select! {
+            () = stop.cancelled() => true,
+            () = tokio::time::sleep(every) => false,
+        };
+        // The channel counts these itself.
+        Stats::set(&stats.handshakes_refused, server.refused_busy());
+        Stats::set(&stats.handshakes_refused_source, server.refused_sources());
+        reporter.report(&stats);
+        if stopped {
+            return;
         }
     }
 }

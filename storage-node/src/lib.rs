@@ -3,8 +3,10 @@
 //! The way of a run: [`server`] takes it from the channel, a handler checks who sent it, [`shard`] checks its signature, orders
 //! it through [`consensus`] and applies it, [`checkpoint`] signs the log that holds it, the handler answers with the receipt.
 //! The way of a read: the request is ordered like a run; [`access`] releases what was granted, as long as it is.
+//! Who may be connected at all, and for how long: [`admission`].
 
 pub mod access;
+pub mod admission;
 pub mod blocking;
 pub mod checkpoint;
 pub mod clock;

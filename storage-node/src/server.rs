@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use certs::{CloseCode, Handshake, Peer, PeerIdentity, Server};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::{self, Standing};
 use crate::config::Limits;
 use crate::handlers;
 use crate::node::Node;
@@ -35,7 +36,13 @@ impl Share {
 }
 
 /// Accepts until the node stops. Connections run in `tasks` until they end, or `kill` is cancelled.
-pub async fn serve(server: Arc<Server>, node: Arc<Node>, tasks: TaskTracker, kill: CancellationToken) {
+pub async fn serve(
+    server: Arc<Server>,
+    node: Arc<Node>,
+    standing: watch::Receiver<Standing>,
+    tasks: TaskTracker,
+    kill: CancellationToken,
+) {
     let peers = Peers::default();
     loop {
         let handshake = tokio::select! {
@@ -46,16 +53,17 @@ pub async fn serve(server: Arc<Server>, node: Arc<Node>, tasks: TaskTracker, kil
             },
         };
         let (node, peers, kill) = (Arc::clone(&node), Arc::clone(&peers), kill.clone());
+        let standing = standing.clone();
         tasks.spawn(async move {
             tokio::select! {
                 () = kill.cancelled() => {}
-                () = connection(&node, &peers, handshake) => {}
+                () = connection(&node, &peers, standing, handshake) => {}
             }
         });
     }
 }
 
-async fn connection(node: &Arc<Node>, peers: &Peers, handshake: Handshake) {
+async fn connection(node: &Arc<Node>, peers: &Peers, standing: watch::Receiver<Standing>, handshake: Handshake) {
     let address = handshake.remote_address();
     let peer = match handshake.complete().await {
         Ok(peer) => peer,
@@ -73,7 +81,19 @@ async fn connection(node: &Arc<Node>, peers: &Peers, handshake: Handshake) {
     };
     Stats::add(&node.stats.connections, 1);
     tracing::debug!(%address, peer = %peer.identity(), "connected");
-    exchanges(node, &peer, &seat.share).await;
+    tokio::select! {
+        // First: nothing is served to whom the list revoked while its handshake was under way.
+        biased;
+        // What is under way ends with it: its right to be here is over, and so is any subscription's.
+        code = admission::ended(standing, peer.certificate()) => {
+            let expired = code == CloseCode::Expired;
+            let counter = if expired { &node.stats.connections_expired } else { &node.stats.connections_revoked };
+            Stats::add(counter, 1);
+            tracing::info!(serial = %peer.certificate_serial(), "connection closed: {code}");
+            peer.close(code);
+        }
+        () = exchanges(node, &peer, &seat.share) => {}
+    }
 }
 
 /// Serves exchanges until the connection ends. When the node stops, those that are under way end first.

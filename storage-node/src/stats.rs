@@ -24,6 +24,18 @@ counters! {
     connections,
     /// Handshakes that did not come to a welcome.
     handshakes_failed,
+    /// Clients that were told "busy" before their handshake.
+    handshakes_refused,
+    /// Those of them whose address had its share of the handshakes.
+    handshakes_refused_source,
+    /// Connections that were closed because their certificate was revoked.
+    connections_revoked,
+    /// Connections that were closed because their certificate's time was over.
+    connections_expired,
+    /// New credentials that were taken up.
+    credentials_reloaded,
+    /// Looks at credentials that could not be taken up.
+    credentials_kept,
     /// Requests of any kind.
     requests,
     /// Frames that were no request, or came too late, or were too large.
@@ -60,6 +72,11 @@ impl Stats {
     /// Counts.
     pub fn add(counter: &AtomicU64, n: u64) {
         counter.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Takes over what somebody else counts.
+    pub fn set(counter: &AtomicU64, n: u64) {
+        counter.store(n, Ordering::Relaxed);
     }
 }
 

@@ -23,6 +23,8 @@ pub enum CloseCode {
     Internal,
     /// 8: the certificate has been revoked since.
     Revoked,
+    /// 9: the certificate's time is over.
+    Expired,
     /// Any other: of a newer program.
     Unknown(u32),
 }
@@ -40,6 +42,7 @@ impl CloseCode {
             Self::Busy => 6,
             Self::Internal => 7,
             Self::Revoked => 8,
+            Self::Expired => 9,
             Self::Unknown(number) => number,
         }
     }
@@ -55,6 +58,7 @@ impl CloseCode {
             6 => Self::Busy,
             7 => Self::Internal,
             8 => Self::Revoked,
+            9 => Self::Expired,
             other => Self::Unknown(u32::try_from(other).unwrap_or(u32::MAX)),
         }
     }
@@ -76,6 +80,7 @@ impl fmt::Display for CloseCode {
             Self::Busy => "busy",
             Self::Internal => "internal fault",
             Self::Revoked => "certificate revoked",
+            Self::Expired => "certificate expired",
             Self::Unknown(number) => return write!(f, "code {number} of a newer program"),
         })
     }

@@ -196,6 +196,7 @@ impl From<ConnectionError> for ChannelError {
             ConnectionError::ApplicationClosed(close) => match CloseCode::from_wire(close.error_code) {
                 CloseCode::NotAuthorized => Self::RefusedByPeer(CertificateFault::NotWelcome),
                 CloseCode::Revoked => Self::RefusedByPeer(CertificateFault::Revoked),
+                CloseCode::Expired => Self::RefusedByPeer(CertificateFault::Expired),
                 CloseCode::Busy => Self::Busy,
                 code => Self::Closed(code),
             },

@@ -17,6 +17,7 @@ mod code;
 mod error;
 mod exchange;
 mod server;
+mod sources;
 #[cfg(test)]
 mod tests;
 mod tls;

@@ -9,6 +9,7 @@ use quinn::{Endpoint, Incoming};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::sources::{Begun, Sources, Turn};
 use super::{ChannelError, CloseCode, Exchange, ServerLimits, WELCOME, peer_facts, tls, transport};
 use crate::certificate::{Facts, Serial};
 use crate::peer::PeerIdentity;
@@ -21,6 +22,7 @@ pub struct Server {
     limits: ServerLimits,
     connections: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
+    sources: Arc<Sources>,
 }
 
 impl Server {
@@ -38,12 +40,13 @@ impl Server {
             .map_err(|e| ChannelError::Setup(format!("cannot listen on {address}: {e}")))?;
         let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
         let (connections, handshakes) = (semaphore(limits.connections_max), semaphore(limits.handshakes_max));
-        Ok(Self { endpoint, limits, connections, handshakes })
+        let sources = Sources::new(limits.handshakes_max);
+        Ok(Self { endpoint, limits, connections, handshakes, sources })
     }
 
     /// The next client that begins a handshake; `None` once the server is closed. Returns at once with something to drive,
     /// and waits for nobody: run [`Handshake::complete`] in a task of its own. Above a limit, the client
-    /// hears "busy". Cancel safe.
+    /// hears "busy"; so does the client whose address (IPv6: whose /64) has a quarter of the handshakes under way. Cancel safe.
     pub async fn accept(&self) -> Option<Handshake> {
         loop {
             let incoming = self.endpoint.accept().await?;
@@ -53,6 +56,18 @@ impl Server {
                 let _ = incoming.retry();
                 continue;
             }
+            // Without an answer to a retry, the address is only what the packet says.
+            let begun = match self.sources.turn(incoming.remote_address().ip(), !incoming.may_retry()) {
+                Turn::Begin(begun) => begun,
+                Turn::Prove => {
+                    let _ = incoming.retry();
+                    continue;
+                }
+                Turn::Full => {
+                    incoming.refuse();
+                    continue;
+                }
+            };
             let slot = Arc::clone(&self.connections).try_acquire_owned();
             let handshake = Arc::clone(&self.handshakes).try_acquire_owned();
             let (Ok(slot), Ok(handshake)) = (slot, handshake) else {
@@ -60,7 +75,7 @@ impl Server {
                 continue;
             };
             let within = self.limits.handshake();
-            return Some(Handshake { incoming, within, slot, _handshake: handshake });
+            return Some(Handshake { incoming, within, slot, _handshake: handshake, _begun: begun });
         }
     }
 
@@ -84,6 +99,11 @@ impl Server {
     /// Clients that were told "busy" since the start.
     pub fn refused_busy(&self) -> u64 {
         self.endpoint.stats().refused_handshakes
+    }
+
+    /// Those of them who were told so because their address had its share of the handshakes.
+    pub fn refused_sources(&self) -> u64 {
+        self.sources.refused()
     }
 
     /// Closes all connections, and accepts no more.
@@ -111,6 +131,7 @@ pub struct Handshake {
     within: Duration,
     slot: OwnedSemaphorePermit,
     _handshake: OwnedSemaphorePermit,
+    _begun: Begun,
 }
 
 impl Handshake {
@@ -121,7 +142,7 @@ impl Handshake {
 
     /// Completes the handshake, finds out who it is, and says welcome; within the limit's time.
     pub async fn complete(self) -> Result<Peer, ChannelError> {
-        let Self { incoming, within, slot, _handshake } = self;
+        let Self { incoming, within, slot, _handshake, _begun } = self;
         let slot = Arc::new(slot);
         let handshake = async {
             let connection = incoming.accept()?.await?;

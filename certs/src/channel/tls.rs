@@ -35,8 +35,8 @@ fn roots(credentials: &Credentials) -> Result<Arc<RootCertStore>, ChannelError> 
 pub(super) fn server(credentials: &Credentials) -> Result<ServerConfig, ChannelError> {
     let files = credentials.channel();
     let mut verifier = WebPkiClientVerifier::builder_with_provider(roots(credentials)?, provider());
-    if !files.revocations.is_empty() {
-        verifier = verifier.with_crls(files.revocations.iter().cloned()).enforce_revocation_expiration();
+    if let Some(list) = &files.revocations {
+        verifier = verifier.with_crls([list.der().clone()]).enforce_revocation_expiration();
     }
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
@@ -56,8 +56,8 @@ pub(super) fn server(credentials: &Credentials) -> Result<ServerConfig, ChannelE
 pub(super) fn client(credentials: &Credentials) -> Result<ClientConfig, ChannelError> {
     let files = credentials.channel();
     let mut verifier = WebPkiServerVerifier::builder_with_provider(roots(credentials)?, provider());
-    if !files.revocations.is_empty() {
-        verifier = verifier.with_crls(files.revocations.iter().cloned()).enforce_revocation_expiration();
+    if let Some(list) = &files.revocations {
+        verifier = verifier.with_crls([list.der().clone()]).enforce_revocation_expiration();
     }
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])

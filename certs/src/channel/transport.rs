@@ -23,7 +23,8 @@ const SEND_WINDOW_BYTES: u64 = 4 * 1024 * 1024;
 pub struct ServerLimits {
     /// Connections at one time, those that are being made included. Default 512. One more is refused as busy.
     pub connections_max: usize,
-    /// Handshakes at one time. Default 64. From half of it on, a client has to show that its address is its own.
+    /// Handshakes at one time. Default 64. From half of it on, a client has to show that its address is its own. One address
+    /// (IPv6: one /64) has at most a quarter of it.
     pub handshakes_max: usize,
     /// Exchanges at one time on one connection. Default 64.
     pub exchanges_per_connection_max: u32,

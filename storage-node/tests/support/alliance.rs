@@ -26,7 +26,7 @@ pub const SHARDS: u16 = 2;
 /// Who there is.
 pub struct Alliance {
     pub dir: tempfile::TempDir,
-    authority: Authority,
+    pub authority: Authority,
 }
 
 impl Alliance {
@@ -63,8 +63,14 @@ impl Alliance {
 
     fn enrol(&self, name: &str, role: Role) {
         let dns = if role == Role::Node { vec!["node.example".to_owned()] } else { vec![] };
-        let prepared = enrol::prepare(&self.path(name), role, &HostNames { dns, ip: vec![] }).unwrap();
-        let request = EnrolmentRequest::load(&prepared.request).unwrap().verify().unwrap();
+        enrol::prepare(&self.path(name), role, &HostNames { dns, ip: vec![] }).unwrap();
+        self.renew(name, role);
+    }
+
+    /// One more certificate, in place of the last.
+    pub fn renew(&self, name: &str, role: Role) {
+        let request = self.path(name).join(names::REQUEST);
+        let request = EnrolmentRequest::load(&request).unwrap().verify().unwrap();
         let issued = self.authority.issue(&request, role, 30, std::time::SystemTime::now().into()).unwrap();
         std::fs::write(self.path(name).join(names::CHANNEL), issued.pem).unwrap();
     }

@@ -243,14 +243,10 @@ async fn an_exchange_keeps_its_connection_counted() {
     assert_eq!(ends.server.connections(), 0);
 }
 
-#[tokio::test]
-async fn a_handshake_that_never_ends_times_out_and_keeps_nobody_waiting() {
-    let world = World::new();
-    // With one of two handshakes stuck, the next client also has to show that its address is its own.
-    let server = server(&world, ServerLimits { handshake_ms: 300, handshakes_max: 2, ..ServerLimits::default() });
-    // The first flight of a real client, sent on by somebody who then says nothing more.
+/// The first flight of a real client, to be sent on by somebody who then says nothing more.
+async fn first_flight(world: &World) -> Vec<Vec<u8>> {
     let trap = tokio::net::UdpSocket::bind(loopback()).await.unwrap();
-    let lured = client(&world, Role::Gateway);
+    let lured = client(world, Role::Gateway);
     let trap_address = vec![trap.local_addr().unwrap().to_string()];
     let first_flight = async {
         let mut datagrams = Vec::new();
@@ -262,11 +258,20 @@ async fn a_handshake_that_never_ends_times_out_and_keeps_nobody_waiting() {
         }
         datagrams
     };
-    let datagrams = tokio::select! {
+    tokio::select! {
         datagrams = first_flight => datagrams,
         outcome = lured.connect(&trap_address, world.node_id(), LIMIT) => panic!("{outcome:?}"),
-    };
-    let silent = tokio::net::UdpSocket::bind(loopback()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_that_never_ends_times_out_and_keeps_nobody_waiting() {
+    let world = World::new();
+    // With one of two handshakes stuck, the next client also has to show that its address is its own.
+    let server = server(&world, ServerLimits { handshake_ms: 300, handshakes_max: 2, ..ServerLimits::default() });
+    let datagrams = first_flight(&world).await;
+    // At another address than the client that comes after it: one address has a share of its own.
+    let silent = tokio::net::UdpSocket::bind("127.0.0.2:0").await.unwrap();
     for datagram in &datagrams {
         silent.send_to(datagram, server.local_addr().unwrap()).await.unwrap();
     }
@@ -311,4 +316,38 @@ async fn an_address_that_does_not_work_is_passed_over() {
     let error = client.connect(&["no address".to_owned()], world.node_id(), LIMIT).await.unwrap_err();
     assert!(matches!(error, ChannelError::Unreachable(_)), "{error}");
     assert!(matches!(client.connect(&[], world.node_id(), LIMIT).await, Err(ChannelError::Unreachable(_))));
+}
+
+#[tokio::test]
+async fn one_address_has_a_quarter_of_the_handshakes_and_others_begin_theirs() {
+    let world = World::new();
+    let server = server(&world, ServerLimits { handshakes_max: 8, ..ServerLimits::default() });
+    let addresses = address(&server);
+    let patient = client(&world, Role::Patient);
+    let connect = || patient.connect(&addresses, world.node_id(), LIMIT);
+    // Two begun at this address and not completed. Of two, the second has to show that the address is its own.
+    let (mut one, mut two) = (std::pin::pin!(connect()), std::pin::pin!(connect()));
+    let held = async { (server.accept().await.unwrap(), server.accept().await.unwrap()) };
+    let held = tokio::select! {
+        held = held => held,
+        _ = &mut one => panic!("completed by itself"),
+        _ = &mut two => panic!("completed by itself"),
+    };
+    let refused = tokio::select! {
+        refused = connect() => refused,
+        _ = server.accept() => panic!("the third was let in"),
+    };
+    assert_eq!(refused.unwrap_err(), ChannelError::Busy);
+    assert_eq!((server.refused_sources(), server.refused_busy()), (1, 1));
+
+    let other = tokio::net::UdpSocket::bind("127.0.0.2:0").await.unwrap();
+    for datagram in first_flight(&world).await {
+        other.send_to(&datagram, server.local_addr().unwrap()).await.unwrap();
+    }
+    let begun = tokio::time::timeout(LIMIT, server.accept()).await.unwrap().unwrap();
+    assert_eq!(begun.remote_address(), other.local_addr().unwrap());
+    assert_eq!(server.refused_sources(), 1);
+
+    drop(held);
+    meet(&world, &server, &client(&world, Role::Clinician)).await.0.unwrap();
 }
