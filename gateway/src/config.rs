@@ -21,6 +21,8 @@ pub use self::replay::{Replay, ReplayFormat};
 use crate::alarm::Threshold;
 use crate::uplink::UplinkConfig;
 
+/// A window is sealed this long after its first reading came, unless `window.window_ms` says otherwise.
+pub const WINDOW_MS: u64 = 15_000;
 /// Largest configuration file.
 const FILE_MAX_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -81,6 +83,12 @@ pub enum ConfigError {
         /// What the system said.
         why: std::io::Error,
     },
+    /// The file itself is not there.
+    #[error("{} is not there: name the configuration file with --config", .0.display())]
+    Missing(PathBuf),
+    /// Bytes that are no text.
+    #[error("{} is not UTF-8: the configuration is a TOML file, and TOML is UTF-8; save it again in that encoding", .0.display())]
+    NotText(PathBuf),
     /// Not TOML, an unknown key, a missing one, or a value of another type.
     #[error("{}: {message}\ngateway.example.toml shows every key", .path.display())]
     Syntax {
@@ -114,11 +122,17 @@ impl Config {
     /// Reads and parses the file; [`Config::check`] judges the values.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let io = |why| ConfigError::File { path: path.to_owned(), why };
-        let length = std::fs::metadata(path).map_err(io)?.len();
+        let length = match std::fs::metadata(path) {
+            Err(why) if why.kind() == std::io::ErrorKind::NotFound => {
+                return Err(ConfigError::Missing(path.to_owned()));
+            }
+            found => found.map_err(io)?.len(),
+        };
         if length > FILE_MAX_BYTES {
             return Err(io(std::io::Error::other("larger than 4 MiB: not a configuration")));
         }
-        Self::parse(&std::fs::read_to_string(path).map_err(io)?, path)
+        let text = String::from_utf8(std::fs::read(path).map_err(io)?);
+        Self::parse(&text.map_err(|_| ConfigError::NotText(path.to_owned()))?, path)
     }
 
     /// Parses the text of the file at `path`.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use certs::{Client, Credentials};
+use certs::{Client, Credentials, Role};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -30,6 +30,8 @@ pub const STATUS_FILE: &str = "status.json";
 const STATUS_EVERY: Duration = Duration::from_secs(2);
 /// Days of readings whose event keys stay in memory: today, yesterday, and a week of late ones.
 const KEY_DAYS_MAX: usize = 9;
+/// How often windows on hold are tried again although their rooms did not change.
+const HOLD_RETRY: Duration = Duration::from_secs(300);
 /// Messages whose commits are awaited, and batches of arrivals that the windows have not looked at.
 const PIPE: usize = 1024;
 
@@ -42,6 +44,17 @@ pub enum DaemonError {
     /// The credentials directory.
     #[error("credentials: {0}")]
     Credentials(#[from] certs::store::StoreError),
+    /// The credentials are somebody else's.
+    #[error(
+        "credentials: {} are those of {peer}, and a gateway needs its own: `ehe-certs identity new --role gateway`, and name that directory in credentials_dir",
+        .dir.display()
+    )]
+    NotAGateway {
+        /// `credentials_dir`.
+        dir: PathBuf,
+        /// Whose they are.
+        peer: certs::PeerIdentity,
+    },
     /// The channel to the nodes cannot be made.
     #[error("channel: {0}")]
     Channel(#[from] certs::ChannelError),
@@ -114,6 +127,7 @@ pub async fn run(checked: Checked) -> Result<(), DaemonError> {
         sealer,
         clock: clock.clone(),
         limits: config.window.limits(),
+        hold_retry: HOLD_RETRY,
         report: config.report_confirmations.is_some(),
         counters: counters.clone(),
     };
@@ -181,10 +195,23 @@ pub async fn run(checked: Checked) -> Result<(), DaemonError> {
 /// Credentials of a gateway, of the alliance that the configuration names.
 pub fn load_credentials(checked: &Checked) -> Result<Credentials, DaemonError> {
     let credentials = Credentials::load(&checked.config.credentials_dir)?;
+    if credentials.peer().role() != Role::Gateway {
+        return Err(DaemonError::NotAGateway { dir: credentials.dir().to_owned(), peer: credentials.peer() });
+    }
     if let Some(alliance) = checked.config.alliance {
         credentials.expect_alliance(alliance)?;
     }
     Ok(credentials)
+}
+
+/// Whether the data directory can be made and written to; leaves nothing behind.
+pub fn check_data_dir(data_dir: &Path) -> Result<(), DaemonError> {
+    let failed = |why| SpoolError::Directory { path: data_dir.to_owned(), why };
+    // Where it is not there yet, the directory that it would be made in.
+    let there = data_dir.ancestors().find(|path| path.symlink_metadata().is_ok()).unwrap_or(Path::new("."));
+    let probe = there.join(format!(".ehe-gateway-check-{}", std::process::id()));
+    std::fs::DirBuilder::new().create(&probe).and_then(|()| std::fs::remove_dir(&probe)).map_err(failed)?;
+    Ok(())
 }
 
 /// Where the status of a data directory stands.

@@ -43,7 +43,9 @@ impl Dispatch {
         let matched = routes.iter().find_map(|route| Some((route, route.filter.matches(&message.topic)?)));
         let (route, captures) = matched.ok_or(Rejected("no_route"))?;
         let device = DeviceId::new(&route.device.fill(&captures)).map_err(|_| Rejected("device_id"))?;
-        let user = route.user.as_ref().map(|user| user.fill(&captures));
+        // A slot has a device's bounds: of each one that is held, a summary is kept.
+        let user = route.user.as_ref().map(|user| DeviceId::new(&user.fill(&captures))).transpose();
+        let user = user.map_err(|_| Rejected("user_slot"))?;
         let context = ReceiptContext {
             device: device.clone(),
             received: message.received.utc,
@@ -52,8 +54,15 @@ impl Dispatch {
         };
         let readings: Vec<Reading> =
             route.mapping.readings(&message.payload, &context).map_err(|error| Rejected(error.kind()))?;
+        if readings.is_empty() && self.counters.no_value(&message.source, route.mapping.name()) == 1 {
+            tracing::warn!(
+                source = %message.source,
+                mapping = route.mapping.name(),
+                "a message holds none of the mapping's values; if it is no heartbeat, compare the mapping's paths with what the device sends"
+            );
+        }
         let (people, thresholds) = (&self.checked.assignments, &self.checked.thresholds);
-        people.rows(thresholds, &device, user.as_deref(), &readings).map_err(|_| Rejected("body"))
+        people.rows(thresholds, &device, user.as_ref().map(DeviceId::as_str), &readings).map_err(|_| Rejected("body"))
     }
 
     /// Takes messages until the sources are gone or `stop`, and hands each to the spool's writer in order.

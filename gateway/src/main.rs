@@ -43,10 +43,19 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nobody is left to tell if this fails too.
-            let _ = writeln!(std::io::stderr(), "ehe-gateway: {error:#}");
+            let _ = writeln!(std::io::stderr(), "ehe-gateway: {}", told(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes; a cause that an error above has told already is not told twice.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
+        "" => cause,
+        before if before.contains(&cause) => told,
+        _ => format!("{told}: {cause}"),
+    })
 }
 
 fn carry_out(command: Command) -> anyhow::Result<()> {
@@ -75,6 +84,7 @@ fn run(checked: Checked) -> anyhow::Result<()> {
 
 fn check(checked: &Checked) -> anyhow::Result<()> {
     let credentials = daemon::load_credentials(checked)?;
+    daemon::check_data_dir(&checked.config.data_dir)?;
     for one in &checked.config.mqtt {
         source::mqtt::check(one)?;
     }

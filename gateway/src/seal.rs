@@ -77,6 +77,8 @@ pub struct Closing<S> {
     pub clock: SystemClock,
     /// When windows close.
     pub limits: WindowLimits,
+    /// How often a window on hold is tried again although its room did not change: what kept it may have been a wrong clock.
+    pub hold_retry: Duration,
     /// For the lab: keep with each event which readings it carries.
     pub report: bool,
     /// Counted for people.
@@ -93,6 +95,7 @@ impl<S: Seal> Closing<S> {
     ) {
         let mut windows = Windows::new(self.limits);
         let mut changed = self.sealer.changed();
+        let mut hold_retry = tokio::time::interval(self.hold_retry);
         for SpooledWindow { window, readings, received, alarm } in restored {
             windows.arrived(window, readings, alarm, received, self.clock.now().utc, self.clock.monotonic_ms());
         }
@@ -128,6 +131,7 @@ impl<S: Seal> Closing<S> {
                     if change.is_err() { return; }
                     windows.release();
                 }
+                _ = hold_retry.tick() => windows.release(),
                 () = tokio::time::sleep(Duration::from_millis(wait.unwrap_or(3_600_000))) => {}
             }
         }

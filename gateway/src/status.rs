@@ -51,6 +51,9 @@ pub struct Counts {
     pub readings_dropped: u64,
     /// Messages that gave no readings, by the kind of their fault.
     pub rejected: BTreeMap<&'static str, u64>,
+    /// Messages in which a mapping found no value, by source and mapping: heartbeats, sensors that were not worn, or a mapping
+    /// whose paths are not what the device sends.
+    pub no_value: BTreeMap<String, u64>,
     /// Windows with readings.
     pub windows_open: usize,
     /// Windows whose room cannot be sealed to at present.
@@ -98,6 +101,15 @@ impl Counters {
     pub fn rejected(&self, kind: &'static str) -> u64 {
         self.with(|counts| {
             let count = counts.rejected.entry(kind).or_default();
+            *count += 1;
+            *count
+        })
+    }
+
+    /// A mapping found no value in a message. Gives how many such there were of this source and mapping.
+    pub fn no_value(&self, source: &str, mapping: &str) -> u64 {
+        self.with(|counts| {
+            let count = counts.no_value.entry(format!("{source}/{mapping}")).or_default();
             *count += 1;
             *count
         })

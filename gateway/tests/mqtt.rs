@@ -299,7 +299,8 @@ async fn a_broker_that_has_forgotten_the_session_is_subscribed_to_again() {
 async fn malformed_and_oversized_messages_are_counted_and_block_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Mosquitto::start(dir.path(), "allow_anonymous true");
-    let config = config(dir.path(), broker.port, "receive_maximum = 3");
+    let slots = "[[mqtt.subscription]]\ntopic = 'scales/+/+/hr'\ndevice = '{1}'\nuser = '{2}'\nmapping = 'hr'";
+    let config = config(dir.path(), broker.port, &format!("receive_maximum = 3\n{slots}"));
     let gateway = Gateway::start(dir.path(), &config, file(dir.path()));
     gateway.connected().await;
     let wearable = Wearable::connect(broker.port, "watch");
@@ -314,6 +315,7 @@ async fn malformed_and_oversized_messages_are_counted_and_block_nothing() {
         wearable.publish(topic, vec![b' '; 20_000]).await;
         wearable.publish("wearables//hr", "{\"hr\":70}").await;
         wearable.publish(&format!("wearables/{}/hr", "x".repeat(65)), "{\"hr\":70}").await;
+        wearable.publish(&format!("scales/scale/{}/hr", "x".repeat(65)), "{\"hr\":70}").await;
         publish(&wearable, round..round + 1).await;
     }
     gateway.until("stored", |counts| stored(counts) == 5).await;
@@ -321,11 +323,12 @@ async fn malformed_and_oversized_messages_are_counted_and_block_nothing() {
     let counts = gateway.counts();
     let rejected = |kind: &str| counts.rejected.get(kind).copied().unwrap_or(0);
     assert_eq!(rejected("device_id"), 10, "{:?}", counts.rejected);
+    assert_eq!(rejected("user_slot"), 5, "{:?}", counts.rejected);
     assert_eq!(rejected("missing"), 5, "{:?}", counts.rejected);
-    assert_eq!(counts.rejected.values().sum::<u64>(), 40, "{:?}", counts.rejected);
+    assert_eq!(counts.rejected.values().sum::<u64>(), 45, "{:?}", counts.rejected);
     let source = &counts.sources["mqtt"];
-    assert_eq!((source.messages, source.disconnects), (45, 0), "the oversized ones were not sent to us");
-    until("acknowledged", async || gateway.counts().sources["mqtt"].acknowledged == 45).await;
+    assert_eq!((source.messages, source.disconnects), (50, 0), "the oversized ones were not sent to us");
+    until("acknowledged", async || gateway.counts().sources["mqtt"].acknowledged == 50).await;
     gateway.end().await;
 }
 
@@ -420,4 +423,32 @@ fn a_password_that_everybody_may_read_is_refused() {
     let config = Config::parse(&config(dir.path(), 1883, &more), Path::new("t")).unwrap();
     let error = ehe_gateway::source::mqtt::check(&config.mqtt[0]).unwrap_err().to_string();
     assert!(error.contains("chmod"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_gateways_with_one_client_id_are_told_so_and_pause() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let broker = Mosquitto::start(dir.path(), "allow_anonymous true");
+    let first = Gateway::start(dir.path(), &config(dir.path(), broker.port, ""), file(dir.path()));
+    first.connected().await;
+    let second = Gateway::start(other.path(), &config(other.path(), broker.port, ""), file(other.path()));
+    // By the broker's word, or, where the connection is gone before that is read, by its pattern.
+    let told =
+        |counts: &Counts| matches!(counts.sources["mqtt"].last_error, Some("client_id_taken" | "short_connections"));
+    first.until("put out", told).await;
+    second.end().await;
+    first.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_in_which_the_mapping_finds_no_value_is_counted_for_its_mapping() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(dir.path(), "allow_anonymous true");
+    let config = config(dir.path(), broker.port, "").replace("required = true", "");
+    let gateway = Gateway::start(dir.path(), &config, file(dir.path()));
+    gateway.connected().await;
+    Wearable::connect(broker.port, "watch").publish("wearables/watch/hr", "{\"x\":1}").await;
+    gateway.until("counted", |counts| counts.no_value.get("mqtt/hr") == Some(&1)).await;
+    assert!(gateway.counts().rejected.is_empty(), "a heartbeat is no fault");
+    gateway.end().await;
 }

@@ -227,6 +227,12 @@ async fn a_replayed_file_is_stored_once_however_often_the_gateway_is_killed() {
     })
     .await;
     gateway.stop();
+    // Once more: its place is kept, so there is nothing left to play.
+    let ends = || home.log().matches("at the file's end").count();
+    let before = ends();
+    let gateway = home.start();
+    until("at the end again", async || ends() > before).await;
+    gateway.stop();
     let found = home.census().await;
     assert_eq!(found.len(), LINES);
     assert!(found.values().all(|count| *count == 1));
@@ -252,6 +258,18 @@ fn check_judges_configuration_and_credentials_without_starting_anything() {
     refused(&|text| format!("alliance = '{}'\n{text}", "00".repeat(32)), "alliance");
     refused(&|text| text.replace("mapping = 'hr'", "mapping = 'nope'"), "nope");
     refused(&|text| text.replace("/gateway'", "/elsewhere'"), "elsewhere");
+    let charter = |of| home.dir.path().join(of).join("charter");
+    std::fs::copy(charter("gateway"), charter("node")).unwrap();
+    refused(&|text| text.replace("/gateway'", "/node'"), "a gateway needs its own");
+    refused(&|text| text.replace("/data'", "/gateway.toml/data'"), "data directory");
+    let latin = home.dir.path().join("latin.toml");
+    std::fs::write(&latin, b"data_dir = '\xe4'").unwrap();
+    for (path, word) in [(latin, "is not UTF-8"), (home.dir.path().join("nowhere.toml"), "--config")] {
+        let output = Command::new(PROGRAM).arg("check").arg("--config").arg(&path).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(word) && said.contains(path.to_str().unwrap()), "{said}");
+        assert_eq!(said.matches(path.to_str().unwrap()).count(), 1, "said once: {said}");
+    }
     let key = Path::new(&home.dir.path().join("gateway")).join("identity.json");
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
     refused(&str::to_owned, "identity.json");

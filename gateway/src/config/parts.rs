@@ -51,7 +51,7 @@ pub struct WindowConfig {
 
 impl Default for WindowConfig {
     fn default() -> Self {
-        Self { window_ms: 15_000, readings_max: ehe::limits::READINGS_PER_BODY_MAX as u64 }
+        Self { window_ms: super::WINDOW_MS, readings_max: ehe::limits::READINGS_PER_BODY_MAX as u64 }
     }
 }
 

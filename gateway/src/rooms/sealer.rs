@@ -37,7 +37,7 @@ const RETIRED_MAX: usize = 64;
 pub enum SealHold {
     /// Nothing is verified of the room yet.
     #[error(
-        "nothing is known of the room yet; wait for a connection to one of its nodes, and check that the patient invited this gateway"
+        "no node has shown this gateway the room's records yet; the log says why: no node is reached, or the patient has not invited this gateway"
     )]
     RoomUnknown,
     /// The patient has named no current epoch of the category to this gateway.

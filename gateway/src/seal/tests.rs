@@ -23,6 +23,7 @@ const WITHIN: Duration = Duration::from_secs(30);
 struct Fake {
     invited: Arc<Mutex<BTreeMap<RoomId, bool>>>,
     committed: Arc<Mutex<usize>>,
+    spool: Arc<Mutex<Option<Spool>>>,
     changed: watch::Sender<u64>,
 }
 
@@ -60,6 +61,11 @@ impl Seal for Fake {
     }
 
     fn committed(&self, commit: usize) {
+        let spool = self.spool.lock().unwrap();
+        assert!(
+            spool.as_ref().unwrap().status().totals.outbox_bytes > 0,
+            "a key seals on only once its wrap is durable"
+        );
         *self.committed.lock().unwrap() += commit;
     }
 
@@ -72,6 +78,7 @@ struct Lab {
     dir: tempfile::TempDir,
     fake: Fake,
     clock: SystemClock,
+    hold_retry: Duration,
 }
 
 struct Running {
@@ -86,8 +93,10 @@ struct Running {
 impl Lab {
     fn new(invited: &[RoomId]) -> Self {
         let invited = Arc::new(Mutex::new(invited.iter().map(|room| (*room, true)).collect()));
-        let fake = Fake { invited, committed: Arc::default(), changed: watch::Sender::new(0) };
-        Self { dir: tempfile::tempdir().unwrap(), fake, clock: SystemClock::new(PathBuf::from("/nonexistent")) }
+        let changed = watch::Sender::new(0);
+        let fake = Fake { invited, committed: Arc::default(), spool: Arc::default(), changed };
+        let clock = SystemClock::new(PathBuf::from("/nonexistent"));
+        Self { dir: tempfile::tempdir().unwrap(), fake, clock, hold_retry: Duration::from_secs(3600) }
     }
 
     async fn start(&self, window_ms: u64, readings_max: u64) -> Running {
@@ -102,6 +111,7 @@ impl Lab {
         let keys = self.dir.path().join("spool.key");
         let open = spool::file(self.dir.path(), 1 << 20);
         let (spool, thread) = Spool::open(open, &keys, limits, self.clock.wall(), None).unwrap();
+        *self.fake.spool.lock().unwrap() = Some(spool.clone());
         let (arrivals, queue) = mpsc::channel(16);
         let (stop, counters) = (CancellationToken::new(), crate::status::counters());
         let closing = Closing {
@@ -109,6 +119,7 @@ impl Lab {
             sealer: self.fake.clone(),
             clock: self.clock.clone(),
             limits: WindowLimits { window_ms, readings_max },
+            hold_retry: self.hold_retry,
             report: true,
             counters: counters.clone(),
         };
@@ -224,6 +235,25 @@ async fn what_cannot_be_sealed_yet_waits_in_the_spool_and_keeps_nobody_waiting()
     running.outbox(4 + 3 * 2).await;
     assert_eq!(running.values(ROOM).await.concat(), ["70", "71", "72", "73", "74"]);
     assert!(running.spool.windows().await.unwrap().is_empty());
+    running.end().await;
+}
+
+#[tokio::test]
+async fn what_a_wrong_clock_kept_on_hold_is_sealed_although_its_room_does_not_change() {
+    let lab = Lab { hold_retry: Duration::from_millis(20), ..Lab::new(&[]) };
+    let running = lab.start(1, 100).await;
+    lab.arrive(&running, ROOM, 70, false).await;
+    let counters = running.counters.clone();
+    tokio::time::timeout(WITHIN, async {
+        while counters.snapshot().windows_on_hold == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    lab.fake.invited.lock().unwrap().insert(ROOM, true);
+    running.outbox(2).await;
+    assert_eq!(running.values(ROOM).await, [["70"]]);
     running.end().await;
 }
 

@@ -6,19 +6,23 @@
 //! the spool recognises it ([`Mark`]), and the new delivery is acknowledged instead. The session's state on our side is empty by
 //! nature (MQTT 5.0 section 4.1: we publish nothing and take no QoS 2), so nothing of it needs to survive a restart.
 
+mod retry;
+
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rumqttc::{
-    AckMode, AsyncClient, Broker, ConnectReturnCode, ConnectionError, Event, EventLoop, Incoming, ManualAck,
-    MqttOptions, PersistedAckMode, PersistedSession, Publish, QoS, RetainForwardRule, SessionStore, SessionStoreError,
-    SessionStoreKey, StateError, SubscribeFilterInput, SubscribeReasonCode, TlsConfiguration, Transport,
+    AckMode, AsyncClient, Broker, ConnectReturnCode, ConnectionError, DisconnectReasonCode, Event, EventLoop, Incoming,
+    ManualAck, MqttOptions, PersistedAckMode, PersistedSession, Publish, QoS, RetainForwardRule, SessionStore,
+    SessionStoreError, SessionStoreKey, StateError, SubscribeFilterInput, SubscribeReasonCode, TlsConfiguration,
+    Transport,
 };
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
+use self::retry::{Ended, Retry};
 use super::{Ack, Input, Message};
 use crate::clock::SystemClock;
 use crate::config::{ConfigError, Mqtt};
@@ -89,14 +93,13 @@ impl MqttSource {
         current: &Current,
         stop: &CancellationToken,
     ) {
-        let mut backoff_ms = self.config.backoff_min_ms;
+        let mut retry = Retry::new(self.config.backoff_min_ms, self.config.backoff_max_ms);
         let mut subscribed = false;
-        let mut said = None;
+        let mut since: Option<Instant> = None;
         loop {
             match events.poll().await {
                 Ok(Event::Incoming(Incoming::ConnAck(ack))) => {
-                    backoff_ms = self.config.backoff_min_ms;
-                    said = None;
+                    since = Some(Instant::now());
                     tracing::info!(source = %self.name, session_present = ack.session_present, "mqtt: connected");
                     self.counters.source(&self.name, |s| {
                         s.connected = true;
@@ -142,18 +145,17 @@ impl MqttSource {
                     // From here on no acknowledgement of the old connection is handed over; what was, is thrown away here.
                     *lock(current) += 1;
                     events.clean();
-                    let kind = kind(&error);
+                    let Ended { kind, say, pause_ms } =
+                        retry.ended(kind(&error), since.take().map(|since| since.elapsed()));
                     self.counters.source(&self.name, |s| {
                         s.disconnects += u64::from(s.connected);
                         (s.connected, s.subscribed) = (false, false);
                         s.last_error = Some(kind);
                     });
-                    if said != Some(kind) {
+                    if say {
                         tracing::warn!(source = %self.name, kind, remedy = remedy(kind), "mqtt: not connected; trying again");
-                        said = Some(kind);
                     }
-                    let pause = jittered(backoff_ms);
-                    backoff_ms = backoff_ms.saturating_mul(2).min(self.config.backoff_max_ms);
+                    let pause = jittered(pause_ms);
                     tokio::select! {
                         () = stop.cancelled() => return,
                         () = tokio::time::sleep(pause) => {}
@@ -280,6 +282,10 @@ fn kind(error: &ConnectionError) -> &'static str {
         ConnectionError::Timeout(_) => "timeout",
         ConnectionError::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => "unreachable",
         ConnectionError::Io(_) => "io",
+        ConnectionError::MqttState(StateError::ServerDisconnect {
+            reason_code: DisconnectReasonCode::SessionTakenOver,
+            ..
+        }) => retry::TAKEN,
         ConnectionError::MqttState(StateError::ServerDisconnect { .. }) => "broker_disconnected_us",
         ConnectionError::MqttState(StateError::ConnectionAborted | StateError::Io(_)) => "lost",
         ConnectionError::MqttState(StateError::AwaitPingResp) => "silent",
@@ -294,7 +300,10 @@ fn remedy(kind: &str) -> &'static str {
         "not_authorized" => "look at username, password_file and the broker's password file",
         "tls" => "look at tls.ca_file, and that the broker's certificate is valid for `host`",
         "unreachable" | "timeout" => "look whether the broker runs, at `host` and `port`",
-        "broker_disconnected_us" => "another client may use the same client_id",
+        retry::TAKEN => "another client uses this client_id: give each gateway its own",
+        retry::SHORT => {
+            "another client uses this client_id, most likely: give each gateway its own; else look at the broker's log"
+        }
         "packet_too_large" => "raise max_packet_bytes, or lower the broker's max_packet_size",
         _ => "look at the broker's log",
     }

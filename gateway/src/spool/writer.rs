@@ -105,7 +105,8 @@ pub(super) fn open(open: &OpenDatabase) -> Result<(Database, u64), ApplyError> {
 impl Writer {
     pub(super) fn run(mut self) {
         while self.collect() {
-            self.carry_out();
+            // What one commit does not cover goes into the next one at once: nobody's further order is waited for.
+            while self.carry_out() {}
         }
         // Whoever still waits learns from the dropped answers that nothing was committed.
     }
@@ -144,16 +145,13 @@ impl Writer {
         }
     }
 
-    /// Commits what was collected, however often that takes.
-    fn carry_out(&mut self) {
+    /// Commits what was collected, however often that takes. Says whether messages wait that only did not fit into the commit.
+    fn carry_out(&mut self) -> bool {
         let mut pause_ms = self.limits.retry_min_ms;
         let mut doubtful: Option<Box<Attempt>> = None;
         loop {
             match self.attempt() {
-                Ok(attempt) => {
-                    self.answer(attempt);
-                    return;
-                }
+                Ok(attempt) => return self.answer(attempt),
                 Err(Failed::Before(error)) => self.shared.set_fault(Some(Fault::of(&error))),
                 Err(Failed::Committing(attempt, error)) => {
                     self.shared.set_fault(Some(Fault::of(&error)));
@@ -163,15 +161,14 @@ impl Writer {
             loop {
                 if self.shared.wait_or_stop(Duration::from_millis(pause_ms)) {
                     self.stopping = true;
-                    return;
+                    return false;
                 }
                 pause_ms = pause_ms.saturating_mul(2).min(self.limits.retry_max_ms);
                 match self.reopen() {
                     Ok(commit) if commit == self.commit + 1 => {
                         if let Some(attempt) = doubtful.take() {
                             self.commit = commit;
-                            self.answer(*attempt);
-                            return;
+                            return self.answer(*attempt);
                         }
                         break;
                     }
@@ -230,11 +227,12 @@ impl Writer {
         }
     }
 
-    /// The numbers first: whoever has an answer finds them true.
-    fn answer(&mut self, attempt: Attempt) {
+    /// The numbers first: whoever has an answer finds them true. Says what [`Writer::carry_out`] says.
+    fn answer(&mut self, attempt: Attempt) -> bool {
         let Attempt { others, stores, finished } = attempt;
         let waiting = self.waiting.len() - stores.len().min(self.waiting.len());
-        let full = waiting > 0 && stores.len() < BATCH_MAX;
+        let more = waiting > 0 && stores.len() == BATCH_MAX;
+        let full = waiting > 0 && !more;
         self.shared.set_fault(None);
         self.shared.committed(finished, self.commit, full, waiting);
         self.destroy_old_keys();
@@ -245,6 +243,7 @@ impl Writer {
         for (job, answer) in self.waiting.drain(..stores.len()).zip(stores) {
             let _ = job.answer.send(answer);
         }
+        more
     }
 
     /// After a commit: the keys of past days that no row needs any more.

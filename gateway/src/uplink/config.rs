@@ -15,7 +15,8 @@ pub struct UplinkConfig {
     /// First pause after a failure; doubled with each further one, with jitter. Default 500.
     pub backoff_min_ms: u64,
     /// Longest pause after failures: what is spooled leaves at the latest so long after the nodes are back. Rooms whose
-    /// readings are on hold (no grant, no epoch) are looked at again as often. Default 60,000.
+    /// readings are on hold (no grant, no epoch) are looked at again as often; rooms that refuse to show this gateway their records, ever less often, up to ten times
+    /// this. Default 60,000.
     pub backoff_max_ms: u64,
     /// Rooms that are sent at the same time. Each takes at most three frames (3 MiB) of memory. Default 8.
     pub rooms_in_parallel: usize,

@@ -45,6 +45,8 @@ pub(super) struct Line {
     /// Events were put aside that our verified records allow, or may have been before this program started: they are tried
     /// again when the room's records are verified the next time.
     pub(super) contested: bool,
+    /// Why the room last did not show its control records: said once, not at each attempt.
+    pub(super) refused: Option<Refusal>,
     /// How many control records a node last said that the room has, where that was more than we know.
     pub(super) told: Option<u64>,
 }
@@ -124,7 +126,18 @@ impl Line {
         let limit = run_events_max.clamp(1, limits::RUN_EVENTS_MAX);
         let strand = Strand::new(room, strand, None);
         let (followed, contested) = (Followed::NotTried, true);
-        Self { room, strand, limit, limit_max: limit, gaps: 0, dispute: None, followed, contested, told: None }
+        Self {
+            room,
+            strand,
+            limit,
+            limit_max: limit,
+            gaps: 0,
+            dispute: None,
+            followed,
+            contested,
+            refused: None,
+            told: None,
+        }
     }
 
     /// How many events the next run may have.

@@ -51,6 +51,8 @@ use crate::spool::Spool;
 
 /// With nothing to do, the outbox is looked at so often all the same.
 const IDLE: Duration = Duration::from_secs(60);
+/// How often connections that nobody uses at the moment are looked at.
+const LOSSES_EVERY: Duration = Duration::from_secs(1);
 /// How long exchanges under way may take to end once the program stops. What is cut off is found again by its ids.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 
@@ -105,6 +107,8 @@ impl Uplink {
             let (outcome, followed) = visitor.visit(&mut line, follow).await;
             (line, outcome, followed)
         };
+        let mut losses = tokio::time::interval(LOSSES_EVERY);
+        losses.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             // First the marks, then the state: a change in between is seen by the next round.
             outbox_changed.borrow_and_update();
@@ -128,6 +132,7 @@ impl Uplink {
                 }
                 Ok(()) = outbox_changed.changed() => {}
                 Ok(()) = assignments_changed.changed() => {}
+                _ = losses.tick() => visitor.session.look_for_losses(),
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
         }

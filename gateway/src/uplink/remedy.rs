@@ -1,6 +1,7 @@
 //! What to do about a refusal: one table, so that nothing is deleted for what a node cannot do and nothing blocks for what
 //! one event is.
 
+use ehe::id::RoomId;
 use ehe::refusal::Refusal;
 
 /// What to do next. In no case is anything deleted.
@@ -37,10 +38,28 @@ pub(super) fn remedy(refusal: Refusal) -> Remedy {
     }
 }
 
+/// What a person can do about a room that does not show its control records.
+pub(super) fn of_the_patient(refusal: Refusal, room: RoomId) -> String {
+    use Refusal::*;
+    match refusal {
+        NotInvited | RoomUnknown | GrantExpired | GrantRevoked | EpochNotCovered | HourNotCovered => format!(
+            "the patient runs `ehe grant --room {room} --to <this gateway's identity.pub> --append all`; if the room is not that patient's, look at [[assignment]]"
+        ),
+        RequestStale => "set this machine's clock".to_owned(),
+        _ => "wait; if it stays, tell the alliance's support this reason".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use ehe::refusal::Fault;
+
+    #[test]
+    fn a_room_that_did_not_invite_the_gateway_is_answered_with_the_command_that_does() {
+        let remedy = of_the_patient(Refusal::NotInvited, RoomId([7; 16]));
+        assert!(remedy.contains(&format!("ehe grant --room {} --to", RoomId([7; 16]))), "{remedy}");
+    }
 
     #[test]
     fn what_a_node_cannot_do_never_puts_an_event_aside() {

@@ -13,6 +13,9 @@ use super::visit::{Followed, Outcome};
 
 /// After a visit that found nothing, the room rests for a moment: the backlog's numbers may lag behind its rows.
 const IDLE_REST: Duration = Duration::from_millis(5);
+/// A room that refuses us is asked again after the longest pause of other failures at first, and so many times it at last: only
+/// its patient can change that, and each refusal is counted in the patient's audit.
+const REFUSED_MAX: u64 = 10;
 
 /// The rooms' places in time.
 pub(super) struct Schedule {
@@ -32,6 +35,7 @@ struct Place {
     /// The same, where readings are on hold: the patient may grant what they lack at any moment.
     follow_soon: Instant,
     follow_backoff: Backoff,
+    refused_backoff: Backoff,
 }
 
 /// A visit to make.
@@ -87,11 +91,16 @@ impl Schedule {
             Followed::NotTried => {}
             Followed::Yes => {
                 place.follow_backoff.succeeded();
+                place.refused_backoff.succeeded();
                 place.follow_at = now + self.refresh;
                 place.follow_soon = now + self.refresh.min(Duration::from_millis(self.max_ms));
             }
             Followed::No => {
                 place.follow_at = now + place.follow_backoff.failed(chance);
+                place.follow_soon = place.follow_at;
+            }
+            Followed::Refused => {
+                place.follow_at = now + place.refused_backoff.failed(chance);
                 place.follow_soon = place.follow_at;
             }
         }
@@ -116,7 +125,9 @@ impl Schedule {
 impl Place {
     fn new(min_ms: u64, max_ms: u64, now: Instant) -> Self {
         let backoff = Backoff::new(min_ms, max_ms);
-        Self { busy: false, due: now, follow_at: now, follow_soon: now, follow_backoff: backoff.clone(), backoff }
+        let refused_backoff = Backoff::new(max_ms, max_ms.saturating_mul(REFUSED_MAX));
+        let follow_backoff = backoff.clone();
+        Self { busy: false, due: now, follow_at: now, follow_soon: now, follow_backoff, refused_backoff, backoff }
     }
 
     fn follow_due(&self, on_hold: bool) -> Instant {
@@ -160,6 +171,21 @@ mod tests {
         let wake = schedule.wake(&[A], &assigned).unwrap();
         assert!(wake > now && wake <= now + Duration::from_millis(500));
         assert_eq!(rooms(&schedule.begin(&[A], &assigned, 8, wake)), [A]);
+    }
+
+    #[test]
+    fn a_room_that_refuses_is_asked_again_after_half_a_minute_at_the_earliest_and_ever_less_often() {
+        let (mut schedule, mut now) = (schedule(), Instant::now());
+        let on_hold = BTreeMap::from([(A, true)]);
+        let mut pauses = Vec::new();
+        for _ in 0..6 {
+            assert_eq!(schedule.begin(&[], &on_hold, 8, now), [Turn { room: A, follow: true }]);
+            schedule.ended(A, Outcome::Idle, Followed::Refused, now, 0);
+            let wake = schedule.wake(&[], &on_hold).unwrap();
+            pauses.push((wake - now).as_secs());
+            now = wake;
+        }
+        assert_eq!(pauses, [30, 60, 120, 240, 300, 300]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use ehe::id::{AllianceId, NodeId, RoomId};
 use ehe::refusal::Refusal;
 use ehe::run::SeenCheckpoint;
 use ehe::wire::{Request, Response};
+use futures::FutureExt;
 use tokio::time::timeout;
 
 use super::backoff::Backoff;
@@ -78,6 +79,8 @@ struct Link {
     connection: Option<Connection>,
     backoff: Backoff,
     resting_until: Option<Instant>,
+    /// It was said that the node is not reached, and not yet that it is again.
+    away: bool,
 }
 
 impl Session {
@@ -220,8 +223,8 @@ impl Session {
             if connection.is_open() {
                 return Ok(connection.clone());
             }
-            link.connection = None;
-            self.board.note(|s| s.connected_nodes = s.connected_nodes.saturating_sub(1));
+            let why = connection.closed().await;
+            self.lost(node, &mut link, &why);
         }
         if let Some(until) = link.resting_until.filter(|until| *until > Instant::now()) {
             return Err(Unanswered { why: NoAnswer::Resting { node }, again: Some(until) });
@@ -237,6 +240,9 @@ impl Session {
             Ok(connection) => {
                 link.connection = Some(connection.clone());
                 link.resting_until = None;
+                if std::mem::take(&mut link.away) {
+                    tracing::info!(%node, "the node is reached again");
+                }
                 self.board.note(|s| {
                     s.connected_nodes += 1;
                     s.connections += 1;
@@ -246,6 +252,7 @@ impl Session {
             Err(why) => {
                 let until = Instant::now() + link.backoff.failed(chance());
                 link.resting_until = Some(until);
+                self.lost(node, &mut link, &why);
                 Err(Unanswered { why: NoAnswer::Channel { node, why }, again: Some(until) })
             }
         }
@@ -266,11 +273,47 @@ impl Session {
         let link = self.link(node);
         let mut link = link.lock().await;
         if link.connection.as_ref().is_some_and(|connection| !connection.is_open()) {
-            link.connection = None;
-            self.board.note(|s| s.connected_nodes = s.connected_nodes.saturating_sub(1));
+            self.lost(node, &mut link, why);
             link.resting_until = Some(Instant::now() + link.backoff.failed(chance()));
         }
         link.resting_until
+    }
+
+    /// Looks for connections that ended while nobody asked anything on them: the outage is told when it begins, and not when
+    /// the next reading comes.
+    pub(super) fn look_for_losses(&self) {
+        let links: Vec<_> = lock(&self.links).iter().map(|(node, link)| (*node, Arc::clone(link))).collect();
+        for (node, link) in links {
+            // Where it is locked somebody is at it, and will see for himself.
+            let Ok(mut link) = link.try_lock() else { continue };
+            let Some(why) = link.connection.as_ref().filter(|open| !open.is_open()).map(Connection::closed) else {
+                continue;
+            };
+            let Some(why) = why.now_or_never() else { continue };
+            self.lost(node, &mut link, &why);
+            self.board.note(|s| {
+                s.failures += 1;
+                s.last_failure = Some(format!("node {node}: {why}"));
+            });
+        }
+    }
+
+    /// The node cannot be reached, or not any more. Said once, until it is reached again.
+    fn lost(&self, node: NodeId, link: &mut Link, why: &ChannelError) {
+        if link.connection.take().is_some() {
+            self.board.note(|s| s.connected_nodes = s.connected_nodes.saturating_sub(1));
+        }
+        if std::mem::replace(&mut link.away, true) {
+            return;
+        }
+        let charter = self.charter();
+        let address = charter.node(node).map_or_else(String::new, |entry| entry.addresses.join(" "));
+        tracing::warn!(
+            %node,
+            address,
+            %why,
+            "the node is not reached; readings wait in the spool, and it is tried again. Look whether it runs, and whether UDP leaves this network to its address"
+        );
     }
 
     /// The node did its work: its next failure starts from the shortest pause.
@@ -323,7 +366,7 @@ impl Session {
     fn link(&self, node: NodeId) -> Arc<tokio::sync::Mutex<Link>> {
         let new = || {
             let backoff = Backoff::new(self.config.backoff_min_ms, self.config.backoff_max_ms);
-            Arc::new(tokio::sync::Mutex::new(Link { connection: None, backoff, resting_until: None }))
+            Arc::new(tokio::sync::Mutex::new(Link { connection: None, backoff, resting_until: None, away: false }))
         };
         lock(&self.links).entry(node).or_insert_with(new).clone()
     }

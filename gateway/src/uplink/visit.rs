@@ -18,6 +18,7 @@ use super::config::UplinkConfig;
 use super::control::{self, NotFollowed};
 use super::line::{Attempt, EVENTS_MAX_BYTES, Line, NodeFault, Verdict};
 use super::random;
+use super::remedy;
 use super::session::{CharterTrouble, Session, Unanswered};
 use super::status::Board;
 use crate::clock::WallClock;
@@ -49,6 +50,8 @@ pub(super) enum Followed {
     Yes,
     /// Tried in vain.
     No,
+    /// The room does not show its records to us. The patient's audit counts that, so it is not asked again soon.
+    Refused,
 }
 
 /// Everything that a visit uses.
@@ -103,6 +106,9 @@ impl Visitor {
         match control::follow(&self.session, &self.rooms, line.room, &self.clock, exchange).await {
             Ok(followed) => {
                 line.followed = Followed::Yes;
+                if line.refused.take().is_some() {
+                    tracing::info!(room = %line.room, "the room shows its control records again");
+                }
                 line.saw(followed.seen().clone());
                 self.board.note(|s| s.rooms_followed += 1);
                 let saved = followed.encode();
@@ -117,7 +123,13 @@ impl Visitor {
             }
             Err(NotFollowed::Unanswered(unanswered)) => Err(Some(self.unanswered(unanswered))),
             Err(NotFollowed::Refused(refusal)) => {
-                tracing::info!(room = %line.room, %refusal, "the room does not show its control records");
+                if refusal.fault() != Fault::Node {
+                    line.followed = Followed::Refused;
+                }
+                if line.refused.replace(refusal) != Some(refusal) {
+                    let remedy = remedy::of_the_patient(refusal, line.room);
+                    tracing::warn!(room = %line.room, %refusal, remedy, "the room does not show its control records; its readings wait");
+                }
                 self.failure(&format!("room {}: {refusal}", line.room));
                 Err(None)
             }
@@ -233,7 +245,9 @@ impl Visitor {
             Verdict::HoldRoom(refusal) => {
                 tracing::warn!(room = %line.room, %refusal, "the room is refused as a whole; its events wait");
                 self.failure(&format!("room {}: {refusal}", line.room));
-                let _ = self.follow(line).await; // reported there
+                if line.followed == Followed::NotTried {
+                    let _ = self.follow(line).await; // reported there
+                }
                 Step::End(Outcome::Later { at: None })
             }
             Verdict::NeedsCharter(version) => {

@@ -66,6 +66,30 @@ async fn a_full_spool_acknowledges_nothing_more_and_goes_on_by_itself_once_there
     assert_eq!(census(&spool).await.values().sum::<usize>(), 1, "the one that had waited");
 }
 
+#[tokio::test]
+async fn more_than_one_commit_covers_is_stored_without_a_further_order() {
+    let mut lab = Lab::new();
+    lab.limits.max_bytes = 1;
+    let (_disk, spool, _thread) = start(&lab);
+    store(&spool, message(60)).await;
+    let mut waiting = vec![spool.store(message(61)).await.unwrap()];
+    for _ in 0..STORES_IN_FLIGHT_MAX / 2 + 100 {
+        waiting.push(spool.store(Intake { rows: Vec::new(), ..message(0) }).await.unwrap());
+    }
+    until(|| spool.status().waiting == waiting.len()).await;
+    let taken = spool.take(window(1), usize::MAX).await.unwrap();
+    let event = content(1, 1, WrapId::ZERO, &taken.readings);
+    let id = event.id();
+    spool.seal(taken.rows, taken.broken, vec![new_event(event, 1, false)]).await.unwrap();
+    spool.ask(Request::Confirm { room: room(1), ids: vec![id] }).await.unwrap();
+    let all = async {
+        for storing in waiting {
+            storing.durable().await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), all).await.unwrap();
+}
+
 /// Waits for a condition of another thread.
 async fn until(condition: impl Fn() -> bool) {
     while !condition() {
@@ -225,6 +249,20 @@ async fn unassigned_devices_fill_their_own_share_only_and_what_is_dropped_is_cou
     assert!(devices.len() <= 4, "devices are bounded as well: {devices:?}");
     let others = devices.iter().find(|(_, device)| device.device == "(others)").unwrap();
     assert_eq!(others.1.dropped, 5);
+}
+
+#[tokio::test]
+async fn only_so_many_unassigned_devices_are_told_apart_however_much_room_there_is() {
+    let lab = Lab::new();
+    let (_disk, spool, _thread) = start(&lab);
+    for name in ["a", "b", "c", "d", "e"] {
+        store(&spool, Intake { rows: vec![row(held(name, None), 1)], ..message(0) }).await;
+    }
+    let mut seen: Vec<_> =
+        spool.held_devices().await.unwrap().into_iter().map(|(_, d)| (d.device, d.readings, d.dropped)).collect();
+    seen.sort();
+    let held = |name: &str| (name.to_owned(), 1, 0);
+    assert_eq!(seen, [("(others)".to_owned(), 0, 2), held("a"), held("b"), held("c")]);
 }
 
 #[tokio::test]

@@ -221,10 +221,13 @@ async fn events_refused_after_a_revocation_are_kept_and_sent_when_the_patient_gr
     let (mut patient, epoch, grant) = world.patient();
     let _nodes = world.start_all();
     let home = world.home(&[patient.room]).await;
-    let mut up = home.uplink();
+    let up = home.uplink();
     home.followed(patient.room).await;
+    // All four are sealed under the old rights, and one wrap, before the first of them is refused.
+    up.stop().await;
     patient.revoke(&mut world.ledger.lock().unwrap(), grant);
     home.fill(patient.room, 4).await;
+    let mut up = home.uplink();
     let status = up.until("put aside", |s| s.events_quarantined == 5).await;
     assert_eq!(status.events_confirmed, 0);
     home.waiting(0).await;
@@ -285,6 +288,22 @@ async fn a_connection_on_which_nothing_comes_back_is_replaced() {
     home.fill(patient.room, 1).await;
     let status = up.until("confirmed", |s| s.readings_confirmed == 1).await;
     assert_eq!((status.failures, status.connections), (1, 2));
+    up.stop().await;
+    home.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_goes_while_nothing_is_sent_is_missed_at_once() {
+    let world = World::new(1);
+    let (patient, ..) = world.patient();
+    let mut nodes = world.start_all();
+    let home = world.home(&[patient.room]).await;
+    let mut up = home.uplink();
+    home.followed(patient.room).await;
+    up.until("connected", |s| s.connected_nodes == 1).await;
+    nodes.remove(0).stop().await;
+    let status = up.until("missed", |s| s.connected_nodes == 0 && s.failures == 1).await;
+    assert!(status.last_failure.is_some_and(|why| why.contains(&world.node_id(0).to_string())));
     up.stop().await;
     home.close();
 }
