@@ -175,6 +175,7 @@ fn show_recognises_every_file_and_shows_no_secret() {
         ("node1/request.json", "enrolment request"),
         ("node1/channel.key", "private key"),
         ("node1/channel.crt", "certificate"),
+        ("alliance/ca.crt", "authority"),
         ("node1/charter", "charter"),
     ] {
         let text = desk.ok(&format!("show {file}"));
@@ -185,6 +186,51 @@ fn show_recognises_every_file_and_shows_no_secret() {
         }
     }
     assert_eq!(desk.fails("show alliance.toml").0, 1);
+}
+
+#[test]
+fn credentials_of_one_alliance_are_never_replaced_by_those_of_another() {
+    let desk = Desk::founded();
+    desk.ok("issue node1/request.json --role node --into node1");
+    let files = ["ca.crt", "channel.crt", "charter"].map(|name| desk.path("node1").join(name));
+    let before = files.clone().map(|file| fs::read(file).unwrap());
+    desk.ok("init --name Other --out other");
+    for line in [
+        "issue node1/request.json --role node --authority other --into node1",
+        "install --authority other --charter alliance/charter --into node1",
+    ] {
+        let (status, text) = desk.fails(line);
+        assert!(status == 1 && text.contains("CN=Alliance") && text.contains("CN=Other"), "{text}");
+        assert!(text.contains("another directory"), "{text}");
+    }
+    assert!(before == files.clone().map(|file| fs::read(file).unwrap()));
+    assert!(!desk.path("other/issued.jsonl").exists(), "nothing was issued");
+
+    // Without its ca.crt the certificate still tells; and of one authority's charters the installed one stays.
+    fs::remove_file(&files[0]).unwrap();
+    let (_, text) = desk.fails("issue node1/request.json --role node --authority other --into node1");
+    assert!(text.contains("channel.crt was issued by"), "{text}");
+    fs::remove_file(desk.path("alliance/charter")).unwrap();
+    fs::rename(desk.path("st-anna"), desk.path("old")).unwrap();
+    desk.ok("member new --name St.Anna --out st-anna");
+    desk.ok("charter new --from alliance.toml --sign st-anna/identity.json --out alliance/charter");
+    assert!(desk.fails("install --into node1").1.contains("is of alliance"));
+    fs::remove_file(&files[2]).unwrap();
+    desk.ok("install --into node1");
+}
+
+#[test]
+fn who_reads_only_the_beginning_of_what_is_shown_sees_no_complaint() {
+    let desk = Desk::founded();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let shown = Command::new(env!("CARGO_BIN_EXE_ehe-certs"))
+        .args(["show", "alliance/charter"])
+        .current_dir(desk.0.path())
+        .stdout(writer)
+        .output()
+        .unwrap();
+    assert!(shown.status.success() && shown.stderr.is_empty(), "{shown:?}");
 }
 
 #[test]

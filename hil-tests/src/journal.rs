@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 /// One reading, by the members that both sides of the account share.
@@ -94,7 +95,8 @@ pub struct Journal(Arc<Mutex<File>>);
 impl Journal {
     /// A new file; an old one is replaced.
     pub fn create(path: &Path) -> anyhow::Result<Self> {
-        Ok(Self(Arc::new(Mutex::new(File::create(path)?))))
+        let file = File::create(path).with_context(|| path.display().to_string())?;
+        Ok(Self(Arc::new(Mutex::new(file))))
     }
 
     /// Writes one line for each entry, in one write.
@@ -111,7 +113,7 @@ impl Journal {
 
 /// Reads a file of lines.
 pub fn read_lines(path: &Path) -> anyhow::Result<Vec<Line>> {
-    let text = std::fs::read_to_string(path)?;
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     text.lines()
         .enumerate()
         .map(|(at, line)| {

@@ -5,6 +5,7 @@
 pub mod account;
 pub mod bench;
 pub mod day;
+pub mod folder;
 pub mod journal;
 pub mod lab;
 pub mod latency;

@@ -19,7 +19,8 @@ struct Args {
     /// lost, doubled, or readable by who was not invited
     #[arg(long)]
     once: bool,
-    /// Folder for published.jsonl, read.jsonl and the lab's own files; made anew
+    /// Folder for the demo's files; made anew. published.jsonl has two lines a reading, one before it is sent (sent_ms) and one
+    /// after its PUBACK (acked: true); read.jsonl, what the clinician read back, comes with --once only; the rest is the lab's
     #[arg(long, value_name = "DIR", default_value = "target/demo")]
     out: PathBuf,
     /// A recorded heart rate: CSV with a column heart_rate_per_min

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::account::{Account, Compared, percentile};
 use crate::day::{Day, read_capture};
+use crate::folder;
 use crate::journal::{Journal, read_lines};
 use crate::lab::alliance::Alliance;
 use crate::lab::broker::Broker;
@@ -27,8 +28,6 @@ use crate::wearable::{self, Wearable};
 pub const REFUSED: i32 = 3;
 /// Patients of the demo.
 const PATIENTS: usize = 3;
-/// Marks a folder that an earlier demo made, and that this one may therefore replace.
-const MARKER: &str = "ehe-demo";
 
 /// What the demo was asked for.
 #[derive(Debug, Clone)]
@@ -81,18 +80,6 @@ pub struct Scene {
     capture: Option<Vec<f64>>,
 }
 
-/// Makes the folder anew, if it is not somebody else's.
-fn fresh_folder(out: &Path) -> Result<()> {
-    if out.exists() {
-        let ours = out.join(MARKER).is_file() || out.read_dir()?.next().is_none();
-        ensure!(ours, "{} has files that no demo made; name another folder with --out", out.display());
-        std::fs::remove_dir_all(out)?;
-    }
-    std::fs::create_dir_all(out)?;
-    std::fs::write(out.join(MARKER), "This folder belongs to the demo: the next one replaces it.\n")?;
-    Ok(())
-}
-
 impl Scene {
     /// Founds the alliance, starts everything, makes the rooms and the grants.
     pub async fn set_up(options: &Options, view: View) -> Result<Self> {
@@ -102,7 +89,7 @@ impl Scene {
         });
         let capture = capture.transpose()?;
         let programs = Programs::built()?;
-        fresh_folder(&options.out)?;
+        folder::anew(&options.out)?;
         let out = options.out.canonicalize()?;
         view.say("founding an alliance: authority, one hospital, its node, charter 1");
         let alliance = Alliance::found(&programs, &out.join("lab")).await?;
@@ -402,4 +389,38 @@ pub async fn live(scene: &mut Scene) -> Result<()> {
     scene.gateway.daemon.stop().await?;
     scene.node.daemon.stop().await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_number_that_is_not_as_it_must_be_is_a_fault() {
+        let good = Account {
+            published: 10,
+            confirmed: 10,
+            read_back: 10,
+            lost: 0,
+            duplicates: 0,
+            refused_reads: 2 * PATIENTS,
+            audited_reads: 3 * PATIENTS,
+            p50_ms: 1,
+            p99_ms: 2,
+        };
+        assert_eq!(good.faults(), Vec::<String>::new());
+        let spoilt = [
+            Account { published: 0, confirmed: 0, read_back: 0, ..good.clone() },
+            Account { confirmed: 9, ..good.clone() },
+            Account { read_back: 9, ..good.clone() },
+            Account { read_back: 11, ..good.clone() },
+            Account { lost: 1, ..good.clone() },
+            Account { duplicates: 1, ..good.clone() },
+            Account { refused_reads: 2 * PATIENTS - 1, ..good.clone() },
+            Account { audited_reads: 3 * PATIENTS - 1, ..good },
+        ];
+        for account in spoilt {
+            assert_eq!(account.faults().len(), 1, "{account:?}");
+        }
+    }
 }

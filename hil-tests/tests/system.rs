@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hil_tests::account::Account;
+use hil_tests::lab::process::{command, run};
 use hil_tests::scenario::{self, Options, Scene};
 use hil_tests::view::View;
 use serde_json::Value;
@@ -53,14 +54,23 @@ fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
 async fn the_demos_round_loses_nothing_doubles_nothing_and_refuses_who_is_not_invited() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("demo");
-    let mut scene = scene(&out, scenario::WINDOW_MS).await;
-    let account = scenario::once(&mut scene).await.unwrap();
-    assert_whole(&account);
+    let out_text = out.to_string_lossy();
+    let demo = command(env!("CARGO_BIN_EXE_ehe-demo"), &["--once", "--seed", "11", "--out", &out_text]);
+    let round = run(demo, Duration::from_secs(120)).await.unwrap().success("ehe-demo --once").unwrap();
+    let account: Value = serde_json::from_str(round.stdout.lines().last().unwrap()).unwrap();
 
     let published = shared(&out.join("published.jsonl"), |line| line["acked"] == true);
     let read = shared(&out.join("read.jsonl"), |_| true);
-    assert_eq!(published.len(), account.published);
-    assert_eq!(read.len(), account.published, "each reading stands in read.jsonl once");
+    for count in ["published", "confirmed", "read_back"] {
+        assert_eq!(account[count], published.len(), "{account}");
+    }
+    for none in ["lost", "duplicates"] {
+        assert_eq!(account[none], 0, "{account}");
+    }
+    assert_eq!((&account["refused_reads"], &account["audited_reads"]), (&Value::from(6), &Value::from(9)));
+    assert!(account["p50_ms"].is_u64() && account["p99_ms"].is_u64(), "{account}");
+    assert!(published.len() > 50, "{account}");
+    assert_eq!(read.len(), published.len(), "each reading stands in read.jsonl once");
     assert_eq!(published.into_iter().collect::<BTreeSet<_>>(), read.into_iter().collect());
 
     // A hospital's administrator sees neither devices nor names nor purposes, and the gateway's own files are sealed too.
@@ -111,6 +121,15 @@ async fn a_node_that_is_killed_again_and_again_loses_nothing_and_doubles_nothing
         scene.node.daemon.start().unwrap();
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_round_in_which_somebody_is_not_refused_does_not_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = scene(&folder.path().join("demo"), 300).await;
+    assert_eq!(scene.refused_all("stranger").await.unwrap(), 3);
+    let why = scene.refused_all("clinician").await.unwrap_err().to_string();
+    assert!(why.contains("clinician was not refused"), "{why}");
 }
 
 #[tokio::test]

@@ -68,12 +68,13 @@ fn access(following: &Following, index: u64, record: &AccessRecord) -> Result<Ac
     })
 }
 
-/// Reads a room's access records, in the ledger's order. The patient's alone.
+/// Reads a room's access records, by time. The patient's alone. A refusal may be recorded after reads that came later.
 pub async fn audit(session: &mut Session, room: RoomId) -> Result<Vec<Access>, Error> {
     let mut following = session.following(room, true)?;
     let mut records: Vec<(u64, AccessRecord)> = Vec::new();
+    let purpose = session.usual_purpose();
     session
-        .fetch(&mut following, &scope::everything(Part::Ledger), Purpose::PatientRequest, |shown, _| {
+        .fetch(&mut following, &scope::everything(Part::Ledger), purpose, |shown, _| {
             if let Shown::Entry(index, verified) = shown
                 && let Verified::Access(record) = *verified
             {
@@ -85,5 +86,7 @@ pub async fn audit(session: &mut Session, room: RoomId) -> Result<Vec<Access>, E
             Ok(())
         })
         .await?;
+    // Stable: of one time the order of the ledger stays.
+    records.sort_by_key(|(_, record)| record.at);
     records.iter().map(|(index, record)| access(&following, *index, record)).collect()
 }

@@ -10,6 +10,7 @@ use ehe::read::Purpose;
 use ehe::time::{Hour, UnixMs};
 use ehe::vital::{Category, Vital};
 
+use crate::error::Error;
 use crate::when;
 
 pub use run::{Surroundings, run};
@@ -34,6 +35,24 @@ pub struct Cli {
     /// What to do
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// What clap cannot see: global options beside a command's own, and one value beside another.
+    pub fn check(&self) -> Result<(), Error> {
+        let (Command::Read(args) | Command::Watch(args)) = &self.command else { return Ok(()) };
+        if self.json && args.csv {
+            return Err(Error::Usage("--json and --csv exclude each other".into()));
+        }
+        match (args.from, args.until) {
+            (Some(from), Some(until)) if from >= until => Err(Error::Usage(format!(
+                "--from must lie before --until: {} is not before {}",
+                when::shown(from),
+                when::shown(until)
+            ))),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What to do.
@@ -117,6 +136,14 @@ pub enum Categories {
     One(Category),
 }
 
+/// A vital by its name; what is none is answered with those that there are.
+fn vital(text: &str) -> Result<Vital, String> {
+    text.parse().map_err(|_| {
+        let names: Vec<&str> = Vital::ALL.iter().map(|v| v.as_str()).collect();
+        format!("no vital; there are {}", names.join(", "))
+    })
+}
+
 impl std::str::FromStr for Categories {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
@@ -195,7 +222,7 @@ pub struct ReadArgs {
     #[arg(long, value_name = "ID")]
     pub room: RoomId,
     /// Only these vitals, like heart_rate,oxygen_saturation
-    #[arg(long, value_name = "VITALS", value_delimiter = ',')]
+    #[arg(long, value_name = "VITALS", value_delimiter = ',', value_parser = vital)]
     pub vital: Vec<Vital>,
     /// Readings at this time and later (YYYY-MM-DD or RFC 3339)
     #[arg(long, value_parser = when::instant)]

@@ -1,6 +1,7 @@
 //! What can go wrong, whose affair it is, and which exit code says so.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use certs::{ChannelError, FileError};
 use ehe::id::{EheId, RoomId};
@@ -85,10 +86,12 @@ pub enum Error {
         why: String,
     },
     /// No node of the room's group answered.
-    #[error("no node could answer: {}", .why.join("; "))]
+    #[error("no node could answer{}: {}", within(*.waited), .why.join("; "))]
     NoNode {
         /// What happened at each.
         why: Vec<String>,
+        /// How long the nodes were tried again and again, if they were.
+        waited: Option<Duration>,
         /// Whether trying again later, with nothing changed, can help.
         later: bool,
     },
@@ -141,6 +144,10 @@ pub enum Error {
     /// The command line asks for something that cannot be.
     #[error("{0}")]
     Usage(String),
+}
+
+fn within(waited: Option<Duration>) -> String {
+    waited.map_or_else(String::new, |waited| format!(" within {} s (--timeout)", waited.as_secs()))
 }
 
 impl Error {

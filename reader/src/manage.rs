@@ -2,7 +2,6 @@
 
 use ehe::control::EpochCategory;
 use ehe::id::{AuthorId, EheId, RoomId};
-use ehe::read::Purpose;
 use ehe::time::UnixMs;
 use ehe::vital::Category;
 
@@ -45,7 +44,7 @@ pub async fn create(session: &mut Session, name: Option<&str>, shard: Option<u16
 
 /// Invites somebody. The grant holds once this returns its id: the receipt was verified.
 pub async fn grant(session: &mut Session, room: RoomId, invitation: &Invitation) -> Result<EheId, Error> {
-    let control = session.control(room, Purpose::PatientRequest).await?;
+    let control = session.control(room, session.usual_purpose()).await?;
     let event = build::grant(&mut rng(), session.me(), control.state()?, control.view(), invitation, session.now())?;
     let id = event.id();
     submit(session, room, Some(&control), vec![event]).await?;
@@ -81,7 +80,7 @@ pub async fn revoke(
     which: Which,
     drain: Option<UnixMs>,
 ) -> Result<Revoked, Error> {
-    let control = session.control(room, Purpose::PatientRequest).await?;
+    let control = session.control(room, session.usual_purpose()).await?;
     let (state, now) = (control.state()?, session.now());
     let grants = match which {
         Which::Grant(grant) => vec![grant],

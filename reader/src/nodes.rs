@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use certs::{Client, CloseCode, Connection, Credentials, Exchange};
+use certs::{ChannelError, Client, CloseCode, Connection, Credentials, Exchange};
 use ehe::charter::{Node, VerifiedCharter};
 use ehe::id::{NodeId, RoomId};
 use ehe::refusal::{Fault, Refusal};
@@ -39,6 +39,19 @@ enum Outcome {
     Refused(Refusal),
 }
 
+/// A node that no connection came about with: where it was looked for, and what the reader can do.
+fn unreached(node: &Node, why: &ChannelError) -> Outcome {
+    let (name, addresses) = (&node.name, node.addresses.join(", "));
+    let said = match why {
+        ChannelError::Deadline(_) => {
+            format!("{name}: no answer at {addresses}: is the node running, and does UDP get through to it?")
+        }
+        ChannelError::Unreachable(_) => format!("{name}: {why} (its addresses: {addresses})"),
+        _ => format!("{name}: {why}"),
+    };
+    Outcome::Failed(said, why.retry_helps())
+}
+
 /// A node's answers to one request.
 pub struct Answers {
     node: String,
@@ -61,6 +74,7 @@ impl Nodes {
     /// Asks the nodes of a room's shard until one answers. `request` is made anew for each try: a nonce counts once.
     pub async fn ask(&mut self, room: RoomId, mut request: impl FnMut() -> Request) -> Result<Answers, Error> {
         let deadline = Instant::now() + self.patience;
+        let mut said = false;
         let mut group = self.charter().group(room.shard(self.charter().shard_count())).to_vec();
         loop {
             group.sort_by_key(|node| self.silent.contains(node));
@@ -88,8 +102,16 @@ impl Nodes {
                 }
             }
             if !retry || Instant::now() + PAUSE >= deadline {
-                let none = Error::NoNode { why: failures, later: retry };
+                let none = Error::NoNode { why: failures, waited: retry.then_some(self.patience), later: retry };
                 return Err(later.map_or(none, Error::Refused));
+            }
+            if !said {
+                said = true;
+                tracing::warn!(
+                    "no node answers yet ({}); trying on for up to {} s in all (--timeout)",
+                    later.map_or_else(|| failures.join("; "), |why| why.to_string()),
+                    self.patience.as_secs()
+                );
             }
             sleep(PAUSE).await;
         }
@@ -100,10 +122,10 @@ impl Nodes {
         match self.try_node(node, request).await {
             Outcome::Answers(answers) => Ok(*answers),
             Outcome::Refused(refusal) => Err(Error::Refused(refusal)),
-            Outcome::Failed(why, later) => Err(Error::NoNode { why: vec![why], later }),
+            Outcome::Failed(why, later) => Err(Error::NoNode { why: vec![why], waited: None, later }),
             Outcome::Ask(other) => {
                 let why = vec![format!("{} points to {}", self.name_of(node), self.name_of(other))];
-                Err(Error::NoNode { why, later: true })
+                Err(Error::NoNode { why, waited: None, later: true })
             }
         }
     }
@@ -117,12 +139,12 @@ impl Nodes {
         let Some(node) = self.charter().node(id).cloned() else {
             return Outcome::Failed(format!("node {id} is not in the charter"), false);
         };
-        let failed = |why: certs::ChannelError| Outcome::Failed(format!("{}: {why}", node.name), why.retry_helps());
+        let failed = |why: ChannelError| Outcome::Failed(format!("{}: {why}", node.name), why.retry_helps());
         let connection = match self.connection(&node).await {
             Ok(connection) => connection,
             Err(why) => {
                 self.silent.insert(id);
-                return failed(why);
+                return unreached(&node, &why);
             }
         };
         self.silent.remove(&id);
@@ -152,7 +174,7 @@ impl Nodes {
         }
     }
 
-    async fn connection(&mut self, node: &Node) -> Result<Connection, certs::ChannelError> {
+    async fn connection(&mut self, node: &Node) -> Result<Connection, ChannelError> {
         if let Some(open) = self.connections.get(&node.id).filter(|open| open.is_open()) {
             return Ok(open.clone());
         }

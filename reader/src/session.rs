@@ -77,6 +77,11 @@ impl Session {
         self.credentials.peer().role()
     }
 
+    /// What for somebody of this role asks who does not say it.
+    pub fn usual_purpose(&self) -> Purpose {
+        if self.role() == Role::Patient { Purpose::PatientRequest } else { Purpose::Treatment }
+    }
+
     /// The alliance's charter.
     pub fn charter(&self) -> &VerifiedCharter {
         self.credentials.charter()

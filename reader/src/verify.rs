@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ehe::id::{MemberId, Nonce, RoomId};
 use ehe::leaf::ReceiptError;
 use ehe::ledger::{LedgerError, Verified, verify_head};
-use ehe::read::{Part, Purpose};
+use ehe::read::Part;
 use ehe::wire::{Head, Request, Response};
 
 use crate::error::Error;
@@ -149,9 +149,10 @@ struct Counts {
 pub async fn verify(session: &mut Session, room: RoomId) -> Result<Report, Error> {
     let mut following = session.following(room, true)?;
     let before = following.known().cloned();
+    let purpose = session.usual_purpose();
     let mut counts = Counts::default();
     let followed = session
-        .fetch(&mut following, &scope::everything(Part::Ledger), Purpose::PatientRequest, |shown, _| {
+        .fetch(&mut following, &scope::everything(Part::Ledger), purpose, |shown, _| {
             if let Shown::Entry(_, verified) = shown {
                 counts.entries += 1;
                 match *verified {
@@ -282,6 +283,6 @@ mod tests {
 
     #[test]
     fn a_broken_network_is_no_failed_check() {
-        assert_eq!(Check::of(&Error::NoNode { why: vec![], later: true }), None);
+        assert_eq!(Check::of(&Error::NoNode { why: vec![], waited: None, later: true }), None);
     }
 }

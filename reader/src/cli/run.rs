@@ -38,6 +38,7 @@ pub struct Surroundings<'a> {
 
 /// Does what was asked for. Needs a tokio runtime around it. Results go to the printer.
 pub async fn run(cli: Cli, mut around: Surroundings<'_>, printer: &mut Printer<'_>) -> Result<Exit, Error> {
+    cli.check()?;
     let home = Home::find(cli.home, around.variable)?;
     if let Command::Identity(command) = cli.command {
         return identity(&command, &home, printer).map(|()| Exit::Done);
@@ -190,8 +191,7 @@ fn reading(args: &ReadArgs, json: bool) -> (Filter, ReadingsPrinter) {
 fn purpose(session: &Session, named: Option<PurposeArg>) -> Purpose {
     match named {
         Some(named) => named.into(),
-        None if session.role() == Role::Patient => Purpose::PatientRequest,
-        None => Purpose::Treatment,
+        None => session.usual_purpose(),
     }
 }
 

@@ -52,6 +52,28 @@ fn reading_takes_vitals_times_and_one_format() {
 }
 
 #[test]
+fn readings_from_after_their_end_and_in_two_formats_are_a_wrong_command_line() {
+    let check = |rest: &str| parse(&format!("ehe{rest}")).unwrap().check();
+    for command in ["read", "watch"] {
+        for (from, until) in [("2026-11-21", "2026-11-20"), ("2026-11-20", "2026-11-20")] {
+            let wrong = check(&format!(" {command} --room {ROOM} --from {from} --until {until}")).unwrap_err();
+            assert_eq!(wrong.exit(), crate::Exit::Usage);
+            assert!(wrong.to_string().contains("--from must lie before --until"), "{wrong}");
+        }
+        let wrong = check(&format!(" --json {command} --room {ROOM} --csv")).unwrap_err();
+        assert_eq!(wrong.exit(), crate::Exit::Usage);
+    }
+    assert!(check(&format!(" --json read --room {ROOM} --from 2026-11-20 --until 2026-11-21")).is_ok());
+}
+
+#[test]
+fn a_misspelt_vital_is_answered_with_those_that_there_are() {
+    let line = format!("ehe read --room {ROOM} --vital hartrate");
+    let why = Cli::try_parse_from(line.split(' ')).unwrap_err().to_string();
+    assert!(why.contains("hartrate") && why.contains("heart_rate, pulse_rate"), "{why}");
+}
+
+#[test]
 fn a_node_or_gateway_gets_its_identity_elsewhere() {
     assert!(parse("ehe identity new --role patient").is_ok());
     assert!(parse("ehe identity new --role node").is_err());

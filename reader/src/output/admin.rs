@@ -26,7 +26,7 @@ fn right(right: Right) -> &'static str {
 fn purpose(purpose: Purpose) -> &'static str {
     match purpose {
         Purpose::Treatment => "treatment",
-        Purpose::PatientRequest => "patient_request",
+        Purpose::PatientRequest => "patient-request",
         Purpose::Operations => "operations",
         Purpose::Research => "research",
     }
@@ -37,6 +37,17 @@ fn part(part: Part) -> &'static str {
         Part::Control => "control",
         Part::Content => "content",
         Part::Ledger => "ledger",
+    }
+}
+
+/// Why a node shows no status. The node's name stands before it already.
+fn no_status(name: &str, why: &Error) -> String {
+    let own = format!("{name}: ");
+    match why {
+        Error::NoNode { why, .. } => {
+            why.iter().map(|why| why.strip_prefix(&own).unwrap_or(why)).collect::<Vec<_>>().join("; ")
+        }
+        other => other.to_string(),
     }
 }
 
@@ -151,7 +162,8 @@ impl Printer<'_> {
             };
             let of = match record.part {
                 Part::Content => format!("{} {}", names(&record.categories), between(record.from, record.until)),
-                other => part(other).to_owned(),
+                Part::Control => "rights and keys".to_owned(),
+                Part::Ledger => "whole ledger".to_owned(),
             };
             vec![when::shown(record.at), who, purpose(record.purpose).to_owned(), of.trim_end().to_owned(), what]
         };
@@ -181,8 +193,8 @@ impl Printer<'_> {
     pub fn status(&mut self, nodes: &[NodeLine]) -> Result<(), Error> {
         for (name, status) in nodes {
             match status {
-                Err(why) if self.is_json() => self.value(&json!({ "name": name, "error": why.to_string() }))?,
-                Err(why) => self.line(plain(&format!("{name}: {why}")))?,
+                Err(why) if self.is_json() => self.value(&json!({ "name": name, "error": no_status(name, why) }))?,
+                Err(why) => self.line(plain(&format!("{name}: {}", no_status(name, why))))?,
                 Ok(status) => {
                     let shards = status.shards.iter().map(|shard| {
                         json!({ "shard": shard.shard, "leader": shard.leader, "term": shard.term, "applied": shard.applied,

@@ -82,7 +82,7 @@ async fn the_invited_reads_what_was_measured_and_the_patient_sees_that_and_who_w
     let granted: Vec<_> = audit.iter().filter(|a| a["granted"] == true).collect();
     assert_eq!(granted.iter().filter(|a| a["name"] == "Dr Weber").count(), 2, "{audit:?}");
     assert_eq!(granted.iter().filter(|a| a["patient"] == true).count(), 1, "{audit:?}");
-    let purpose = |a: &serde_json::Value| if a["patient"] == true { "patient_request" } else { "treatment" };
+    let purpose = |a: &serde_json::Value| if a["patient"] == true { "patient-request" } else { "treatment" };
     assert!(granted.iter().all(|a| a["purpose"] == purpose(a) && a["part"] == "content"), "{audit:?}");
     assert_eq!(granted[0]["categories"], serde_json::json!(["cardiac", "body"]));
     let refused: Vec<_> = audit.iter().filter(|a| a["granted"] == false).collect();
@@ -92,6 +92,7 @@ async fn the_invited_reads_what_was_measured_and_the_patient_sees_that_and_who_w
     assert_eq!((&refusal["code"], &refusal["purpose"]), (&12.into(), &"treatment".into()), "{audit:?}");
     let text = world.ok("patient", &format!("audit --room {room}")).await;
     assert!(text.contains("Dr Weber (") && text.contains("REFUSED"), "{text}");
+    assert!(audit.is_sorted_by_key(|a| a["at"].as_str().unwrap()), "{audit:?}");
 
     // Only the patient sees it and invites, and everything verifies.
     let line = format!("grant --room {room} --to {} --read all", world.public("stranger"));
@@ -214,14 +215,26 @@ async fn a_broken_node_that_changes_hides_or_rolls_back_is_noticed() {
                 match (lie, content) {
                     ("change", Some(event)) => event.body[3] ^= 1,
                     ("hide", Some(_)) => return vec![],
+                    ("forge", Some(_)) => {
+                        let run = item.run.as_mut().unwrap();
+                        *run.0.last_mut().unwrap() ^= 1;
+                        item.leaf.entry = run.hash();
+                    }
+                    ("tail", _) if item.leaf.index >= 3 => return vec![],
                     ("reorder", _) if item.leaf.index == 2 => item.leaf.index = 3,
                     ("withhold", _) if item.leaf.index == 1 => (item.run, item.events) = (None, vec![]),
                     ("time", _) if item.leaf.index == 2 => item.leaf.accepted_at.0 += 1,
                     _ => {}
                 }
             }
-            if let ("head", Response::Head(head)) = (lie, &mut answer) {
-                head.signature[40] ^= 1;
+            if let Response::Head(head) = &mut answer {
+                match lie {
+                    "head" => head.signature[40] ^= 1,
+                    "sign" => *head.signature.last_mut().unwrap() ^= 1,
+                    "place" => head.last.log_index += 1,
+                    "no head" => return vec![],
+                    _ => {}
+                }
             }
             vec![answer]
         })
@@ -242,12 +255,19 @@ async fn a_broken_node_that_changes_hides_or_rolls_back_is_noticed() {
         ("time", "chain"),
         ("withhold", "a control event of the patient was left out"),
         ("head", "head"),
+        ("forge", "signature: entry"),
+        ("sign", "head"),
+        ("tail", "head: it is not of the last entry shown"),
+        ("place", "inclusion"),
     ] {
         *which.lock().unwrap() = lie;
         let read = world.ehe("patient", &format!("read --room {room}")).await;
         assert_eq!((read.exit, read.out.as_str()), (4, ""), "{lie}: {read:?}");
         assert!(read.err.contains(says), "{lie}: {}", read.err);
     }
+    *which.lock().unwrap() = "no head";
+    let read = world.ehe("patient", &format!("--timeout 1 read --room {room}")).await;
+    assert!(read.exit != 0 && read.out.is_empty(), "nothing is printed that no head vouches for: {read:?}");
     *which.lock().unwrap() = "reorder";
     let verified = world.ehe("patient", &format!("verify --room {room}")).await;
     assert_eq!(verified.exit, 4);
@@ -302,5 +322,9 @@ async fn an_identity_is_made_certified_and_finds_its_rooms() {
 
     let gone = world.ehe("doctor", "--timeout 1 rooms").await;
     assert_eq!((gone.exit, gone.out.as_str()), (1, ""));
-    assert!(gone.err.contains("no node could answer: node.example"), "{}", gone.err);
+    assert!(gone.err.contains("no node could answer: node.example: no answer at 127.0.0.1:"), "{}", gone.err);
+    let status = world.ehe("doctor", "--timeout 1 status").await;
+    assert_eq!((status.exit, status.out.matches("node.example").count()), (1, 1), "{status:?}");
+    let gone = world.ehe("doctor", &format!("--timeout 1 read --room {id}")).await;
+    assert!(gone.err.contains("no node could answer within 1 s (--timeout): node.example: no answer at"), "{gone:?}");
 }

@@ -3,8 +3,9 @@
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use certs::authority::{Authority, read_certificate};
+use certs::certificate::AuthorityFacts;
 use certs::enrol::EnrolmentRequest;
 use certs::file;
 use certs::revocation::Which;
@@ -35,6 +36,10 @@ pub(crate) fn issue(args: &Issue, out: &mut dyn Write) -> anyhow::Result<()> {
     let request = EnrolmentRequest::load(&args.request)
         .and_then(|request| request.verify())
         .with_context(|| format!("{} is refused", args.request.display()))?;
+    let charter = args.authority.join(names::CHARTER);
+    if let Some(dir) = &args.into {
+        refuse_another_alliance(dir, &args.authority, &charter)?;
+    }
     let issued = authority.issue(&request, args.role, args.days, OffsetDateTime::now_utc())?;
     if let Some(path) = &args.out {
         file::replace(path, issued.pem.as_bytes())?;
@@ -42,7 +47,7 @@ pub(crate) fn issue(args: &Issue, out: &mut dyn Write) -> anyhow::Result<()> {
     if let Some(dir) = &args.into {
         file::create_dir(dir)?;
         file::replace(&dir.join(names::CHANNEL), issued.pem.as_bytes())?;
-        install_into(dir, &args.authority, &args.authority.join(names::CHARTER), out)?;
+        install_into(dir, &args.authority, &charter, out)?;
     }
     writeln!(out, "issued {} to {}, valid to {}", issued.serial, issued.peer, utc(issued.not_after_unix_s))?;
     let host = request.host_names();
@@ -57,7 +62,38 @@ pub(crate) fn install(args: &Install, out: &mut dyn Write) -> anyhow::Result<()>
     let charter = args.charter.clone().unwrap_or_else(|| args.authority.join(names::CHARTER));
     // Somebody asked for it by name: it has to be there, and valid.
     load_charter(&charter)?;
+    args.into.iter().try_for_each(|dir| refuse_another_alliance(dir, &args.authority, &charter))?;
     args.into.iter().try_for_each(|dir| install_into(dir, &args.authority, &charter, out))
+}
+
+/// Credentials of one alliance never silently become those of another: its files may be nowhere else.
+fn refuse_another_alliance(dir: &Path, authority: &Path, charter: &Path) -> anyhow::Result<()> {
+    const REMEDY: &str = "nothing was replaced. Choose another directory; or, if this one is to change, move its ca.crt, \
+                          channel.crt, crl.pem and charter away yourself";
+    let read = |path: &Path| file::read_public(path, CERTIFICATE_MAX_BYTES, "it was there a moment ago").ok();
+    let authority_of = |path: &Path| read(path).and_then(|pem| AuthorityFacts::from_pem(&pem));
+    // What cannot be read there is nothing to keep: installing is how it is repaired.
+    let (new_path, old_path) = (authority.join(names::CA), dir.join(names::CA));
+    if let Some(new) = authority_of(&new_path) {
+        if let Some(old) = authority_of(&old_path).filter(|old| old.public_key != new.public_key) {
+            let (old_path, new_path) = (old_path.display(), new_path.display());
+            bail!("{old_path} is of the authority {}, {new_path} is of {}: {REMEDY}", old.name, new.name);
+        }
+        let path = dir.join(names::CHANNEL);
+        let channel = read(&path).and_then(|pem| read_certificate(std::str::from_utf8(&pem).ok()?).ok());
+        if let Some(channel) = channel.filter(|channel| channel.issuer != new.name) {
+            let (path, new_path) = (path.display(), new_path.display());
+            bail!("{path} was issued by the authority {}, {new_path} is of {}: {REMEDY}", channel.issuer, new.name);
+        }
+    }
+    let installed = dir.join(names::CHARTER);
+    if let (Ok((old, _)), Ok((new, _))) = (load_charter(&installed), load_charter(charter))
+        && old.alliance_id() != new.alliance_id()
+    {
+        let (old_path, new_path) = (installed.display(), charter.display());
+        bail!("{old_path} is of alliance {}, {new_path} is of {}: {REMEDY}", old.alliance_id(), new.alliance_id());
+    }
+    Ok(())
 }
 
 fn install_into(dir: &Path, authority: &Path, charter: &Path, out: &mut dyn Write) -> anyhow::Result<()> {

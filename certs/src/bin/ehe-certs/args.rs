@@ -26,7 +26,10 @@ and for each gateway, patient and clinician:
 
 `member new` and `identity new` print the lines that belong in alliance.toml.
 On another machine than the authority's, `identity new` runs there, request.json travels to the authority, and what
-`issue --into` wrote travels back. Private keys never travel.";
+`issue --into` wrote travels back. Private keys never travel.
+
+Exit codes: 0 done; 1 this machine or the command is at fault (a file, a directory); 2 the command line is wrong;
+3 what somebody else made was refused (a request, a charter, a certificate).";
 
 /// Authority, charter, identities and certificates of an alliance.
 #[derive(Debug, Parser)]
@@ -51,11 +54,12 @@ pub(crate) enum Command {
     Identity(IdentityCommand),
     /// Issue a certificate for a request.
     Issue(Issue),
-    /// Copy the alliance's public files (ca.crt, charter, crl.pem) into a credentials directory; replaces older ones.
+    /// Copy the alliance's public files (ca.crt, charter, crl.pem) into a credentials directory; replaces older ones of the
+    /// same alliance.
     Install(Install),
     /// Revoke certificates, and sign a new revocation list (crl.pem in the authority's directory).
     Revoke(Revoke),
-    /// Show what a file holds, as JSON: identity, request, certificate, charter. Never a secret.
+    /// Show what a file holds, as JSON: identity, request, certificate, authority, charter. Never a secret.
     Show {
         /// The file.
         file: PathBuf,
@@ -170,7 +174,7 @@ pub(crate) struct Issue {
     /// File to write the certificate to.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
-    /// Directory to write channel.crt and the alliance's public files to.
+    /// Directory to write channel.crt and the alliance's public files to; not one of another alliance.
     #[arg(long, value_name = "DIR")]
     pub(crate) into: Option<PathBuf>,
 }

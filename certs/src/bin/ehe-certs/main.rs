@@ -23,9 +23,12 @@ use crate::args::{Args, CharterCommand, Command, IdentityCommand, MemberCommand}
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    let only_shows = matches!(args.command, Command::Show { .. } | Command::Charter(CharterCommand::Show { .. }));
     let mut out = std::io::stdout().lock();
     match run(args, &mut out).and_then(|()| Ok(out.flush()?)) {
         Ok(()) => ExitCode::SUCCESS,
+        // Who read our output has seen enough.
+        Err(error) if only_shows && is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr().lock(), "ehe-certs: {error:#}");
             if is_refusal(&error) { ExitCode::from(3) } else { ExitCode::FAILURE }
@@ -47,6 +50,10 @@ fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
         Command::Revoke(revoke) => alliance::revoke(&revoke, out),
         Command::Show { file } => show::show(&file, out),
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// Whether the fault lies with what somebody else made.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use certs::authority::read_certificate;
-use certs::certificate::Facts;
+use certs::certificate::{AuthorityFacts, Facts};
 use certs::enrol::EnrolmentRequest;
 use certs::{file, identity_file};
 use ehe::charter::{CHAIN_MAX_BYTES, CharterChain};
@@ -27,7 +27,10 @@ fn recognise(path: &Path, bytes: &[u8]) -> anyhow::Result<Value> {
     }
     let Ok(text) = std::str::from_utf8(bytes) else { bail!("not a file of this program") };
     if text.contains("-----BEGIN CERTIFICATE-----") {
-        return Ok(certificate(&read_certificate(text)?));
+        return match AuthorityFacts::from_pem(bytes) {
+            Some(facts) => Ok(authority(&facts)),
+            None => Ok(certificate(&read_certificate(text)?)),
+        };
     }
     if text.contains("PRIVATE KEY-----") {
         return Ok(json!({ "type": "private key", "secret": true }));
@@ -72,6 +75,16 @@ fn certificate(facts: &Facts) -> Value {
         "dns": facts.dns,
         "ip": facts.ip,
         "issuer": facts.issuer,
+    })
+}
+
+fn authority(facts: &AuthorityFacts) -> Value {
+    json!({
+        "type": "authority",
+        "name": facts.name,
+        "serial": facts.serial.to_string(),
+        "not_before": utc(facts.not_before_unix_s),
+        "not_after": utc(facts.not_after_unix_s),
     })
 }
 
