@@ -103,7 +103,7 @@ impl Running {
 
     /// SIGTERM; the exit status is success.
     fn stop(mut self) {
-        Command::new("kill").arg(self.0.id().to_string()).status().unwrap();
+        support::terminate(self.0.id());
         assert!(self.0.wait().unwrap().success());
     }
 }

@@ -79,7 +79,7 @@ impl Mosquitto {
     /// Ends it in order: it saves its queues.
     pub(crate) fn stop(&mut self) {
         let mut child = self.child.take().unwrap();
-        Command::new("kill").arg(child.id().to_string()).status().unwrap();
+        terminate(child.id());
         child.wait().unwrap();
     }
 
@@ -96,6 +96,12 @@ impl Drop for Mosquitto {
             let _ = child.wait();
         }
     }
+}
+
+/// Asks a process that this test holds to end. By the shell, whose `kill` is built in: a small machine has no other.
+pub(crate) fn terminate(id: u32) {
+    let sent = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &id.to_string()]).status().unwrap();
+    assert!(sent.success());
 }
 
 pub(crate) fn free_port() -> u16 {

@@ -116,7 +116,8 @@ impl Running {
             .id()
             .with_context(|| format!("{} has ended by itself; see {}", self.name, self.log.display()))?;
         // The signal goes to the process that this handle holds; it is not reaped yet, so the id is still its own.
-        let signal = run(command("kill", &["-TERM", &id.to_string()]), within).await?;
+        // The shell's own kill: a small machine has no other.
+        let signal = run(command("sh", &["-c", "kill -TERM \"$0\"", &id.to_string()]), within).await?;
         signal.success("kill -TERM")?;
         let status = tokio::time::timeout(within, self.child.wait())
             .await
