@@ -168,7 +168,7 @@ pub enum EventError {
     OtherBody,
 }
 
-/// SHA-256 as a [`Hash`].
+/// SHA-256 as a [`struct@Hash`].
 pub(crate) fn sha256(bytes: &[u8]) -> Hash {
     Hash(Sha256::digest(bytes).into())
 }

@@ -109,7 +109,7 @@ impl Sequencer {
         (Self { queue, bytes: Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))) }, taken)
     }
 
-    /// Orders a run that was checked ([`super::precheck`]).
+    /// Orders a run that was checked ([`super::precheck()`]).
     pub async fn submit(&self, submission: Submission) -> Result<Outcome, Unordered> {
         let events = submission.events.iter().map(|e| e.header.len() + e.body.len() + COMMAND_FRAME_BYTES);
         let bytes = submission.run.0.len() + events.sum::<usize>();
