@@ -23,7 +23,8 @@ async fn the_steps_by_hand_do_what_the_readme_says() {
         format!("set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null' EXIT\n{script}"),
     )
     .unwrap();
-    let mut bash = command("bash", &["steps.sh"]);
+    // `timeout` ends the whole group: a step that hangs leaves no daemon behind.
+    let mut bash = command("timeout", &["80", "bash", "steps.sh"]);
     bash.current_dir(folder.path());
     let done = run(bash, Duration::from_secs(90)).await.unwrap();
 
