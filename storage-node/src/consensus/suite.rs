@@ -30,7 +30,7 @@ mod api {
 }
 
 #[path = "../../tests/support/journal.rs"]
-#[allow(dead_code, missing_docs, unreachable_pub)]
+#[allow(dead_code, missing_docs, unreachable_pub, reason = "shared with the integration tests, which use more of it")]
 mod journal;
 
 use journal::{Journal, Probe};

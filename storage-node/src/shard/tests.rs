@@ -19,7 +19,7 @@ use super::*;
 use crate::checkpoint::Board;
 use crate::consensus::{self, Machine, Position};
 
-#[allow(dead_code, unreachable_pub)]
+#[allow(dead_code, unreachable_pub, reason = "shared with the integration tests, which use more of it")]
 #[path = "../../tests/support/people.rs"]
 mod people;
 use people::{Patient, Sealer, Writer, content, request, rng};
