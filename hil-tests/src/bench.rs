@@ -23,7 +23,7 @@ const ALARM_PER_MIN: f64 = 190.0;
 /// Runs without faults, then sends alarms; the table.
 pub async fn run(scene: &mut Scene) -> Result<String> {
     let (stop, stopped) = watch::channel(false);
-    let mut publishing = scene.publish(&stopped);
+    let mut publishing = scene.publish(&stopped)?;
     scene.view.say(format!("publishing for {STEADY:?} without faults"));
     tokio::time::sleep(STEADY).await;
     stop.send_replace(true);
@@ -53,7 +53,7 @@ async fn alarms(scene: &mut Scene, before: usize) -> Result<Vec<u64>> {
     let (wearable, password) = scene.wearables.first().context("there is a strap")?.clone();
     let room = scene.patients.get(wearable.patient).context("there is a patient")?.room.clone();
     let path = scene.out.join("alarms.jsonl");
-    let mut publisher = Publisher::connect(&wearable.device, &password, scene.broker.port(), Journal::create(&path)?);
+    let mut publisher = Publisher::connect(&wearable.device, &password, &scene.broker, Journal::create(&path)?)?;
     scene.view.say(format!("publishing {ALARMS} alarm-worthy heart rates"));
     let mut moment = Day::new(0).step();
     moment.heart_rate_per_min = ALARM_PER_MIN;

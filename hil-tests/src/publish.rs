@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rumqttc::mqttbytes::v5::{DisconnectProperties, DisconnectReasonCode};
-use rumqttc::{AsyncClient, Event, MqttOptions, Outgoing, PublishOptions, PublishResult, QoS};
+use rumqttc::{
+    AsyncClient, Event, MqttOptions, Outgoing, PublishOptions, PublishResult, QoS, TlsConfiguration, Transport,
+};
 use tokio::task::JoinSet;
 
 use crate::journal::{Journal, Step};
+use crate::lab::broker::Broker;
 use crate::wearable::Sending;
 
 /// A connected wearable.
@@ -21,9 +24,11 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Connects to a broker on loopback as user `name`.
-    pub fn connect(name: &str, password: &str, port: u16, journal: Journal) -> Self {
-        let mut options = MqttOptions::new(name, ("127.0.0.1", port));
+    /// Connects to the lab's broker as user `name`.
+    pub fn connect(name: &str, password: &str, broker: &Broker, journal: Journal) -> Result<Self> {
+        let mut options = MqttOptions::new(name, ("localhost", broker.port()));
+        let tls = TlsConfiguration::Simple { ca: std::fs::read(broker.authority())?, alpn: None, client_auth: None };
+        options.set_transport(Transport::tls_with_config(tls));
         options.set_keep_alive(15).set_credentials(name, password.to_owned());
         // What is not acknowledged when a connection breaks is sent again on the next one.
         options.set_clean_start(false).set_session_expiry_interval(Some(3600));
@@ -37,7 +42,7 @@ impl Publisher {
                 }
             }
         });
-        Self { client, journal, waiting: JoinSet::new(), connection }
+        Ok(Self { client, journal, waiting: JoinSet::new(), connection })
     }
 
     /// Writes the readings down, sends the message, and writes them down again when its PUBACK comes.

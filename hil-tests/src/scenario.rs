@@ -130,12 +130,11 @@ impl Scene {
     }
 
     /// Starts the wearables; they publish until `stop` says so.
-    pub fn publish(&self, stop: &watch::Receiver<bool>) -> JoinSet<Result<usize>> {
+    pub fn publish(&self, stop: &watch::Receiver<bool>) -> Result<JoinSet<Result<usize>>> {
         let mut tasks = JoinSet::new();
         for (at, (wearable, password)) in (0u64..).zip(&self.wearables) {
             let Some(patient) = self.patients.get(wearable.patient) else { continue };
-            let mut publisher =
-                Publisher::connect(&wearable.device, password, self.broker.port(), self.journal.clone());
+            let mut publisher = Publisher::connect(&wearable.device, password, &self.broker, self.journal.clone())?;
             let (wearable, room, view, mut stop) =
                 (wearable.clone(), patient.room.clone(), self.view.clone(), stop.clone());
             let mut day =
@@ -167,7 +166,7 @@ impl Scene {
                 publisher.finish(Duration::from_secs(20)).await
             });
         }
-        tasks
+        Ok(tasks)
     }
 
     /// Reads every room as somebody, into lines; fails unless all are readable.
@@ -248,7 +247,7 @@ fn text(value: Option<&serde_json::Value>, member: &str) -> Result<String> {
 pub async fn once(scene: &mut Scene) -> Result<Account> {
     let view = scene.view.clone();
     let (stop, stopped) = watch::channel(false);
-    let mut publishing = scene.publish(&stopped);
+    let mut publishing = scene.publish(&stopped)?;
     view.say("five wearables publish");
     tokio::time::sleep(Duration::from_secs(6)).await;
     scene.node.daemon.kill().await?;
@@ -356,7 +355,7 @@ impl Account {
 pub async fn live(scene: &mut Scene) -> Result<()> {
     let view = scene.view.clone();
     let (stop, stopped) = watch::channel(false);
-    let mut publishing = scene.publish(&stopped);
+    let mut publishing = scene.publish(&stopped)?;
     let mut watching = crate::watching::Watching::start(scene)?;
     let start = Instant::now();
     let mut tick = tokio::time::interval(Duration::from_secs(1));

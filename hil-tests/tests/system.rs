@@ -89,7 +89,7 @@ async fn whole_in_spite_of(window_ms: u64, pauses_ms: &[u64], mut strike: impl A
     let folder = tempfile::tempdir().unwrap();
     let mut scene = scene(&folder.path().join("demo"), window_ms).await;
     let (stop, stopped) = watch::channel(false);
-    let mut publishing = scene.publish(&stopped);
+    let mut publishing = scene.publish(&stopped).unwrap();
     // The pauses are the fault's moments, not a wait for anything.
     for pause_ms in pauses_ms {
         tokio::time::sleep(Duration::from_millis(*pause_ms)).await;

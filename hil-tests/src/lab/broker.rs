@@ -1,15 +1,20 @@
-//! A real Mosquitto, configured by the gateway's own `mosquitto.conf`.
+//! A real Mosquitto, configured by the gateway's own `mosquitto.conf`, with its TLS listener for everybody: nothing that a
+//! wearable says crosses a wire in the clear, not even loopback, so that what a capture holds can be held against it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::net::TcpStream;
 
 use super::process::{Running, command, free_tcp_port, run, until};
 
 const CONFIG: &str = include_str!("../../../gateway/mosquitto.conf");
 const ACL: &str = include_str!("../../../gateway/mosquitto.acl");
+
+/// File of the authority's certificate.
+const AUTHORITY: &str = "broker-ca.crt";
 
 /// A broker on a loopback port.
 #[derive(Debug)]
@@ -30,12 +35,16 @@ impl Broker {
         let config = CONFIG
             .replace("/var/lib/ehe-gateway/mosquitto/", &format!("{}/", path("store")))
             .replace("/etc/ehe/", &format!("{}/", path("")).replace("//", "/"))
-            .replace("listener 1883 ", &format!("listener {port} "))
+            .replace("listener 1883 127.0.0.1", &format!("listener {port} 127.0.0.1"))
+            .replace("#certfile", "certfile")
+            .replace("#keyfile", "keyfile")
+            .replace("#tls_version", "tls_version")
             .replace("user mosquitto", &format!("user {}", user_name()?));
         ensure!(
-            !config.contains("/etc/ehe") && config.contains(&port.to_string()),
+            !config.contains("/etc/ehe") && config.contains(&port.to_string()) && config.contains("\nkeyfile /"),
             "mosquitto.conf has changed its shape"
         );
+        certificate(&folder)?;
         std::fs::write(folder.join("mosquitto.conf"), config)?;
         std::fs::write(folder.join("mosquitto.acl"), ACL)?;
         let passwords = path("mosquitto.passwd");
@@ -77,10 +86,30 @@ impl Broker {
         }
     }
 
-    /// Its port on 127.0.0.1.
+    /// The authority of its certificate, which is for `localhost`: PEM.
+    pub fn authority(&self) -> PathBuf {
+        self.folder.join(AUTHORITY)
+    }
+
+    /// Its port on 127.0.0.1, TLS only.
     pub fn port(&self) -> u16 {
         self.port
     }
+}
+
+/// The home's own authority and the broker's certificate, where `mosquitto.conf` looks for it.
+fn certificate(folder: &Path) -> Result<()> {
+    let mut authority = CertificateParams::new(Vec::new())?;
+    authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
+    let key = KeyPair::generate()?;
+    let broker = CertificateParams::new(vec!["localhost".into()])?.signed_by(&key, &authority)?;
+    std::fs::write(folder.join(AUTHORITY), authority.pem())?;
+    std::fs::write(folder.join("broker.crt"), broker.pem())?;
+    let path = folder.join("broker.key");
+    std::fs::write(&path, "")?;
+    restrict(&path.to_string_lossy())?;
+    Ok(std::fs::write(path, key.serialize_pem())?)
 }
 
 /// Mosquitto refuses to read secrets that everybody may read (and warns about it before it does).

@@ -51,8 +51,10 @@ impl Gateway {
         config.push_str(&format!("[uplink]\nbackoff_max_ms = 1000\n[window]\nwindow_ms = {window_ms}\n"));
         config.push_str(MAPPINGS);
         config.push_str(&format!(
-            "[[mqtt]]\nport = {}\nusername = \"gateway\"\npassword_file = {password_file:?}\nbackoff_max_ms = 1000\n",
-            broker.port()
+            "[[mqtt]]\nhost = \"localhost\"\nport = {}\nusername = \"gateway\"\npassword_file = {password_file:?}\n\
+             backoff_max_ms = 1000\ntls = {{ ca_file = {:?} }}\n",
+            broker.port(),
+            broker.authority()
         ));
         for (topic, mapping) in
             [("hr", "strap"), ("bp", "cuff"), ("ppg", "oximeter"), ("data", "thermometer"), ("measure", "scale")]
