@@ -6,3 +6,4 @@ pub mod daemon;
 pub mod home;
 pub mod node;
 pub mod process;
+pub mod wire;

@@ -4,6 +4,7 @@
 
 pub mod account;
 pub mod bench;
+pub mod canary;
 pub mod day;
 pub mod folder;
 pub mod journal;

@@ -48,7 +48,7 @@ async fn main() -> ExitCode {
 
 async fn demo(args: Args) -> Result<bool> {
     let view = View::new(wearable::five().into_iter().map(|w| w.device), !args.once && !args.bench);
-    let options = Options { out: args.out, seed: args.seed, capture: args.capture, window_ms: scenario::WINDOW_MS };
+    let options = Options { capture: args.capture, ..Options::new(args.out, args.seed) };
     let mut scene = Scene::set_up(&options, view).await?;
     if args.bench {
         print(&bench::run(&mut scene).await?);

@@ -16,7 +16,7 @@ use crate::folder;
 use crate::journal::{Journal, read_lines};
 use crate::lab::alliance::Alliance;
 use crate::lab::broker::Broker;
-use crate::lab::home::{Assignment, Gateway};
+use crate::lab::home::{Assignment, Gateway, Settings};
 use crate::lab::node::Node;
 use crate::lab::process::{Programs, until};
 use crate::latency::Latencies;
@@ -40,6 +40,18 @@ pub struct Options {
     pub capture: Option<PathBuf>,
     /// How long the gateway gathers readings before it seals them.
     pub window_ms: u64,
+    /// Further environment of every program of ours.
+    pub environment: Vec<(&'static str, String)>,
+    /// What the gateway logs, if not its default.
+    pub gateway_log: Option<&'static str>,
+}
+
+impl Options {
+    /// The demo as it is: modelled days, the gateway's default window.
+    pub fn new(out: impl Into<PathBuf>, seed: u64) -> Self {
+        let out = out.into();
+        Self { out, seed, capture: None, window_ms: WINDOW_MS, environment: Vec::new(), gateway_log: None }
+    }
 }
 
 /// The gateway's default.
@@ -88,7 +100,7 @@ impl Scene {
             read_capture(&text)
         });
         let capture = capture.transpose()?;
-        let programs = Programs::built()?;
+        let programs = Programs::built()?.with(&options.environment);
         folder::anew(&options.out)?;
         let out = options.out.canonicalize()?;
         view.say("founding an alliance: authority, one hospital, its node, charter 1");
@@ -122,7 +134,8 @@ impl Scene {
                 Some(Assignment { device: w.device.clone(), room })
             })
             .collect();
-        let gateway = Gateway::start(&alliance, &broker, "pw-gateway", &assignments, options.window_ms).await?;
+        let settings = Settings { window_ms: options.window_ms, log: options.gateway_log };
+        let gateway = Gateway::start(&alliance, &broker, "pw-gateway", &assignments, settings).await?;
         view.part("gateway", "runs");
         let journal = Journal::create(&out.join("published.jsonl"))?;
         let seed = options.seed;

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 fn options(out: &Path, window_ms: u64) -> Options {
-    Options { out: out.into(), seed: 11, capture: None, window_ms }
+    Options { window_ms, ..Options::new(out, 11) }
 }
 
 async fn scene(out: &Path, window_ms: u64) -> Scene {

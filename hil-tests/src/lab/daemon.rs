@@ -33,6 +33,11 @@ impl Daemon {
         Ok(())
     }
 
+    /// Process id, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.running.as_ref().and_then(Running::id)
+    }
+
     /// Ends it without warning (SIGKILL).
     pub async fn kill(&mut self) -> Result<()> {
         match self.running.take() {

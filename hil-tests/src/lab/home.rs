@@ -22,6 +22,15 @@ pub struct Assignment {
     pub room: String,
 }
 
+/// What differs between the lab's gateways.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// How long it gathers readings before it seals them.
+    pub window_ms: u64,
+    /// What it logs, if not its default.
+    pub log: Option<&'static str>,
+}
+
 /// A gateway, running or not.
 #[derive(Debug)]
 pub struct Gateway {
@@ -37,7 +46,7 @@ impl Gateway {
         broker: &Broker,
         password: &str,
         assignments: &[Assignment],
-        window_ms: u64,
+        Settings { window_ms, log }: Settings,
     ) -> Result<Self> {
         let password_file = alliance.path("gateway1-mqtt-password");
         write_secret(&password_file, password)?;
@@ -49,6 +58,9 @@ impl Gateway {
         );
         // The lab's outages last seconds: do not wait longer than they do.
         config.push_str(&format!("[uplink]\nbackoff_max_ms = 1000\n[window]\nwindow_ms = {window_ms}\n"));
+        if let Some(filter) = log {
+            config.push_str(&format!("[log]\nfilter = {filter:?}\n"));
+        }
         config.push_str(MAPPINGS);
         config.push_str(&format!(
             "[[mqtt]]\nhost = \"localhost\"\nport = {}\nusername = \"gateway\"\npassword_file = {password_file:?}\n\

@@ -9,9 +9,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use tokio::process::{Child, Command};
 
-/// Where the built programs lie: beside the one that runs now.
+/// Where the built programs lie, beside the one that runs now, and the environment that they get besides.
 #[derive(Debug, Clone)]
-pub struct Programs(PathBuf);
+pub struct Programs {
+    folder: PathBuf,
+    environment: Vec<(&'static str, String)>,
+}
 
 impl Programs {
     /// Finds them, or says how to build them.
@@ -21,7 +24,7 @@ impl Programs {
         if folder.ends_with("deps") {
             folder = folder.parent().context("target/debug/deps lies in target/debug")?;
         }
-        let programs = Self(folder.into());
+        let programs = Self { folder: folder.into(), environment: Vec::new() };
         for name in ["ehe-certs", "ehe-node", "ehe-gateway", "ehe"] {
             let path = programs.path(name);
             ensure!(
@@ -35,12 +38,20 @@ impl Programs {
 
     /// Path of a program.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.folder.join(name)
     }
 
     /// A command that runs one.
     pub fn command(&self, name: &str) -> Command {
-        Command::new(self.path(name))
+        let mut command = Command::new(self.path(name));
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Sets variables for every program that is started from now on.
+    pub fn with(mut self, environment: &[(&'static str, String)]) -> Self {
+        self.environment.extend_from_slice(environment);
+        self
     }
 }
 

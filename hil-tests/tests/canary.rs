@@ -1,0 +1,202 @@
+//! A whole demo run with planted secrets: a reading's value, a name, a purpose, every secret key, every password. Afterwards they
+//! are searched for in every file, log, metric and captured packet.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+use std::net::{TcpStream, UdpSocket};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hil_tests::canary::{Canary, files_with};
+use hil_tests::journal::{Entry, Journal};
+use hil_tests::lab::process::run;
+use hil_tests::lab::wire::Capture;
+use hil_tests::publish::Publisher;
+use hil_tests::scenario::{self, Options, Scene};
+use hil_tests::view::View;
+use hil_tests::wearable::{Sending, rfc3339};
+use tokio::sync::watch;
+
+const NAME: &str = "Dr. Ottilie Zwirbelstein-Kanarienvogel";
+const PURPOSE: &str = "verdächtige Herzrhythmusstörung bei Nacht";
+/// Digits that no model makes, as a heart rate and as a weight.
+const VALUE: &str = "97.187346528301";
+const HELD_VALUE: &str = "83.904127365518";
+const POISON: &str = "Quittenmarmeladenbrot-4711";
+const BEACON: &[u8] = b"beacon: the capture sees this";
+
+/// Publishes as the first patient's strap: a planted value, then bytes that no mapping understands.
+async fn plant(scene: &Scene) -> usize {
+    let journal = Journal::create(&scene.out.join("planted.jsonl")).unwrap();
+    let (strap, password) = scene.wearables.iter().find(|(w, _)| w.device == "strap-1").unwrap();
+    // The strap itself connects a moment later and takes its session over, as a restarted wearable would.
+    let mut publisher = Publisher::connect(&strap.device, password, &scene.broker, journal).unwrap();
+    let now_ms = jiff::Timestamp::now().as_millisecond();
+    let reading = Entry {
+        patient: scene.patients[strap.patient].room.clone(),
+        device: strap.device.clone(),
+        vital: "heart_rate".into(),
+        value: VALUE.into(),
+        unit: "/min".into(),
+        time: rfc3339(now_ms),
+    };
+    let payload = format!(r#"{{"hr":{VALUE},"contact":true,"ts":{now_ms}}}"#);
+    let send =
+        |payload: String, readings: Vec<Entry>| Sending { topic: "wearables/strap-1/hr".into(), payload, readings };
+    publisher.send(send(payload, vec![reading])).await.unwrap();
+    for poison in [
+        format!(r#"{{"hr":"{POISON}","ts":{now_ms}}}"#),
+        format!(r#"{{"{POISON}":{HELD_VALUE}"#),
+        format!(r#"{{"hr":{HELD_VALUE},"ts":"{POISON}"}}"#),
+        POISON.repeat(100),
+    ] {
+        publisher.send(send(poison, Vec::new())).await.unwrap();
+    }
+    publisher.finish(Duration::from_secs(10)).await.unwrap()
+}
+
+/// The secret seeds, keys and passwords that lie in the run's files, each with the one file that may hold it.
+fn secrets(out: &Path) -> Vec<(Canary, PathBuf)> {
+    let mut secrets = Vec::new();
+    for who in ["patient1", "patient2", "clinician", "stranger", "gateway1", "node1", "hospital"] {
+        let path = out.join("lab").join(who).join("identity.json");
+        let identity: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        for seed in ["sign_seed", "kem_seed"] {
+            let seed: [u8; 32] = ehe::id::unhex(identity[seed].as_str().unwrap()).unwrap();
+            secrets.push((Canary::bytes("a seed of an identity", &seed), path.clone()));
+        }
+    }
+    for key in ["lab/gateway1/channel.key", "lab/node1/channel.key", "lab/alliance/ca.key", "broker/broker.key"] {
+        let path = out.join(key);
+        // A line in the middle of the PEM: the DER around it is the same in every key.
+        let pem = std::fs::read_to_string(&path).unwrap();
+        let line = pem.lines().nth(2).unwrap();
+        secrets.push((Canary::text("a private key", line), path));
+    }
+    let spool = out.join("lab/gateway1-data/spool.key");
+    let password = out.join("lab/gateway1-mqtt-password");
+    secrets.push((Canary::text("the gateway's password", &std::fs::read_to_string(&password).unwrap()), password));
+    let key = std::fs::read(&spool).unwrap();
+    secrets.push((Canary::bytes("the spool's key", &key[key.len() - 32..]), spool));
+    secrets
+}
+
+#[tokio::test]
+async fn nothing_planted_in_a_whole_demo_run_is_in_any_file_log_metric_or_packet() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, temporary) = (folder.path().join("demo"), folder.path().join("tmp"));
+    std::fs::create_dir(&temporary).unwrap();
+    let told = folder.path().join("notify");
+    let metrics = UnixDatagram::bind(&told).unwrap();
+    metrics.set_nonblocking(true).unwrap();
+    let options = Options {
+        window_ms: 2_000,
+        // Everything that every program can say.
+        environment: vec![
+            ("RUST_LOG", "trace".into()),
+            ("EHE_LOG", "trace".into()),
+            ("TMPDIR", temporary.to_string_lossy().into_owned()),
+            ("NOTIFY_SOCKET", told.to_string_lossy().into_owned()),
+        ],
+        gateway_log: Some("trace"),
+        ..Options::new(&out, 23)
+    };
+    let mut scene = Scene::set_up(&options, View::new([], false)).await.unwrap();
+    let node_port = scene.alliance.node_address().rsplit(':').next().unwrap().to_owned();
+    let capture = Capture::start(folder.path(), scene.broker.port(), &node_port).await.unwrap();
+
+    // Names and purposes, as a patient writes them.
+    let room = scene.patients[0].room.clone();
+    let stranger = scene.alliance.path("stranger").join("identity.pub").to_string_lossy().into_owned();
+    let grant = ["grant", "--room", &room, "--to", &stranger, "--read", "all", "--name", NAME, "--purpose", PURPOSE];
+    scene.alliance.ehe_json("patient1", &grant).await.unwrap();
+    scene.alliance.ehe_json("patient2", &["room", "create", "--name", NAME]).await.unwrap();
+
+    let planted = plant(&scene).await;
+    assert_eq!(planted, 1);
+    let (stop, stopped) = watch::channel(false);
+    let mut publishing = scene.publish(&stopped).unwrap();
+    // The outage and the kill of every demo round, so that spool and replay are searched too.
+    scene.node.daemon.kill().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    scene.gateway.daemon.kill().await.unwrap();
+    let spooled = (files_with(&scene.gateway.data(), &Canary::digits("value", VALUE).unwrap())).unwrap();
+    assert_eq!(spooled, Vec::<PathBuf>::new(), "the spool of a killed gateway");
+    scene.gateway.daemon.start().unwrap();
+    scene.node.daemon.start().unwrap();
+    stop.send_replace(true);
+    let published = scenario::silence(&mut publishing).await.unwrap();
+    scenario::settle(&mut scene, published + planted).await.unwrap();
+
+    for log in ["gateway1.log", "node1.log"] {
+        let log = std::fs::read_to_string(scene.alliance.path(log)).unwrap();
+        assert!(log.contains("TRACE"), "the logs hold all that the programs can say");
+    }
+    // The invited read it, who is not invited does not: only what they print may hold the value.
+    let read = scene.read_all("clinician").await.unwrap();
+    assert!(read.iter().any(|line| line.contains(VALUE)), "the planted value went all the way");
+    scene.revoke_clinician().await.unwrap();
+    assert_eq!(scene.refused_all("clinician").await.unwrap(), 3);
+    scene.audited().await.unwrap();
+    let config = scene.alliance.path("gateway1.toml").to_string_lossy().into_owned();
+    for told in ["status", "held", "check"] {
+        let said = run(
+            {
+                let mut command = scene.alliance.programs().command("ehe-gateway");
+                command.args([told, "--config", &config]);
+                command
+            },
+            Duration::from_secs(20),
+        );
+        let said = said.await.unwrap();
+        std::fs::write(folder.path().join(format!("said-{told}")), said.stdout + &said.stderr).unwrap();
+    }
+    for command in ["status", "rooms", "audit"] {
+        let arguments = if command == "audit" { vec![command, "--room", &room] } else { vec![command] };
+        let said = scene.alliance.ehe("patient1", &arguments).await.unwrap();
+        std::fs::write(folder.path().join(format!("logged-by-ehe-{command}")), said.stderr).unwrap();
+    }
+    scene.gateway.daemon.stop().await.unwrap();
+    scene.node.daemon.stop().await.unwrap();
+
+    // What the capture shows at its end was sent last, so everything before it is there too.
+    let beacon = [BEACON, b" on UDP"].concat();
+    UdpSocket::bind("127.0.0.1:0").unwrap().send_to(&beacon, scene.alliance.node_address()).unwrap();
+    std::io::Write::write_all(&mut TcpStream::connect(("127.0.0.1", scene.broker.port())).unwrap(), BEACON).unwrap();
+    capture.finish(&[&beacon, BEACON]).await.unwrap();
+    let mut messages = Vec::new();
+    let mut message = vec![0; 65536];
+    while let Ok(length) = metrics.recv(&mut message) {
+        messages.extend_from_slice(&message[..length]);
+    }
+    assert!(messages.windows(7).any(|w| w == b"READY=1"), "the daemons spoke to the service manager");
+    std::fs::write(folder.path().join("notified"), messages).unwrap();
+
+    let broker = out.join("broker/store");
+    let journals = ["published.jsonl", "planted.jsonl"].map(|name| out.join(name));
+    let value = Canary::digits("the value", VALUE).unwrap();
+    // The search finds what is there: in what the device itself wrote down.
+    assert!(files_with(&out, &value).unwrap().contains(&journals[1]));
+    let mut canaries = vec![
+        (value, vec![broker.clone(), journals[0].clone(), journals[1].clone()]),
+        (Canary::digits("a value that was not understood", HELD_VALUE).unwrap(), vec![broker.clone()]),
+        (Canary::text("bytes that were not understood", POISON), vec![broker]),
+        (Canary::text("a name", NAME), Vec::new()),
+        (Canary::text("a purpose", PURPOSE), Vec::new()),
+    ];
+    canaries.extend(secrets(&out).into_iter().map(|(canary, own)| (canary, vec![own])));
+    let mut leaks = Vec::new();
+    for (canary, may_hold) in &canaries {
+        for found in files_with(folder.path(), canary).unwrap() {
+            if !may_hold.iter().any(|may| found.starts_with(may)) {
+                leaks.push(format!("{} in {}", canary.name, found.strip_prefix(folder.path()).unwrap().display()));
+            }
+        }
+        if may_hold.len() == 1 && may_hold[0].is_file() {
+            let own = std::fs::read(&may_hold[0]).unwrap();
+            assert!(canary.is_in(&own), "{} is searched for in a shape that its own file has", canary.name);
+        }
+    }
+    assert_eq!(leaks, Vec::<String>::new());
+    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "files left in TMPDIR");
+}
