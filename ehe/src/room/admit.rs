@@ -1,7 +1,7 @@
 //! May this run enter the room? The run is admitted whole or refused whole (SPEC 8).
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 
 use minicbor::{Decode, Encode};
 
@@ -105,7 +105,7 @@ pub fn admit<L: Ledger>(
     if run.from != end {
         return Ok(Err(Refusal::StrandGap.into()));
     }
-    let mut working = Working { room: room.cloned(), changed: false, wraps: BTreeMap::new() };
+    let mut working = Working { room: room.map(Cow::Borrowed), wraps: BTreeMap::new() };
     for event in events {
         let step = match event.core().kind {
             kind if kind.is_content() => {
@@ -122,7 +122,10 @@ pub fn admit<L: Ledger>(
         }
     }
     Ok(Ok(Admission {
-        room: if working.changed { working.room } else { None },
+        room: match working.room {
+            Some(Cow::Owned(changed)) => Some(changed),
+            _ => None,
+        },
         strand: run.end(),
         wraps: working.wraps.into_iter().collect(),
     }))
@@ -157,16 +160,17 @@ fn shape(run: &Run, events: &[CheckedEvent]) -> Result<(), Refusal> {
     Ok(())
 }
 
-struct Working {
-    room: Option<RoomState>,
-    changed: bool,
+/// The room while a run is judged. Most runs bring content only, and a room's state may be large: it is copied when the first
+/// control event changes it, not before.
+struct Working<'a> {
+    room: Option<Cow<'a, RoomState>>,
     wraps: BTreeMap<WrapId, WrapFact>,
 }
 
-impl Working {
+impl Working<'_> {
     fn content(&self, event: &CheckedEvent, wrap: Option<WrapFact>, now: UnixMs) -> Result<(), Refusal> {
         let core = event.core();
-        let room = self.room.as_ref().ok_or(Refusal::RoomUnknown)?;
+        let room = self.room.as_deref().ok_or(Refusal::RoomUnknown)?;
         room.may(core.author, Right::Append, core.epoch, Some(core.hour), now)?;
         let wrap = wrap.ok_or(Refusal::WrapMissing)?;
         if wrap != (WrapFact { author: core.author, epoch: core.epoch, day: core.hour.day() }) {
@@ -192,8 +196,7 @@ impl Working {
                 if create.room_id() != id || create.owner.author_id() != author {
                     return Err(Refusal::ControlMalformed);
                 }
-                self.room = Some(RoomState::create(create, event.id())?);
-                self.changed = true;
+                self.room = Some(Cow::Owned(RoomState::create(create, event.id())?));
                 Ok(())
             }
             (_, None) => Err(Refusal::RoomUnknown),
@@ -208,9 +211,7 @@ impl Working {
                 if author != room.owner {
                     return Err(Refusal::NotOwner);
                 }
-                room.apply(&control, event.id(), now)?;
-                self.changed = true;
-                Ok(())
+                room.to_mut().apply(&control, event.id(), now)
             }
         }
     }

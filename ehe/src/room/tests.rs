@@ -239,6 +239,17 @@ fn the_invited_gateway_appends_and_the_invited_clinician_reads() {
 }
 
 #[test]
+fn a_run_of_content_hands_back_no_new_state() {
+    let mut world = World::new();
+    let gateway = world.gateway.clone();
+    let events = world.reading(&gateway, NOW.hour());
+    let run = Strand::new(world.id, StrandId([6; 8]), None).link_events(&gateway, &events).run;
+    let run = verified(&run, &gateway);
+    let admission = admit(ALLIANCE, world.room.as_ref(), &run, &events, &world, NOW).unwrap().unwrap();
+    assert_eq!((admission.room, admission.wraps.len()), (None, 1), "nodes store a state only where it changed");
+}
+
+#[test]
 fn nobody_else_appends_or_reads_and_a_right_is_not_the_other() {
     let mut world = World::new();
     let (stranger, clinician) = (world.stranger.clone(), world.clinician.clone());

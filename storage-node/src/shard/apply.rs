@@ -3,6 +3,7 @@
 //! A refusal is an outcome. An error is the store's, and stops the shard for good.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use redb::ReadableTable;
 
@@ -37,7 +38,8 @@ const ROOMS_CACHED_MAX: usize = 256;
 pub(super) struct Carried {
     pub(super) peaks: Peaks,
     pub(super) shard: ShardMeta,
-    rooms: BTreeMap<RoomId, RoomState>,
+    /// Shared, so that looking one up copies none of it.
+    rooms: BTreeMap<RoomId, Arc<RoomState>>,
 }
 
 impl Carried {
@@ -95,14 +97,14 @@ impl<'a, 't> Apply<'a, 't> {
             return Ok(Outcome::Refused(Refusal::WrongShard));
         }
         let room = self.room(room_id)?;
-        match self.judge(run, &submission.events, room.as_ref())? {
+        match self.judge(run, &submission.events, room.as_deref())? {
             Ok((admission, events)) => {
                 let control_seq = match &admission.room {
                     Some(changed) => changed.next_control,
                     None => room.as_ref().map_or(0, |room| room.next_control),
                 };
                 let log_index = self.append(room_id, control_seq, &submission.run.0)?;
-                self.admit(log_index, room_id, author, room.as_ref(), admission, &events)?;
+                self.admit(log_index, room_id, author, room.as_deref(), admission, &events)?;
                 Ok(Outcome::Submitted { log_index, control_seq })
             }
             Err(Judged::Known(ids)) => self.known(&ids),
@@ -194,7 +196,7 @@ impl<'a, 't> Apply<'a, 't> {
             self.tables.parties.insert((party.as_bytes(), room.as_bytes()), ())?;
         }
         self.tables.rooms.insert(room.as_bytes(), cbor::to_vec(&after).as_slice())?;
-        self.carried.rooms.insert(room, after);
+        self.carried.rooms.insert(room, Arc::new(after));
         Ok(())
     }
 
@@ -310,11 +312,11 @@ impl<'a, 't> Apply<'a, 't> {
 
     // ---- the log
 
-    fn room(&mut self, room: RoomId) -> Result<Option<RoomState>, StoreError> {
+    fn room(&mut self, room: RoomId) -> Result<Option<Arc<RoomState>>, StoreError> {
         if let Some(state) = self.carried.rooms.get(&room) {
             return Ok(Some(state.clone()));
         }
-        let state = room_state(&self.tables.rooms, room)?;
+        let state = room_state(&self.tables.rooms, room)?.map(Arc::new);
         if let Some(state) = &state {
             if self.carried.rooms.len() >= ROOMS_CACHED_MAX {
                 self.carried.rooms.clear();
