@@ -64,6 +64,38 @@ impl Decimal {
         Self::from_parts(product, i32::from(self.exponent) + i32::from(factor.exponent))
     }
 
+    /// The exact sum, with the finer one's digits (36.4 + 0.05 = 36.45; 20.0 + 1 = 21.0). What is 0 adds its digits only.
+    pub fn checked_add(self, other: Self) -> Result<Self, DecimalError> {
+        if self.mantissa == 0 && self.exponent >= other.exponent {
+            return Ok(other);
+        }
+        if other.mantissa == 0 && other.exponent >= self.exponent {
+            return Ok(self);
+        }
+        let exponent = self.exponent.min(other.exponent);
+        let scaled = |number: Self| {
+            let up = u32::from(number.exponent.abs_diff(exponent));
+            i128::from(number.mantissa).checked_mul(10i128.checked_pow(up)?)
+        };
+        let sum = scaled(self).zip(scaled(other)).and_then(|(a, b)| a.checked_add(b)).ok_or(DecimalError::Overflow)?;
+        Self::from_parts(sum, i32::from(exponent))
+    }
+
+    /// The shortest decimal that is this binary number and no other of its kind. `None` for NaN and the infinities.
+    pub fn from_f64(value: f64) -> Option<Result<Self, DecimalError>> {
+        // `{:e}` writes the shortest digits with an exponent (1.5e-7): never hundreds of zeros.
+        value.is_finite().then(|| format!("{value:e}").parse().map(Self::plain))
+    }
+
+    /// The same value with exponent 0 where it is a whole number that fits: 12e1 is 120.
+    fn plain(self) -> Self {
+        let up = u32::try_from(self.exponent).ok().and_then(|up| 10i64.checked_pow(up));
+        match up.and_then(|unit| self.mantissa.checked_mul(unit)) {
+            Some(mantissa) => Self { mantissa, exponent: 0 },
+            None => self,
+        }
+    }
+
     /// At most `decimals` digits after the point, rounded half to even; a number with fewer digits is left as it is.
     pub fn rounded(self, decimals: u8) -> Self {
         let drop = -i32::from(self.exponent) - i32::from(decimals);
@@ -315,6 +347,37 @@ mod tests {
         assert_eq!(decimal("1e-20").to_string(), "1e-20");
         assert_eq!(decimal("36.40").mantissa(), 3640);
         assert_eq!(decimal("36.40").exponent(), -2);
+    }
+
+    #[test]
+    fn sums_are_exact_and_keep_the_finer_digits() {
+        for (a, b, sum) in [
+            ("36.4", "0.05", "36.45"),
+            ("20.0", "1", "21.0"),
+            ("-5", "5.00", "0.00"),
+            ("1.276020076001e9", "-5", "1276020071.001"),
+            ("0", "1e2", "100"),
+            ("0.0", "3", "3.0"),
+        ] {
+            for (x, y) in [(a, b), (b, a)] {
+                let got = decimal(x).checked_add(decimal(y)).unwrap();
+                assert_eq!(got.to_string(), sum, "{x} + {y}");
+            }
+        }
+        assert_eq!(decimal("1e127").checked_add(decimal("1e-128")), Err(DecimalError::Overflow));
+        assert_eq!(decimal("9223372036854775807").checked_add(Decimal::ONE), Err(DecimalError::Overflow));
+    }
+
+    #[test]
+    fn a_binary_number_becomes_its_shortest_decimal() {
+        for (value, text) in
+            [(36.6, "36.6"), (1.5, "1.5"), (120.0, "120"), (-0.0, "0"), (1e20, "1e20"), (1.5e-7, "0.00000015")]
+        {
+            assert_eq!(Decimal::from_f64(value).unwrap().unwrap().to_string(), text);
+        }
+        assert_eq!(Decimal::from_f64(f64::from(36.6f32)).unwrap().unwrap().to_string(), "36.599998474121094");
+        assert!(Decimal::from_f64(f64::NAN).is_none() && Decimal::from_f64(f64::INFINITY).is_none());
+        assert_eq!(Decimal::from_f64(1e300), Some(Err(DecimalError::Overflow)));
     }
 
     #[test]

@@ -113,6 +113,12 @@ units! {
     40 MetrePerSecond "m/s", Speed, BASE;
     41 KilometrePerHour "km/h", Speed, Scale { offset: Decimal::ZERO, factor: Decimal::new(10, 0), divisor: 36 };
     42 Ohm "Ohm", Resistance, BASE;
+    43 Pascal "Pa", Pressure, Scale { offset: Decimal::ZERO, factor: Decimal::new(1, 9), divisor: 133_322_387_415 };
+    44 Joule "J", Energy, Scale { offset: Decimal::ZERO, factor: Decimal::new(1, 0), divisor: 4_184 };
+    45 Ounce "[oz_av]", Mass, times(28_349_523_125, -12);
+    46 Yard "[yd_i]", Length, times(9_144, -4);
+    47 Week "wk", Time, times(604_800, 0);
+    48 Milligram "mg", Mass, times(1, -6);
 }
 
 /// Spellings that devices and clouds use for a unit, beside its UCUM code.
@@ -122,6 +128,9 @@ const SPELLINGS: &[(&str, Unit)] = &[
     ("beat/min", Unit::PerMinute),
     ("beats/min", Unit::PerMinute),
     ("breaths/min", Unit::PerMinute),
+    ("beats/minute", Unit::PerMinute),
+    ("breaths/minute", Unit::PerMinute),
+    ("count/min", Unit::PerMinute),
     ("rpm", Unit::PerMinute),
     ("percent", Unit::Percent),
     ("C", Unit::Celsius),
@@ -134,10 +143,12 @@ const SPELLINGS: &[(&str, Unit)] = &[
     ("fahrenheit", Unit::Fahrenheit),
     ("lb", Unit::Pound),
     ("lbs", Unit::Pound),
+    ("oz", Unit::Ounce),
     ("st", Unit::Stone),
     ("in", Unit::Inch),
     ("ft", Unit::Foot),
     ("mi", Unit::Mile),
+    ("yd", Unit::Yard),
     ("kg/m^2", Unit::KilogramPerSquareMetre),
     ("mmHg", Unit::MillimetreOfMercury),
     ("mm Hg", Unit::MillimetreOfMercury),
@@ -152,7 +163,18 @@ const SPELLINGS: &[(&str, Unit)] = &[
 impl Unit {
     /// The unit that a sender means: its UCUM code, or a spelling in common use (`bpm`, `mmHg`, `°F`, `lbs`).
     pub fn from_sender(text: &str) -> Option<Self> {
-        text.parse().ok().or_else(|| SPELLINGS.iter().find(|(spelling, _)| *spelling == text).map(|(_, unit)| *unit))
+        Self::from_ucum(text)
+            .or_else(|| SPELLINGS.iter().find(|(spelling, _)| *spelling == text).map(|(_, unit)| *unit))
+    }
+
+    /// The unit of a UCUM code. An annotation in braces beside a unit says what was counted, not how: `{beat}/min` is `/min`.
+    pub fn from_ucum(code: &str) -> Option<Self> {
+        code.parse().ok().or_else(|| {
+            let (before, rest) = code.split_once('{')?;
+            let (_, after) = rest.split_once('}')?;
+            let plain = format!("{before}{after}");
+            if plain.contains(['{', '}']) || plain.is_empty() { None } else { plain.parse().ok() }
+        })
     }
 
     /// `value` of this unit in `to`; `None` if the two measure different quantities.
@@ -228,6 +250,9 @@ mod tests {
             ("0.8", Unit::Second, Unit::Millisecond, "800"),
             ("71", Unit::Inch, Unit::Centimetre, "180.34"),
             ("4.184", Unit::Kilojoule, Unit::Kilocalorie, "1.000"),
+            ("16000", Unit::Pascal, Unit::MillimetreOfMercury, "120.009852135"),
+            ("16", Unit::Ounce, Unit::Pound, "1"),
+            ("4184", Unit::Joule, Unit::Kilocalorie, "1"),
             ("10.8", Unit::KilometrePerHour, Unit::MetrePerSecond, "3.0"),
         ] {
             let got = in_unit(value, from, to);
@@ -245,6 +270,11 @@ mod tests {
         assert_eq!(Unit::from_sender("mmHg"), Some(Unit::MillimetreOfMercury));
         assert_eq!(Unit::from_sender("mm[Hg]"), Some(Unit::MillimetreOfMercury));
         assert_eq!(Unit::from_sender("furlong"), None);
+        assert_eq!(Unit::from_ucum("{heart beats}/min"), Some(Unit::PerMinute));
+        assert_eq!(Unit::from_ucum("mm[Hg]{sitting}"), Some(Unit::MillimetreOfMercury));
+        for no_unit in ["{score}", "{a}{b}/min", "}kg{", "{kg", "mmHg"] {
+            assert_eq!(Unit::from_ucum(no_unit), None, "{no_unit}");
+        }
         for unit in Unit::ALL {
             assert_eq!(unit.as_str().parse(), Ok(*unit));
             assert_eq!(Unit::from_code(unit.code()), Some(*unit));

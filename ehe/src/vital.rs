@@ -136,12 +136,59 @@ vitals! {
     33 CaloriesBurned "calories_burned": Activity, Kilocalorie, whole(0) => whole(30_000), Some("41981-2"), None;
     34 SleepDuration "sleep_duration": Sleep, Minute, whole(0) => whole(1_440), Some("93832-4"), None;
     35 BatteryLevel "battery_level": Device, Percent, whole(0) => whole(100), None, Some(67_996);
+    36 BodyFatMass "body_fat_mass": Body, Kilogram, tenths(1) => whole(300), None, None;
+    37 PulseWaveVelocity "pulse_wave_velocity": Cardiac, MetrePerSecond, whole(2) => whole(30), None, None;
 }
+
+/// LOINC codes of the same vital beside the one in the table: by the place or position of the measurement, or by the unit
+/// (LOINC tells mass from amount of substance). Documents that come in are read by them; what goes out carries the table's code.
+const OTHER_LOINC: &[(&str, Vital)] = &[
+    ("40443-4", Vital::HeartRate),             // at rest
+    ("8459-0", Vital::SystolicBloodPressure),  // sitting
+    ("8460-8", Vital::SystolicBloodPressure),  // standing
+    ("8461-6", Vital::SystolicBloodPressure),  // lying
+    ("8453-3", Vital::DiastolicBloodPressure), // sitting
+    ("8454-1", Vital::DiastolicBloodPressure), // standing
+    ("8455-8", Vital::DiastolicBloodPressure), // lying
+    ("2708-6", Vital::OxygenSaturation),       // in arterial blood; the vital-signs profile asks for it beside 59408-5
+    ("8331-1", Vital::BodyTemperature),        // mouth
+    ("8333-7", Vital::BodyTemperature),        // ear
+    ("8328-7", Vital::BodyTemperature),        // armpit
+    ("8332-9", Vital::BodyTemperature),        // rectum
+    ("3141-9", Vital::BodyWeight),             // measured
+    ("15074-8", Vital::BloodGlucose),          // amount, blood
+    ("41653-7", Vital::BloodGlucose),          // mass, capillary, by glucometer
+    ("14743-9", Vital::BloodGlucose),          // amount, capillary, by glucometer
+    ("2345-7", Vital::BloodGlucose),           // mass, serum or plasma
+    ("14749-6", Vital::BloodGlucose),          // amount, serum or plasma
+    ("41950-7", Vital::StepCount),             // in 24 hours
+];
+
+/// MDC codes of the same vital beside the one in the table.
+const OTHER_MDC: &[(u32, Vital)] = &[
+    (149_546, Vital::PulseRate),       // by a cuff
+    (188_424, Vital::BodyTemperature), // mouth
+    (188_428, Vital::BodyTemperature), // ear
+    (188_432, Vital::BodyTemperature), // finger
+    (160_184, Vital::BloodGlucose),    // capillary whole blood
+];
 
 /// mg/dL in one mmol/L of glucose (molar mass 180.156 g/mol).
 const GLUCOSE_MG_PER_DL: Decimal = Decimal::new(180_156, -4);
 
 impl Vital {
+    /// The vital that a LOINC code means: that of the table, or one that tells the place, the position or the unit as well.
+    pub fn from_loinc(code: &str) -> Option<Self> {
+        let of_table = Self::ALL.iter().find(|vital| vital.loinc() == Some(code));
+        of_table.or_else(|| OTHER_LOINC.iter().find(|(other, _)| *other == code).map(|(_, vital)| vital)).copied()
+    }
+
+    /// The vital that a 32-bit MDC code means.
+    pub fn from_mdc(code: u32) -> Option<Self> {
+        let of_table = Self::ALL.iter().find(|vital| vital.mdc() == Some(code));
+        of_table.or_else(|| OTHER_MDC.iter().find(|(other, _)| *other == code).map(|(_, vital)| vital)).copied()
+    }
+
     /// Whether a value of this vital can be given in `unit`.
     pub fn accepts(self, unit: Unit) -> bool {
         unit.quantity() == self.unit().quantity() || self.is_molar(unit)
@@ -208,13 +255,32 @@ mod tests {
              12=blood_glucose 13=interstitial_glucose 14=hemoglobin_a1c 15=basal_metabolic_rate 16=body_temperature \
              17=skin_temperature 18=body_weight 19=body_height 20=body_mass_index 21=body_fat_percentage 22=fat_free_mass \
              23=soft_lean_mass 24=body_water_mass 25=muscle_mass 26=muscle_percentage 27=bone_mass 28=body_impedance 29=step_count \
-             30=cadence 31=distance 32=speed 33=calories_burned 34=sleep_duration 35=battery_level"
+             30=cadence 31=distance 32=speed 33=calories_burned 34=sleep_duration 35=battery_level 36=body_fat_mass 37=pulse_wave_velocity"
         );
         let categories: Vec<String> = Category::ALL.iter().map(|c| format!("{}={c}", c.code())).collect();
         assert_eq!(
             categories.join(" "),
             "1=cardiac 2=respiratory 3=metabolic 4=body 5=activity 6=sleep 7=record 8=device"
         );
+    }
+
+    #[test]
+    fn a_vital_is_found_by_its_codes_and_no_code_means_two() {
+        let mut seen = std::collections::BTreeSet::new();
+        let loinc =
+            Vital::ALL.iter().filter_map(|v| v.loinc().map(|code| (code, *v))).chain(OTHER_LOINC.iter().copied());
+        for (code, vital) in loinc {
+            assert!(seen.insert(code.to_owned()), "{code} stands twice");
+            assert_eq!(Vital::from_loinc(code), Some(vital), "{code}");
+        }
+        let mdc = Vital::ALL.iter().filter_map(|v| v.mdc().map(|code| (code, *v))).chain(OTHER_MDC.iter().copied());
+        for (code, vital) in mdc {
+            assert!(seen.insert(code.to_string()), "{code} stands twice");
+            assert_eq!(Vital::from_mdc(code), Some(vital), "{code}");
+        }
+        // Panels are no vital; nor is what nobody measures at home.
+        assert_eq!(Vital::from_loinc("85354-9"), None);
+        assert_eq!(Vital::from_mdc(150_020), None);
     }
 
     #[test]

@@ -39,6 +39,8 @@ coded! {
         15 Quintile3 "3rd_quintile",
         /// Four fifths are lower.
         16 Quintile4 "4th_quintile",
+        /// A fifth is lower (as the first quintile; its own name is kept).
+        17 Percentile20 "20th_percentile",
     }
 }
 
