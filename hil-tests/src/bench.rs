@@ -1,73 +1,74 @@
-//! Figures of the whole way, measured on the running system.
+//! `make bench`: what the built programs reach, held against their targets.
+//!
+//! One file a topic, each of which gives rows of one group; the libraries' own benches (`cargo bench`) print theirs as JSON lines,
+//! which are read here. A figure is never a test: machines differ, and a table says so better than a red line.
 
-use std::fmt::Write as _;
-use std::time::Duration;
+mod table;
+mod way;
 
-use anyhow::{Context, Result};
-use jiff::Timestamp;
-use tokio::sync::watch;
+use std::path::{Path, PathBuf};
 
-use crate::account::{Compared, percentile};
-use crate::day::Day;
-use crate::journal::{Journal, read_lines};
-use crate::latency::Latencies;
-use crate::publish::Publisher;
-use crate::scenario::{Scene, WINDOW_MS, settle, silence};
+use anyhow::{Context, Result, ensure};
 
-/// Three windows and a bit.
-const STEADY: Duration = Duration::from_secs(50);
-const ALARMS: usize = 30;
-/// A heart rate that no default threshold lets pass.
-const ALARM_PER_MIN: f64 = 190.0;
+pub use table::{Row, Table};
 
-/// Runs without faults, then sends alarms; the table.
-pub async fn run(scene: &mut Scene) -> Result<String> {
-    let (stop, stopped) = watch::channel(false);
-    let mut publishing = scene.publish(&stopped)?;
-    scene.view.say(format!("publishing for {STEADY:?} without faults"));
-    tokio::time::sleep(STEADY).await;
-    stop.send_replace(true);
-    let published = silence(&mut publishing).await?;
-    settle(scene, published).await?;
-    let steady = latencies(scene, &scene.out.join("published.jsonl"))?;
-    let alarms = alarms(scene, published).await?;
+use crate::folder;
 
-    let mut table = String::from("| figure | target | measured | where the time goes |\n|---|---|---|---|\n");
-    let (p50, p99, target) = (percentile(&steady, 50), percentile(&steady, 99), WINDOW_MS + 200);
-    let verdict = if p99 <= target { "" } else { " **missed**" };
-    writeln!(
-        table,
-        "| steady latency, published → receipt verified, p99 of {} readings | ≤ {target} ms | {p99} ms{verdict} (p50 {p50} ms) | the window: {WINDOW_MS} ms from a window's first reading |",
-        steady.len()
-    )?;
-    let (p50, p99) = (percentile(&alarms, 50), percentile(&alarms, 99));
-    writeln!(
-        table,
-        "| alarm-worthy value, published → receipt verified, {} of them | – | p50 {p50} ms, p99 {p99} ms | spool's sync, sealing's sync, node's log and checkpoint syncs |",
-        alarms.len()
-    )?;
+/// What to measure.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where the table and each topic's own files go.
+    pub out: PathBuf,
+    /// Groups to show; all where none is named.
+    pub only: Vec<String>,
+    /// Rows that the libraries' benches printed.
+    pub library: Option<PathBuf>,
+    /// Seed of the modelled day.
+    pub seed: u64,
+}
+
+/// Measures, and writes the table to `table.md` in the folder.
+pub async fn run(options: &Options) -> Result<Table> {
+    folder::anew(&options.out)?;
+    let mut table = Table::default();
+    if let Some(library) = &options.library {
+        table.add(read_rows(library)?);
+    }
+    if options.wants(way::GROUP) {
+        table.add(way::run(&options.out.join(way::GROUP), options.seed).await?);
+    }
+    table.keep(|row| options.wants(&row.group));
+    ensure!(!table.is_empty(), "no row is in the groups {}", options.only.join(", "));
+    std::fs::write(options.out.join("table.md"), table.to_string())?;
     Ok(table)
 }
 
-async fn alarms(scene: &mut Scene, before: usize) -> Result<Vec<u64>> {
-    let (wearable, password) = scene.wearables.first().context("there is a strap")?.clone();
-    let room = scene.patients.get(wearable.patient).context("there is a patient")?.room.clone();
-    let path = scene.out.join("alarms.jsonl");
-    let mut publisher = Publisher::connect(&wearable.device, &password, &scene.broker, Journal::create(&path)?)?;
-    scene.view.say(format!("publishing {ALARMS} alarm-worthy heart rates"));
-    let mut moment = Day::new(0).step();
-    moment.heart_rate_per_min = ALARM_PER_MIN;
-    let mut tick = tokio::time::interval(Duration::from_millis(300));
-    for _ in 0..ALARMS {
-        tick.tick().await;
-        publisher.send(wearable.send(&room, &moment, Timestamp::now())).await?;
+impl Options {
+    fn wants(&self, group: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == group)
     }
-    let published = publisher.finish(Duration::from_secs(10)).await?;
-    settle(scene, before + published).await?;
-    latencies(scene, &path)
 }
 
-fn latencies(scene: &Scene, journal: &std::path::Path) -> Result<Vec<u64>> {
-    let compared = Compared::new(read_lines(journal)?, Vec::new());
-    Ok(Latencies::read(&scene.gateway.report())?.of(&compared))
+fn read_rows(path: &Path) -> Result<Vec<Row>> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    // Cargo and the programs may print other lines in between.
+    let rows = text.lines().filter(|line| line.starts_with('{'));
+    rows.map(|line| serde_json::from_str(line).with_context(|| format!("{}: not a row: {line}", path.display())))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_libraries_are_read_between_other_lines_and_a_broken_one_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows");
+        let good = r#"{"group":"seal","what":"w","target":"–","measured":"m","met":null,"where":"x"}"#;
+        std::fs::write(&path, format!("running\n{good}\ndone\n")).unwrap();
+        assert_eq!(read_rows(&path).unwrap(), [Row::new("seal", "w", "m", "x")]);
+        std::fs::write(&path, "{\"group\":1}\n").unwrap();
+        assert!(format!("{:#}", read_rows(&path).unwrap_err()).contains("{\"group\":1}"));
+    }
 }

@@ -26,9 +26,15 @@ struct Args {
     /// A recorded heart rate: CSV with a column heart_rate_per_min
     #[arg(long, value_name = "FILE")]
     capture: Option<PathBuf>,
-    /// Measure instead: a round without faults, and alarms; prints a table
-    #[arg(long, conflicts_with = "once")]
+    /// Measure instead: prints a table of targets and measured values, which stays in table.md
+    #[arg(long, conflicts_with_all = ["once", "capture"])]
     bench: bool,
+    /// With --bench: these groups of rows only
+    #[arg(long, value_name = "GROUP", requires = "bench", value_delimiter = ',')]
+    only: Vec<String>,
+    /// With --bench: rows that the libraries' benches printed, JSON lines
+    #[arg(long, value_name = "FILE", requires = "bench")]
+    library: Option<PathBuf>,
     /// Seed of the modelled day
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -47,13 +53,15 @@ async fn main() -> ExitCode {
 }
 
 async fn demo(args: Args) -> Result<bool> {
-    let view = View::new(wearable::five().into_iter().map(|w| w.device), !args.once && !args.bench);
-    let options = Options { capture: args.capture, ..Options::new(args.out, args.seed) };
-    let mut scene = Scene::set_up(&options, view).await?;
     if args.bench {
-        print(&bench::run(&mut scene).await?);
+        let Args { out, only, library, seed, .. } = args;
+        let table = bench::run(&bench::Options { out, only, library, seed }).await?;
+        print(&table.to_string());
         return Ok(true);
     }
+    let view = View::new(wearable::five().into_iter().map(|w| w.device), !args.once);
+    let options = Options { capture: args.capture, ..Options::new(args.out, args.seed) };
+    let mut scene = Scene::set_up(&options, view).await?;
     if !args.once {
         scenario::live(&mut scene).await?;
         return Ok(true);
