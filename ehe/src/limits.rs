@@ -26,6 +26,12 @@ pub const VITALS_BODY_MAX_BYTES: usize = CONTENT_BODY_MAX_BYTES - 17;
 pub const READINGS_PER_BODY_MAX: usize = 4096;
 /// Series (vital, unit, device, …) in one vitals body.
 pub const SERIES_PER_BODY_MAX: usize = 64;
+/// Values that a column has at least where it is compressed by pco.
+pub const COLUMN_PCO_VALUES_MIN: usize = 256;
+/// Bins of a column that pco compressed.
+pub const COLUMN_PCO_BINS_MAX: u32 = 256;
+/// Size log (log2 of the states) of the table of a column that pco compressed.
+pub const COLUMN_PCO_TABLE_LOG_MAX: u32 = 10;
 /// Device identifier, UTF-8 bytes.
 pub const DEVICE_ID_MAX_BYTES: usize = 64;
 /// Unit code (UCUM), ASCII bytes.

@@ -59,24 +59,27 @@ pub enum BodyError {
     NotCanonical,
 }
 
-/// Readings in columns, at most [`READINGS_PER_BODY_MAX`] in at most [`SERIES_PER_BODY_MAX`] series.
+/// An encoded body: readings in columns, at most [`READINGS_PER_BODY_MAX`] in at most [`SERIES_PER_BODY_MAX`] series.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VitalsBody(Vec<u8>);
+
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
-pub struct VitalsBody {
+struct Columns<'b> {
     /// The first reading's [`Reading::at`]: times are counted from here.
     #[n(0)]
     origin: UnixMs,
     /// The first reading's receipt by UTC less that by the monotonic clock, in ms.
     #[n(1)]
     monotonic_start: i64,
-    #[n(2)]
-    series: Vec<Series>,
+    #[b(2)]
+    series: Vec<Series<'b>>,
 }
 
 /// Readings that differ in time and digits only. Times are in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
-struct Series {
+struct Series<'b> {
     #[n(0)]
     vital: Vital,
     /// Left out where it is the vital's canonical unit.
@@ -98,27 +101,27 @@ struct Series {
     #[n(8)]
     count: u16,
     /// Derived time, or where that is not known the receipt, less the body's origin.
-    #[n(9)]
-    time: Column,
+    #[b(9)]
+    time: Column<'b>,
     /// Receipt less derived time; left out where there is no derived time.
-    #[n(10)]
-    delay: Option<Column>,
+    #[b(10)]
+    delay: Option<Column<'b>>,
     /// Receipt by UTC less receipt by the monotonic clock, less the body's monotonic start.
-    #[n(11)]
-    monotonic: Column,
-    #[n(12)]
-    uncertainty: Column,
+    #[b(11)]
+    monotonic: Column<'b>,
+    #[b(12)]
+    uncertainty: Column<'b>,
     /// The device's clock less `time`; left out where the device sent none.
-    #[n(13)]
-    device_clock: Option<Column>,
+    #[b(13)]
+    device_clock: Option<Column<'b>>,
     /// Its zone, minutes east of UTC; left out where it was sent without.
     #[n(14)]
     zone: Option<i16>,
     /// Length of the interval; left out for momentary values.
-    #[n(15)]
-    interval: Option<Column>,
-    #[n(16)]
-    mantissa: Column,
+    #[b(15)]
+    interval: Option<Column<'b>>,
+    #[b(16)]
+    mantissa: Column<'b>,
 }
 
 /// What the readings of one series share.
@@ -167,19 +170,45 @@ fn monotonic_start(time: &ReadingTime) -> i64 {
 }
 
 impl VitalsBody {
-    /// Puts readings, at least one, into columns.
+    /// Puts readings, at least one, into columns: deterministic CBOR of at most [`VITALS_BODY_MAX_BYTES`].
     ///
     /// Fails with the `TooMany…` and `TooLarge` errors if they do not fit into one body: the caller splits them.
     pub fn from_readings(readings: &[Reading]) -> Result<Self, BodyError> {
-        let body = Self::columns(readings)?;
-        let found = body.to_vec().len();
+        let bytes = cbor::to_vec(&Columns::of(readings)?);
+        let found = bytes.len();
         if found > VITALS_BODY_MAX_BYTES {
             return Err(BodyError::TooLarge { found });
         }
-        Ok(body)
+        Ok(Self(bytes))
     }
 
-    fn columns(readings: &[Reading]) -> Result<Self, BodyError> {
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The bytes, copied.
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.0.clone()
+    }
+
+    /// Reads a body that somebody sent. Any other than the one encoding of its readings is refused; counts are held against
+    /// the limits before anything is allocated for them.
+    pub fn decode(bytes: &[u8]) -> Result<Vec<Reading>, BodyError> {
+        let body: Columns<'_> = cbor::from_slice(bytes, VITALS_BODY_MAX_BYTES)?;
+        if body.series.len() > SERIES_PER_BODY_MAX {
+            return Err(BodyError::TooManySeries { fits: 0 });
+        }
+        let found = body.series.iter().map(|series| usize::from(series.count)).sum();
+        if found > READINGS_PER_BODY_MAX {
+            return Err(BodyError::TooManyReadings { found });
+        }
+        body.readings(found)
+    }
+}
+
+impl Columns<'static> {
+    fn of(readings: &[Reading]) -> Result<Self, BodyError> {
         let first = readings.first().ok_or(BodyError::Empty)?;
         if readings.len() > READINGS_PER_BODY_MAX {
             return Err(BodyError::TooManyReadings { found: readings.len() });
@@ -199,35 +228,48 @@ impl VitalsBody {
         let series = groups.iter().map(|(key, group)| Series::of(key, group, origin, monotonic_start));
         Ok(Self { origin, monotonic_start, series: series.collect::<Result<_, _>>()? })
     }
+}
 
-    /// Deterministic CBOR, at most [`VITALS_BODY_MAX_BYTES`].
-    pub fn to_vec(&self) -> Vec<u8> {
-        cbor::to_vec(self)
-    }
-
-    /// Reads a body that somebody sent. Any other than the one encoding of its readings is refused; counts are held against
-    /// the limits before anything is allocated for them.
-    pub fn decode(bytes: &[u8]) -> Result<Vec<Reading>, BodyError> {
-        let body: Self = cbor::from_slice(bytes, VITALS_BODY_MAX_BYTES)?;
-        if body.series.len() > SERIES_PER_BODY_MAX {
-            return Err(BodyError::TooManySeries { fits: 0 });
-        }
-        let found = body.series.iter().map(|series| usize::from(series.count)).sum();
-        if found > READINGS_PER_BODY_MAX {
-            return Err(BodyError::TooManyReadings { found });
-        }
+impl Columns<'_> {
+    /// The `found` readings of all series. That they stand in their one encoding is checked on the way, so that nothing has to be
+    /// encoded again: what is left to check here is how series follow from readings. A test holds the checks against [`Columns::of`].
+    fn readings(&self, found: usize) -> Result<Vec<Reading>, BodyError> {
         let mut readings = Vec::with_capacity(found);
-        for series in &body.series {
-            series.readings_into(body.origin, body.monotonic_start, &mut readings)?;
+        let mut columns = Values::default();
+        for (index, series) in self.series.iter().enumerate() {
+            let earlier = self.series.get(..index).unwrap_or_default();
+            if !series.is_canonical() || earlier.iter().any(|other| other.key() == series.key()) {
+                return Err(BodyError::NotCanonical);
+            }
+            series.read_columns(&mut columns)?;
+            // Times are counted from the first reading, clocks from its clocks.
+            if index == 0 && (columns.time.first(), columns.monotonic.first()) != (Some(&0), Some(&0)) {
+                return Err(BodyError::NotCanonical);
+            }
+            series.readings_into(self, &columns, &mut readings)?;
         }
-        if Self::columns(&readings)? == body { Ok(readings) } else { Err(BodyError::NotCanonical) }
+        if readings.is_empty() { Err(BodyError::Empty) } else { Ok(readings) }
     }
 }
 
-impl Series {
+/// The values of one series' columns, as many each as it has readings. One buffer for a body: it is filled anew for each series.
+#[derive(Default)]
+struct Values {
+    time: Vec<i64>,
+    delay: Vec<i64>,
+    monotonic: Vec<i64>,
+    uncertainty: Vec<i64>,
+    device_clock: Vec<i64>,
+    interval: Vec<i64>,
+    mantissa: Vec<i64>,
+}
+
+impl Series<'static> {
     fn of(key: &Key<'_>, group: &[&Reading], origin: UnixMs, start: i64) -> Result<Self, BodyError> {
-        let column = |value: &dyn Fn(&Reading) -> i64| {
-            let values: Vec<i64> = group.iter().map(|reading| value(reading)).collect();
+        let mut values = Vec::with_capacity(group.len());
+        let mut column = |value: &dyn Fn(&Reading) -> i64| {
+            values.clear();
+            values.extend(group.iter().map(|reading| value(reading)));
             Column::of(&values)
         };
         let interval = |r: &Reading| r.time().interval_ms.unwrap_or(0).cast_signed();
@@ -252,38 +294,75 @@ impl Series {
             mantissa: column(&|r| r.value().mantissa()),
         })
     }
+}
 
-    fn readings_into(&self, origin: UnixMs, start: i64, readings: &mut Vec<Reading>) -> Result<(), BodyError> {
-        let count = usize::from(self.count);
-        let optional = |column: &Option<Column>| -> Result<Vec<Option<i64>>, ColumnError> {
-            match column {
-                Some(column) => Ok(column.values(count)?.into_iter().map(Some).collect()),
-                None => Ok(vec![None; count]),
-            }
+impl Series<'_> {
+    fn key(&self) -> Key<'_> {
+        Key {
+            vital: self.vital,
+            unit: self.unit.unwrap_or(self.vital.unit()),
+            device: &self.device,
+            exponent: self.exponent,
+            statistic: self.statistic,
+            flags: Flags(self.flags.unwrap_or(0)),
+            method: self.method,
+            clock_synchronised: self.clock_synchronised,
+            has_derived: self.delay.is_some(),
+            zone: self.device_clock.is_some().then_some(self.zone),
+            has_interval: self.interval.is_some(),
+        }
+    }
+
+    /// Whether it has readings, and its members are left out exactly where they have to be.
+    fn is_canonical(&self) -> bool {
+        self.count > 0
+            && self.unit != Some(self.vital.unit())
+            && self.flags != Some(0)
+            && (self.device_clock.is_some() || self.zone.is_none())
+    }
+
+    fn read_columns(&self, columns: &mut Values) -> Result<(), ColumnError> {
+        let read = |column: Option<&Column<'_>>, values: &mut Vec<i64>| {
+            values.clear();
+            column.unwrap_or(&Column::Constant(0)).read(usize::from(self.count), values)
         };
+        read(Some(&self.time), &mut columns.time)?;
+        read(self.delay.as_ref(), &mut columns.delay)?;
+        read(Some(&self.monotonic), &mut columns.monotonic)?;
+        read(Some(&self.uncertainty), &mut columns.uncertainty)?;
+        read(self.device_clock.as_ref(), &mut columns.device_clock)?;
+        read(self.interval.as_ref(), &mut columns.interval)?;
+        read(Some(&self.mantissa), &mut columns.mantissa)
+    }
+
+    fn readings_into(
+        &self,
+        body: &Columns<'_>,
+        columns: &Values,
+        readings: &mut Vec<Reading>,
+    ) -> Result<(), BodyError> {
         let unit = self.unit.unwrap_or(self.vital.unit());
         let flags = Flags(self.flags.unwrap_or(0));
-        let rows = self.time.values(count)?.into_iter().zip(self.mantissa.values(count)?);
-        let receipts = optional(&self.delay)?.into_iter().zip(self.monotonic.values(count)?);
-        let device = optional(&self.device_clock)?.into_iter().zip(optional(&self.interval)?);
-        let uncertainty = self.uncertainty.values(count)?;
-        for ((((time, mantissa), (delay, monotonic)), (clock, interval)), uncertainty) in
-            rows.zip(receipts).zip(device).zip(uncertainty)
-        {
-            let at = ms(origin).wrapping_add(time);
-            let received = at.wrapping_add(delay.unwrap_or(0));
-            let monotonic = received.wrapping_sub(start.wrapping_add(monotonic));
+        let (has_derived, has_device, has_interval) =
+            (self.delay.is_some(), self.device_clock.is_some(), self.interval.is_some());
+        let receipts = columns.time.iter().zip(&columns.delay).zip(&columns.monotonic);
+        let rest = columns.device_clock.iter().zip(&columns.interval).zip(&columns.uncertainty).zip(&columns.mantissa);
+        for (((time, delay), monotonic), (((clock, interval), uncertainty), mantissa)) in receipts.zip(rest) {
+            let at = ms(body.origin).wrapping_add(*time);
+            let received = at.wrapping_add(*delay);
+            let start = body.monotonic_start.wrapping_add(*monotonic);
+            let device = DeviceTime { wall_ms: at.wrapping_add(*clock), offset_min: self.zone };
             let time = ReadingTime {
-                device: clock.map(|c| DeviceTime { wall_ms: at.wrapping_add(c), offset_min: self.zone }),
+                device: has_device.then_some(device),
                 received: UnixMs(received.cast_unsigned()),
-                received_monotonic_ms: monotonic.cast_unsigned(),
-                derived: delay.map(|_| UnixMs(at.cast_unsigned())),
-                interval_ms: interval.map(i64::cast_unsigned),
+                received_monotonic_ms: received.wrapping_sub(start).cast_unsigned(),
+                derived: has_derived.then_some(UnixMs(at.cast_unsigned())),
+                interval_ms: has_interval.then_some(interval.cast_unsigned()),
                 method: self.method,
-                uncertainty_ms: u32::try_from(uncertainty).map_err(|_| BodyError::Range { field: "uncertainty" })?,
+                uncertainty_ms: u32::try_from(*uncertainty).map_err(|_| BodyError::Range { field: "uncertainty" })?,
                 clock_synchronised: self.clock_synchronised,
             };
-            let value = (self.vital, Decimal::new(mantissa, self.exponent), unit);
+            let value = (self.vital, Decimal::new(*mantissa, self.exponent), unit);
             readings.push(Reading::restored(value, self.device.clone(), time, self.statistic, flags)?);
         }
         Ok(())

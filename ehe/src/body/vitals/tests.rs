@@ -34,11 +34,24 @@ fn encoded(readings: &[Reading]) -> Vec<u8> {
     VitalsBody::from_readings(readings).unwrap().to_vec()
 }
 
+fn columns(readings: &[Reading]) -> Columns<'static> {
+    Columns::of(readings).unwrap()
+}
+
 #[test]
 fn a_window_of_15_heart_rates_and_one_of_60_fit_the_smallest_padded_body() {
     let (fifteen, sixty) = (encoded(&heart_rate_window(15)).len(), encoded(&heart_rate_window(60)).len());
     assert_eq!((fifteen, sixty), (122, 192));
     assert!(sixty <= FLOOR_PLAIN_BYTES);
+}
+
+#[test]
+fn a_window_of_600_heart_rates_stays_within_three_bytes_a_reading_with_all_that_the_ledger_adds() {
+    // 1,800 bytes an event: some 230 for run, leaf, index and hashes, the rest for the sealed body.
+    let readings = heart_rate_window(600);
+    let body = encoded(&readings);
+    assert!(crate::seal::padded_body_len(body.len()) + 230 <= 1_800, "{} bytes", body.len());
+    assert_eq!(VitalsBody::decode(&body), Ok(readings));
 }
 
 #[test]
@@ -104,10 +117,10 @@ fn readings_without_any_regularity_are_refused_when_they_pass_the_limit_of_bytes
 #[test]
 fn another_encoding_of_the_same_readings_is_refused() {
     let readings = heart_rate_window(6);
-    let good = VitalsBody::from_readings(&readings).unwrap();
+    let good = columns(&readings);
     let mut split = good.clone();
     let (mut early, mut late) = (good.series[0].clone(), good.series[0].clone());
-    let part = |range: core::ops::Range<usize>| VitalsBody::from_readings(&readings[range]).unwrap().series.remove(0);
+    let part = |range: core::ops::Range<usize>| columns(&readings[range]).series.remove(0);
     early.clone_from(&part(0..3));
     late.clone_from(&part(3..6));
     split.series = vec![early, late];
@@ -120,33 +133,38 @@ fn another_encoding_of_the_same_readings_is_refused() {
     moved_origin.series[0].time = Column::Step { start: -1, step: 1_000 };
     let mut zone_without_clock = good.clone();
     zone_without_clock.series[0].device_clock = None;
+    let mut moved_clock = good.clone();
+    moved_clock.monotonic_start -= 1;
+    let Column::Packed(_) = &moved_clock.series[0].monotonic else { panic!("a step from 0 to 1 and back is packed") };
+    let ones: Vec<i64> = (0..6).map(|i| 1 + i % 2).collect();
+    moved_clock.series[0].monotonic = Column::of(&ones);
     let mut empty_series = good.clone();
     empty_series.series[0].count = 0;
-    for bad in [split, spelled_out, zero_flags, moved_origin, zone_without_clock, empty_series] {
-        assert!(VitalsBody::decode(&bad.to_vec()).is_err(), "{bad:?}");
+    for bad in [split, spelled_out, zero_flags, moved_origin, moved_clock, zone_without_clock, empty_series] {
+        assert_eq!(VitalsBody::decode(&cbor::to_vec(&bad)), Err(BodyError::NotCanonical), "{bad:?}");
     }
-    let mut padding = good.to_vec();
+    let mut padding = cbor::to_vec(&good);
     let last = padding.len() - 1;
     padding[last] |= 0x80; // the mantissas' last byte: 6 values of 5 bits leave two bits over
-    assert_eq!(VitalsBody::decode(&padding), Err(BodyError::NotCanonical));
-    assert_eq!(VitalsBody::decode(&good.to_vec()), Ok(readings));
+    assert_eq!(VitalsBody::decode(&padding), Err(BodyError::Column(ColumnError::NotCanonical)));
+    assert_eq!(VitalsBody::decode(&cbor::to_vec(&good)), Ok(readings));
 }
 
 #[test]
 fn a_body_that_claims_millions_of_readings_in_a_few_bytes_is_refused() {
-    let mut body = VitalsBody::from_readings(&[heart_rate(0, 1, 1)]).unwrap();
+    let mut body = columns(&[heart_rate(0, 1, 1)]);
     body.series[0].count = u16::MAX;
-    assert_eq!(VitalsBody::decode(&body.to_vec()), Err(BodyError::TooManyReadings { found: 65_535 }));
+    assert_eq!(VitalsBody::decode(&cbor::to_vec(&body)), Err(BodyError::TooManyReadings { found: 65_535 }));
     let one = body.series[0].clone();
     body.series = vec![one; 65];
-    assert_eq!(VitalsBody::decode(&body.to_vec()), Err(BodyError::TooManySeries { fits: 0 }));
+    assert_eq!(VitalsBody::decode(&cbor::to_vec(&body)), Err(BodyError::TooManySeries { fits: 0 }));
 }
 
 #[test]
 fn a_unit_of_something_else_and_an_unknown_vital_are_refused() {
-    let mut body = VitalsBody::from_readings(&[heart_rate(0, 1, 1)]).unwrap();
+    let mut body = columns(&[heart_rate(0, 1, 1)]);
     body.series[0].unit = Some(Unit::Kilogram);
-    assert!(matches!(VitalsBody::decode(&body.to_vec()), Err(BodyError::Unit(_))));
+    assert!(matches!(VitalsBody::decode(&cbor::to_vec(&body)), Err(BodyError::Unit(_))));
     let mut bytes = encoded(&[heart_rate(0, 1, 1)]);
     let vital = bytes.windows(3).position(|w| w == [0x00, 0x01, 0x02]).unwrap() + 1;
     bytes[vital] = 0x00;
@@ -207,6 +225,37 @@ proptest! {
         };
         prop_assert_eq!(rows(&back), rows(&readings));
         prop_assert_eq!(encoded(&back), bytes);
+    }
+
+    #[test]
+    fn any_long_window_comes_back_the_same(
+        first in any_reading(),
+        steps in prop::collection::vec((0u64..5_000, 0u64..100, -3i64..=3), 256..700),
+    ) {
+        let mut time = ReadingTime { interval_ms: None, device: None, derived: Some(UnixMs(0)), ..*first.time() };
+        let mut mantissa = first.value().mantissa();
+        let readings: Vec<Reading> = steps.iter().map(|(tick, delay, step)| {
+            let at = time.derived.unwrap().plus_ms(*tick);
+            time = ReadingTime { derived: Some(at), received: at.plus_ms(*delay), ..time };
+            mantissa = mantissa.wrapping_add(*step);
+            let value = Decimal::new(mantissa, first.value().exponent());
+            let reading = Reading::new(first.vital(), value, first.unit(), first.device().clone(), time).unwrap();
+            reading.with_flags(Flags::IMPLAUSIBLE)
+        }).collect();
+        let body = encoded(&readings);
+        prop_assert_eq!(VitalsBody::decode(&body).unwrap(), readings);
+    }
+
+    #[test]
+    fn an_accepted_body_is_the_one_that_its_readings_make(
+        readings in prop::collection::vec(any_reading(), 1..12), at in any::<prop::sample::Index>(), to: u8
+    ) {
+        let mut bytes = encoded(&readings);
+        let at = at.index(bytes.len());
+        bytes[at] = to;
+        if let Ok(readings) = VitalsBody::decode(&bytes) {
+            prop_assert_eq!(encoded(&readings), bytes);
+        }
     }
 
     #[test]
