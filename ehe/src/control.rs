@@ -1,5 +1,10 @@
 //! Control events: what nodes judge stands in the plain part, what only the parties may know in the sealed part (SPEC 8).
 
+mod authority;
+
+pub(crate) use authority::possesses;
+pub use authority::{Authority, Change, Rights, possession};
+
 use minicbor::{Decode, Encode};
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
@@ -7,14 +12,14 @@ use zeroize::Zeroizing;
 use crate::cbor::{self, CborError};
 use crate::event::{CheckedEvent, Core, Event, Kind, Suite, VERSION};
 use crate::id::{AllianceId, AuthorId, EheId, EpochId, Hash, Nonce, RoomId, WrapId};
-use crate::identity::{Identity, PublicIdentity};
+use crate::identity::{Identity, Party, PublicIdentity};
 use crate::kem::{self, KemPublic, Secret32, WrapError, WrapPurpose, Wrapped, random_secret};
 use crate::limits;
 use crate::seal::{self, OpenError, TooLong};
 use crate::time::{Day, Hour, UnixMs};
 use crate::vital::Category;
 
-/// Place of a control event in the patient's one sequence of them.
+/// Place of a control event in the room's one sequence of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct ControlLink {
@@ -39,7 +44,7 @@ pub struct RoomCreate {
     /// The patient's first keys.
     #[n(2)]
     pub owner: PublicIdentity,
-    /// SHA-256 of the recovery signing key; zeros if there is none.
+    /// Commits to the recovery identity ([`PublicIdentity::commitment`]); zeros if there is none.
     #[n(3)]
     pub recovery: Hash,
 }
@@ -48,7 +53,7 @@ pub struct RoomCreate {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct EpochRecord {
-    /// Place in the patient's sequence.
+    /// Place in the room's sequence.
     #[n(0)]
     pub link: ControlLink,
     /// The new epoch.
@@ -63,7 +68,7 @@ pub struct EpochRecord {
     /// Grants that go on in the new epoch.
     #[n(4)]
     pub continues: Vec<EheId>,
-    /// The group key's seed, for the patient and each continuing reader.
+    /// The group key's seed, for the patient, the recovery identity and each continuing reader.
     #[n(5)]
     pub seeds: Vec<SeedWrap>,
 }
@@ -99,7 +104,7 @@ pub enum Right {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Grant {
-    /// Place in the patient's sequence.
+    /// Place in the room's sequence.
     #[n(0)]
     pub link: ControlLink,
     /// Who is invited.
@@ -141,7 +146,7 @@ pub enum Ending {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Revoke {
-    /// Place in the patient's sequence.
+    /// Place in the room's sequence.
     #[n(0)]
     pub link: ControlLink,
     /// The grant.
@@ -172,6 +177,8 @@ pub struct WrapRecord {
 pub enum Control {
     /// [`RoomCreate`].
     RoomCreate(RoomCreate),
+    /// [`Authority`].
+    Authority(Authority),
     /// [`EpochRecord`].
     Epoch(EpochRecord),
     /// [`Grant`].
@@ -193,6 +200,27 @@ pub struct Private {
     #[n(1)]
     pub purpose: Option<String>,
     /// The party's name as the patient wrote it.
+    #[n(2)]
+    pub name: Option<String>,
+    /// The room's recovery identity, for whoever wraps keys to it. The room's commitment says whether it is the one.
+    #[n(3)]
+    pub recovery: Option<PublicIdentity>,
+    /// For the owner's new keys: what earlier sealed parts said of grants.
+    #[n(4)]
+    pub notes: Option<Vec<GrantNote>>,
+}
+
+/// What the sealed part of a grant said.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct GrantNote {
+    /// The grant.
+    #[n(0)]
+    pub grant: EheId,
+    /// Its purpose.
+    #[n(1)]
+    pub purpose: Option<String>,
+    /// The party's name.
     #[n(2)]
     pub name: Option<String>,
 }
@@ -260,6 +288,7 @@ impl Control {
     pub fn kind(&self) -> Kind {
         match self {
             Self::RoomCreate(_) => Kind::RoomCreate,
+            Self::Authority(_) => Kind::Authority,
             Self::Epoch(_) => Kind::Epoch,
             Self::Grant(_) => Kind::Grant,
             Self::Revoke(_) => Kind::Revoke,
@@ -271,6 +300,7 @@ impl Control {
     pub fn plain_bytes(&self) -> Vec<u8> {
         match self {
             Self::RoomCreate(c) => cbor::to_vec(c),
+            Self::Authority(c) => cbor::to_vec(c),
             Self::Epoch(c) => cbor::to_vec(c),
             Self::Grant(c) => cbor::to_vec(c),
             Self::Revoke(c) => cbor::to_vec(c),
@@ -278,10 +308,11 @@ impl Control {
         }
     }
 
-    /// Place in the patient's sequence, for the kinds that have one.
+    /// Place in the room's sequence, for the kinds that have one.
     pub fn link(&self) -> Option<ControlLink> {
         match self {
             Self::RoomCreate(_) => Some(ControlLink { seq: 0, previous: EheId::ZERO }),
+            Self::Authority(c) => Some(c.link),
             Self::Epoch(c) => Some(c.link),
             Self::Grant(c) => Some(c.link),
             Self::Revoke(c) => Some(c.link),
@@ -299,6 +330,7 @@ impl Control {
         let limit = limits::CONTROL_BODY_MAX_BYTES;
         let control = match event.core().kind {
             Kind::RoomCreate => Self::RoomCreate(cbor::from_slice(plain, limit)?),
+            Kind::Authority => Self::Authority(cbor::from_slice(plain, limit)?),
             Kind::Epoch => Self::Epoch(cbor::from_slice(plain, limit)?),
             Kind::Grant => Self::Grant(cbor::from_slice(plain, limit)?),
             Kind::Revoke => Self::Revoke(cbor::from_slice(plain, limit)?),
@@ -317,6 +349,9 @@ impl Control {
             {
                 Err(ControlError::Limit("more epochs than a grant may name"))
             }
+            Self::Authority(c) if c.seeds.len() > limits::WRAPS_PER_CONTROL_MAX => {
+                Err(ControlError::Limit("more seeds than an authority record may have"))
+            }
             _ => Ok(control),
         }
     }
@@ -328,7 +363,7 @@ impl Control {
         room: RoomId,
         author: AuthorId,
         now: UnixMs,
-        private: Option<(&Private, &[&PublicIdentity])>,
+        private: Option<(&Private, &[Party<'_>])>,
     ) -> Result<CheckedEvent, ControlError> {
         let mut salt = Nonce::ZERO;
         rng.fill_bytes(&mut salt.0);
@@ -356,9 +391,9 @@ impl Control {
             commitment = part_commitment;
             body.sealed = Some(sealed);
             for party in parties {
-                let recipient = party.author_id();
+                let recipient = party.id;
                 let purpose = WrapPurpose::ControlPart { room, author, salt, recipient };
-                body.parties.push(PartKey { recipient, wrapped: kem::wrap(rng, &party.kem, &purpose, &key)? });
+                body.parties.push(PartKey { recipient, wrapped: kem::wrap(rng, &party.keys.kem, &purpose, &key)? });
             }
         }
         let body = cbor::to_vec(&body);
@@ -372,7 +407,13 @@ impl Control {
 impl Private {
     fn check(&self) -> Result<(), ControlError> {
         let too_long = |text: &Option<String>| text.as_ref().is_some_and(|t| t.len() > limits::LABEL_MAX_BYTES);
-        if self.categories.len() > limits::EPOCHS_PER_GRANT_MAX || too_long(&self.purpose) || too_long(&self.name) {
+        let notes = self.notes.as_deref().unwrap_or_default();
+        if self.categories.len() > limits::EPOCHS_PER_GRANT_MAX
+            || notes.len() > limits::EPOCHS_PER_GRANT_MAX
+            || too_long(&self.purpose)
+            || too_long(&self.name)
+            || notes.iter().any(|note| too_long(&note.purpose) || too_long(&note.name))
+        {
             return Err(ControlError::Limit("a member of the sealed part is too long"));
         }
         Ok(())
@@ -407,11 +448,11 @@ impl SeedWrap {
         rng: &mut impl CryptoRng,
         room: RoomId,
         epoch: EpochId,
-        to: &PublicIdentity,
+        to: Party<'_>,
         seed: &Secret32,
     ) -> Result<Self, WrapError> {
-        let recipient = to.author_id();
-        let wrapped = kem::wrap(rng, &to.kem, &WrapPurpose::GroupSeed { room, epoch, recipient }, seed)?;
+        let recipient = to.id;
+        let wrapped = kem::wrap(rng, &to.keys.kem, &WrapPurpose::GroupSeed { room, epoch, recipient }, seed)?;
         Ok(Self { epoch, recipient, wrapped })
     }
 

@@ -23,6 +23,8 @@ pub enum Domain {
     Enrolment,
     /// A node's statement of a room's head.
     Head,
+    /// Proof that a room's new owner keys are held by who names them.
+    Possession,
 }
 
 impl Domain {
@@ -33,6 +35,7 @@ impl Domain {
             Self::Charter => b"ehe/1 charter",
             Self::Enrolment => b"ehe/1 enrolment",
             Self::Head => b"ehe/1 head",
+            Self::Possession => b"ehe/1 possession",
         }
     }
 }

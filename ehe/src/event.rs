@@ -48,7 +48,7 @@ pub enum Kind {
     /// Control: makes the room.
     #[n(16)]
     RoomCreate,
-    /// Control: rotates keys or delegates rights. Reserved: refused until its rules are written (SPEC 8).
+    /// Control: rotates the owner's keys, delegates rights, sets the recovery key, recovers.
     #[n(17)]
     Authority,
     /// Control: lets an identity read or append.

@@ -4,7 +4,7 @@ use minicbor::{Decode, Encode};
 use rand_core::CryptoRng;
 use sha2::{Digest, Sha256};
 
-use crate::id::AuthorId;
+use crate::id::{AuthorId, Hash};
 use crate::kem::{KemPublic, KemSecret};
 use crate::sign::{SignKey, VerifyKey};
 
@@ -21,16 +21,39 @@ pub struct PublicIdentity {
 }
 
 impl PublicIdentity {
-    /// SHA-256 of the signing key and the encryption key, truncated to 16 bytes.
+    /// The id of these keys: SHA-256 of the signing key and the encryption key, truncated to 16 bytes (I1). It is the author id of
+    /// whoever began with them, and stays it when a room's owner rotates to other keys.
     pub fn author_id(&self) -> AuthorId {
+        AuthorId::truncated(&self.commitment().0)
+    }
+
+    /// The same hash, whole: what commits a room to a recovery identity (I3).
+    pub fn commitment(&self) -> Hash {
         let mut hash = Sha256::new();
         hash.update(self.sign.0);
         hash.update(self.kem.as_bytes());
-        AuthorId::truncated(&hash.finalize().into())
+        Hash(hash.finalize().into())
     }
 }
 
-/// Both secret keys of an identity, and its public half ready made (making it costs an ML-KEM key generation).
+/// Somebody in a room, as a recipient: by which id the ledger names it, and which keys it has now. The two go apart when a room's
+/// owner rotates the keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Party<'a> {
+    /// Its author id.
+    pub id: AuthorId,
+    /// Its present keys.
+    pub keys: &'a PublicIdentity,
+}
+
+impl<'a> Party<'a> {
+    /// Somebody who has the keys that its id was made of: everybody but an owner who rotated them.
+    pub fn of(keys: &'a PublicIdentity) -> Self {
+        Self { id: keys.author_id(), keys }
+    }
+}
+
+/// Both secret keys of an identity, its author id, and its public half ready made (making it costs an ML-KEM key generation).
 #[derive(Debug, Clone)]
 pub struct Identity {
     sign: SignKey,
@@ -68,8 +91,18 @@ impl Identity {
         &self.public
     }
 
-    /// Who this is in the ledger.
+    /// Who this is in the ledger: the id of its keys, unless [`Identity::acting_as`] says otherwise.
     pub fn author_id(&self) -> AuthorId {
         self.author
+    }
+
+    /// The same keys in a room whose owner rotated to them: there the author id is that of the owner's first keys.
+    pub fn acting_as(&self, author: AuthorId) -> Self {
+        Self { author, ..self.clone() }
+    }
+
+    /// This identity as a recipient.
+    pub fn party(&self) -> Party<'_> {
+        Party { id: self.author, keys: &self.public }
     }
 }

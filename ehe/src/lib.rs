@@ -23,6 +23,7 @@ pub mod merkle;
 pub mod note;
 pub mod read;
 pub mod reading;
+pub mod recovery;
 pub mod refusal;
 pub mod room;
 pub mod run;

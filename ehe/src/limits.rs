@@ -46,6 +46,14 @@ pub const GRANTS_PER_ROOM_MAX: usize = 1024;
 pub const GRANTED_EPOCHS_PER_ROOM_MAX: usize = 64 * 1024;
 /// Key epochs that one room holds.
 pub const EPOCHS_PER_ROOM_MAX: usize = 4096;
+/// Delegations that one room holds, ended ones included.
+pub const DELEGATIONS_PER_ROOM_MAX: usize = 64;
+/// Keys that the owner of one room may come to by rotation.
+pub const OWNER_KEYS_BY_ROTATION_MAX: usize = 128;
+/// Keys that the owner of one room may come to in all: a thief who rotates without end leaves room for recovery.
+pub const OWNER_KEYS_PER_ROOM_MAX: usize = OWNER_KEYS_BY_ROTATION_MAX + 128;
+/// Largest proof of possession in an authority record.
+pub const POSSESSION_MAX_BYTES: usize = 256;
 /// Wraps (seeds or part keys) in one control body.
 pub const WRAPS_PER_CONTROL_MAX: usize = 160;
 /// Shards of an alliance.

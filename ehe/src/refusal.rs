@@ -65,6 +65,14 @@ refusals! {
     GrantUnknown = 23, Sender, "the control event names a grant that the room does not have";
     LimitReached = 24, Sender, "the room holds as many of these as it may";
     OtherAlliance = 25, Sender, "made for another alliance";
+    DelegationEnded = 26, Rights, "the patient has withdrawn the delegation, or its time is over";
+    NotDelegated = 27, Rights, "the patient has not delegated this right";
+    BeyondOwnRights = 28, Rights, "a delegate cannot let others read what it may not read itself";
+    NotRecovery = 29, Rights, "only the room's recovery key may do this";
+    RecoverySet = 30, Rights, "the room has a recovery key; only that key can name another";
+    NotPossessed = 31, Sender, "the new keys did not sign for the place that they are to take";
+    DelegationUnknown = 32, Sender, "the control event withdraws a delegation that the room does not have";
+    KeysReplaced = 33, Rights, "these keys were the owner's once; the owner has replaced them";
     // Reading
     RequestMalformed = 40, Sender, "the read request is not well formed";
     RequestStale = 41, Sender, "the request was made too long ago or lies in the future; check the clock";

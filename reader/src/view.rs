@@ -71,7 +71,7 @@ impl RoomView {
                 let view = GrantView { seq: grant.link.seq, subject: grant.subject, name, purpose };
                 self.grants.insert(event.id(), view);
             }
-            Control::Revoke(_) | Control::Wrap(_) => {}
+            Control::Authority(_) | Control::Revoke(_) | Control::Wrap(_) => {}
         }
     }
 

@@ -174,8 +174,9 @@ impl Release {
         let scope = &self.audited.request().scope;
         let headers = view.headers(log_index)?;
         let decoded = headers.iter().map(|(_, header)| header_of(header)).collect::<Result<Vec<_>, _>>()?;
-        // A party's view of the rules: the patient's control records, whole. Such a run has no content (apply refuses it).
-        let whole = decoded.iter().any(|h| h.core.author == room.owner && is_owners(h.core.kind))
+        // A party's view of the rules: the room's control records, whole, whoever was allowed to make them. Such a run has no
+        // content (apply refuses it).
+        let whole = decoded.iter().any(|h| !h.core.kind.is_content() && h.core.kind != Kind::Wrap)
             && !decoded.iter().any(|h| h.core.kind.is_content());
         let (mut wraps, mut events) = (Vec::new(), Vec::new());
         for ((position, header), decoded) in headers.into_iter().zip(&decoded) {
@@ -203,10 +204,6 @@ fn covers(scope: &Scope, header: &Header) -> bool {
         && core.kind.is_content()
         && scope.epochs.contains(&core.epoch)
         && (scope.from..scope.until).contains(&core.hour)
-}
-
-fn is_owners(kind: Kind) -> bool {
-    !kind.is_content() && kind != Kind::Wrap
 }
 
 fn header_of(bytes: &[u8]) -> Result<Header, StoreError> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use minicbor::{Decode, Encode};
 
-use crate::control::{Control, Right};
+use crate::control::{Authority, Change, Control, Right};
 use crate::event::{CheckedEvent, Kind};
 use crate::id::{AllianceId, AuthorId, EheId, EpochId, RoomId, StrandId, WrapId};
 use crate::refusal::Refusal;
@@ -67,10 +67,19 @@ impl From<Refusal> for Refused {
     }
 }
 
-/// The key that a run's signature must verify under: of a party of the room, or of the patient who makes it.
+/// The key that a run's signature must verify under: of a party of the room, of the patient who makes it, or of the recovery
+/// identity, whose record brings its keys. Whether it is the room's is then the rules' to say.
 pub fn author_key(room: Option<&RoomState>, run: &Run, events: &[CheckedEvent]) -> Result<VerifyKey, Refusal> {
     if let Some(room) = room {
-        return room.key_of(run.author).ok_or(Refusal::NotInvited);
+        let recovery = || match events.first().filter(|e| e.core().kind == Kind::Authority).map(Control::decode) {
+            Some(Ok(Control::Authority(Authority { change: Change::Recover { recovery, .. }, .. })))
+                if recovery.author_id() == run.author =>
+            {
+                Some(recovery.sign)
+            }
+            _ => None,
+        };
+        return room.signing_key(run.author).or_else(recovery).ok_or(Refusal::NotInvited);
     }
     match events.first().filter(|e| e.core().kind == Kind::RoomCreate).map(Control::decode) {
         Some(Ok(Control::RoomCreate(create))) if create.owner.author_id() == run.author => Ok(create.owner.sign),
@@ -105,8 +114,11 @@ pub fn admit<L: Ledger>(
     if run.from != end {
         return Ok(Err(Refusal::StrandGap.into()));
     }
-    let mut working = Working { room: room.map(Cow::Borrowed), wraps: BTreeMap::new() };
+    let mut working = Working { room: room.map(Cow::Borrowed), wraps: BTreeMap::new(), closed: false };
     for event in events {
+        if working.closed {
+            return Ok(Err(Refusal::RunMalformed.into()));
+        }
         let step = match event.core().kind {
             kind if kind.is_content() => {
                 let wrap = match working.wraps.get(&event.core().wrap) {
@@ -139,10 +151,10 @@ fn shape(run: &Run, events: &[CheckedEvent]) -> Result<(), Refusal> {
     if run.ids.iter().collect::<BTreeSet<_>>().len() != run.ids.len() {
         return Err(Refusal::EventRepeated);
     }
-    // Parties fetch the patient's control records without an access record, run by run: content must not ride along.
+    // Parties fetch the room's control records without an access record, run by run: content must not ride along.
     let content = |event: &CheckedEvent| event.core().kind.is_content();
-    let patients = |event: &CheckedEvent| !content(event) && event.core().kind != Kind::Wrap;
-    if events.iter().any(content) && events.iter().any(patients) {
+    let rights = |event: &CheckedEvent| !content(event) && event.core().kind != Kind::Wrap;
+    if events.iter().any(content) && events.iter().any(rights) {
         return Err(Refusal::RunMalformed);
     }
     for event in events {
@@ -165,6 +177,8 @@ fn shape(run: &Run, events: &[CheckedEvent]) -> Result<(), Refusal> {
 struct Working<'a> {
     room: Option<Cow<'a, RoomState>>,
     wraps: BTreeMap<WrapId, WrapFact>,
+    /// The owner's keys changed: what follows is not this run's signature's to vouch for.
+    closed: bool,
 }
 
 impl Working<'_> {
@@ -208,10 +222,13 @@ impl Working<'_> {
                 Ok(())
             }
             (_, Some(room)) => {
-                if author != room.owner {
-                    return Err(Refusal::NotOwner);
-                }
-                room.to_mut().apply(&control, event.id(), now)
+                room.may_control(author, &control, now)?;
+                room.to_mut().apply(&control, event.id(), now)?;
+                self.closed = matches!(
+                    control,
+                    Control::Authority(Authority { change: Change::Rotate(..) | Change::Recover { .. }, .. })
+                );
+                Ok(())
             }
         }
     }

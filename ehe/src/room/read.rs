@@ -1,7 +1,7 @@
 //! May this identity read? The one place that answers (SPEC 9).
 
 use crate::control::Right;
-use crate::id::AllianceId;
+use crate::id::{AllianceId, AuthorId, EpochId};
 use crate::limits;
 use crate::read::{Part, ReadRequest, Scope};
 use crate::refusal::Refusal;
@@ -40,13 +40,14 @@ pub fn decide(alliance: AllianceId, room: &RoomState, request: &ReadRequest, now
     if request.room != room.room {
         return Err(Refusal::RequestMalformed);
     }
-    let reader = request.reader;
+    // Who asks is named by the keys that sign; the owner's stand for the owner, and those that were replaced for nobody.
+    let reader = room.author_of(request.reader)?;
     let scope = &request.scope;
     match scope.part {
         // The ledger itself (leaves, runs, headers, access records) and the audit are the patient's alone.
         Part::Ledger if reader == room.owner => granted,
         Part::Ledger => Err(if room.key_of(reader).is_some() { Refusal::NotOwner } else { Refusal::NotInvited }),
-        Part::Control if room.is_party(reader, now) => granted,
+        Part::Control if room.is_party(request.reader, now) => granted,
         Part::Control => Err(ended_or_never(room, request, now)),
         Part::Content => {
             if scope.epochs.is_empty() || scope.epochs.len() > limits::EPOCHS_PER_GRANT_MAX || scope.from >= scope.until
@@ -59,7 +60,7 @@ pub fn decide(alliance: AllianceId, room: &RoomState, request: &ReadRequest, now
                 for hour in [scope.from, last] {
                     room.may(reader, Right::Read, *epoch, Some(hour), now)?;
                 }
-                covered_by_one(room, request, *epoch, last, now)?;
+                covered_by_one(room, request, reader, *epoch, last, now)?;
             }
             granted
         }
@@ -70,7 +71,8 @@ pub fn decide(alliance: AllianceId, room: &RoomState, request: &ReadRequest, now
 fn covered_by_one(
     room: &RoomState,
     request: &ReadRequest,
-    epoch: crate::id::EpochId,
+    reader: AuthorId,
+    epoch: EpochId,
     last: Hour,
     now: UnixMs,
 ) -> Result<(), Refusal> {
@@ -80,7 +82,7 @@ fn covered_by_one(
             && g.holds(Some(request.scope.from), now).is_ok()
             && g.holds(Some(last), now).is_ok()
     };
-    if request.reader == room.owner || room.grants_of(request.reader).any(|(_, g)| whole(g)) {
+    if reader == room.owner || room.grants_of(reader).any(|(_, g)| whole(g)) {
         Ok(())
     } else {
         Err(Refusal::HourNotCovered)
@@ -88,5 +90,7 @@ fn covered_by_one(
 }
 
 fn ended_or_never(room: &RoomState, request: &ReadRequest, now: UnixMs) -> Refusal {
-    room.grants_of(request.reader).find_map(|(_, grant)| grant.holds(None, now).err()).unwrap_or(Refusal::NotInvited)
+    let grant = room.grants_of(request.reader).find_map(|(_, grant)| grant.holds(None, now).err());
+    let delegation = room.delegations.contains_key(&request.reader).then_some(Refusal::DelegationEnded);
+    grant.or(delegation).unwrap_or(Refusal::NotInvited)
 }

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use minicbor::{Decode, Encode};
 
+use crate::cbor::{self, CborError};
 use crate::control::{Control, Ending, EpochRecord, Grant, Revoke, Right, RoomCreate};
-use crate::id::{AllianceId, AuthorId, EheId, EpochId, RoomId};
+use crate::id::{AllianceId, AuthorId, EheId, EpochId, Hash, RoomId};
 use crate::kem::{self, KemPublic};
 use crate::limits;
 use crate::refusal::Refusal;
+use crate::room::authority::{Delegation, OwnerKey};
 use crate::sign::VerifyKey;
 use crate::time::{Day, Hour, UnixMs};
 
@@ -28,13 +30,13 @@ pub struct RoomState {
     /// The patient.
     #[n(3)]
     pub owner: AuthorId,
-    /// The patient's signing key.
+    /// The patient's keys, the first ones first, the present ones last.
     #[n(4)]
-    pub owner_key: VerifyKey,
-    /// Sequence number that the patient's next control event must have.
+    pub owner_keys: Vec<OwnerKey>,
+    /// Sequence number that the room's next control event must have.
     #[n(5)]
     pub next_control: u64,
-    /// The patient's last control event.
+    /// The room's last control event.
     #[n(6)]
     pub last_control: EheId,
     /// Key epochs.
@@ -43,6 +45,23 @@ pub struct RoomState {
     /// Grants, ended ones included: their subjects' signatures stay verifiable.
     #[n(8)]
     pub grants: BTreeMap<EheId, GrantState>,
+    /// Who may act for the patient, ended delegations included.
+    #[n(9)]
+    pub delegations: BTreeMap<AuthorId, Delegation>,
+    /// Commits to the recovery identity; zeros: there is none.
+    #[n(10)]
+    pub recovery: Hash,
+}
+
+/// Why a stored room state is not used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// Written by another version of this program.
+    #[error("the room's state is of version {0}, this program knows version {known}", known = RoomState::VERSION)]
+    Version(u8),
+    /// Not the encoding of a room's state.
+    #[error("the room's state: {0}")]
+    Cbor(#[from] CborError),
 }
 
 /// A key epoch.
@@ -82,6 +101,9 @@ pub struct GrantState {
     /// End by revocation.
     #[n(7)]
     pub ended: Option<GrantEnd>,
+    /// The control event that made it.
+    #[n(8)]
+    pub seq: u64,
 }
 
 /// When and how a grant was revoked.
@@ -130,30 +152,38 @@ impl GrantState {
 
 impl RoomState {
     /// The version of the structure that this crate writes.
-    pub const VERSION: u8 = 1;
+    pub const VERSION: u8 = 2;
+
+    /// Reads a stored state, at most `limit` bytes of it. The version's place never changes: a state of another one is told from
+    /// a damaged one.
+    pub fn decode(bytes: &[u8], limit: usize) -> Result<Self, StateError> {
+        let mut decoder = minicbor::Decoder::new(bytes);
+        match decoder.map().and_then(|_| decoder.u8()).and_then(|key| Ok((key, decoder.u8()?))) {
+            Ok((0, version)) if version != Self::VERSION => Err(StateError::Version(version)),
+            _ => Ok(cbor::from_slice(bytes, limit)?),
+        }
+    }
 
     /// The room that a room-create event makes.
     pub(super) fn create(create: &RoomCreate, event: EheId) -> Result<Self, Refusal> {
         check_kem(&create.owner.kem)?;
+        let owner = create.owner.author_id();
+        if create.recovery == create.owner.commitment() {
+            return Err(Refusal::ControlMalformed);
+        }
         Ok(Self {
             version: Self::VERSION,
             room: create.room_id(),
             alliance: create.alliance,
-            owner: create.owner.author_id(),
-            owner_key: create.owner.sign,
+            owner,
+            owner_keys: vec![OwnerKey { id: owner, sign: create.owner.sign, from: 0, distrusted_from: None }],
             next_control: 1,
             last_control: event,
             epochs: BTreeMap::new(),
             grants: BTreeMap::new(),
+            delegations: BTreeMap::new(),
+            recovery: create.recovery,
         })
-    }
-
-    /// The signing key of somebody whom the room knows, whether or not the grant still holds.
-    pub fn key_of(&self, author: AuthorId) -> Option<VerifyKey> {
-        if author == self.owner {
-            return Some(self.owner_key);
-        }
-        self.grants.values().find(|g| g.subject == author).map(|g| g.subject_key)
     }
 
     /// All grants of one subject.
@@ -161,9 +191,13 @@ impl RoomState {
         self.grants.iter().filter(move |(_, g)| g.subject == author)
     }
 
-    /// Whether the author is the patient, or has any grant that is live or draining.
-    pub fn is_party(&self, author: AuthorId, now: UnixMs) -> bool {
-        author == self.owner || self.grants_of(author).any(|(_, g)| g.is_live(now) || g.drains(now))
+    /// Whether keys, by their id, are the patient's or the recovery identity's, or have a delegation that holds or any grant that
+    /// is live or draining.
+    pub fn is_party(&self, keys: AuthorId, now: UnixMs) -> bool {
+        self.has_owners_keys(keys)
+            || self.is_recovery(keys)
+            || self.is_delegate(keys, now)
+            || self.grants_of(keys).any(|(_, g)| g.is_live(now) || g.drains(now))
     }
 
     /// Whether `author` may exercise `right` in an epoch, for readings of `hour`. Of several refusals the most telling wins.
@@ -230,7 +264,7 @@ impl RoomState {
         })
     }
 
-    /// Applies one of the patient's control events; its signature and author are the caller's to check.
+    /// Applies a control event; its signature and author are the caller's to check.
     pub(super) fn apply(&mut self, control: &Control, event: EheId, now: UnixMs) -> Result<(), Refusal> {
         let link = control.link().ok_or(Refusal::KindNotAllowed)?;
         if link.seq != self.next_control || link.previous != self.last_control {
@@ -238,6 +272,7 @@ impl RoomState {
         }
         match control {
             Control::RoomCreate(_) => return Err(Refusal::RoomExists),
+            Control::Authority(record) => self.apply_authority(record, now)?,
             Control::Epoch(record) => self.apply_epoch(record)?,
             Control::Grant(grant) => self.apply_grant(grant, event)?,
             Control::Revoke(revoke) => self.apply_revoke(revoke, now)?,
@@ -295,7 +330,9 @@ impl RoomState {
             return Err(Refusal::EpochNotCovered);
         }
         let subject = grant.subject.author_id();
-        if subject == self.owner || matches!((grant.from, grant.until), (Some(from), Some(until)) if from >= until) {
+        if self.is_or_was_owner(subject)
+            || matches!((grant.from, grant.until), (Some(from), Some(until)) if from >= until)
+        {
             return Err(Refusal::ControlMalformed);
         }
         let state = GrantState {
@@ -307,6 +344,7 @@ impl RoomState {
             until: grant.until,
             expires: grant.expires,
             ended: None,
+            seq: grant.link.seq,
         };
         self.grants.insert(event, state);
         Ok(())
@@ -344,6 +382,6 @@ fn telling(a: Refusal, b: Refusal) -> Refusal {
     if rank(b) > rank(a) { b } else { a }
 }
 
-fn check_kem(key: &KemPublic) -> Result<(), Refusal> {
+pub(super) fn check_kem(key: &KemPublic) -> Result<(), Refusal> {
     if kem::is_public_key(key) { Ok(()) } else { Err(Refusal::BadKey) }
 }

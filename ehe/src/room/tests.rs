@@ -1,5 +1,7 @@
 //! The rules, one sentence each.
 
+mod authority;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
@@ -111,8 +113,8 @@ impl World {
     }
 
     fn epoch(&mut self, epoch: EpochId, supersedes: Option<EpochId>, continues: Vec<EheId>) -> Control {
-        let patient = self.patient.public().clone();
-        let seed = SeedWrap::make(&mut self.rng, self.id, epoch, &patient, self.group.seed()).unwrap();
+        let patient = self.patient.clone();
+        let seed = SeedWrap::make(&mut self.rng, self.id, epoch, patient.party(), self.group.seed()).unwrap();
         Control::Epoch(EpochRecord {
             link: self.link(),
             epoch,
@@ -160,8 +162,10 @@ impl World {
     fn submit(&mut self, author: &Identity, events: &[CheckedEvent]) -> Result<(), Refused> {
         let mut strand = [0; 8];
         rand_core::Rng::fill_bytes(&mut self.rng, &mut strand);
-        let run = Strand::new(self.id, StrandId(strand), None).link_events(author, events).run;
-        self.submit_run(&verified(&run, author), events)
+        let run = Strand::new(self.id, StrandId(strand), None).link_events(author, events).run.decode().unwrap();
+        let key = author_key(self.room.as_ref(), run.claims(), events)?;
+        let run = run.verify(&key).map_err(|_| Refusal::BadSignature)?;
+        self.submit_run(&run, events)
     }
 
     fn submit_run(&mut self, run: &VerifiedRun, events: &[CheckedEvent]) -> Result<(), Refused> {
@@ -488,7 +492,7 @@ fn kinds_without_rules_are_refused() {
     let mut world = World::new();
     let patient = world.patient.clone();
     let [wrap, _] = world.reading(&patient, NOW.hour());
-    for kind in [Kind::Authority, Kind::Attribution, Kind::Shred] {
+    for kind in [Kind::Attribution, Kind::Shred] {
         let mut core = wrap.core().clone();
         core.kind = kind;
         let event = crate::event::Event::assemble(core, Hash::ZERO, wrap.body().to_vec());
@@ -502,7 +506,7 @@ fn the_sealed_part_opens_for_its_parties_alone() {
     let grant = world.grant(&world.stranger.public().clone(), Right::Read);
     let private = Private { purpose: Some("cardiac follow-up".into()), ..Private::default() };
     let (patient, clinician) = (world.patient.clone(), world.clinician.clone());
-    let parties = [patient.public(), clinician.public()];
+    let parties = [patient.party(), clinician.party()];
     let event = grant.event(&mut world.rng, world.id, patient.author_id(), NOW, Some((&private, &parties))).unwrap();
     assert_eq!(Private::open(&event, &clinician), Ok(Some(private)));
     assert_eq!(Private::open(&event, &world.gateway), Err(crate::control::ControlError::NotAParty));

@@ -12,7 +12,7 @@ use ehe::control::{
 use ehe::cose::{self, Domain};
 use ehe::event::{CheckedEvent, Event};
 use ehe::id::{AllianceId, AuthorId, EheId, EpochId, Hash, MemberId, NodeId, Nonce, RoomId, StrandId, WrapId};
-use ehe::identity::{Identity, PublicIdentity};
+use ehe::identity::{Identity, Party, PublicIdentity};
 use ehe::kem::KemSecret;
 use ehe::leaf::{Leaf, Receipt};
 use ehe::merkle::{self, NodeAt, Nodes, Peaks};
@@ -316,12 +316,7 @@ impl Patient {
         patient
     }
 
-    fn write(
-        &mut self,
-        ledger: &mut Ledger,
-        control: &Control,
-        private: Option<(&Private, &[&PublicIdentity])>,
-    ) -> EheId {
+    fn write(&mut self, ledger: &mut Ledger, control: &Control, private: Option<(&Private, &[Party<'_>])>) -> EheId {
         let (author, now) = (self.identity.author_id(), ledger.now);
         let event = control.event(&mut rng(), self.room, author, now, private).unwrap();
         let linked = self.strand.link(&self.identity, [event.id()]);
@@ -345,8 +340,8 @@ impl Patient {
         parties: &[&PublicIdentity],
     ) -> EpochId {
         let (epoch, seed) = (EpochId(random()), KemSecret::generate(&mut rng()));
-        let own = self.identity.public().clone();
-        let wrap = SeedWrap::make(&mut rng(), self.room, epoch, &own, seed.seed()).unwrap();
+        let own = self.identity.clone();
+        let wrap = SeedWrap::make(&mut rng(), self.room, epoch, own.party(), seed.seed()).unwrap();
         let record = EpochRecord {
             link: self.link,
             epoch,
@@ -356,7 +351,7 @@ impl Patient {
             seeds: vec![wrap],
         };
         let private = Private { categories: vec![EpochCategory { epoch, category }], ..Private::default() };
-        let parties: Vec<&PublicIdentity> = [&own].into_iter().chain(parties.iter().copied()).collect();
+        let parties: Vec<Party<'_>> = [own.party()].into_iter().chain(parties.iter().map(|p| Party::of(p))).collect();
         self.write(ledger, &Control::Epoch(record), Some((&private, &parties)));
         self.seeds.insert(epoch, seed);
         epoch
@@ -382,8 +377,8 @@ impl Patient {
         };
         let named = |(epoch, category): &(EpochId, Category)| EpochCategory { epoch: *epoch, category: *category };
         let private = Private { categories: epochs.iter().map(named).collect(), ..Private::default() };
-        let own = self.identity.public().clone();
-        self.write(ledger, &Control::Grant(grant), Some((&private, &[&own, subject])))
+        let own = self.identity.clone();
+        self.write(ledger, &Control::Grant(grant), Some((&private, &[own.party(), Party::of(subject)])))
     }
 
     pub(crate) fn revoke(&mut self, ledger: &mut Ledger, grant: EheId) {

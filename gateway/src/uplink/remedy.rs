@@ -31,10 +31,13 @@ pub(super) fn remedy(refusal: Refusal) -> Remedy {
         RunMalformed | BadSignature | EventMalformed | EventOutOfPlace | EventRepeated | KindNotAllowed
         | FrameMalformed => Remedy::FindEvent,
         NotInvited | GrantExpired | GrantRevoked | EpochNotCovered | HourNotCovered | NotOwner => Remedy::FindEvent,
+        // A gateway makes no control events.
+        DelegationEnded | NotDelegated | BeyondOwnRights | NotRecovery | RecoverySet | NotPossessed
+        | DelegationUnknown => Remedy::FindEvent,
         WrapMissing | WrapMismatch | ControlOutOfSequence | ControlMalformed | BadKey | GrantUnknown | LimitReached
         | RoomExists => Remedy::FindEvent,
         // Answers to a fetch, not to a submission. A clock that is wrong here must not keep back what waits in the outbox.
-        RequestMalformed | RequestStale | RequestRepeated => Remedy::HoldRoom,
+        RequestMalformed | RequestStale | RequestRepeated | KeysReplaced => Remedy::HoldRoom,
     }
 }
 

@@ -57,7 +57,7 @@ pub fn create(
     let link = ControlLink { seq: 0, previous: EheId::ZERO };
     let mut draft = Draft { patient, room: id, link, now, events: Vec::new() };
     let private = Private { name: name.map(str::to_owned), ..Private::default() };
-    draft.push(rng, &Control::RoomCreate(room), Some((&private, &[patient.public()])))?;
+    draft.push(rng, &Control::RoomCreate(room), Some((&private, &[patient.party()])))?;
     let mut epochs = Vec::with_capacity(Category::ALL.len());
     for category in Category::ALL.iter().copied() {
         let next = NextEpoch { category, supersedes: None, continues: vec![], readers: vec![], appenders: vec![] };

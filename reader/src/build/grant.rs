@@ -2,7 +2,7 @@
 
 use ehe::control::{Control, EpochCategory, Grant, Private, Right, SeedWrap};
 use ehe::event::CheckedEvent;
-use ehe::identity::{Identity, PublicIdentity};
+use ehe::identity::{Identity, Party, PublicIdentity};
 use ehe::room::RoomState;
 use ehe::time::{Hour, UnixMs};
 use ehe::vital::Category;
@@ -62,7 +62,7 @@ pub fn grant(
     if invitation.right == Right::Read {
         for EpochCategory { epoch, .. } in &categories {
             let key = open_seed(patient, state.room, view, *epoch)?;
-            seeds.push(SeedWrap::make(rng, state.room, *epoch, subject, key.seed())?);
+            seeds.push(SeedWrap::make(rng, state.room, *epoch, Party::of(subject), key.seed())?);
         }
     }
     let control = Control::Grant(Grant {
@@ -75,7 +75,8 @@ pub fn grant(
         expires: invitation.expires,
         seeds,
     });
-    let private = Private { categories, purpose: invitation.purpose.clone(), name: invitation.name.clone() };
-    draft.push(rng, &control, Some((&private, &[patient.public(), subject])))?;
+    let (purpose, name) = (invitation.purpose.clone(), invitation.name.clone());
+    let private = Private { categories, purpose, name, ..Private::default() };
+    draft.push(rng, &control, Some((&private, &[patient.party(), Party::of(subject)])))?;
     draft.events.pop().ok_or_else(|| BuildError::Usage("no event was made".into()))
 }

@@ -13,7 +13,7 @@ pub use revoke::{Revocation, grants_of_subject, revoke};
 use ehe::control::{Control, ControlError, ControlLink, EpochCategory, EpochRecord, Private, SeedWrap};
 use ehe::event::CheckedEvent;
 use ehe::id::{EheId, EpochId, RoomId};
-use ehe::identity::{Identity, PublicIdentity};
+use ehe::identity::{Identity, Party, PublicIdentity};
 use ehe::kem::{KemSecret, WrapError};
 use ehe::limits;
 use ehe::room::RoomState;
@@ -69,7 +69,7 @@ impl<'a> Draft<'a> {
         &mut self,
         rng: &mut impl CryptoRng,
         control: &Control,
-        private: Option<(&Private, &[&PublicIdentity])>,
+        private: Option<(&Private, &[Party<'_>])>,
     ) -> Result<EheId, BuildError> {
         let event = control.event(rng, self.room, self.patient.author_id(), self.now, private)?;
         let id = event.id();
@@ -88,9 +88,9 @@ impl<'a> Draft<'a> {
         let mut epoch = EpochId::ZERO;
         rng.fill_bytes(&mut epoch.0);
         let key = KemSecret::generate(rng);
-        let mut seeds = vec![SeedWrap::make(rng, self.room, epoch, self.patient.public(), key.seed())?];
+        let mut seeds = vec![SeedWrap::make(rng, self.room, epoch, self.patient.party(), key.seed())?];
         for reader in &next.readers {
-            seeds.push(SeedWrap::make(rng, self.room, epoch, reader, key.seed())?);
+            seeds.push(SeedWrap::make(rng, self.room, epoch, Party::of(reader), key.seed())?);
         }
         let record = EpochRecord {
             link: self.link,
@@ -102,8 +102,8 @@ impl<'a> Draft<'a> {
         };
         let categories = vec![EpochCategory { epoch, category: next.category }];
         let private = Private { categories, ..Private::default() };
-        let mut parties = vec![self.patient.public()];
-        parties.extend(next.readers.iter().chain(&next.appenders));
+        let mut parties = vec![self.patient.party()];
+        parties.extend(next.readers.iter().chain(&next.appenders).map(|keys| Party::of(keys)));
         self.push(rng, &Control::Epoch(record), Some((&private, &parties)))?;
         Ok(epoch)
     }

@@ -40,12 +40,18 @@ async fn ordered(node: &Node, peer: PeerIdentity, submission: Submission, bytes:
         let run = submission.run.decode().map_err(|_| Refusal::RunMalformed)?;
         (run.claims().room, run.claims().author)
     };
-    if peer.author() != Some(author) {
-        return Err(Refusal::NotYourIdentity.into());
-    }
+    let channel = node.author(peer)?;
     let shard = node.shard_of(room)?;
     node.leads(shard.place.shard)?;
-    let submission = node.look(shard, move |view| Ok(precheck(view, &submission)?.map(|()| submission)?)).await?;
+    let look = node.look(shard, move |view| {
+        // Whose channel it is says whose run may come over it; keys that the owner rotated to have a channel of their own name.
+        let brings = channel == author || view.room(room)?.is_some_and(|room| room.may_bring(channel, author));
+        if !brings {
+            return Err(Refusal::NotYourIdentity.into());
+        }
+        Ok(precheck(view, &submission)?.map(|()| submission)?)
+    });
+    let submission = look.await?;
     match shard.sequencer.submit(submission).await? {
         Outcome::Submitted { log_index, control_seq } => {
             let checkpoint = shard.checkpoint_of(log_index + 1).await?;

@@ -182,16 +182,11 @@ impl<'a, 't> Apply<'a, 't> {
 
     fn store_room(&mut self, before: Option<&RoomState>, after: RoomState) -> Result<(), StoreError> {
         let room = after.room;
-        let parties: BTreeSet<AuthorId> = match before {
-            None => {
-                self.carried.shard.rooms += 1;
-                after.grants.values().map(|g| g.subject).chain([after.owner]).collect()
-            }
-            Some(before) => {
-                let new = after.grants.iter().filter(|(id, _)| !before.grants.contains_key(id));
-                new.map(|(_, grant)| grant.subject).collect()
-            }
-        };
+        let known: BTreeSet<AuthorId> = before.into_iter().flat_map(RoomState::known_ids).collect();
+        if before.is_none() {
+            self.carried.shard.rooms += 1;
+        }
+        let parties: BTreeSet<AuthorId> = after.known_ids().filter(|id| !known.contains(id)).collect();
         for party in parties {
             self.tables.parties.insert((party.as_bytes(), room.as_bytes()), ())?;
         }

@@ -12,7 +12,7 @@ use ehe::time::UnixMs;
 use super::store::StoreError;
 
 /// Version of the tables below. A file with another one is refused.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 /// Key of [`Marker`] in `meta`.
 pub(super) const META_MARKER: &str = "marker";

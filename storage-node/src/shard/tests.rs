@@ -487,8 +487,11 @@ fn a_room_never_outgrows_what_its_state_may_take_and_the_shard_goes_on() {
 fn the_largest_state_that_the_limits_allow_fits() {
     use ehe::control::Ending;
     use ehe::id::{AuthorId, EheId, EpochId};
-    use ehe::limits::{EPOCHS_PER_ROOM_MAX, GRANTED_EPOCHS_PER_ROOM_MAX, GRANTS_PER_ROOM_MAX};
-    use ehe::room::{EpochState, GrantEnd, GrantState, RoomState};
+    use ehe::limits::{
+        DELEGATIONS_PER_ROOM_MAX, EPOCHS_PER_ROOM_MAX, GRANTED_EPOCHS_PER_ROOM_MAX, GRANTS_PER_ROOM_MAX,
+        OWNER_KEYS_PER_ROOM_MAX,
+    };
+    use ehe::room::{Delegation, EpochState, GrantEnd, GrantState, OwnerKey, RoomState};
     use ehe::time::Hour;
     let key = Identity::generate(&mut rng()).public().sign;
     let far = UnixMs(u64::MAX);
@@ -501,6 +504,16 @@ fn the_largest_state_that_the_limits_allow_fits() {
         until: Some(Hour(u32::MAX)),
         expires: Some(far),
         ended: Some(GrantEnd { at: far, ending: Ending::DrainUntil(far) }),
+        seq: u64::MAX,
+    };
+    let owner_key =
+        || OwnerKey { id: AuthorId(people::random()), sign: key, from: u64::MAX, distrusted_from: Some(u64::MAX) };
+    let delegation = || Delegation {
+        sign: key,
+        rights: ehe::control::Rights::EPOCH,
+        expires: Some(far),
+        seq: u64::MAX,
+        ended: Some(far),
     };
     let epoch = || (EpochId(people::random()), EpochState { superseded_by: Some(EpochId(people::random())) });
     let state = RoomState {
@@ -508,11 +521,13 @@ fn the_largest_state_that_the_limits_allow_fits() {
         room: ehe::id::RoomId(people::random()),
         alliance: PLACE.alliance,
         owner: AuthorId(people::random()),
-        owner_key: key,
+        owner_keys: (0..OWNER_KEYS_PER_ROOM_MAX).map(|_| owner_key()).collect(),
         next_control: u64::MAX,
         last_control: EheId(people::random()),
         epochs: (0..EPOCHS_PER_ROOM_MAX).map(|_| epoch()).collect(),
         grants: (0..GRANTS_PER_ROOM_MAX).map(|_| (EheId(people::random()), grant())).collect(),
+        delegations: (0..DELEGATIONS_PER_ROOM_MAX).map(|_| (AuthorId(people::random()), delegation())).collect(),
+        recovery: ehe::id::Hash([1; 32]),
     };
     let bytes = ehe::cbor::to_vec(&state);
     assert!(bytes.len() <= view::ROOM_STATE_MAX_BYTES, "{} bytes", bytes.len());

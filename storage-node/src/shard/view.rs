@@ -9,7 +9,7 @@ use ehe::leaf::{Leaf, Receipt};
 use ehe::limits;
 use ehe::merkle::{self, NodeAt, Nodes};
 use ehe::read::record_hash;
-use ehe::room::RoomState;
+use ehe::room::{RoomState, StateError};
 use ehe::time::UnixMs;
 
 use super::schema::{ReadTables, RunRefusal, ShardMeta};
@@ -195,11 +195,10 @@ pub(super) fn room_state(
     room: RoomId,
 ) -> Result<Option<RoomState>, StoreError> {
     let Some(bytes) = rooms.get(room.as_bytes())? else { return Ok(None) };
-    let state: RoomState = cbor::from_slice(bytes.value(), ROOM_STATE_MAX_BYTES)
-        .map_err(|_| StoreError::Corrupt("a room's state does not decode"))?;
-    if state.version != RoomState::VERSION {
-        return Err(StoreError::Corrupt("a room's state has another version"));
-    }
+    let state = RoomState::decode(bytes.value(), ROOM_STATE_MAX_BYTES).map_err(|why| match why {
+        StateError::Version(_) => StoreError::Corrupt("a room's state has another version"),
+        StateError::Cbor(_) => StoreError::Corrupt("a room's state does not decode"),
+    })?;
     Ok(Some(state))
 }
 

@@ -4,7 +4,7 @@ use ehe::author::{Linked, Strand};
 use ehe::control::{Control, ControlLink, Ending, EpochRecord, Grant, Revoke, Right, RoomCreate, SeedWrap, WrapRecord};
 use ehe::event::{CheckedEvent, Core, Kind, Suite, VERSION};
 use ehe::id::{AllianceId, EheId, EpochId, Hash, Nonce, RoomId, StrandId, WrapId};
-use ehe::identity::{Identity, PublicIdentity};
+use ehe::identity::{Identity, Party, PublicIdentity};
 use ehe::kem::{self, KemSecret, Secret32, WrapPurpose};
 use ehe::read::{Part, Purpose, ReadRequest, Scope, SignedRequest};
 use ehe::time::{Hour, UnixMs};
@@ -97,7 +97,7 @@ impl Patient {
 
     /// Room-create and the epoch.
     pub fn opening(&mut self, now: UnixMs) -> Vec<CheckedEvent> {
-        let seed = SeedWrap::make(&mut rng(), self.room, self.epoch, self.writer.identity.public(), self.group.seed());
+        let seed = SeedWrap::make(&mut rng(), self.room, self.epoch, self.writer.identity.party(), self.group.seed());
         let record = EpochRecord {
             link: self.next,
             epoch: self.epoch,
@@ -117,7 +117,7 @@ impl Patient {
         expires: Option<UnixMs>,
         now: UnixMs,
     ) -> CheckedEvent {
-        let seed = SeedWrap::make(&mut rng(), self.room, self.epoch, subject, self.group.seed()).unwrap();
+        let seed = SeedWrap::make(&mut rng(), self.room, self.epoch, Party::of(subject), self.group.seed()).unwrap();
         let grant = Grant {
             link: self.next,
             subject: subject.clone(),
