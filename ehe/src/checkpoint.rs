@@ -15,11 +15,19 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::charter::VerifiedCharter;
-use crate::id::{Hash, MemberId, NodeId};
+use crate::id::{AllianceId, Hash, MemberId, NodeId, hex};
 use crate::note::{Note, NoteError};
 use crate::run::SeenCheckpoint;
 use crate::sign::SignKey;
 use crate::time::UnixMs;
+
+/// The origin line of a shard's log: `ehe/<first 32 hex digits of the alliance id>/<shard>/<incarnation>`.
+///
+/// C2SP tlog-checkpoint asks for a unique, schema-less URL. 128 bits of the alliance id make it unique without a domain
+/// that somebody would have to own; shard and incarnation are decimal. At most 52 bytes.
+pub fn log_origin(alliance: AllianceId, shard: u16, incarnation: u32) -> String {
+    format!("ehe/{}/{shard}/{incarnation}", hex(alliance.0.get(..16).unwrap_or_default()))
+}
 
 /// What a checkpoint says.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -83,6 +83,12 @@ fn to_be_signed(domain: Domain, protected: &[u8], payload: &[u8]) -> Vec<u8> {
 pub fn sign(identity: &Identity, domain: Domain, payload: Vec<u8>) -> Vec<u8> {
     let protected = cbor::to_vec(&Protected { algorithm: EDDSA, signer: identity.author_id() });
     let signature = identity.sign_key().sign(&to_be_signed(domain, &protected, &payload));
+    assemble(identity.author_id(), payload, signature)
+}
+
+/// Puts a structure together again from its parts: for stores that keep no byte twice. Whether the signature stands is not asked.
+pub fn assemble(signer: AuthorId, payload: Vec<u8>, signature: [u8; SIGNATURE_LEN]) -> Vec<u8> {
+    let protected = cbor::to_vec(&Protected { algorithm: EDDSA, signer });
     cbor::to_vec(&Sign1Wire { protected, unprotected: Unprotected {}, payload, signature })
 }
 
@@ -109,6 +115,11 @@ impl Unverified {
     /// Who claims to have signed.
     pub fn signer(&self) -> AuthorId {
         self.signer
+    }
+
+    /// The signature, unchecked.
+    pub fn signature(&self) -> [u8; SIGNATURE_LEN] {
+        self.signature
     }
 
     /// The payload, for looking up the key that it has to verify under.

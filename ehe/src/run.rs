@@ -9,7 +9,7 @@ use crate::event::sha256;
 use crate::id::{AuthorId, EheId, Hash, RoomId, StrandId};
 use crate::identity::Identity;
 use crate::limits;
-use crate::sign::{SignedError, VerifyKey};
+use crate::sign::{SIGNATURE_LEN, SignedError, VerifyKey};
 
 /// Where a strand stands: what the next run of it must say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -131,6 +131,11 @@ impl SignedRun {
         sha256(&self.0)
     }
 
+    /// Puts a signed run together again from a run and the signature that it came with.
+    pub fn assemble(run: &Run, signature: [u8; SIGNATURE_LEN]) -> Self {
+        Self(cose::assemble(run.author, cbor::to_vec(run), signature))
+    }
+
     /// Decodes the run; its signature is not checked yet.
     pub fn decode(&self) -> Result<UnverifiedRun, SignedError> {
         let cose = Unverified::decode(&self.0, limits::RUN_MAX_BYTES)?;
@@ -160,6 +165,11 @@ impl UnverifiedRun {
     /// What it claims, for looking up the author's key.
     pub fn claims(&self) -> &Run {
         &self.run
+    }
+
+    /// The signature, unchecked: with the run it makes the signed bytes ([`SignedRun::assemble`]).
+    pub fn signature(&self) -> [u8; SIGNATURE_LEN] {
+        self.cose.signature()
     }
 
     /// Verifies the signature; the caller vouches that `key` is the author's.

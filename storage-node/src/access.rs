@@ -17,7 +17,7 @@ use ehe::run::SignedRun;
 use ehe::time::UnixMs;
 use ehe::wire::{Item, Response};
 
-use crate::shard::{Committed, StoreError, View};
+use crate::shard::{Committed, StoreError, StoredEvent, View};
 
 /// Leaves of one page.
 const PAGE_LEAVES_MAX: usize = 1024;
@@ -145,10 +145,9 @@ impl Release {
         let scope = &self.audited.request().scope;
         match scope.part {
             Part::Ledger if entry.is_run() => {
-                for (position, header) in view.headers(log_index)? {
+                for StoredEvent { header, body } in entry.events {
                     // The ledger is not content: whose bodies one wants, one asks for, and that leaves a record.
-                    let body =
-                        if header_of(&header)?.core.kind.is_content() { None } else { view.body(log_index, position)? };
+                    let body = if header_of(&header)?.core.kind.is_content() { None } else { body };
                     item.events.push(Event { header, body: body.unwrap_or_default() });
                 }
                 item.run = Some(SignedRun(entry.bytes));
@@ -156,7 +155,7 @@ impl Release {
             Part::Ledger => item.access = Some(entry.bytes),
             Part::Control | Part::Content if !entry.is_run() => {}
             Part::Control | Part::Content => {
-                let (wraps, events) = self.run(view, room, log_index)?;
+                let (wraps, events) = self.run(view, room, entry.events)?;
                 let wraps = wraps.into_iter().map(|wrap| Frame { bytes: Response::Wrap(wrap).to_vec(), index });
                 frames.extend(wraps);
                 if !events.is_empty() {
@@ -170,16 +169,20 @@ impl Release {
     }
 
     /// Of a run: the wraps that the stream has not sent yet, and the events that the reader may have.
-    fn run(&mut self, view: &View, room: &RoomState, log_index: u64) -> Result<(Vec<Event>, Vec<Event>), StoreError> {
+    fn run(
+        &mut self,
+        view: &View,
+        room: &RoomState,
+        stored: Vec<StoredEvent>,
+    ) -> Result<(Vec<Event>, Vec<Event>), StoreError> {
         let scope = &self.audited.request().scope;
-        let headers = view.headers(log_index)?;
-        let decoded = headers.iter().map(|(_, header)| header_of(header)).collect::<Result<Vec<_>, _>>()?;
+        let decoded = stored.iter().map(|event| header_of(&event.header)).collect::<Result<Vec<_>, _>>()?;
         // A party's view of the rules: the room's control records, whole, whoever was allowed to make them. Such a run has no
         // content (apply refuses it).
         let whole = decoded.iter().any(|h| !h.core.kind.is_content() && h.core.kind != Kind::Wrap)
             && !decoded.iter().any(|h| h.core.kind.is_content());
         let (mut wraps, mut events) = (Vec::new(), Vec::new());
-        for ((position, header), decoded) in headers.into_iter().zip(&decoded) {
+        for (StoredEvent { header, body }, decoded) in stored.into_iter().zip(&decoded) {
             if !whole && !covers(scope, decoded) {
                 continue;
             }
@@ -187,7 +190,6 @@ impl Release {
                 let wrap = view.wrap_event(room.room, decoded.core.wrap)?;
                 wraps.push(wrap.ok_or(StoreError::Corrupt("a wrap is missing"))?);
             }
-            let body = view.body(log_index, position)?;
             events.push(Event { header, body: body.unwrap_or_default() });
         }
         if self.wraps.len() > WRAPS_REMEMBERED_MAX {

@@ -2,8 +2,9 @@
 
 use core::num::NonZeroU16;
 
+use crate::checkpoint::log_origin;
 use super::{Charter, Member, Node, Permissions, Placement, SignedCharter};
-use crate::id::{AllianceId, Hash, MemberId, NodeId, hex};
+use crate::id::{AllianceId, Hash, MemberId, NodeId};
 
 /// A charter whose rules, place in the chain and signatures were checked. Only [`SignedCharter::verify`] makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,27 +101,20 @@ impl VerifiedCharter {
         majority.max(self.charter.min_cosignatures.map_or(0, usize::from))
     }
 
-    /// The origin line of a shard's log: `ehe/<first 32 hex digits of the alliance id>/<shard>/<incarnation>`.
-    ///
-    /// C2SP tlog-checkpoint asks for a unique, schema-less URL. 128 bits of the alliance id make it unique without a domain
-    /// that somebody would have to own; shard and incarnation are decimal. At most 52 bytes.
+    /// The origin line of a shard's log, see [`log_origin`].
     pub fn origin(&self, shard: u16, incarnation: u32) -> String {
-        format!("{}{incarnation}", self.origin_prefix(shard))
+        log_origin(self.alliance, shard, incarnation)
     }
 
     /// The incarnation that an origin line names, if it is one of this shard's log in its one spelling.
     pub fn incarnation_of(&self, origin: &str, shard: u16) -> Option<u32> {
-        let incarnation = origin.strip_prefix(&self.origin_prefix(shard))?.parse().ok()?;
+        let incarnation = origin.rsplit('/').next()?.parse().ok()?;
         (self.origin(shard, incarnation) == origin).then_some(incarnation)
     }
 
     /// Whether an origin line is of this shard's log, in any incarnation.
     pub fn is_origin_of(&self, origin: &str, shard: u16) -> bool {
         self.incarnation_of(origin, shard).is_some()
-    }
-
-    fn origin_prefix(&self, shard: u16) -> String {
-        format!("ehe/{}/{shard}/", hex(self.alliance.0.get(..16).unwrap_or_default()))
     }
 
     /// The content.

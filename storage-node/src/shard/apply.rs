@@ -2,6 +2,7 @@
 //!
 //! A refusal is an outcome. An error is the store's, and stops the shard for good.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -13,19 +14,26 @@ use ehe::id::{AuthorId, EheId, Hash, RoomId, StrandId, WrapId};
 use ehe::identity::PublicIdentity;
 use ehe::leaf::Leaf;
 use ehe::limits::REQUEST_SKEW_MAX_MS;
-use ehe::merkle::{NodeAt, Peaks};
+use ehe::merkle::Peaks;
 use ehe::read::{AccessRecord, SignedRequest, record_hash};
 use ehe::refusal::Refusal;
 use ehe::room::{Admission, Ledger, Refused, RoomState, WrapFact, admit, author_key, decide};
-use ehe::run::{StrandEnd, UnverifiedRun};
-use ehe::time::UnixMs;
+use ehe::run::{Run, SignedRun, StrandEnd, UnverifiedRun, VerifiedRun};
+use ehe::sign::SIGNATURE_LEN;
+use ehe::time::{Hour, UnixMs};
 use ehe::wire::Submission;
 
 use super::block::{BLOCK_COMMANDS_MAX, Block, Command, Outcome};
+use super::entry::{Admitted, LogName, Names, StoredEvent};
+use super::known::{self, EventAt};
 use super::place::Place;
-use super::schema::{META_SHARD, RUN_REFUSALS_KEPT, RunRefusal, ShardMeta, Tables};
+use super::places::Head;
+use super::record::{Record, What};
+use super::schema::{Look, META_SHARD, RUN_REFUSALS_KEPT, RunRefusal, ShardMeta, StoredWrap, Tables};
+use super::segments::Tail;
 use super::store::StoreError;
-use super::view::{room_state, run_refusals};
+use super::tree::{LeafTail, Tree};
+use super::view::{room_state, run_refusals, stored_wrap};
 
 /// Hourly summaries of refusals that one block writes at most; the next block goes on.
 const SUMMARIES_PER_BLOCK_MAX: usize = 16;
@@ -34,17 +42,32 @@ const NONCES_PER_BLOCK_MAX: usize = 2 * BLOCK_COMMANDS_MAX;
 /// Rooms whose rules stay decoded.
 const ROOMS_CACHED_MAX: usize = 256;
 
+/// Roots that stay in memory: with a block every 10 ms, those of the last 40 seconds.
+const ROOTS_KEPT: usize = 4096;
+
 /// What stays in memory between blocks; all of it can be read from the tables again.
 pub(super) struct Carried {
     pub(super) peaks: Peaks,
     pub(super) shard: ShardMeta,
+    log: Tail,
+    leaves: LeafTail,
     /// Shared, so that looking one up copies none of it.
     rooms: BTreeMap<RoomId, Arc<RoomState>>,
+    /// Roots after the last blocks, by size. Runs name a checkpoint that was made lately; looking here saves computing its root.
+    roots: BTreeMap<u64, Hash>,
 }
 
 impl Carried {
-    pub(super) fn new(peaks: Peaks, shard: ShardMeta) -> Self {
-        Self { peaks, shard, rooms: BTreeMap::new() }
+    /// As the tables have it. Reads O(log n) hashes, whatever the shard holds.
+    pub(super) fn load(tables: &impl Look, shard: ShardMeta) -> Result<Self, StoreError> {
+        Ok(Self {
+            peaks: Peaks::load(&Tree(tables), shard.leaves)?,
+            shard,
+            log: Tail::load(tables.log())?,
+            leaves: LeafTail::load(tables, shard.leaves)?,
+            rooms: BTreeMap::new(),
+            roots: BTreeMap::new(),
+        })
     }
 }
 
@@ -74,7 +97,13 @@ impl<'a, 't> Apply<'a, 't> {
         self.carried.shard.blocks += 1;
         self.summarise_refusals()?;
         self.forget_nonces()?;
-        block.commands.iter().map(|command| self.command(command)).collect()
+        let outcomes = block.commands.iter().map(|command| self.command(command)).collect();
+        let Carried { peaks, roots, .. } = &mut *self.carried;
+        roots.insert(peaks.size(), peaks.root());
+        while roots.len() > ROOTS_KEPT {
+            roots.pop_first();
+        }
+        outcomes
     }
 
     fn now(&self) -> UnixMs {
@@ -97,17 +126,18 @@ impl<'a, 't> Apply<'a, 't> {
             return Ok(Outcome::Refused(Refusal::WrongShard));
         }
         let room = self.room(room_id)?;
+        let signature = run.signature();
         match self.judge(run, &submission.events, room.as_deref())? {
-            Ok((admission, events)) => {
+            Ok((admission, run, events)) => {
                 let control_seq = match &admission.room {
                     Some(changed) => changed.next_control,
                     None => room.as_ref().map_or(0, |room| room.next_control),
                 };
-                let log_index = self.append(room_id, control_seq, &submission.run.0)?;
-                self.admit(log_index, room_id, author, room.as_deref(), admission, &events)?;
+                let run = Entering { signed: &submission.run, run: run.run(), signature, events: &events };
+                let log_index = self.enter(&run, control_seq, room.as_deref(), admission)?;
                 Ok(Outcome::Submitted { log_index, control_seq })
             }
-            Err(Judged::Known(ids)) => self.known(&ids),
+            Err(Judged::Known(runs)) => Ok(Outcome::Known(runs.into_iter().collect())),
             Err(Judged::Refused(why)) => {
                 let party = room.as_ref().is_some_and(|room| room.key_of(author).is_some());
                 if party {
@@ -125,7 +155,7 @@ impl<'a, 't> Apply<'a, 't> {
         run: UnverifiedRun,
         events: &[ehe::event::Event],
         room: Option<&RoomState>,
-    ) -> Result<Result<(Admission, Vec<CheckedEvent>), Judged>, StoreError> {
+    ) -> Result<Result<(Admission, VerifiedRun, Vec<CheckedEvent>), Judged>, StoreError> {
         let Ok(events) = events.iter().map(|e| e.clone().check()).collect::<Result<Vec<_>, _>>() else {
             return Ok(Err(Judged::Refused(Refusal::EventMalformed)));
         };
@@ -144,40 +174,89 @@ impl<'a, 't> Apply<'a, 't> {
         } else {
             run.trust_ordering_party()
         };
-        let ledger = RoomLedger { tables: self.tables, room: verified.run().room };
+        let ledger = RoomLedger::new(self.tables, self.log(), verified.run().room, &events);
         // This decides, too, whether one author's sequence is used twice: the strand's end is the table's.
         Ok(match admit(self.place.alliance, room, &verified, &events, &ledger, self.now())? {
-            Ok(admission) => Ok((admission, events)),
-            Err(Refused::Known(ids)) => Err(Judged::Known(ids)),
+            Ok(admission) => Ok((admission, verified, events)),
+            Err(Refused::Known(_)) => Err(Judged::Known(ledger.found.into_inner())),
             Err(Refused::Because(why)) => Err(Judged::Refused(why)),
         })
     }
 
-    fn admit(
+    /// Takes an admitted run into the log. Returns its log index.
+    fn enter(
         &mut self,
-        log_index: u64,
-        room: RoomId,
-        author: AuthorId,
+        entering: &Entering<'_>,
+        control: u64,
         before: Option<&RoomState>,
         admission: Admission,
-        events: &[CheckedEvent],
-    ) -> Result<(), StoreError> {
-        for (position, event) in (0u16..).zip(events) {
-            let at = (log_index, position);
-            self.tables.headers.insert(at, event.event().header.as_slice())?;
-            self.tables.bodies.insert(at, event.body())?;
-            self.tables.events.insert(WrapId::from(event.id()).as_bytes(), at)?;
-        }
+    ) -> Result<u64, StoreError> {
+        let Entering { signed, run, signature, events } = *entering;
+        let (room, log_index) = (run.room, self.carried.peaks.size());
         for (wrap, fact) in &admission.wraps {
-            self.tables.wraps.insert((room.as_bytes(), wrap.as_bytes()), cbor::to_vec(fact).as_slice())?;
+            let of = |event: &CheckedEvent| WrapId::from(event.id()) == *wrap;
+            let position = events.iter().position(of).and_then(|n| u16::try_from(n).ok());
+            let position = position.ok_or(StoreError::Corrupt("an admitted wrap is not in its run"))?;
+            let number = self.carried.shard.wraps;
+            self.carried.shard.wraps += 1;
+            let stored = StoredWrap { fact: *fact, number, log_index, position };
+            self.tables.wraps.insert((room.as_bytes(), wrap.as_bytes()), cbor::to_vec(&stored).as_slice())?;
+            self.tables.wrap_names.insert(number, (wrap.as_bytes(), fact.epoch.as_bytes()))?;
         }
-        let end = admission.strand;
-        let key = (room.as_bytes(), author.as_bytes(), end.strand.as_bytes());
-        self.tables.strands.insert(key, (end.next, end.link.as_bytes()))?;
+        let strand = self.strand(run, admission.strand)?;
+        let mut wraps = BTreeMap::new();
+        for wrap in events.iter().filter(|event| event.core().kind.is_content()).map(|event| event.core().wrap) {
+            if !wraps.contains_key(&wrap)
+                && let Some(stored) = stored_wrap(self.tables, room, wrap)?
+            {
+                wraps.insert(wrap, stored.number);
+            }
+        }
+        let head = Head::load(self.tables, room)?;
+        let admitted = Admitted {
+            log_index,
+            index: head.entries,
+            accepted_at: self.now(),
+            control,
+            signed,
+            run,
+            signature,
+            events,
+            incarnation: self.carried.shard.incarnation,
+            strand,
+            wraps: &wraps,
+        };
+        let names = Names::new(&*self.tables, self.log(), Some(&self.carried.roots));
+        let record = admitted.record(&names)?;
+        self.append(room, head, control, signed.hash(), &record)?;
+        for (position, event) in (0u16..).zip(events) {
+            known::insert(&mut self.tables.known, event.core().hour, event.id(), (log_index, position))?;
+        }
         if let Some(after) = admission.room {
             self.store_room(before, after)?;
         }
-        Ok(())
+        Ok(log_index)
+    }
+
+    /// Stores a strand's new end. Returns the strand's number, a new one for a new strand.
+    fn strand(&mut self, run: &Run, end: StrandEnd) -> Result<u64, StoreError> {
+        let key = (run.room.as_bytes(), run.author.as_bytes(), end.strand.as_bytes());
+        let number = self.tables.strands.get(key)?.map(|row| row.value().2);
+        let number = match number {
+            Some(number) => number,
+            None => {
+                let number = self.carried.shard.strands;
+                self.carried.shard.strands += 1;
+                self.tables.strand_names.insert(number, key)?;
+                number
+            }
+        };
+        self.tables.strands.insert(key, (end.next, end.link.as_bytes(), number))?;
+        Ok(number)
+    }
+
+    fn log(&self) -> LogName {
+        LogName { alliance: self.place.alliance, shard: self.place.shard }
     }
 
     fn store_room(&mut self, before: Option<&RoomState>, after: RoomState) -> Result<(), StoreError> {
@@ -193,16 +272,6 @@ impl<'a, 't> Apply<'a, 't> {
         self.tables.rooms.insert(room.as_bytes(), cbor::to_vec(&after).as_slice())?;
         self.carried.rooms.insert(room, Arc::new(after));
         Ok(())
-    }
-
-    fn known(&self, ids: &[EheId]) -> Result<Outcome, StoreError> {
-        let mut runs = BTreeSet::new();
-        for id in ids {
-            if let Some(at) = self.tables.events.get(WrapId::from(*id).as_bytes())? {
-                runs.insert(at.value().0);
-            }
-        }
-        Ok(Outcome::Known(runs.into_iter().collect()))
     }
 
     fn keep_refusal(&mut self, room: RoomId, author: AuthorId, refusal: RunRefusal) -> Result<(), StoreError> {
@@ -241,7 +310,7 @@ impl<'a, 't> Apply<'a, 't> {
         match decision {
             Ok(granted) if granted.needs_audit() => {
                 self.tables.nonces.insert(nonce, ())?;
-                let record = self.append(request.room, room.next_control, &record(None, 1).to_vec())?;
+                let record = self.append_record(request.room, &record(None, 1))?;
                 Ok(Outcome::Granted { record: Some(record) })
             }
             Ok(_) => Ok(Outcome::Granted { record: None }),
@@ -324,48 +393,45 @@ impl<'a, 't> Apply<'a, 't> {
     /// Appends an access record of a room that is there.
     fn append_record(&mut self, room: RoomId, record: &AccessRecord) -> Result<u64, StoreError> {
         let control = self.room(room)?.map_or(0, |room| room.next_control);
-        self.append(room, control, &record.to_vec())
+        let (head, bytes) = (Head::load(self.tables, room)?, record.to_vec());
+        let what = What::Access { room, bytes: &bytes };
+        let record = Record { index: head.entries, accepted_at: self.now(), control, what };
+        self.append(room, head, control, record_hash(&bytes), &record.to_vec())
     }
 
     /// Appends an entry to a room and its leaf to the shard's log. `control`: the patient's control events in the room, with this
-    /// entry's. Returns its log index.
-    fn append(&mut self, room: RoomId, control: u64, entry: &[u8]) -> Result<u64, StoreError> {
-        let log_index = self.carried.peaks.size();
-        let before = {
-            let mut range = self.tables.positions.range((room.as_bytes(), 0)..=(room.as_bytes(), u64::MAX))?;
-            match range.next_back() {
-                None => None,
-                Some(row) => {
-                    let (key, at) = row?;
-                    Some((key.value().1, at.value()))
-                }
-            }
-        };
-        let (index, previous) = match before {
-            None => (0, Hash::ZERO),
-            Some((last, at)) => (last + 1, self.node(NodeAt { level: 0, index: at })?),
-        };
-        let now = self.now();
-        let leaf = Leaf { room, index, previous, entry: record_hash(entry), accepted_at: now, control };
-        self.tables.entries.insert(log_index, (room.as_bytes(), index, now.0, control, entry))?;
-        self.tables.positions.insert((room.as_bytes(), index), log_index)?;
-        let nodes = &mut self.tables.nodes;
-        self.carried.peaks.append(leaf.hash(), |at, hash| -> Result<(), StoreError> {
-            nodes.insert((at.level, at.index), hash.as_bytes())?;
-            Ok(())
-        })?;
+    /// entry's; `entry`: SHA-256 of the entry's bytes; `record`: its stored form. Returns its log index.
+    fn append(
+        &mut self,
+        room: RoomId,
+        head: Head,
+        control: u64,
+        entry: Hash,
+        record: &[u8],
+    ) -> Result<u64, StoreError> {
+        let Carried { peaks, log, leaves, shard, .. } = &mut *self.carried;
+        let log_index = peaks.size();
+        let leaf = Leaf { room, index: head.entries, previous: head.leaf, entry, accepted_at: shard.time, control };
+        let leaf = leaf.hash();
+        log.append(&mut self.tables.log, log_index, record)?;
+        leaves.append(self.tables, peaks, leaf)?;
+        head.append(self.tables, room, log_index, leaf)?;
         Ok(log_index)
     }
+}
 
-    fn node(&self, at: NodeAt) -> Result<Hash, StoreError> {
-        let hash = self.tables.nodes.get((at.level, at.index))?;
-        hash.map(|hash| Hash(*hash.value())).ok_or(StoreError::Corrupt("a hash of the Merkle tree is missing"))
-    }
+/// A run that was admitted, as it came.
+struct Entering<'a> {
+    signed: &'a SignedRun,
+    run: &'a Run,
+    signature: [u8; SIGNATURE_LEN],
+    events: &'a [CheckedEvent],
 }
 
 /// Why a run does not enter.
 enum Judged {
-    Known(Vec<EheId>),
+    /// Some of its events are in the log, by the runs at these places.
+    Known(BTreeSet<u64>),
     Refused(Refusal),
     /// Nobody knows who sent it, so nothing is kept of it.
     Forged(Refusal),
@@ -377,8 +443,42 @@ fn decode_record(bytes: &[u8]) -> Result<AccessRecord, StoreError> {
 
 /// What admission asks about one room.
 struct RoomLedger<'a, 't> {
+    names: Names<'a, Tables<'t>>,
     tables: &'a Tables<'t>,
     room: RoomId,
+    /// The hours of the events that are to be admitted, by which known ones are found.
+    hours: BTreeMap<EheId, Hour>,
+    /// Runs that hold one of them already.
+    found: RefCell<BTreeSet<u64>>,
+    /// Ids of the events of the run that was looked at last.
+    read: RefCell<Option<(u64, Vec<EheId>)>>,
+}
+
+impl<'a, 't> RoomLedger<'a, 't> {
+    fn new(tables: &'a Tables<'t>, log: LogName, room: RoomId, events: &[CheckedEvent]) -> Self {
+        Self {
+            names: Names::new(tables, log, None),
+            tables,
+            room,
+            hours: events.iter().map(|event| (event.id(), event.core().hour)).collect(),
+            found: RefCell::default(),
+            read: RefCell::default(),
+        }
+    }
+
+    /// Whether the event at a place is this one. A run that is submitted again asks this of each of its events: the run is read
+    /// once.
+    fn is_at(&self, id: EheId, (log_index, position): EventAt) -> Result<bool, StoreError> {
+        let mut read = self.read.borrow_mut();
+        let ids = match &*read {
+            Some((at, ids)) if *at == log_index => ids,
+            _ => {
+                let ids = self.names.entry(log_index)?.events.iter().map(StoredEvent::id).collect();
+                &read.insert((log_index, ids)).1
+            }
+        };
+        Ok(ids.get(usize::from(position)) == Some(&id))
+    }
 }
 
 impl Ledger for RoomLedger<'_, '_> {
@@ -387,18 +487,23 @@ impl Ledger for RoomLedger<'_, '_> {
     fn strand(&self, author: AuthorId, strand: StrandId) -> Result<Option<StrandEnd>, StoreError> {
         let end = self.tables.strands.get((self.room.as_bytes(), author.as_bytes(), strand.as_bytes()))?;
         Ok(end.map(|end| {
-            let (next, link) = end.value();
+            let (next, link, _) = end.value();
             StrandEnd { strand, next, link: Hash(*link) }
         }))
     }
 
     fn wrap(&self, wrap: WrapId) -> Result<Option<WrapFact>, StoreError> {
-        let Some(fact) = self.tables.wraps.get((self.room.as_bytes(), wrap.as_bytes()))? else { return Ok(None) };
-        let fact = cbor::from_slice(fact.value(), 128).map_err(|_| StoreError::Corrupt("a wrap does not decode"))?;
-        Ok(Some(fact))
+        Ok(stored_wrap(self.tables, self.room, wrap)?.map(|stored| stored.fact))
     }
 
     fn has_event(&self, id: EheId) -> Result<bool, StoreError> {
-        Ok(self.tables.events.get(WrapId::from(id).as_bytes())?.is_some())
+        let Some(hour) = self.hours.get(&id) else { return Ok(false) };
+        for at in known::places(&self.tables.known, *hour, id)? {
+            if self.is_at(id, at)? {
+                self.found.borrow_mut().insert(at.0);
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }

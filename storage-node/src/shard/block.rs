@@ -101,6 +101,11 @@ impl Block {
     }
 }
 
+/// An encoded block of runs alone, as the ordering party proposes it: for programs that measure a [`ShardMachine`](super::ShardMachine).
+pub fn block_of_runs(time: UnixMs, runs: Vec<Submission>) -> Vec<u8> {
+    Block::new(time, runs.into_iter().map(Command::Submit).collect()).to_vec()
+}
+
 /// Encodes the outcomes of one block.
 pub(super) fn encode_outcomes(outcomes: &Vec<Outcome>) -> Vec<u8> {
     cbor::to_vec(outcomes)

@@ -6,8 +6,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use redb::Durability;
 
-use ehe::merkle::Peaks;
-
 use super::apply::{Apply, Carried};
 use super::block::{self, Block, RULES};
 use super::export::{self, Export};
@@ -60,7 +58,7 @@ impl ShardMachine {
 
 fn load(store: &Store) -> Result<Carried, StoreError> {
     let view = store.view()?;
-    Ok(Carried::new(Peaks::load(&view, view.shard().leaves)?, view.shard()))
+    Carried::load(view.tables(), view.shard())
 }
 
 impl Machine for ShardMachine {

@@ -8,13 +8,20 @@
 
 mod apply;
 mod block;
+mod entry;
 mod export;
+mod known;
 mod machine;
+mod packed;
 mod place;
+mod places;
 mod precheck;
+mod record;
 mod schema;
+mod segments;
 mod sequencer;
 mod store;
+mod tree;
 mod view;
 
 #[cfg(test)]
@@ -24,14 +31,15 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-pub use block::Outcome;
+pub use block::{Outcome, block_of_runs};
+pub use entry::{Entry, StoredEvent};
 pub use machine::ShardMachine;
 pub use place::Place;
 pub use precheck::{precheck, room_of};
 pub use schema::{RUN_REFUSALS_KEPT, RunRefusal, ShardMeta};
 pub use sequencer::{Committed, Decided, Sequencer, Unordered, Waiting, run as order};
 pub use store::{Store, StoreError};
-pub use view::{Entry, View};
+pub use view::View;
 
 use crate::checkpoint::{Checkpointed, Published};
 

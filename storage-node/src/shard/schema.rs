@@ -1,14 +1,19 @@
-//! What lies in a shard's file, table by table. Keys rise with the log wherever that is possible: appending is cheap.
+//! What lies in a shard's file, table by table. Keys rise with the log wherever that is possible: appending is cheap, and redb
+//! leaves full pages behind.
 //!
-//! Nothing is stored twice that can be computed: a leaf is put together from its entry (room, place, time, hash of the bytes)
-//! and the hash of the room's leaf before it, which the Merkle tree has. A change of this file's meaning raises [`FORMAT`].
+//! Nothing is stored twice that can be computed: entries are in parts (`record.rs`), a leaf is put together from its entry
+//! (room, place, time, hash of the bytes) and the hash of the room's leaf before it, which the Merkle tree has. A change of this
+//! file's meaning raises [`FORMAT`].
 
 use minicbor::{Decode, Encode};
-use redb::{ReadOnlyTable, ReadTransaction, Table, TableDefinition, WriteTransaction};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use ehe::id::AllianceId;
+use ehe::room::WrapFact;
 use ehe::time::UnixMs;
 
+use super::known::KnownKey;
+use super::segments::SegmentKey;
 use super::store::StoreError;
 
 /// Version of the tables below. A file with another one is refused.
@@ -52,14 +57,18 @@ pub struct ShardMeta {
     /// Incarnation of the log; a restore from a backup starts a new one.
     #[n(4)]
     pub incarnation: u32,
+    /// Strands that have a number.
+    #[n(5)]
+    pub strands: u64,
+    /// Wraps that have a number.
+    #[n(6)]
+    pub wraps: u64,
 }
 
 /// A 16-byte identifier.
 type Id = &'static [u8; 16];
 /// SHA-256.
 type Digest = &'static [u8; 32];
-/// Log index and position in the run.
-type EventAt = (u64, u16);
 
 macro_rules! tables {
     ($($(#[$doc:meta])* $field:ident: $key:ty => $value:ty;)*) => {
@@ -125,29 +134,60 @@ macro_rules! tables {
     };
 }
 
+macro_rules! looks {
+    ($($field:ident: $key:ty => $value:ty;)*) => {
+        /// The tables that an entry is put together from, whether they are open for writing or not.
+        pub(super) trait Look {
+            $(fn $field(&self) -> &impl ReadableTable<$key, $value>;)*
+        }
+        looks!(impl Tables<'_> { $($field: $key => $value;)* });
+        looks!(impl ReadTables { $($field: $key => $value;)* });
+    };
+    (impl $tables:ty { $($field:ident: $key:ty => $value:ty;)* }) => {
+        impl Look for $tables {
+            $(fn $field(&self) -> &impl ReadableTable<$key, $value> {
+                &self.$field
+            })*
+        }
+    };
+}
+
+looks! {
+    log: SegmentKey => &'static [u8];
+    leaves: u64 => &'static [u8];
+    nodes: (u64, u8) => Digest;
+    heads: Id => &'static [u8];
+    positions: (Id, u64) => &'static [u8];
+    strand_names: u64 => (Id, Id, &'static [u8; 8]);
+    wraps: (Id, Id) => &'static [u8];
+    wrap_names: u64 => (Id, Id);
+}
+
 tables! {
     /// Marker, [`ShardMeta`], and what consensus keeps.
     meta: &'static str => &'static [u8];
-    /// Log index → room, place in the room, time of acceptance, control events so far, and the entry: a signed run or an access
-    /// record.
-    entries: u64 => (Id, u64, u64, u64, &'static [u8]);
-    /// Room, place in the room → log index.
-    positions: (Id, u64) => u64;
-    /// Merkle tree: level, index → hash of a complete subtree.
-    nodes: (u8, u64) => Digest;
-    /// Headers of the events of runs.
-    headers: EventAt => &'static [u8];
-    /// Their bodies, in a table of their own: a body can be erased, the header stays provable.
-    bodies: EventAt => &'static [u8];
-    /// First 16 bytes of an event's id → where it is. A wrap's id is these 16 bytes. Two events of one such prefix cost their
-    /// author 2^64 hashes and only make the second one "known".
-    events: Id => EventAt;
+    /// The log's entries, see `record.rs`, in rows that fill a page, see `segments.rs`.
+    log: SegmentKey => &'static [u8];
+    /// Which events are in the log, see `known.rs`.
+    known: KnownKey => ();
+    /// Hashes of the log's leaves, 127 in a row.
+    leaves: u64 => &'static [u8];
+    /// Merkle tree above them: leaves when the subtree was complete, level → its hash. See `tree.rs`.
+    nodes: (u64, u8) => Digest;
+    /// Room → its end, see `places.rs`.
+    heads: Id => &'static [u8];
+    /// Room, number → where its entries are, a list at a time.
+    positions: (Id, u64) => &'static [u8];
     /// Room → its rules' state.
     rooms: Id => &'static [u8];
-    /// Room, author, strand → next sequence number and link.
-    strands: (Id, Id, &'static [u8; 8]) => (u64, Digest);
-    /// Room, wrap → [`ehe::room::WrapFact`].
+    /// Room, author, strand → next sequence number, link, the strand's number.
+    strands: (Id, Id, &'static [u8; 8]) => (u64, Digest, u64);
+    /// A strand's number → room, author, strand.
+    strand_names: u64 => (Id, Id, &'static [u8; 8]);
+    /// Room, wrap → [`StoredWrap`].
     wraps: (Id, Id) => &'static [u8];
+    /// A wrap's number → wrap, its epoch.
+    wrap_names: u64 => (Id, Id);
     /// Identity, room: who has ever been a party of what.
     parties: (Id, Id) => ();
     /// Hour, room, reader → the last refused request of that hour and how many were only counted ([`ehe::read::AccessRecord`]).
@@ -156,6 +196,24 @@ tables! {
     run_refusals: (Id, Id) => &'static [u8];
     /// Made at, reader, nonce of granted requests, as long as they are not stale anyway.
     nonces: (u64, Id, Id) => ();
+}
+
+/// A committed wrap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(super) struct StoredWrap {
+    /// What the rules ask of it.
+    #[n(0)]
+    pub(super) fact: WrapFact,
+    /// Its number in this shard.
+    #[n(1)]
+    pub(super) number: u64,
+    /// Log index of its run.
+    #[n(2)]
+    pub(super) log_index: u64,
+    /// Its position there.
+    #[n(3)]
+    pub(super) position: u16,
 }
 
 /// A run of a party that was refused.

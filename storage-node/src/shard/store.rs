@@ -9,6 +9,7 @@ use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTabl
 use ehe::cbor;
 use ehe::id::AllianceId;
 
+use super::entry::LogName;
 use super::schema::{FORMAT, META_MARKER, META_SHARD, Marker, ShardMeta, Tables};
 use super::view::View;
 
@@ -56,6 +57,11 @@ pub enum StoreError {
     /// A state that was sent by another node is none.
     #[error("the state that was to be installed is not one: {0}")]
     Stream(&'static str),
+    /// More entries than the file's format has room for.
+    #[error(
+        "the shard's log has 2^40 entries, more than this format holds; a new incarnation of the shard has to begin"
+    )]
+    Full,
     /// Reading such a state failed.
     #[error("reading the state that was to be installed: {0}")]
     Io(#[from] std::io::Error),
@@ -86,6 +92,7 @@ impl From<redb::DatabaseError> for StoreError {
 #[derive(Clone)]
 pub struct Store {
     db: Arc<Database>,
+    log: LogName,
 }
 
 impl Store {
@@ -93,17 +100,18 @@ impl Store {
     pub fn open(dir: &Path, alliance: AllianceId, shard: u16, cache_bytes: usize) -> Result<Self, StoreError> {
         let path = dir.join(format!("shard-{shard:04}.redb"));
         let io = |source| StoreError::File { path: path.clone(), source };
+        let log = LogName { alliance, shard };
         if !path.try_exists().map_err(io)? {
             // A crash while redb makes a file leaves one that does not open: it gets its name when it is whole.
             let new = dir.join(format!("shard-{shard:04}.redb.new"));
             let made = File::options().read(true).write(true).create(true).truncate(true).open(&new).map_err(io)?;
-            let store = Self { db: Arc::new(builder(cache_bytes).create_file(made)?) };
+            let store = Self { db: Arc::new(builder(cache_bytes).create_file(made)?), log };
             store.initialise(&Marker { format: FORMAT, alliance, shard })?;
             drop(store);
             std::fs::rename(&new, &path).map_err(io)?;
             File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)?;
         }
-        let store = Self { db: Arc::new(builder(cache_bytes).open(&path)?) };
+        let store = Self { db: Arc::new(builder(cache_bytes).open(&path)?), log };
         store.check(alliance, shard)?;
         Ok(store)
     }
@@ -177,7 +185,7 @@ impl Store {
 
     /// The state as of the last commit.
     pub fn view(&self) -> Result<View, StoreError> {
-        View::open(&self.read()?)
+        View::open(&self.read()?, self.log)
     }
 
     pub(super) fn read(&self) -> Result<ReadTransaction, StoreError> {

@@ -10,52 +10,37 @@ use ehe::limits;
 use ehe::merkle::{self, NodeAt, Nodes};
 use ehe::read::record_hash;
 use ehe::room::{RoomState, StateError};
-use ehe::time::UnixMs;
 
-use super::schema::{ReadTables, RunRefusal, ShardMeta};
+use super::entry::{Entry, LogName, Names};
+use super::places;
+use super::schema::{Look, ReadTables, RunRefusal, ShardMeta, StoredWrap};
 use super::store::{StoreError, shard_meta};
+use super::tree::Tree;
 
 /// Largest encoded [`RoomState`]; a test holds it against the limits of a room.
 pub(super) const ROOM_STATE_MAX_BYTES: usize = 4 * 1024 * 1024;
-
-/// An entry of the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// The room.
-    pub room: RoomId,
-    /// Its place in the room.
-    pub index: u64,
-    /// When it was accepted, by the ledger's time.
-    pub accepted_at: UnixMs,
-    /// The patient's control events in the room as of this entry.
-    pub control: u64,
-    /// A signed run or an access record.
-    pub bytes: Vec<u8>,
-}
-
-impl Entry {
-    /// Whether it is a signed run, a CBOR array; an access record is a map.
-    pub fn is_run(&self) -> bool {
-        self.bytes.first().is_some_and(|first| first >> 5 == 4)
-    }
-}
 
 /// The state as of the moment when the view was opened.
 pub struct View {
     tables: ReadTables,
     shard: ShardMeta,
+    log: LogName,
 }
 
 impl View {
-    pub(super) fn open(txn: &ReadTransaction) -> Result<Self, StoreError> {
+    pub(super) fn open(txn: &ReadTransaction, log: LogName) -> Result<Self, StoreError> {
         let tables = ReadTables::open(txn)?;
         let shard = shard_meta(&tables.meta)?;
-        Ok(Self { tables, shard })
+        Ok(Self { tables, shard, log })
     }
 
     /// The shard as a whole.
     pub fn shard(&self) -> ShardMeta {
         self.shard
+    }
+
+    pub(super) fn tables(&self) -> &ReadTables {
+        &self.tables
     }
 
     pub(super) fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
@@ -69,38 +54,22 @@ impl View {
 
     /// Log index of a room's entry.
     pub fn position(&self, room: RoomId, index: u64) -> Result<Option<u64>, StoreError> {
-        Ok(self.tables.positions.get((room.as_bytes(), index))?.map(|at| at.value()))
+        places::position(&self.tables, room, index)
     }
 
     /// Log indexes of a room's entries from `from` on that lie below `log_size`, at most `max` of them.
     pub fn positions(&self, room: RoomId, from: u64, log_size: u64, max: usize) -> Result<Vec<(u64, u64)>, StoreError> {
-        let mut out = Vec::new();
-        for row in self.tables.positions.range((room.as_bytes(), from)..=(room.as_bytes(), u64::MAX))?.take(max) {
-            let (key, at) = row?;
-            if at.value() >= log_size {
-                break;
-            }
-            out.push((key.value().1, at.value()));
-        }
-        Ok(out)
+        places::positions(&self.tables, room, from, log_size, max)
     }
 
     /// The last entry of a room among the first `log_size` leaves: (place in the room, log index).
     pub fn last(&self, room: RoomId, log_size: u64) -> Result<Option<(u64, u64)>, StoreError> {
-        for row in self.tables.positions.range((room.as_bytes(), 0)..=(room.as_bytes(), u64::MAX))?.rev() {
-            let (key, at) = row?;
-            if at.value() < log_size {
-                return Ok(Some((key.value().1, at.value())));
-            }
-        }
-        Ok(None)
+        places::last(&self.tables, room, log_size)
     }
 
-    /// An entry of the log.
+    /// An entry of the log, with the events of a run.
     pub fn entry(&self, log_index: u64) -> Result<Entry, StoreError> {
-        let row = self.tables.entries.get(log_index)?.ok_or(StoreError::Corrupt("an entry is missing"))?;
-        let (room, index, at, control, bytes) = row.value();
-        Ok(Entry { room: RoomId(*room), index, accepted_at: UnixMs(at), control, bytes: bytes.to_vec() })
+        Names::new(&self.tables, self.log, None).entry(log_index)
     }
 
     /// The leaf of an entry.
@@ -117,35 +86,12 @@ impl View {
         Ok(Leaf { room, index, previous, entry: hash, accepted_at, control })
     }
 
-    /// Headers of a run's events, in order.
-    pub fn headers(&self, log_index: u64) -> Result<Vec<(u16, Vec<u8>)>, StoreError> {
-        let mut out = Vec::new();
-        for row in self.tables.headers.range((log_index, 0)..=(log_index, u16::MAX))? {
-            let (key, header) = row?;
-            out.push((key.value().1, header.value().to_vec()));
-        }
-        Ok(out)
-    }
-
-    /// The header of a run's first event.
-    pub fn first_header(&self, log_index: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.tables.headers.get((log_index, 0))?.map(|header| header.value().to_vec()))
-    }
-
-    /// An event's body, unless it was erased.
-    pub fn body(&self, log_index: u64, position: u16) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.tables.bodies.get((log_index, position))?.map(|body| body.value().to_vec()))
-    }
-
     /// A committed wrap of a room, whole.
     pub fn wrap_event(&self, room: RoomId, wrap: WrapId) -> Result<Option<Event>, StoreError> {
-        if self.tables.wraps.get((room.as_bytes(), wrap.as_bytes()))?.is_none() {
-            return Ok(None);
-        }
-        let Some(at) = self.tables.events.get(wrap.as_bytes())?.map(|at| at.value()) else { return Ok(None) };
-        let header = self.tables.headers.get(at)?.map(|header| header.value().to_vec());
-        let body = self.tables.bodies.get(at)?.map(|body| body.value().to_vec());
-        Ok(header.zip(body).map(|(header, body)| Event { header, body }))
+        let Some(wrap) = stored_wrap(&self.tables, room, wrap)? else { return Ok(None) };
+        let mut events = self.entry(wrap.log_index)?.events.into_iter();
+        let event = events.nth(wrap.position.into()).ok_or(StoreError::Corrupt("a wrap is missing"))?;
+        Ok(event.body.map(|body| Event { header: event.header, body }))
     }
 
     /// The proof that an entry is among the first `log_size` leaves, under the checkpoint of that size.
@@ -184,9 +130,15 @@ impl Nodes for View {
     type Error = StoreError;
 
     fn node(&self, at: NodeAt) -> Result<Hash, StoreError> {
-        let hash = self.tables.nodes.get((at.level, at.index))?;
-        hash.map(|hash| Hash(*hash.value())).ok_or(StoreError::Corrupt("a hash of the Merkle tree is missing"))
+        Tree(&self.tables).node(at)
     }
+}
+
+/// Reads a committed wrap.
+pub(super) fn stored_wrap(tables: &impl Look, room: RoomId, wrap: WrapId) -> Result<Option<StoredWrap>, StoreError> {
+    let Some(bytes) = tables.wraps().get((room.as_bytes(), wrap.as_bytes()))? else { return Ok(None) };
+    let stored = cbor::from_slice(bytes.value(), 128).map_err(|_| StoreError::Corrupt("a wrap does not decode"))?;
+    Ok(Some(stored))
 }
 
 /// Reads a room's rules.

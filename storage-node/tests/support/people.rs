@@ -167,7 +167,12 @@ impl Sealer {
     }
 
     pub fn seal(&self, plain: &[u8]) -> CheckedEvent {
-        let core = Core { salt: Nonce(random()), ..self.core.clone() };
+        self.seal_at(plain, self.core.hour)
+    }
+
+    /// Of readings of another hour of the day.
+    pub fn seal_at(&self, plain: &[u8], hour: Hour) -> CheckedEvent {
+        let core = Core { salt: Nonce(random()), hour, ..self.core.clone() };
         ehe::seal::seal(&self.ek, core, plain).unwrap()
     }
 }

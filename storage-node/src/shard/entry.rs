@@ -1,0 +1,272 @@
+//! Entries of the log: from their stored form back to the bytes that were committed.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+
+use ehe::cbor;
+use ehe::checkpoint::log_origin;
+use ehe::event::{CheckedEvent, Core, Header, Kind, Suite, VERSION};
+use ehe::id::{AllianceId, AuthorId, EheId, EpochId, Hash, RoomId, StrandId, WrapId};
+use ehe::merkle::Peaks;
+use ehe::run::{Run, SeenCheckpoint, SignedRun, StrandEnd};
+use ehe::time::UnixMs;
+use redb::ReadableTable;
+use sha2::{Digest, Sha256};
+
+use super::record::{ERASABLE_BYTES, KeptEvent, KeptHeader, Record, Seen, What};
+use super::schema::Look;
+use super::segments;
+use super::store::StoreError;
+use super::tree::Tree;
+
+const CORRUPT: StoreError = StoreError::Corrupt("an entry of the log does not decode");
+
+/// An entry of the log, as it was committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The room.
+    pub room: RoomId,
+    /// Its place in the room.
+    pub index: u64,
+    /// When it was accepted, by the ledger's time.
+    pub accepted_at: UnixMs,
+    /// The patient's control events in the room as of this entry.
+    pub control: u64,
+    /// A signed run or an access record.
+    pub bytes: Vec<u8>,
+    /// The run's events, in order.
+    pub events: Vec<StoredEvent>,
+}
+
+/// An event of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// Its encoded header.
+    pub header: Vec<u8>,
+    /// Its body, unless it was erased.
+    pub body: Option<Vec<u8>>,
+}
+
+impl StoredEvent {
+    /// SHA-256 of the header.
+    pub fn id(&self) -> EheId {
+        EheId(Sha256::digest(&self.header).into())
+    }
+}
+
+impl Entry {
+    /// Whether it is a signed run, a CBOR array; an access record is a map.
+    pub fn is_run(&self) -> bool {
+        self.bytes.first().is_some_and(|first| first >> 5 == 4)
+    }
+}
+
+/// Whose log it is: what its checkpoints' origin is made of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LogName {
+    pub(super) alliance: AllianceId,
+    pub(super) shard: u16,
+}
+
+/// Looks up what records leave out.
+pub(super) struct Names<'a, T> {
+    tables: &'a T,
+    log: LogName,
+    /// Roots that are known already, by size; any other is computed.
+    roots: Option<&'a BTreeMap<u64, Hash>>,
+    /// The wrap that was looked up last: a run's events mostly have the same.
+    wrap: Cell<Option<(u64, WrapId, EpochId)>>,
+}
+
+impl<'a, T: Look> Names<'a, T> {
+    pub(super) fn new(tables: &'a T, log: LogName, roots: Option<&'a BTreeMap<u64, Hash>>) -> Self {
+        Self { tables, log, roots, wrap: Cell::new(None) }
+    }
+
+    /// Reads an entry.
+    pub(super) fn entry(&self, log_index: u64) -> Result<Entry, StoreError> {
+        let bytes = segments::read(self.tables.log(), log_index)?;
+        self.rebuild(log_index, &Record::decode(&bytes).ok_or(CORRUPT)?)
+    }
+
+    /// The checkpoint of the first `size` leaves.
+    fn checkpoint(&self, incarnation: u32, size: u64) -> Result<SeenCheckpoint, StoreError> {
+        let root = match self.roots.and_then(|roots| roots.get(&size)) {
+            Some(root) => *root,
+            None => Peaks::load(&Tree(self.tables), size)?.root(),
+        };
+        Ok(SeenCheckpoint { origin: log_origin(self.log.alliance, self.log.shard, incarnation), size, root })
+    }
+
+    /// How a checkpoint that a run names is stored, in an entry after `leaves` others.
+    fn seen(&self, seen: Option<&SeenCheckpoint>, incarnation: u32, leaves: u64) -> Result<Seen, StoreError> {
+        let Some(seen) = seen else { return Ok(Seen::None) };
+        let ours = log_origin(self.log.alliance, self.log.shard, incarnation);
+        if seen.origin == ours
+            && let Some(behind) = leaves.checked_sub(seen.size)
+            && self.checkpoint(incarnation, seen.size)?.root == seen.root
+        {
+            return Ok(Seen::Ours { incarnation, behind });
+        }
+        Ok(Seen::Other(seen.clone()))
+    }
+
+    fn wrap(&self, number: u64) -> Result<(WrapId, EpochId), StoreError> {
+        if let Some((known, wrap, epoch)) = self.wrap.get()
+            && known == number
+        {
+            return Ok((wrap, epoch));
+        }
+        let row = self.tables.wrap_names().get(number)?.ok_or(CORRUPT)?;
+        let (wrap, epoch) = row.value();
+        let (wrap, epoch) = (WrapId(*wrap), EpochId(*epoch));
+        self.wrap.set(Some((number, wrap, epoch)));
+        Ok((wrap, epoch))
+    }
+
+    /// The bytes that were committed.
+    fn rebuild(&self, log_index: u64, record: &Record<'_>) -> Result<Entry, StoreError> {
+        let Record { index, accepted_at, control, ref what } = *record;
+        let entry = |room, bytes, events| Entry { room, index, accepted_at, control, bytes, events };
+        match what {
+            What::Access { room, bytes } => Ok(entry(*room, bytes.to_vec(), Vec::new())),
+            What::Whole { room, run, events } => {
+                let nobody = AuthorId::ZERO;
+                let events = events.iter().map(|event| self.event(*room, nobody, event)).collect::<Result<_, _>>()?;
+                Ok(entry(*room, run.to_vec(), events))
+            }
+            What::Parts { strand, next, link, seen, continues, signature, events } => {
+                let row = self.tables.strand_names().get(*strand)?.ok_or(CORRUPT)?;
+                let (room, author, strand) = row.value();
+                let (room, author, strand) = (RoomId(*room), AuthorId(*author), StrandId(*strand));
+                let events: Vec<_> =
+                    events.iter().map(|event| self.event(room, author, event)).collect::<Result<_, _>>()?;
+                let seen = match seen {
+                    Seen::None => None,
+                    Seen::Ours { incarnation, behind } => {
+                        Some(self.checkpoint(*incarnation, log_index.checked_sub(*behind).ok_or(CORRUPT)?)?)
+                    }
+                    Seen::Other(seen) => Some(seen.clone()),
+                };
+                let run = Run {
+                    room,
+                    author,
+                    from: StrandEnd { strand, next: *next, link: *link },
+                    ids: events.iter().map(StoredEvent::id).collect(),
+                    seen,
+                    continues: *continues,
+                };
+                Ok(entry(room, SignedRun::assemble(&run, *signature).0, events))
+            }
+        }
+    }
+
+    fn event(&self, room: RoomId, author: AuthorId, kept: &KeptEvent<'_>) -> Result<StoredEvent, StoreError> {
+        let body_hash = || match kept.erased {
+            true => kept.body.first_chunk().copied().map(Hash).ok_or(CORRUPT),
+            false => Ok(Hash(Sha256::digest(kept.body).into())),
+        };
+        let core = |kind, hour, salt| Core {
+            version: VERSION,
+            suite: Suite::One,
+            kind,
+            room,
+            author,
+            epoch: EpochId::ZERO,
+            wrap: WrapId::ZERO,
+            hour,
+            salt,
+        };
+        let header = match &kept.header {
+            KeptHeader::Whole(header) => header.to_vec(),
+            KeptHeader::Content { kind, wrap, hour, salt, commitment } => {
+                let (wrap, epoch) = self.wrap(*wrap)?;
+                let core = Core { epoch, wrap, ..core(*kind, *hour, *salt) };
+                cbor::to_vec(&Header { core, commitment: *commitment, body_hash: body_hash()? })
+            }
+            KeptHeader::Control { kind, hour, salt, commitment } => {
+                let room = if *kind == Kind::RoomCreate { RoomId::ZERO } else { room };
+                let core = Core { room, ..core(*kind, *hour, *salt) };
+                cbor::to_vec(&Header { core, commitment: *commitment, body_hash: body_hash()? })
+            }
+        };
+        Ok(StoredEvent { header, body: (!kept.erased).then(|| kept.body.to_vec()) })
+    }
+}
+
+/// A run that is admitted, as it came.
+pub(super) struct Admitted<'a> {
+    pub(super) log_index: u64,
+    /// Place in the room.
+    pub(super) index: u64,
+    pub(super) accepted_at: UnixMs,
+    pub(super) control: u64,
+    pub(super) signed: &'a SignedRun,
+    pub(super) run: &'a Run,
+    pub(super) signature: [u8; ehe::sign::SIGNATURE_LEN],
+    pub(super) events: &'a [CheckedEvent],
+    /// The log's.
+    pub(super) incarnation: u32,
+    /// Number of its strand.
+    pub(super) strand: u64,
+    /// Numbers of the wraps that its events name.
+    pub(super) wraps: &'a BTreeMap<WrapId, u64>,
+}
+
+impl Admitted<'_> {
+    /// The stored form: in parts if these parts give exactly the bytes that came, else as it came.
+    pub(super) fn record<T: Look>(&self, names: &Names<'_, T>) -> Result<Vec<u8>, StoreError> {
+        let parts = self.parts(names)?.to_vec();
+        let again = Record::decode(&parts).map(|record| names.rebuild(self.log_index, &record)).transpose()?;
+        let same = again.is_some_and(|again| {
+            again.room == self.run.room
+                && again.bytes == self.signed.0
+                && again.events.len() == self.events.len()
+                && again.events.iter().zip(self.events).all(|(again, event)| {
+                    again.header == event.event().header && again.body.as_deref() == Some(event.body())
+                })
+        });
+        Ok(if same { parts } else { self.whole().to_vec() })
+    }
+
+    fn parts<T: Look>(&self, names: &Names<'_, T>) -> Result<Record<'_>, StoreError> {
+        let what = What::Parts {
+            strand: self.strand,
+            next: self.run.from.next,
+            link: self.run.from.link,
+            seen: names.seen(self.run.seen.as_ref(), self.incarnation, self.log_index)?,
+            continues: self.run.continues,
+            signature: self.signature,
+            events: self.events.iter().map(|event| self.event(event)).collect(),
+        };
+        Ok(self.as_record(what))
+    }
+
+    /// Everything as it came.
+    pub(super) fn whole(&self) -> Record<'_> {
+        let kept = |event| KeptEvent { header: KeptHeader::Whole(header_of(event)), body: event.body(), erased: false };
+        let events = self.events.iter().map(kept).collect();
+        self.as_record(What::Whole { room: self.run.room, run: &self.signed.0, events })
+    }
+
+    fn as_record<'r>(&self, what: What<'r>) -> Record<'r> {
+        Record { index: self.index, accepted_at: self.accepted_at, control: self.control, what }
+    }
+
+    fn event<'e>(&self, event: &'e CheckedEvent) -> KeptEvent<'e> {
+        let (core, commitment) = (event.core(), event.header().commitment);
+        let (kind, hour, salt) = (core.kind, core.hour, core.salt);
+        let whole = KeptHeader::Whole(header_of(event));
+        let header = match self.wraps.get(&core.wrap) {
+            _ if event.body().len() < ERASABLE_BYTES => whole,
+            Some(wrap) if kind.is_content() => KeptHeader::Content { kind, wrap: *wrap, hour, salt, commitment },
+            _ if !kind.is_content() => KeptHeader::Control { kind, hour, salt, commitment },
+            _ => whole,
+        };
+        KeptEvent { header, body: event.body(), erased: false }
+    }
+}
+
+fn header_of(event: &CheckedEvent) -> &[u8] {
+    &event.event().header
+}

@@ -1,0 +1,87 @@
+//! The shard's Merkle tree on disk: the hashes of the leaves one after the other in rows that fill a page, and of the tree
+//! above them only the levels from [`STORED_LEVEL`] on. What lies between is computed from at most 64 leaves when it is asked
+//! for.
+
+use ehe::id::Hash;
+use ehe::merkle::{NodeAt, Nodes, Peaks, node_hash};
+use redb::ReadableTable;
+
+use super::schema::{Look, Tables};
+use super::store::StoreError;
+
+/// The lowest level above the leaves that is stored: subtrees of 2^6 leaves.
+const STORED_LEVEL: u8 = 6;
+const HASH_BYTES: usize = 32;
+/// Leaf hashes in a row: as many as fit a page beside redb's 16 bytes.
+const ROW_LEAVES: u64 = 127;
+
+const MISSING: StoreError = StoreError::Corrupt("a hash of the Merkle tree is missing");
+
+/// The last row of leaf hashes.
+#[derive(Debug, Default)]
+pub(super) struct LeafTail(Vec<u8>);
+
+impl LeafTail {
+    /// The end of `leaves` leaf hashes, as the table has it.
+    pub(super) fn load(tables: &impl Look, leaves: u64) -> Result<Self, StoreError> {
+        let row = tables.leaves().get(leaves / ROW_LEAVES)?;
+        Ok(Self(row.map(|row| row.value().to_vec()).unwrap_or_default()))
+    }
+
+    /// Appends a leaf to the tree and to the tables.
+    pub(super) fn append(&mut self, tables: &mut Tables<'_>, peaks: &mut Peaks, leaf: Hash) -> Result<(), StoreError> {
+        let index = peaks.size();
+        if index % ROW_LEAVES == 0 {
+            self.0.clear();
+        }
+        self.0.extend_from_slice(leaf.as_bytes());
+        tables.leaves.insert(index / ROW_LEAVES, self.0.as_slice())?;
+        let nodes = &mut tables.nodes;
+        peaks.append(leaf, |at, hash| {
+            if at.level >= STORED_LEVEL {
+                nodes.insert(node_key(at).ok_or(MISSING)?, hash.as_bytes())?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Key of a stored subtree: the number of leaves when it was complete, level. So rows come in the order in which subtrees
+/// become complete, and pages stay full.
+fn node_key(at: NodeAt) -> Option<(u64, u8)> {
+    let leaves = 1u64.checked_shl(at.level.into())?;
+    Some((at.index.checked_add(1)?.checked_mul(leaves)?, at.level))
+}
+
+/// Reads a shard's tree.
+pub(super) struct Tree<'a, T>(pub(super) &'a T);
+
+impl<T: Look> Nodes for Tree<'_, T> {
+    type Error = StoreError;
+
+    fn node(&self, at: NodeAt) -> Result<Hash, StoreError> {
+        if at.level >= STORED_LEVEL {
+            let hash = self.0.nodes().get(node_key(at).ok_or(MISSING)?)?;
+            return hash.map(|hash| Hash(*hash.value())).ok_or(MISSING);
+        }
+        let mut hashes = leaf_hashes(self.0, at.index << at.level, 1 << at.level)?;
+        while hashes.len() > 1 {
+            hashes = hashes.as_chunks().0.iter().map(|[left, right]| node_hash(left, right)).collect();
+        }
+        hashes.first().copied().ok_or(MISSING)
+    }
+}
+
+/// The hashes of `count` leaves from `first` on.
+fn leaf_hashes(tables: &impl Look, first: u64, count: u64) -> Result<Vec<Hash>, StoreError> {
+    let mut out = Vec::new();
+    let end = first.saturating_add(count);
+    for row in first / ROW_LEAVES..=end.saturating_sub(1) / ROW_LEAVES {
+        let value = tables.leaves().get(row)?.ok_or(MISSING)?;
+        let (hashes, _) = value.value().as_chunks::<HASH_BYTES>();
+        let indexes = row.saturating_mul(ROW_LEAVES)..;
+        let wanted = indexes.zip(hashes).filter(|(index, _)| (first..end).contains(index));
+        out.extend(wanted.map(|(_, hash)| Hash(*hash)));
+    }
+    if u64::try_from(out.len()) == Ok(count) { Ok(out) } else { Err(MISSING) }
+}
