@@ -3,7 +3,12 @@
 //! One file a topic, each of which gives rows of one group; the libraries' own benches (`cargo bench`) print theirs as JSON lines,
 //! which are read here. A figure is never a test: machines differ, and a table says so better than a red line.
 
+mod crowd;
+mod disk;
+mod load;
+mod node;
 mod table;
+mod usage;
 mod way;
 
 use std::path::{Path, PathBuf};
@@ -33,6 +38,9 @@ pub async fn run(options: &Options) -> Result<Table> {
     let mut table = Table::default();
     if let Some(library) = &options.library {
         table.add(read_rows(library)?);
+    }
+    if options.wants(node::GROUP) {
+        table.add(node::run(&options.out.join(node::GROUP)).await?);
     }
     if options.wants(way::GROUP) {
         table.add(way::run(&options.out.join(way::GROUP), options.seed).await?);

@@ -20,6 +20,11 @@ pub struct Alliance {
 impl Alliance {
     /// Authority, one member, one node on a loopback port, charter 1.
     pub async fn found(programs: &Programs, folder: &Path) -> Result<Self> {
+        Self::found_with_shards(programs, folder, None).await
+    }
+
+    /// As [`Alliance::found`], with so many shards in place of the default.
+    pub async fn found_with_shards(programs: &Programs, folder: &Path, shards: Option<u16>) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
         let node_address = format!("127.0.0.1:{}", free_udp_port()?);
         let alliance = Self { programs: programs.clone(), folder: folder.canonicalize()?, node_address };
@@ -39,8 +44,9 @@ impl Alliance {
                 "node1",
             ])
             .await?;
+        let shards = shards.map(|shards| format!("shards = {shards}\n")).unwrap_or_default();
         let charter = format!(
-            "alliance = \"The lab's alliance\"\n\
+            "alliance = \"The lab's alliance\"\n{shards}\
              [[member]]\nname = \"Lab hospital\"\nidentity = \"hospital/identity.pub\"\n\
              [[node]]\nname = \"node1.lab.example\"\nmember = \"Lab hospital\"\nidentity = \"node1/identity.pub\"\n\
              addresses = [\"{}\"]\n",
@@ -70,12 +76,19 @@ impl Alliance {
 
     /// A gateway's, patient's or clinician's credentials, in a folder of that name.
     pub async fn enrol(&self, name: &str, role: &str) -> Result<PathBuf> {
-        self.certs(&["identity", "new", "--role", role, "--out", name]).await?;
+        let folder = self.new_identity(name, role).await?;
         self.issue(name, role).await?;
+        Ok(folder)
+    }
+
+    /// The first half of [`Alliance::enrol`]: keys and a request.
+    pub async fn new_identity(&self, name: &str, role: &str) -> Result<PathBuf> {
+        self.certs(&["identity", "new", "--role", role, "--out", name]).await?;
         Ok(self.path(name))
     }
 
-    async fn issue(&self, name: &str, role: &str) -> Result<()> {
+    /// The second half: the authority's certificate, and the charter.
+    pub async fn issue(&self, name: &str, role: &str) -> Result<()> {
         let request = format!("{name}/request.json");
         self.certs(&["issue", &request, "--role", role, "--authority", "alliance", "--into", name]).await
     }

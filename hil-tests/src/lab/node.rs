@@ -19,8 +19,13 @@ pub struct Node {
 impl Node {
     /// Writes its configuration and starts it.
     pub fn start(alliance: &Alliance) -> Result<Self> {
+        Self::start_with(alliance, "")
+    }
+
+    /// As [`Node::start`], with more in its configuration.
+    pub fn start_with(alliance: &Alliance, more: &str) -> Result<Self> {
         let config = format!(
-            "data_dir = {:?}\ncredentials_dir = {:?}\nlisten = {:?}\n",
+            "data_dir = {:?}\ncredentials_dir = {:?}\nlisten = {:?}\n{more}",
             alliance.path("node1-data"),
             alliance.path("node1"),
             alliance.node_address()

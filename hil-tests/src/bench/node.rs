@@ -1,0 +1,88 @@
+//! A node that is its alliance's only one: the built program, over QUIC on loopback, everything synced.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::crowd::Crowd;
+use super::load::{Round, best, rounds};
+use super::table::Row;
+use super::{disk, usage};
+use crate::lab::process::Programs;
+use crate::view::View;
+
+/// The group of these rows.
+pub(super) const GROUP: &str = "node";
+
+const WRITERS: usize = 512;
+/// Events that each writer sends one at a time in a round.
+const SINGLE_RUNS: usize = 40;
+const ROUNDS: usize = 5;
+const SINGLE_TARGET: f64 = 12_000.0;
+
+/// Gateways that come back from an outage, and what each has waiting.
+const BACKLOGS: usize = 32;
+const BACKLOG_RUNS: usize = 8;
+const RUN_EVENTS: usize = 256;
+const BACKLOG_TARGET: f64 = 60_000.0;
+
+/// Measures.
+pub(super) async fn run(out: &Path) -> Result<Vec<Row>> {
+    std::fs::create_dir_all(out)?;
+    let view = View::new([], false);
+    let say = |text: String| view.say(text);
+    let programs = Programs::built()?;
+    let mut rows = vec![disk::row(GROUP, out)?];
+
+    let crowd = Crowd::found(&programs, &out.join("lab"), WRITERS, None, &say).await?;
+    let pid = crowd.node.daemon.id().context("the node runs")?;
+    let (_, before) = usage::resident_mib(pid)?;
+    let shards = crowd.charter.shard_count();
+    let mut writers = crowd.writers(WRITERS).await?;
+    say(format!("{WRITERS} writers of one event at a time, each on its own connection"));
+    let measured = rounds(&crowd, &mut writers, (ROUNDS, SINGLE_RUNS, 1)).await?;
+    let what = format!("{WRITERS} writers of one event at a time, {WRITERS} connections, {shards} shards");
+    rows.push(row(what, best(&measured)?, SINGLE_TARGET));
+    let (most, now) = usage::resident_mib(pid)?;
+    rows.push(Row::new(
+        GROUP,
+        format!("memory of the node under {WRITERS} writers"),
+        format!("{most} MiB resident at most ({before} MiB before, {now} MiB after)"),
+        "caches of the log and the shards (bounded by configuration), connections",
+    ));
+
+    say(format!("{WRITERS} writers of one event at a time, sharing {BACKLOGS} connections"));
+    drop(writers);
+    let few = Crowd { gateways: crowd.gateways.iter().take(BACKLOGS).cloned().collect(), ..crowd };
+    let mut writers = few.writers(WRITERS).await?;
+    let measured = rounds(&few, &mut writers, (ROUNDS, SINGLE_RUNS, 1)).await?;
+    let what = format!("{WRITERS} writers of one event at a time, {BACKLOGS} connections, {shards} shards");
+    rows.push(row(what, best(&measured)?, SINGLE_TARGET));
+
+    say(format!("{BACKLOGS} gateways with backlogs in runs of {RUN_EVENTS}"));
+    let mut writers = few.writers(BACKLOGS).await?;
+    let measured = rounds(&few, &mut writers, (ROUNDS, BACKLOG_RUNS, RUN_EVENTS)).await?;
+    let what = format!("{BACKLOGS} backlogs in runs of {RUN_EVENTS}, {BACKLOGS} connections, {shards} shards");
+    rows.push(row(what, best(&measured)?, BACKLOG_TARGET));
+    let mut node = few.node;
+    node.daemon.stop().await?;
+    Ok(rows)
+}
+
+fn row(what: String, round: &Round, target: f64) -> Row {
+    let rate = round.rate();
+    let measured = format!(
+        "{rate:.0} EHE/s; p50 {:.1} ms, p99 {:.1} ms; processor time an event: node {:.0} µs, load {:.0} µs",
+        round.latency_ms(50),
+        round.latency_ms(99),
+        round.node_us(),
+        round.own_us()
+    );
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let spent = format!(
+        "processor: node and load share {cores} cores; {} checkpoints for {} events; bodies of 256 bytes, all receipts verified \
+         afterwards",
+        round.checkpoints, round.events
+    );
+    Row::new(GROUP, what, measured, spent).target(format!("≥ {target:.0} EHE/s"), rate >= target)
+}
