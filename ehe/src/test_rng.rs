@@ -5,6 +5,7 @@ use core::convert::Infallible;
 use sha2::{Digest, Sha256};
 
 /// SHA-256 in counter mode: good enough for tests, no dependency.
+#[derive(Clone)]
 pub(crate) struct TestRng {
     seed: u64,
     counter: u64,

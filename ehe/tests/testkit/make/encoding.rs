@@ -1,0 +1,330 @@
+//! E: one encoding for each value; each structure once, and each way to write one wrongly.
+
+use ehe::cbor;
+use ehe::charter::CharterChain;
+use ehe::control::{Control, Ending, EpochCategory, Private, Right};
+use ehe::id::{Hash, Nonce};
+use ehe::read::AccessRecord;
+use ehe::refusal::Refusal;
+use ehe::run::{Run, SeenCheckpoint, StrandEnd};
+use ehe::time::{Hour, UnixMs};
+use ehe::vital::Category;
+use ehe::wire::{
+    Head, HeadStatement, Item, KnownRun, NodeStatus, Request, Response, RoomInfo, ShardStatus, Submission, Submitted,
+};
+use serde_json::json;
+
+use super::Kit;
+use super::log::Log;
+use super::scene::{EPOCH, EPOCH_2, Granted, Scene, create, hour};
+use super::world::{chain, world};
+use crate::json::h;
+use crate::value::{Cbor, head};
+
+const FOLDER: &str = "encoding";
+
+pub(super) fn cases(kit: &mut Kit) {
+    structures(kit);
+    broken(kit);
+    frames(kit);
+}
+
+fn seen() -> SeenCheckpoint {
+    SeenCheckpoint { origin: "ehe/00112233445566778899aabbccddeeff/0/1".into(), size: 7, root: Hash([7; 32]) }
+}
+
+/// A run with every member.
+pub(super) fn full_run(scene: &mut Scene) -> Run {
+    let event = scene.content(&world().gateway, EPOCH, ehe::id::WrapId([3; 16]), hour());
+    let mut run = scene.run(&world().gateway, &[event]);
+    run.seen = Some(seen());
+    run.continues = Some(StrandEnd { strand: ehe::id::StrandId([4; 8]), next: 300, link: Hash([4; 32]) });
+    run
+}
+
+fn structures(kit: &mut Kit) {
+    let mut scene = Scene::room(Granted::Both);
+    let log = Log::of(&scene);
+    let content = scene.content(&world().gateway, EPOCH, ehe::id::WrapId([3; 16]), hour());
+    let run = full_run(&mut scene);
+    let request = scene.request(&world().clinician);
+    let mut full_request = request.clone();
+    full_request.actor = Some(Nonce([8; 16]));
+    full_request.head = Some(seen());
+    let plain = |control: &Control| control.plain_bytes();
+    let grant = scene.grant_record(&world().clinician, Right::Read, |g| {
+        g.epochs = vec![EPOCH, EPOCH_2];
+        g.from = Some(Hour(480_000));
+        g.until = Some(Hour(490_000));
+        g.expires = Some(UnixMs(1_770_000_000_000));
+    });
+    let mut epoch = scene.epoch(EPOCH_2, Some(EPOCH), vec![scene.append]);
+    let seed = scene.seed_wrap(EPOCH_2, world().patient.public());
+    if let Control::Epoch(record) = &mut epoch {
+        record.seeds.push(seed);
+    }
+    let revoke = |ending| {
+        plain(&Control::Revoke(ehe::control::Revoke { link: scene.link, grant: scene.append, ending }))
+    };
+    let wrap_event = Scene::room(Granted::Both).wrap(&world().gateway, EPOCH, hour());
+    let wrap = Cbor::parse(wrap_event.body()).at(0).bytes().clone();
+    let private = Private {
+        categories: vec![
+            EpochCategory { epoch: EPOCH, category: Category::Cardiac },
+            EpochCategory { epoch: EPOCH_2, category: Category::Device },
+        ],
+        purpose: Some("Blutdruck".into()),
+        name: None,
+    };
+    let statement = HeadStatement {
+        room: scene.id,
+        last_leaf: Hash([1; 32]),
+        log_size: 1,
+        at: UnixMs(scene.now),
+        nonce: Nonce([2; 16]),
+    };
+    let record = |refused, reader| AccessRecord {
+        request: request.sign(&world().clinician),
+        refused,
+        reader,
+        count: 1,
+        at: UnixMs(scene.now),
+    };
+    let signed = run.sign(&world().gateway);
+    let submission = Submission { run: signed.clone(), events: vec![content.event().clone()] };
+    for (slug, title, name, bytes) in [
+        ("identity", "a public identity", "PublicIdentity", cbor::to_vec(world().patient.public())),
+        ("core", "a core", "Core", cbor::to_vec(content.core())),
+        ("header", "a header", "Header", content.event().header.clone()),
+        ("event", "an event", "Event", cbor::to_vec(content.event())),
+        ("run", "a run with every member", "Run", cbor::to_vec(&run)),
+        ("room-create", "the plain part of room-create", "RoomCreate", plain(&Control::RoomCreate(create()))),
+        ("epoch", "the plain part of an epoch with a seed", "EpochRecord", plain(&epoch)),
+        ("grant", "the plain part of a grant with every bound", "Grant", plain(&grant)),
+        ("revoke-cut", "the plain part of a revocation", "Revoke", revoke(Ending::Cut)),
+        ("revoke-drain", "the plain part of a draining revocation", "Revoke", revoke(Ending::DrainUntil(UnixMs(1)))),
+        ("wrap", "the plain part of a wrap", "WrapRecord", wrap),
+        ("private", "what a sealed part opens to", "Private", cbor::to_vec(&private)),
+        ("request", "a read request", "ReadRequest", cbor::to_vec(&request)),
+        ("request-full", "a read request with every member", "ReadRequest", cbor::to_vec(&full_request)),
+        ("access", "the record of a read", "AccessRecord", record(None, None).to_vec()),
+        (
+            "access-refused",
+            "the record of a stranger's refused read",
+            "AccessRecord",
+            record(Some(Refusal::NotInvited), Some(world().clinician.public().clone())).to_vec(),
+        ),
+        ("leaf", "a leaf", "Leaf", cbor::to_vec(&log.leaves[0])),
+        ("receipt", "a receipt", "Receipt", cbor::to_vec(&log.receipt(0))),
+        ("head", "a head", "Head", cbor::to_vec(&log.head(Nonce([6; 16])))),
+        ("head-statement", "what a head's signature is over", "HeadStatement", cbor::to_vec(&statement)),
+        ("submission", "a submission", "Submission", cbor::to_vec(&submission)),
+        ("item", "an item of a run", "Item", cbor::to_vec(&log.item(0))),
+        (
+            "item-leaf",
+            "an item that is its leaf alone",
+            "Item",
+            cbor::to_vec(&Item { leaf: log.leaves[0].clone(), run: None, events: vec![], access: None }),
+        ),
+        ("charter", "a charter", "Charter", world().charter.to_bytes()),
+        ("signed-charter", "a charter with its signatures", "SignedCharter", world().signed.encode()),
+        ("charter-chain", "a chain of charters", "CharterChain", chain()),
+        ("charter-chain-empty", "a chain without a charter is well formed", "CharterChain", CharterChain::default().encode()),
+    ] {
+        let input = json!({"type": name, "bytes": h(bytes)});
+        let title = format!("{title}: decodes, and encodes to the same bytes");
+        kit.case(FOLDER, "E1", &format!("ok-{slug}"), &title, "decode").input(input).valid();
+    }
+}
+
+fn broken(kit: &mut Kit) {
+    let mut scene = Scene::room(Granted::Both);
+    let event = scene.content(&world().gateway, EPOCH, ehe::id::WrapId([3; 16]), hour());
+    let header = event.event().header.clone();
+    let header_with = |change: &dyn Fn(&mut Cbor)| {
+        let mut value = Cbor::parse(&header);
+        change(&mut value);
+        value.to_vec()
+    };
+    let core = header_with(&|_| {});
+    assert_eq!(core, header);
+    let long = |n: u8| Cbor::Raw(vec![0x18, n]);
+    let mut indefinite = vec![0xbf];
+    indefinite.extend_from_slice(&header[1..]);
+    indefinite.push(0xff);
+    let trailing = [header.clone(), vec![0x00]].concat();
+    let run = full_run(&mut scene);
+    let run_with = |change: &dyn Fn(&mut Cbor)| {
+        let mut value = Cbor::parse(&cbor::to_vec(&run));
+        change(&mut value);
+        value.to_vec()
+    };
+    let chunks = |salt: &[u8]| {
+        let mut out = vec![0x5f, 0x48];
+        out.extend_from_slice(&salt[..8]);
+        out.push(0x48);
+        out.extend_from_slice(&salt[8..]);
+        out.push(0xff);
+        Cbor::Raw(out)
+    };
+    let mut tagged = vec![0xd8, 0x18];
+    tagged.extend_from_slice(&header);
+    let wide = |value: &mut Cbor| {
+        let Cbor::Bytes(bytes) = value else { panic!() };
+        let mut out = Vec::new();
+        head(&mut out, 2, 0x100);
+        out.truncate(1);
+        out.extend_from_slice(&[0, 16]);
+        out.extend_from_slice(bytes);
+        *value = Cbor::Raw(out);
+    };
+    for (rule, slug, title, name, bytes) in [
+        ("E1", "long-integer", "the version in two bytes where one does", "Header", header_with(&|v| *v.at(0).at(0) = long(1))),
+        ("E1", "long-length", "a byte string's length in three bytes", "Header", header_with(&|v| wide(v.at(0).at(8)))),
+        ("E1", "indefinite-map", "a map of indefinite length", "Header", indefinite),
+        (
+            "E1",
+            "indefinite-bytes",
+            "a byte string in chunks",
+            "Header",
+            header_with(&|v| {
+                let salt = v.at(0).at(8).bytes().clone();
+                *v.at(0).at(8) = chunks(&salt);
+            }),
+        ),
+        (
+            "E1",
+            "duplicate-key",
+            "a key twice, with the same value",
+            "Header",
+            header_with(&|v| {
+                let version = v.at(0).members()[0].clone();
+                v.at(0).members().insert(1, version);
+            }),
+        ),
+        ("E1", "unknown-key", "a key that the structure does not have", "Header", header_with(&|v| v.set(3, Cbor::Int(0)))),
+        ("E1", "keys-out-of-order", "keys descending", "Header", header_with(&|v| v.members().reverse())),
+        ("E1", "trailing-byte", "a byte after the value", "Header", trailing),
+        ("E1", "tag", "a tagged value", "Header", tagged),
+        ("E1", "truncated", "a byte too few", "Header", header[..header.len() - 1].to_vec()),
+        ("E2", "null-member", "an absent member written as null", "Run", run_with(&|v| *v.at(4) = Cbor::Null)),
+        ("E2", "member-missing", "a member that is not optional is absent", "Header", header_with(&|v| v.members().truncate(2))),
+        ("E4", "integer-as-float", "the hour as a float", "Header", header_with(&|v| *v.at(0).at(7) = Cbor::Raw(vec![0xfa, 0x48, 0xee, 0xb7, 0x00]))),
+        ("E4", "short-bytes", "a room id of 15 bytes", "Header", header_with(&|v| v.at(0).at(3).bytes().truncate(15))),
+        ("E4", "text-for-bytes", "a room id as text", "Header", header_with(&|v| *v.at(0).at(3) = Cbor::Text("0123456789abcdef".into()))),
+        ("E4", "negative", "a negative hour", "Header", header_with(&|v| *v.at(0).at(7) = Cbor::Int(-1))),
+        ("E4", "hour-too-large", "an hour of 33 bits", "Header", header_with(&|v| *v.at(0).at(7) = Cbor::Int(1 << 32))),
+        ("E4", "not-utf8", "an origin that is not UTF-8", "Run", run_with(&|v| *v.at(4).at(0) = Cbor::Raw(vec![0x62, 0xc3, 0x28]))),
+        ("E4", "array-for-map", "a map written as an array", "Header", header_with(&|v| {
+            let members = v.members().iter().map(|(_, value)| value.clone()).collect();
+            *v = Cbor::Array(members);
+        })),
+        ("E3", "ids-none", "a run over no event", "Run", run_with(&|v| *v.at(3) = Cbor::Bytes(vec![]))),
+        ("E3", "ids-257", "a run over 257 events", "Run", run_with(&|v| *v.at(3) = Cbor::Bytes(vec![1; 257 * 32]))),
+        ("E3", "ids-ragged", "ids of a run that are not a multiple of 32 bytes", "Run", run_with(&|v| *v.at(3) = Cbor::Bytes(vec![1; 33]))),
+        ("E3", "header-oversized", "a header of more than 512 bytes", "Header", header_with(&|v| v.set(9, Cbor::Bytes(vec![0; 400])))),
+    ] {
+        let input = json!({"type": name, "bytes": h(bytes)});
+        kit.case(FOLDER, rule, slug, title, "decode").input(input).invalid();
+    }
+}
+
+fn frames(kit: &mut Kit) {
+    let mut scene = Scene::room(Granted::Both);
+    let log = Log::of(&scene);
+    let framed = |message: &[u8]| [&u32::try_from(message.len()).unwrap().to_be_bytes()[..], message].concat();
+    let request = scene.request(&world().clinician).sign(&world().clinician);
+    let content = scene.content(&world().gateway, EPOCH, ehe::id::WrapId([3; 16]), hour());
+    let run = scene.run(&world().gateway, std::slice::from_ref(&content)).sign(&world().gateway);
+    let submission = Submission { run: run.clone(), events: vec![content.event().clone()] };
+    let reader = world().clinician.public().clone();
+    let head_of: Head = log.head(Nonce([6; 16]));
+    let wrap = scene.wrap(&world().gateway, EPOCH, hour());
+    let mut good = Vec::new();
+    for (slug, message) in [
+        ("submit", Request::Submit(submission)),
+        ("fetch", Request::Fetch(request.clone(), reader.clone())),
+        ("subscribe", Request::Subscribe(request, reader)),
+        ("head", Request::Head(scene.id, Nonce([6; 16]))),
+        ("rooms-of", Request::RoomsOf),
+        ("charter", Request::Charter),
+        ("status", Request::Status),
+    ] {
+        good.push(("request", slug, message.to_vec()));
+    }
+    let node = ehe::id::NodeId([1; 8]);
+    let status = NodeStatus {
+        node,
+        program: "0.1.0".into(),
+        charter_version: 1,
+        shards: vec![
+            ShardStatus { shard: 0, leader: Some(node), term: 1, applied: 2, leaves: 3, rooms: 1, faulted: false },
+            ShardStatus { shard: 1, leader: None, term: 1, applied: 0, leaves: 0, rooms: 0, faulted: true },
+        ],
+        at: UnixMs(scene.now),
+    };
+    for (slug, message) in [
+        ("submitted", Response::Submitted(Submitted { receipt: log.receipt(0), control_seq: 4 })),
+        ("known", Response::Known(vec![KnownRun { run, receipt: log.receipt(0) }])),
+        ("refused", Response::Refused(Refusal::StrandGap)),
+        ("ask-node", Response::AskNode(node)),
+        ("item", Response::Item(Item { leaf: log.leaves[0].clone(), run: None, events: vec![], access: None })),
+        ("head", Response::Head(head_of)),
+        (
+            "rooms",
+            Response::Rooms(vec![RoomInfo {
+                room: scene.id,
+                owner: world().patient.author_id(),
+                grants: vec![scene.append],
+                entries: 1,
+            }]),
+        ),
+        ("charter", Response::Charter(chain())),
+        ("status", Response::Status(status)),
+        ("wrap", Response::Wrap(wrap.event().clone())),
+    ] {
+        good.push(("response", slug, message.to_vec()));
+    }
+    for (direction, slug, message) in good {
+        let input = json!({"direction": direction, "bytes": h(framed(&message))});
+        let title = format!("a {direction} in its frame: {slug}");
+        kit.case("wire", "W4", &format!("ok-{direction}-{slug}"), &title, "frame").input(input).valid();
+    }
+    let status = framed(&Request::Status.to_vec());
+    let too_long = u32::try_from(ehe::limits::FRAME_MAX_BYTES).unwrap() + 1;
+    for (slug, title, direction, bytes) in [
+        ("length-above", "a length that is more than the bytes that follow", "request", [&[0, 0, 0, 3], &status[4..]].concat()),
+        ("length-below", "a byte after the message", "request", [&[0, 0, 0, 2], &status[4..], &[0]].concat()),
+        ("length-oversized", "a length above the limit: refused before anything is read", "request", too_long.to_be_bytes().to_vec()),
+        ("unknown-request", "a request with a number that there is not", "request", framed(&[0x81, 0x18, 0x63])),
+        ("unknown-response", "a response with a number that there is not", "response", framed(&[0x81, 0x18, 0x63])),
+        ("unknown-refusal", "a refusal with a number that there is not", "response", framed(&[0x82, 0x03, 0x18, 0x63])),
+        ("member-missing", "a request for a head without its nonce", "request", {
+            let mut message = Cbor::parse(&Request::Head(scene.id, Nonce([6; 16])).to_vec());
+            if let Cbor::Array(items) = &mut message {
+                items.pop();
+            }
+            framed(&message.to_vec())
+        }),
+        ("not-an-array", "a map", "request", framed(&[0xa0])),
+        ("empty", "nothing", "request", framed(&[])),
+    ] {
+        let input = json!({"direction": direction, "bytes": h(bytes)});
+        kit.case("wire", "W4", slug, title, "frame").input(input).invalid();
+    }
+    let (id, event) = (wrap.id(), wrap.event());
+    let wrap_case = |named: ehe::id::WrapId, body: &[u8]| json!({"named": named.to_string(), "header": h(&event.header), "body": h(body)});
+    let named = ehe::id::WrapId::from(id);
+    kit.case("wire", "W3", "ok-wrap", "a wrap whose header has the id by which content names it", "wrap_record")
+        .input(wrap_case(named, &event.body))
+        .valid();
+    kit.case("wire", "W3", "another-wrap", "a wrap in place of the one that was named", "wrap_record")
+        .input(wrap_case(ehe::id::WrapId([1; 16]), &event.body))
+        .invalid();
+    let mut body = event.body.clone();
+    let last = body.len() - 40;
+    body[last] ^= 1;
+    kit.case("wire", "W3", "altered-wrap", "a wrap whose body was altered on the way", "wrap_record")
+        .input(wrap_case(named, &body))
+        .invalid();
+}

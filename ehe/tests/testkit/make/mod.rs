@@ -1,0 +1,118 @@
+//! The generator: valid material made by the library, and in each invalid case just one thing broken, signed and hashed again as a
+//! hostile author could. All seeds are fixed.
+
+mod bodies;
+mod encoding;
+mod events;
+mod follow;
+mod identities;
+mod log;
+mod reads;
+mod rights;
+mod runs;
+mod scene;
+mod world;
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::case::{self, Case, Verdict};
+
+/// The cases made so far, by path.
+#[derive(Default)]
+pub(super) struct Kit {
+    files: BTreeMap<String, String>,
+}
+
+/// All files, by path below the kit's folder.
+pub(crate) fn kit() -> BTreeMap<String, String> {
+    let mut kit = Kit::default();
+    encoding::cases(&mut kit);
+    identities::cases(&mut kit);
+    events::cases(&mut kit);
+    runs::cases(&mut kit);
+    rights::cases(&mut kit);
+    reads::cases(&mut kit);
+    log::cases(&mut kit);
+    follow::cases(&mut kit);
+    bodies::cases(&mut kit);
+    kit.files
+}
+
+/// A case in the making.
+pub(super) struct Draft<'a> {
+    kit: &'a mut Kit,
+    folder: &'static str,
+    slug: String,
+    case: Case,
+}
+
+impl Kit {
+    /// `folder/RULE-slug.json`.
+    pub(super) fn case(&mut self, folder: &'static str, rule: &str, slug: &str, title: &str, what: &str) -> Draft<'_> {
+        let case = Case {
+            kit: 1,
+            rule: rule.into(),
+            title: title.into(),
+            what: what.into(),
+            source: None,
+            keys: Value::Null,
+            input: Value::Null,
+            verdict: Verdict::Valid,
+            refusal: None,
+            expect: Value::Null,
+        };
+        Draft { kit: self, folder, slug: slug.into(), case }
+    }
+}
+
+impl Draft<'_> {
+    pub(super) fn keys(mut self, keys: Value) -> Self {
+        self.case.keys = keys;
+        self
+    }
+
+    pub(super) fn source(mut self, source: &str) -> Self {
+        self.case.source = Some(source.into());
+        self
+    }
+
+    pub(super) fn input(mut self, input: Value) -> Self {
+        self.case.input = input;
+        self
+    }
+
+    /// The case is valid.
+    pub(super) fn valid(self) {
+        self.finish(Verdict::Valid, None);
+    }
+
+    /// The case is invalid; no number stands for it on the wire.
+    pub(super) fn invalid(self) {
+        self.finish(Verdict::Invalid, None);
+    }
+
+    /// The case is invalid and refused with this number.
+    pub(super) fn refused(self, code: u16) {
+        self.finish(Verdict::Invalid, Some(code));
+    }
+
+    /// Takes what the library computes as what is expected, after the verdict was found to be the one that the case states.
+    fn finish(mut self, verdict: Verdict, refusal: Option<u16>) {
+        self.case.verdict = verdict;
+        self.case.refusal = refusal;
+        let (outcome, facts) = crate::run::run(&self.case);
+        let name = format!("{}/{}-{}.json", self.folder, self.case.rule, self.slug);
+        match (&outcome, verdict) {
+            (Ok(()), Verdict::Valid) => {}
+            (Err(fault), Verdict::Invalid) if fault.refusal == refusal => {}
+            _ => panic!("{name}: {verdict:?} {refusal:?} is stated, found {outcome:?}, {:?}", facts.get("outcomes")),
+        }
+        if !facts.is_empty() && (verdict == Verdict::Valid || facts.contains_key("outcomes")) {
+            self.case.expect = Value::Object(facts);
+        }
+        let taken = self.kit.files.insert(name.clone(), case::to_text(&self.case));
+        assert!(taken.is_none(), "{name} is made twice");
+    }
+}
