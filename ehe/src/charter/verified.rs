@@ -2,8 +2,8 @@
 
 use core::num::NonZeroU16;
 
-use crate::checkpoint::log_origin;
 use super::{Charter, Member, Node, Permissions, Placement, SignedCharter};
+use crate::checkpoint::log_origin;
 use crate::id::{AllianceId, Hash, MemberId, NodeId};
 
 /// A charter whose rules, place in the chain and signatures were checked. Only [`SignedCharter::verify`] makes one.

@@ -29,9 +29,9 @@ impl Cbor {
             Type::Bytes => Self::Bytes(d.bytes().unwrap().to_vec()),
             Type::String => Self::Text(d.str().unwrap().into()),
             Type::Array => Self::Array((0..d.array().unwrap().unwrap()).map(|_| Self::next(d)).collect()),
-            Type::Map => Self::Map(
-                (0..d.map().unwrap().unwrap()).map(|_| (d.int().unwrap().into(), Self::next(d))).collect(),
-            ),
+            Type::Map => {
+                Self::Map((0..d.map().unwrap().unwrap()).map(|_| (d.int().unwrap().into(), Self::next(d))).collect())
+            }
             Type::Bool => Self::Bool(d.bool().unwrap()),
             Type::Null => {
                 d.null().unwrap();

@@ -73,17 +73,27 @@ fn valid(kit: &mut Kit) {
         .map(|(n, i)| at_receipt(Vital::StepCount, &n.to_string(), Unit::Steps, i * 60_000))
         .collect();
     case("B1", "ok-delta", "a count that drifts: differences in packed bits", &steps);
-    case("B1", "ok-two-vitals", "a blood pressure: two series", &[
-        at_receipt(Vital::SystolicBloodPressure, "128", Unit::MillimetreOfMercury, 0),
-        at_receipt(Vital::DiastolicBloodPressure, "84", Unit::MillimetreOfMercury, 0),
-        at_receipt(Vital::SystolicBloodPressure, "131", Unit::MillimetreOfMercury, 60_000),
-    ]);
-    case("B1", "ok-digits", "36.40 stays 36.40: another exponent is another series", &[
-        at_receipt(Vital::BodyTemperature, "36.40", Unit::Celsius, 0),
-        at_receipt(Vital::BodyTemperature, "36.4", Unit::Celsius, 1),
-        at_receipt(Vital::BodyTemperature, "98.6", Unit::Fahrenheit, 2),
-        at_receipt(Vital::BodyTemperature, "-0.5", Unit::Celsius, 3),
-    ]);
+    case(
+        "B1",
+        "ok-two-vitals",
+        "a blood pressure: two series",
+        &[
+            at_receipt(Vital::SystolicBloodPressure, "128", Unit::MillimetreOfMercury, 0),
+            at_receipt(Vital::DiastolicBloodPressure, "84", Unit::MillimetreOfMercury, 0),
+            at_receipt(Vital::SystolicBloodPressure, "131", Unit::MillimetreOfMercury, 60_000),
+        ],
+    );
+    case(
+        "B1",
+        "ok-digits",
+        "36.40 stays 36.40: another exponent is another series",
+        &[
+            at_receipt(Vital::BodyTemperature, "36.40", Unit::Celsius, 0),
+            at_receipt(Vital::BodyTemperature, "36.4", Unit::Celsius, 1),
+            at_receipt(Vital::BodyTemperature, "98.6", Unit::Fahrenheit, 2),
+            at_receipt(Vital::BodyTemperature, "-0.5", Unit::Celsius, 3),
+        ],
+    );
     let order_only = ReadingTime {
         device: Some(DeviceTime { wall_ms: -62_135_596_800_000, offset_min: None }),
         derived: None,
@@ -91,12 +101,21 @@ fn valid(kit: &mut Kit) {
         method: TimeMethod::OrderOnly,
         ..ReadingTime::at_receipt(UnixMs(START), 77, false, 0)
     };
-    let scale = Reading::new(Vital::BodyWeight, "154.30".parse().unwrap(), Unit::Pound, device("Waage Küche"), order_only).unwrap();
-    case("B1", "ok-order-only", "a stored reading of which only the order is known, with everything that is optional", &[
-        scale.clone().with_flags(Flags::FROM_STORAGE).with_statistic(Statistic::Average),
-        scale,
-    ]);
-    case("B4", "ok-unknown-flag", "flag bits that nobody knows yet are kept", &[heart_rates(&[72]).remove(0).with_flags(Flags(1 << 31))]);
+    let scale =
+        Reading::new(Vital::BodyWeight, "154.30".parse().unwrap(), Unit::Pound, device("Waage Küche"), order_only)
+            .unwrap();
+    case(
+        "B1",
+        "ok-order-only",
+        "a stored reading of which only the order is known, with everything that is optional",
+        &[scale.clone().with_flags(Flags::FROM_STORAGE).with_statistic(Statistic::Average), scale],
+    );
+    case(
+        "B4",
+        "ok-unknown-flag",
+        "flag bits that nobody knows yet are kept",
+        &[heart_rates(&[72]).remove(0).with_flags(Flags(1 << 31))],
+    );
     let far = |wall_ms: i64| {
         let time = ReadingTime {
             device: Some(DeviceTime { wall_ms, offset_min: Some(-720) }),
@@ -138,7 +157,11 @@ fn packed(base: i128, width: i128, bytes: &[u8]) -> Cbor {
 
 fn other_encodings(kit: &mut Kit) {
     let six = heart_rates(&[70, 72, 71, 75, 74, 70]);
-    assert_eq!(of(&mut Cbor::parse(&encoded(&six)), 16), &packed(70, 3, &bits(&[0, 2, 1, 5, 4, 0], 3)), "the generator knows this column");
+    assert_eq!(
+        of(&mut Cbor::parse(&encoded(&six)), 16),
+        &packed(70, 3, &bits(&[0, 2, 1, 5, 4, 0], 3)),
+        "the generator knows this column"
+    );
     let same = heart_rates(&[70, 70, 70]);
     let climbing = heart_rates(&[60, 62, 64]);
     let two = [&six[..], &[at_receipt(Vital::StepCount, "5", Unit::Steps, 0)]].concat();
@@ -151,35 +174,85 @@ fn other_encodings(kit: &mut Kit) {
     };
     for (slug, title, body) in [
         ("padding-bits", "a bit is set after the last value", with(&six, |b| of(b, 16).at(3).bytes()[2] |= 0x80)),
-        ("wider-than-needed", "values of four bits where three do", with(&six, |b| *of(b, 16) = packed(70, 4, &bits(&[0, 2, 1, 5, 4, 0], 4)))),
-        ("base-not-the-smallest", "a base below the smallest value", with(&six, |b| *of(b, 16) = packed(69, 3, &bits(&[1, 3, 2, 6, 5, 1], 3)))),
-        ("packed-for-constant", "packed bits where all values are equal", with(&same, |b| *of(b, 16) = packed(70, 1, &[0]))),
-        ("step-for-constant", "a step of 0", with(&same, |b| *of(b, 16) = Cbor::Array(vec![Cbor::Int(0), Cbor::Int(70), Cbor::Int(0)]))),
-        ("packed-for-step", "packed bits where the step is even", with(&climbing, |b| *of(b, 16) = packed(60, 3, &bits(&[0, 2, 4], 3)))),
-        ("delta-not-shorter", "differences where packed bits are as short", with(&six, |b| {
-            // 70, then +2 −1 +4 −1 −4: base −4, width 4.
-            *of(b, 16) = Cbor::Array(vec![Cbor::Int(2), Cbor::Int(70), Cbor::Int(-4), Cbor::Int(4), Cbor::Bytes(bits(&[6, 3, 8, 3, 0], 4))]);
-        })),
+        (
+            "wider-than-needed",
+            "values of four bits where three do",
+            with(&six, |b| *of(b, 16) = packed(70, 4, &bits(&[0, 2, 1, 5, 4, 0], 4))),
+        ),
+        (
+            "base-not-the-smallest",
+            "a base below the smallest value",
+            with(&six, |b| *of(b, 16) = packed(69, 3, &bits(&[1, 3, 2, 6, 5, 1], 3))),
+        ),
+        (
+            "packed-for-constant",
+            "packed bits where all values are equal",
+            with(&same, |b| *of(b, 16) = packed(70, 1, &[0])),
+        ),
+        (
+            "step-for-constant",
+            "a step of 0",
+            with(&same, |b| *of(b, 16) = Cbor::Array(vec![Cbor::Int(0), Cbor::Int(70), Cbor::Int(0)])),
+        ),
+        (
+            "packed-for-step",
+            "packed bits where the step is even",
+            with(&climbing, |b| *of(b, 16) = packed(60, 3, &bits(&[0, 2, 4], 3))),
+        ),
+        (
+            "delta-not-shorter",
+            "differences where packed bits are as short",
+            with(&six, |b| {
+                // 70, then +2 −1 +4 −1 −4: base −4, width 4.
+                *of(b, 16) = Cbor::Array(vec![
+                    Cbor::Int(2),
+                    Cbor::Int(70),
+                    Cbor::Int(-4),
+                    Cbor::Int(4),
+                    Cbor::Bytes(bits(&[6, 3, 8, 3, 0], 4)),
+                ]);
+            }),
+        ),
         ("unit-spelled-out", "the canonical unit written out", with(&six, |b| b.at(2).at(0).set(1, Cbor::Int(1)))),
         ("flags-zero", "no flags written as 0", with(&six, |b| b.at(2).at(0).set(5, Cbor::Int(0)))),
-        ("origin-moved", "an origin that is not the first reading's time", with(&six, |b| {
-            let Cbor::Int(origin) = b.at(0) else { panic!() };
-            *origin += 1;
-            *of(b, 9) = Cbor::Array(vec![Cbor::Int(0), Cbor::Int(-1), Cbor::Int(1_000)]);
-        })),
-        ("monotonic-start-moved", "a monotonic start that is not the first reading's", with(&same, |b| {
-            let Cbor::Int(start) = b.at(1) else { panic!() };
-            *start += 1;
-            *of(b, 11) = Cbor::Int(-1);
-        })),
+        (
+            "origin-moved",
+            "an origin that is not the first reading's time",
+            with(&six, |b| {
+                let Cbor::Int(origin) = b.at(0) else { panic!() };
+                *origin += 1;
+                *of(b, 9) = Cbor::Array(vec![Cbor::Int(0), Cbor::Int(-1), Cbor::Int(1_000)]);
+            }),
+        ),
+        (
+            "monotonic-start-moved",
+            "a monotonic start that is not the first reading's",
+            with(&same, |b| {
+                let Cbor::Int(start) = b.at(1) else { panic!() };
+                *start += 1;
+                *of(b, 11) = Cbor::Int(-1);
+            }),
+        ),
         ("series-split", "one series written as two", with(&six, split)),
-        ("series-out-of-order", "series in another order than that of their first readings", with(&two, |b| {
-            let Cbor::Array(series) = b.at(2) else { panic!() };
-            series.swap(0, 1);
-        })),
-        ("zone-without-clock", "a zone where the device sent no time", with(&six, |b| b.at(2).at(0).members().retain(|(k, _)| *k != 13))),
+        (
+            "series-out-of-order",
+            "series in another order than that of their first readings",
+            with(&two, |b| {
+                let Cbor::Array(series) = b.at(2) else { panic!() };
+                series.swap(0, 1);
+            }),
+        ),
+        (
+            "zone-without-clock",
+            "a zone where the device sent no time",
+            with(&six, |b| b.at(2).at(0).members().retain(|(k, _)| *k != 13)),
+        ),
         ("no-series", "no readings", with(&six, |b| *b.at(2) = Cbor::Array(vec![]))),
-        ("long-integer", "an integer in more bytes than it needs", with(&six, |b| *of(b, 6) = Cbor::Raw(vec![0x18, 1]))),
+        (
+            "long-integer",
+            "an integer in more bytes than it needs",
+            with(&six, |b| *of(b, 6) = Cbor::Raw(vec![0x18, 1])),
+        ),
     ] {
         kit.case(FOLDER, "B1", slug, title, "vitals").input(json!({"body": h(body)})).invalid();
     }
@@ -188,18 +261,48 @@ fn other_encodings(kit: &mut Kit) {
 fn counts(kit: &mut Kit) {
     let six = heart_rates(&[70, 72, 71, 75, 74, 70]);
     for (rule, slug, title, body) in [
-        ("B2", "count-65535", "a series that claims 65,535 readings in a few bytes", with(&heart_rates(&[70; 3]), |b| *of(b, 8) = Cbor::Int(65_535))),
-        ("B2", "count-4097", "a body that claims 4,097 readings", with(&heart_rates(&[70; 3]), |b| *of(b, 8) = Cbor::Int(4_097))),
+        (
+            "B2",
+            "count-65535",
+            "a series that claims 65,535 readings in a few bytes",
+            with(&heart_rates(&[70; 3]), |b| *of(b, 8) = Cbor::Int(65_535)),
+        ),
+        (
+            "B2",
+            "count-4097",
+            "a body that claims 4,097 readings",
+            with(&heart_rates(&[70; 3]), |b| *of(b, 8) = Cbor::Int(4_097)),
+        ),
         ("B2", "count-0", "a series without readings", with(&six, |b| *of(b, 8) = Cbor::Int(0))),
-        ("B2", "count-above-the-bytes", "a count that the packed bytes do not hold", with(&six, |b| *of(b, 8) = Cbor::Int(40))),
-        ("B2", "bytes-above-the-count", "packed bytes for more values than are counted", with(&six, |b| *of(b, 16) = packed(70, 3, &[&bits(&[0, 2, 1, 5, 4, 0], 3)[..], &[0]].concat()))),
+        (
+            "B2",
+            "count-above-the-bytes",
+            "a count that the packed bytes do not hold",
+            with(&six, |b| *of(b, 8) = Cbor::Int(40)),
+        ),
+        (
+            "B2",
+            "bytes-above-the-count",
+            "packed bytes for more values than are counted",
+            with(&six, |b| *of(b, 16) = packed(70, 3, &[&bits(&[0, 2, 1, 5, 4, 0], 3)[..], &[0]].concat())),
+        ),
         ("B2", "width-0", "values of no bits", with(&six, |b| *of(b, 16) = packed(70, 0, &[]))),
         ("B2", "width-65", "values of 65 bits", with(&six, |b| *of(b, 16) = packed(70, 65, &[0; 49]))),
-        ("B2", "series-65", "a body of 65 series", with(&six, |b| {
-            let one = b.at(2).at(0).clone();
-            *b.at(2) = Cbor::Array(vec![one; 65]);
-        })),
-        ("E3", "device-id-oversized", "a device id of 65 bytes", with(&six, |b| *of(b, 2) = Cbor::Text("x".repeat(65)))),
+        (
+            "B2",
+            "series-65",
+            "a body of 65 series",
+            with(&six, |b| {
+                let one = b.at(2).at(0).clone();
+                *b.at(2) = Cbor::Array(vec![one; 65]);
+            }),
+        ),
+        (
+            "E3",
+            "device-id-oversized",
+            "a device id of 65 bytes",
+            with(&six, |b| *of(b, 2) = Cbor::Text("x".repeat(65))),
+        ),
         ("E3", "device-id-empty", "an empty device id", with(&six, |b| *of(b, 2) = Cbor::Text(String::new()))),
     ] {
         kit.case(FOLDER, rule, slug, title, "vitals").input(json!({"body": h(body)})).invalid();
@@ -218,12 +321,32 @@ fn meanings(kit: &mut Kit) {
         ("B4", "unknown-vital", "a vital that there is not", with(&six, |b| *of(b, 0) = Cbor::Int(36))),
         ("B4", "unknown-unit", "a unit that there is not", with(&six, |b| b.at(2).at(0).set(1, Cbor::Int(99)))),
         ("B4", "unknown-method", "a time method that there is not", with(&six, |b| *of(b, 6) = Cbor::Int(10))),
-        ("B4", "unknown-statistic", "a statistic that there is not", with(&six, |b| b.at(2).at(0).set(4, Cbor::Int(17)))),
-        ("B4", "device-id-control", "a device id with a line break", with(&six, |b| *of(b, 2) = Cbor::Text("a\nb".into()))),
+        (
+            "B4",
+            "unknown-statistic",
+            "a statistic that there is not",
+            with(&six, |b| b.at(2).at(0).set(4, Cbor::Int(17))),
+        ),
+        (
+            "B4",
+            "device-id-control",
+            "a device id with a line break",
+            with(&six, |b| *of(b, 2) = Cbor::Text("a\nb".into())),
+        ),
         ("B4", "uncertainty-negative", "an uncertainty below 0", with(&flat, |b| *of(b, 12) = Cbor::Int(-1))),
-        ("B4", "uncertainty-33-bits", "an uncertainty of more than 32 bits", with(&flat, |b| *of(b, 12) = Cbor::Int(1 << 32))),
+        (
+            "B4",
+            "uncertainty-33-bits",
+            "an uncertainty of more than 32 bits",
+            with(&flat, |b| *of(b, 12) = Cbor::Int(1 << 32)),
+        ),
         ("B4", "exponent-128", "an exponent above 127", with(&six, |b| *of(b, 3) = Cbor::Int(128))),
-        ("B4", "unknown-column", "a column of a form that there is not", with(&six, |b| *of(b, 16) = Cbor::Array(vec![Cbor::Int(9), Cbor::Int(70), Cbor::Int(1)]))),
+        (
+            "B4",
+            "unknown-column",
+            "a column of a form that there is not",
+            with(&six, |b| *of(b, 16) = Cbor::Array(vec![Cbor::Int(9), Cbor::Int(70), Cbor::Int(1)])),
+        ),
     ] {
         kit.case(FOLDER, rule, slug, title, "vitals").input(json!({"body": h(body)})).invalid();
     }

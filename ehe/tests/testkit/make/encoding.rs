@@ -63,9 +63,8 @@ fn structures(kit: &mut Kit) {
     if let Control::Epoch(record) = &mut epoch {
         record.seeds.push(seed);
     }
-    let revoke = |ending| {
-        plain(&Control::Revoke(ehe::control::Revoke { link: scene.link, grant: scene.append, ending }))
-    };
+    let revoke =
+        |ending| plain(&Control::Revoke(ehe::control::Revoke { link: scene.link, grant: scene.append, ending }));
     let wrap_event = Scene::room(Granted::Both).wrap(&world().gateway, EPOCH, hour());
     let wrap = Cbor::parse(wrap_event.body()).at(0).bytes().clone();
     let private = Private {
@@ -129,7 +128,12 @@ fn structures(kit: &mut Kit) {
         ("charter", "a charter", "Charter", world().charter.to_bytes()),
         ("signed-charter", "a charter with its signatures", "SignedCharter", world().signed.encode()),
         ("charter-chain", "a chain of charters", "CharterChain", chain()),
-        ("charter-chain-empty", "a chain without a charter is well formed", "CharterChain", CharterChain::default().encode()),
+        (
+            "charter-chain-empty",
+            "a chain without a charter is well formed",
+            "CharterChain",
+            CharterChain::default().encode(),
+        ),
     ] {
         let input = json!({"type": name, "bytes": h(bytes)});
         let title = format!("{title}: decodes, and encodes to the same bytes");
@@ -179,7 +183,13 @@ fn broken(kit: &mut Kit) {
         *value = Cbor::Raw(out);
     };
     for (rule, slug, title, name, bytes) in [
-        ("E1", "long-integer", "the version in two bytes where one does", "Header", header_with(&|v| *v.at(0).at(0) = long(1))),
+        (
+            "E1",
+            "long-integer",
+            "the version in two bytes where one does",
+            "Header",
+            header_with(&|v| *v.at(0).at(0) = long(1)),
+        ),
         ("E1", "long-length", "a byte string's length in three bytes", "Header", header_with(&|v| wide(v.at(0).at(8)))),
         ("E1", "indefinite-map", "a map of indefinite length", "Header", indefinite),
         (
@@ -202,27 +212,75 @@ fn broken(kit: &mut Kit) {
                 v.at(0).members().insert(1, version);
             }),
         ),
-        ("E1", "unknown-key", "a key that the structure does not have", "Header", header_with(&|v| v.set(3, Cbor::Int(0)))),
+        (
+            "E1",
+            "unknown-key",
+            "a key that the structure does not have",
+            "Header",
+            header_with(&|v| v.set(3, Cbor::Int(0))),
+        ),
         ("E1", "keys-out-of-order", "keys descending", "Header", header_with(&|v| v.members().reverse())),
         ("E1", "trailing-byte", "a byte after the value", "Header", trailing),
         ("E1", "tag", "a tagged value", "Header", tagged),
         ("E1", "truncated", "a byte too few", "Header", header[..header.len() - 1].to_vec()),
         ("E2", "null-member", "an absent member written as null", "Run", run_with(&|v| *v.at(4) = Cbor::Null)),
-        ("E2", "member-missing", "a member that is not optional is absent", "Header", header_with(&|v| v.members().truncate(2))),
-        ("E4", "integer-as-float", "the hour as a float", "Header", header_with(&|v| *v.at(0).at(7) = Cbor::Raw(vec![0xfa, 0x48, 0xee, 0xb7, 0x00]))),
+        (
+            "E2",
+            "member-missing",
+            "a member that is not optional is absent",
+            "Header",
+            header_with(&|v| v.members().truncate(2)),
+        ),
+        (
+            "E4",
+            "integer-as-float",
+            "the hour as a float",
+            "Header",
+            header_with(&|v| *v.at(0).at(7) = Cbor::Raw(vec![0xfa, 0x48, 0xee, 0xb7, 0x00])),
+        ),
         ("E4", "short-bytes", "a room id of 15 bytes", "Header", header_with(&|v| v.at(0).at(3).bytes().truncate(15))),
-        ("E4", "text-for-bytes", "a room id as text", "Header", header_with(&|v| *v.at(0).at(3) = Cbor::Text("0123456789abcdef".into()))),
+        (
+            "E4",
+            "text-for-bytes",
+            "a room id as text",
+            "Header",
+            header_with(&|v| *v.at(0).at(3) = Cbor::Text("0123456789abcdef".into())),
+        ),
         ("E4", "negative", "a negative hour", "Header", header_with(&|v| *v.at(0).at(7) = Cbor::Int(-1))),
         ("E4", "hour-too-large", "an hour of 33 bits", "Header", header_with(&|v| *v.at(0).at(7) = Cbor::Int(1 << 32))),
-        ("E4", "not-utf8", "an origin that is not UTF-8", "Run", run_with(&|v| *v.at(4).at(0) = Cbor::Raw(vec![0x62, 0xc3, 0x28]))),
-        ("E4", "array-for-map", "a map written as an array", "Header", header_with(&|v| {
-            let members = v.members().iter().map(|(_, value)| value.clone()).collect();
-            *v = Cbor::Array(members);
-        })),
+        (
+            "E4",
+            "not-utf8",
+            "an origin that is not UTF-8",
+            "Run",
+            run_with(&|v| *v.at(4).at(0) = Cbor::Raw(vec![0x62, 0xc3, 0x28])),
+        ),
+        (
+            "E4",
+            "array-for-map",
+            "a map written as an array",
+            "Header",
+            header_with(&|v| {
+                let members = v.members().iter().map(|(_, value)| value.clone()).collect();
+                *v = Cbor::Array(members);
+            }),
+        ),
         ("E3", "ids-none", "a run over no event", "Run", run_with(&|v| *v.at(3) = Cbor::Bytes(vec![]))),
         ("E3", "ids-257", "a run over 257 events", "Run", run_with(&|v| *v.at(3) = Cbor::Bytes(vec![1; 257 * 32]))),
-        ("E3", "ids-ragged", "ids of a run that are not a multiple of 32 bytes", "Run", run_with(&|v| *v.at(3) = Cbor::Bytes(vec![1; 33]))),
-        ("E3", "header-oversized", "a header of more than 512 bytes", "Header", header_with(&|v| v.set(9, Cbor::Bytes(vec![0; 400])))),
+        (
+            "E3",
+            "ids-ragged",
+            "ids of a run that are not a multiple of 32 bytes",
+            "Run",
+            run_with(&|v| *v.at(3) = Cbor::Bytes(vec![1; 33])),
+        ),
+        (
+            "E3",
+            "header-oversized",
+            "a header of more than 512 bytes",
+            "Header",
+            header_with(&|v| v.set(9, Cbor::Bytes(vec![0; 400]))),
+        ),
     ] {
         let input = json!({"type": name, "bytes": h(bytes)});
         kit.case(FOLDER, rule, slug, title, "decode").input(input).invalid();
@@ -293,9 +351,19 @@ fn frames(kit: &mut Kit) {
     let status = framed(&Request::Status.to_vec());
     let too_long = u32::try_from(ehe::limits::FRAME_MAX_BYTES).unwrap() + 1;
     for (slug, title, direction, bytes) in [
-        ("length-above", "a length that is more than the bytes that follow", "request", [&[0, 0, 0, 3], &status[4..]].concat()),
+        (
+            "length-above",
+            "a length that is more than the bytes that follow",
+            "request",
+            [&[0, 0, 0, 3], &status[4..]].concat(),
+        ),
         ("length-below", "a byte after the message", "request", [&[0, 0, 0, 2], &status[4..], &[0]].concat()),
-        ("length-oversized", "a length above the limit: refused before anything is read", "request", too_long.to_be_bytes().to_vec()),
+        (
+            "length-oversized",
+            "a length above the limit: refused before anything is read",
+            "request",
+            too_long.to_be_bytes().to_vec(),
+        ),
         ("unknown-request", "a request with a number that there is not", "request", framed(&[0x81, 0x18, 0x63])),
         ("unknown-response", "a response with a number that there is not", "response", framed(&[0x81, 0x18, 0x63])),
         ("unknown-refusal", "a refusal with a number that there is not", "response", framed(&[0x82, 0x03, 0x18, 0x63])),

@@ -102,15 +102,22 @@ fn seal_padded(core: Core, padded: &[u8]) -> CheckedEvent {
 fn sealing(kit: &mut Kit) {
     let core = content().core().clone();
     let keys = json!({"ek": h(seed("event key"))});
-    for (slug, plaintext) in
-        [("empty", vec![]), ("36.40", b"36.40".to_vec()), ("239", vec![1; 239]), ("240", vec![1; 240]), ("1000", (0..1000).map(|i| u8::try_from(i % 251).unwrap()).collect())]
-    {
+    for (slug, plaintext) in [
+        ("empty", vec![]),
+        ("36.40", b"36.40".to_vec()),
+        ("239", vec![1; 239]),
+        ("240", vec![1; 240]),
+        ("1000", (0..1000).map(|i| u8::try_from(i % 251).unwrap()).collect()),
+    ] {
         let input = json!({"core": h(cbor::to_vec(&core)), "plaintext": h(&plaintext)});
         let title = format!("sealing: key, core and {} bytes of plaintext give these bytes", plaintext.len());
         kit.case(FOLDER, "P1", &format!("ok-seal-{slug}"), &title, "seal").keys(keys.clone()).input(input).valid();
         let event = seal::seal(&Scene::ek(), core.clone(), &plaintext).unwrap();
         let title = format!("opening a body of {} bytes of plaintext", plaintext.len());
-        kit.case(FOLDER, "P1", &format!("ok-open-{slug}"), &title, "open").keys(keys.clone()).input(bytes(event.event())).valid();
+        kit.case(FOLDER, "P1", &format!("ok-open-{slug}"), &title, "open")
+            .keys(keys.clone())
+            .input(bytes(event.event()))
+            .valid();
     }
     kit.case(FOLDER, "P3", "plaintext-too-long", "a plaintext whose padded body passes 65,536 bytes", "seal")
         .keys(keys.clone())
@@ -185,7 +192,10 @@ fn wraps(kit: &mut Kit) {
         ("group-seed", "a group key's seed, wrapped to a reader", &gk, &gk_wrap),
         ("part-key", "the key of a sealed part, wrapped to a party", &part, &part_wrap),
     ] {
-        kit.case(FOLDER, "K2", &format!("ok-{slug}"), title, "unwrap").keys(keys.clone()).input(with(input, wrap.as_bytes())).valid();
+        kit.case(FOLDER, "K2", &format!("ok-{slug}"), title, "unwrap")
+            .keys(keys.clone())
+            .input(with(input, wrap.as_bytes()))
+            .valid();
     }
     let other_day = {
         let mut input = ek.clone();

@@ -91,10 +91,14 @@ fn served(kit: &mut Kit) {
     kit.case(FOLDER, "W2", "gap", "an entry that is passed over", "follow").input(input(false, &gap, &head)).invalid();
     let mut twice = part.clone();
     twice.insert(1, part[1].clone());
-    kit.case(FOLDER, "W2", "twice", "an entry that is shown twice", "follow").input(input(false, &twice, &head)).invalid();
+    kit.case(FOLDER, "W2", "twice", "an entry that is shown twice", "follow")
+        .input(input(false, &twice, &head))
+        .invalid();
     let mut swapped = part.clone();
     swapped.swap(1, 2);
-    kit.case(FOLDER, "W2", "out-of-order", "two entries in the wrong order", "follow").input(input(false, &swapped, &head)).invalid();
+    kit.case(FOLDER, "W2", "out-of-order", "two entries in the wrong order", "follow")
+        .input(input(false, &swapped, &head))
+        .invalid();
 
     let rebuilt = |change: &dyn Fn(&mut Vec<Leaf>)| {
         let mut leaves = log.leaves.clone();
@@ -109,31 +113,66 @@ fn served(kit: &mut Kit) {
         }
     };
     for (rule, slug, title, input) in [
-        ("L1", "broken-chain", "a leaf that names another as the one before", rebuilt(&|leaves| leaves[2].previous.0[0] ^= 1)),
-        ("L1", "first-names-one-before", "a first leaf that names one before it", rebuilt(&|leaves| {
-            leaves[0].previous = Hash([1; 32]);
-            chained(leaves);
-        })),
-        ("L1", "time-back", "an entry that was accepted before the one before it", rebuilt(&|leaves| {
-            leaves[2].accepted_at.0 = leaves[1].accepted_at.0 - 1;
-            chained(leaves);
-        })),
-        ("L1", "another-room", "an entry of another room", rebuilt(&|leaves| {
-            leaves[2].room.0[0] ^= 1;
-            chained(leaves);
-        })),
-        ("L2", "another-entry", "a run that is not the one whose hash the leaf has", rebuilt(&|leaves| {
-            leaves[2].entry.0[0] ^= 1;
-            chained(leaves);
-        })),
-        ("C0", "count-too-high", "a leaf that counts a control event more than there is", rebuilt(&|leaves| {
-            leaves[2].control += 1;
-            chained(leaves);
-        })),
-        ("C0", "count-too-low", "a leaf that counts a control event less than there is", rebuilt(&|leaves| {
-            leaves[4].control -= 1;
-            chained(leaves);
-        })),
+        (
+            "L1",
+            "broken-chain",
+            "a leaf that names another as the one before",
+            rebuilt(&|leaves| leaves[2].previous.0[0] ^= 1),
+        ),
+        (
+            "L1",
+            "first-names-one-before",
+            "a first leaf that names one before it",
+            rebuilt(&|leaves| {
+                leaves[0].previous = Hash([1; 32]);
+                chained(leaves);
+            }),
+        ),
+        (
+            "L1",
+            "time-back",
+            "an entry that was accepted before the one before it",
+            rebuilt(&|leaves| {
+                leaves[2].accepted_at.0 = leaves[1].accepted_at.0 - 1;
+                chained(leaves);
+            }),
+        ),
+        (
+            "L1",
+            "another-room",
+            "an entry of another room",
+            rebuilt(&|leaves| {
+                leaves[2].room.0[0] ^= 1;
+                chained(leaves);
+            }),
+        ),
+        (
+            "L2",
+            "another-entry",
+            "a run that is not the one whose hash the leaf has",
+            rebuilt(&|leaves| {
+                leaves[2].entry.0[0] ^= 1;
+                chained(leaves);
+            }),
+        ),
+        (
+            "C0",
+            "count-too-high",
+            "a leaf that counts a control event more than there is",
+            rebuilt(&|leaves| {
+                leaves[2].control += 1;
+                chained(leaves);
+            }),
+        ),
+        (
+            "C0",
+            "count-too-low",
+            "a leaf that counts a control event less than there is",
+            rebuilt(&|leaves| {
+                leaves[4].control -= 1;
+                chained(leaves);
+            }),
+        ),
     ] {
         kit.case(FOLDER, rule, slug, title, "follow").input(input).invalid();
     }
@@ -153,7 +192,9 @@ fn left_out(kit: &mut Kit) {
         .invalid();
     let mut half = log.item(0);
     half.events.pop();
-    kit.case(FOLDER, "L3", "half-a-control-run", "a run of control records without its last", "follow").input(with(0, half)).invalid();
+    kit.case(FOLDER, "L3", "half-a-control-run", "a run of control records without its last", "follow")
+        .input(with(0, half))
+        .invalid();
     let mut ledger = ledger_items(&log);
     ledger[2] = bare(&log, 2);
     kit.case(FOLDER, "L3", "leaf-alone-in-the-ledger", "an entry of the whole ledger by its leaf alone", "follow")
@@ -161,18 +202,30 @@ fn left_out(kit: &mut Kit) {
         .invalid();
     let mut ledger = ledger_items(&log);
     ledger[1].events.pop();
-    kit.case(FOLDER, "L3", "event-left-out-of-the-ledger", "a run of the whole ledger without one of its events", "follow")
-        .input(input(true, &ledger, &head))
-        .invalid();
+    kit.case(
+        FOLDER,
+        "L3",
+        "event-left-out-of-the-ledger",
+        "a run of the whole ledger without one of its events",
+        "follow",
+    )
+    .input(input(true, &ledger, &head))
+    .invalid();
     let mut foreign = log.item(2);
     foreign.events = log.item(4).events;
-    kit.case(FOLDER, "L2", "event-of-another-run", "an event that the run does not name", "follow").input(with(2, foreign)).invalid();
+    kit.case(FOLDER, "L2", "event-of-another-run", "an event that the run does not name", "follow")
+        .input(with(2, foreign))
+        .invalid();
     let mut altered = log.item(2);
     altered.events[0].body[0] ^= 1;
-    kit.case(FOLDER, "L2", "event-altered", "an event whose body was altered", "follow").input(with(2, altered)).invalid();
+    kit.case(FOLDER, "L2", "event-altered", "an event whose body was altered", "follow")
+        .input(with(2, altered))
+        .invalid();
     let mut unasked = bare(&log, 1);
     unasked.events = log.item(1).events;
-    kit.case(FOLDER, "L2", "events-without-run", "events without the run that names them", "follow").input(with(1, unasked)).invalid();
+    kit.case(FOLDER, "L2", "events-without-run", "events without the run that names them", "follow")
+        .input(with(1, unasked))
+        .invalid();
 }
 
 /// A log in which a node let an entry in against the rules, after the opening.
@@ -241,10 +294,14 @@ fn heads(kit: &mut Kit) {
         .invalid();
     let mut went_back = input(true, &items, &log.head(NONCE));
     went_back["known"] = json!(log.checkpoint().size + 1);
-    kit.case(FOLDER, "L4", "went-back", "a log with fewer leaves than were seen before", "follow").input(went_back).invalid();
+    kit.case(FOLDER, "L4", "went-back", "a log with fewer leaves than were seen before", "follow")
+        .input(went_back)
+        .invalid();
     let mut as_known = input(true, &items, &log.head(NONCE));
     as_known["known"] = json!(log.checkpoint().size);
-    kit.case(FOLDER, "L4", "ok-as-known", "a log with as many leaves as were seen before", "follow").input(as_known).valid();
+    kit.case(FOLDER, "L4", "ok-as-known", "a log with as many leaves as were seen before", "follow")
+        .input(as_known)
+        .valid();
     kit.case(FOLDER, "C4", "head-over-another-nonce", "a head that answers another question", "follow")
         .input(input(true, &items, &log.head(Nonce([7; 16]))))
         .invalid();
@@ -255,7 +312,13 @@ fn access(kit: &mut Kit) {
     let clinician = &world().clinician;
     let request = scene.request(clinician);
     let log = Log::of(&scene);
-    let record = |request: ehe::read::SignedRequest, refused, reader| AccessRecord { request, refused, reader, count: 1, at: UnixMs(scene.now) };
+    let record = |request: ehe::read::SignedRequest, refused, reader| AccessRecord {
+        request,
+        refused,
+        reader,
+        count: 1,
+        at: UnixMs(scene.now),
+    };
     // The opening, and one access record.
     let of = |record: AccessRecord| {
         let bytes = record.to_vec();
@@ -276,18 +339,30 @@ fn access(kit: &mut Kit) {
         .valid();
     let stranger = scene.request(&world().stranger);
     let keys = world().stranger.public().clone();
-    kit.case(FOLDER, "L2", "ok-access-refused", "the record of a stranger's refused read, with the stranger's keys", "follow")
-        .input(of(record(stranger.sign(&world().stranger), Some(Refusal::NotInvited), Some(keys))))
-        .valid();
+    kit.case(
+        FOLDER,
+        "L2",
+        "ok-access-refused",
+        "the record of a stranger's refused read, with the stranger's keys",
+        "follow",
+    )
+    .input(of(record(stranger.sign(&world().stranger), Some(Refusal::NotInvited), Some(keys))))
+    .valid();
     let mut made_up = crate::value::Cbor::parse(&request.sign(clinician).0);
     made_up.at(3).bytes()[9] ^= 1;
     let made_up = ehe::read::SignedRequest(made_up.to_vec());
     kit.case(FOLDER, "L2", "access-made-up", "the record of a read that the reader did not sign", "follow")
         .input(of(record(made_up, None, None)))
         .invalid();
-    kit.case(FOLDER, "L2", "access-without-keys", "the record of a stranger's read without the stranger's keys", "follow")
-        .input(of(record(stranger.sign(&world().stranger), Some(Refusal::NotInvited), None)))
-        .invalid();
+    kit.case(
+        FOLDER,
+        "L2",
+        "access-without-keys",
+        "the record of a stranger's read without the stranger's keys",
+        "follow",
+    )
+    .input(of(record(stranger.sign(&world().stranger), Some(Refusal::NotInvited), None)))
+    .invalid();
     let mut elsewhere = request.clone();
     elsewhere.room.0[0] ^= 1;
     kit.case(FOLDER, "L2", "access-to-another-room", "the record of a read of another room", "follow")

@@ -141,8 +141,13 @@ impl Log {
     pub(super) fn head_by(&self, nonce: Nonce, node: &Identity) -> Head {
         let last = self.receipt(self.leaves.len() - 1);
         let at = UnixMs(NOW + 5_000);
-        let statement =
-            HeadStatement { room: last.leaf.room, last_leaf: last.leaf.hash(), log_size: self.checkpoint().size, at, nonce };
+        let statement = HeadStatement {
+            room: last.leaf.room,
+            last_leaf: last.leaf.hash(),
+            log_size: self.checkpoint().size,
+            at,
+            nonce,
+        };
         Head { last, nonce, at, signature: sign(node, Domain::Head, cbor::to_vec(&statement)) }
     }
 
@@ -248,9 +253,17 @@ fn trees(kit: &mut Kit) {
         ("rewritten", "a tree that does not extend the one before", consistency(3, tree_of(4).root(), 7, &from(3))),
         ("altered", "an altered proof", consistency(3, tree_of(3).root(), 7, &altered)),
         ("empty", "no proof", consistency(3, tree_of(3).root(), 7, &[])),
-        ("shrunk", "a tree that became smaller", json!({"old": 7, "old_root": tree.root().to_string(), "new": 3, "new_root": tree_of(3).root().to_string(), "proof": []})),
+        (
+            "shrunk",
+            "a tree that became smaller",
+            json!({"old": 7, "old_root": tree.root().to_string(), "new": 3, "new_root": tree_of(3).root().to_string(), "proof": []}),
+        ),
         ("same-size-other-root", "two trees of one size", consistency(7, tree_of(6).root(), 7, &[])),
-        ("long", "a proof with a hash too many", consistency(3, tree_of(3).root(), 7, &[from(3), vec![Hash::ZERO]].concat())),
+        (
+            "long",
+            "a proof with a hash too many",
+            consistency(3, tree_of(3).root(), 7, &[from(3), vec![Hash::ZERO]].concat()),
+        ),
     ] {
         kit.case(FOLDER, "M3", slug, title, "consistency").input(input).invalid();
     }
@@ -281,7 +294,11 @@ fn checkpoints(kit: &mut Kit) {
     ok("ok-three-of-three", "a checkpoint that all members cosigned", &note(&good, &[2, 0, 1]).to_string());
     let mut besides = note(&good, &[0, 1]);
     besides.cosign("stranger.example", world().stranger.sign_key(), 1);
-    ok("ok-a-stranger-besides", "a cosignature of somebody else counts for nothing and does no harm", &besides.to_string());
+    ok(
+        "ok-a-stranger-besides",
+        "a cosignature of somebody else counts for nothing and does no harm",
+        &besides.to_string(),
+    );
     let incarnation = Checkpoint { origin: verified().origin(shard, 7), ..good.clone() };
     ok("ok-incarnation-7", "a log in its seventh incarnation", &note(&incarnation, &[0, 1]).to_string());
 
@@ -320,17 +337,41 @@ fn checkpoints(kit: &mut Kit) {
         note.to_string()
     };
     for (slug, title, note) in [
-        ("leading-zero", "a size with a leading zero", signed_text(&text.replacen(&format!("\n{}\n", good.size), &format!("\n0{}\n", good.size), 1), &good.origin)),
+        (
+            "leading-zero",
+            "a size with a leading zero",
+            signed_text(&text.replacen(&format!("\n{}\n", good.size), &format!("\n0{}\n", good.size), 1), &good.origin),
+        ),
         ("line-besides", "a line after the charter's", signed_text(&format!("{text}more\n"), &good.origin)),
         ("no-charter-line", "no line for the charter", signed_text(text.trim_end_matches("charter 1\n"), &good.origin)),
-        ("other-charter", "under a charter that is not at hand", signed_text(&text.replace("charter 1", "charter 2"), &good.origin)),
-        ("short-root", "a root of 31 bytes", signed_text(&text.replace(&STANDARD.encode(good.root.0), &wrong_root), &good.origin)),
-        ("other-shard", "the log of another shard", signed_text(&text.replace(&good.origin, &other_shard), &other_shard)),
-        ("other-alliance", "the log of another alliance", signed_text(&text.replace(&good.origin, &other_alliance), &other_alliance)),
+        (
+            "other-charter",
+            "under a charter that is not at hand",
+            signed_text(&text.replace("charter 1", "charter 2"), &good.origin),
+        ),
+        (
+            "short-root",
+            "a root of 31 bytes",
+            signed_text(&text.replace(&STANDARD.encode(good.root.0), &wrong_root), &good.origin),
+        ),
+        (
+            "other-shard",
+            "the log of another shard",
+            signed_text(&text.replace(&good.origin, &other_shard), &other_shard),
+        ),
+        (
+            "other-alliance",
+            "the log of another alliance",
+            signed_text(&text.replace(&good.origin, &other_alliance), &other_alliance),
+        ),
         ("stranger-ordered", "signed by whom the charter does not know", stranger_signed),
         ("nobody-ordered", "cosigned by all, signed by none", unsigned),
         ("under-its-own-name", "signed under a node's name in place of the origin", under_node_name),
-        ("altered", "a text that was altered after signing", log.note().replacen(&format!("\n{}\n", good.size), &format!("\n{}\n", good.size + 1), 1)),
+        (
+            "altered",
+            "a text that was altered after signing",
+            log.note().replacen(&format!("\n{}\n", good.size), &format!("\n{}\n", good.size + 1), 1),
+        ),
         ("no-blank-line", "no blank line before the signatures", log.note().replacen("\n\n", "\n", 1)),
         ("bad-base64", "a signature that is not base64", log.note().replacen("= ", " ", 1).replace('=', "!")),
         ("no-final-newline", "no newline at the end", log.note().trim_end().to_string()),
@@ -382,10 +423,34 @@ fn checkpoints(kit: &mut Kit) {
 /// Three nodes, two of them of hospital A: members are counted, not nodes. And a charter that asks for more.
 fn two_nodes_of_one_member(kit: &mut Kit, good: &Checkpoint) {
     for (slug, title, change, nodes, stands) in [
-        ("ok-two-members", "two nodes of two members", (|c: &mut Charter| c.nodes[1].member = c.nodes[0].member) as fn(&mut Charter), &[0, 2][..], true),
-        ("two-nodes-of-one-member", "two nodes of one member are one voice", |c| c.nodes[1].member = c.nodes[0].member, &[0, 1], false),
-        ("ok-all-where-asked", "three of three where the charter asks for three", |c| c.min_cosignatures = Some(3), &[0, 1, 2], true),
-        ("short-of-what-is-asked", "a majority where the charter asks for all", |c| c.min_cosignatures = Some(3), &[0, 1], false),
+        (
+            "ok-two-members",
+            "two nodes of two members",
+            (|c: &mut Charter| c.nodes[1].member = c.nodes[0].member) as fn(&mut Charter),
+            &[0, 2][..],
+            true,
+        ),
+        (
+            "two-nodes-of-one-member",
+            "two nodes of one member are one voice",
+            |c| c.nodes[1].member = c.nodes[0].member,
+            &[0, 1],
+            false,
+        ),
+        (
+            "ok-all-where-asked",
+            "three of three where the charter asks for three",
+            |c| c.min_cosignatures = Some(3),
+            &[0, 1, 2],
+            true,
+        ),
+        (
+            "short-of-what-is-asked",
+            "a majority where the charter asks for all",
+            |c| c.min_cosignatures = Some(3),
+            &[0, 1],
+            false,
+        ),
     ] {
         let mut charter = world().charter.clone();
         change(&mut charter);
@@ -442,7 +507,11 @@ fn receipts(kit: &mut Kit) {
         ("other-time", "a leaf whose time was altered", with(&|r| r.leaf.accepted_at.0 += 1)),
         ("other-proof", "a proof of another leaf", with(&|r| r.proof = log.receipt(2).proof)),
         ("proof-oversized", "a proof of 65 hashes", with(&|r| r.proof = vec![Hash::ZERO; 65])),
-        ("short-of-quorum", "a checkpoint that one member cosigned", with(&|r| r.checkpoint = note(&log.checkpoint(), &[0]).to_string())),
+        (
+            "short-of-quorum",
+            "a checkpoint that one member cosigned",
+            with(&|r| r.checkpoint = note(&log.checkpoint(), &[0]).to_string()),
+        ),
     ] {
         kit.case(FOLDER, "C3", slug, title, "receipt").input(input(&receipt)).invalid();
     }
@@ -465,8 +534,12 @@ fn heads(kit: &mut Kit) {
     };
     let at = good.at.0;
     kit.case(FOLDER, "C4", "ok-head", "a head", "head").input(input(&good, at)).valid();
-    kit.case(FOLDER, "C4", "ok-at-the-limit", "a head that is as old as the charter allows", "head").input(input(&good, at + 60_000)).valid();
-    kit.case(FOLDER, "C4", "stale", "a head that is a millisecond older than the charter allows", "head").input(input(&good, at + 60_001)).invalid();
+    kit.case(FOLDER, "C4", "ok-at-the-limit", "a head that is as old as the charter allows", "head")
+        .input(input(&good, at + 60_000))
+        .valid();
+    kit.case(FOLDER, "C4", "stale", "a head that is a millisecond older than the charter allows", "head")
+        .input(input(&good, at + 60_001))
+        .invalid();
     let with = |change: &dyn Fn(&mut Head)| {
         let mut head = good.clone();
         change(&mut head);
@@ -486,11 +559,19 @@ fn heads(kit: &mut Kit) {
         ("another-signed", "a head that no node signed", log.head_by(nonce, &world().stranger)),
         ("another-room", "the head of another room", elsewhere.head(nonce)),
         ("other-leaf", "a last leaf that is not in the tree", with(&|head| head.last.leaf.control += 1)),
-        ("short-of-quorum", "a checkpoint that one member cosigned", with(&|head| head.last.checkpoint = note(&log.checkpoint(), &[0]).to_string())),
-        ("run-signature", "a signature for another purpose", with(&|head| {
-            let statement = Cbor::parse(&head.signature).at(2).bytes().clone();
-            head.signature = sign(&world().nodes[0], Domain::Run, statement);
-        })),
+        (
+            "short-of-quorum",
+            "a checkpoint that one member cosigned",
+            with(&|head| head.last.checkpoint = note(&log.checkpoint(), &[0]).to_string()),
+        ),
+        (
+            "run-signature",
+            "a signature for another purpose",
+            with(&|head| {
+                let statement = Cbor::parse(&head.signature).at(2).bytes().clone();
+                head.signature = sign(&world().nodes[0], Domain::Run, statement);
+            }),
+        ),
     ] {
         kit.case(FOLDER, "C4", slug, title, "head").input(input(&head, at)).invalid();
     }
@@ -505,7 +586,8 @@ fn charters(kit: &mut Kit) {
     let (members, alliance) = (&world.members, world.alliance);
     let one = world.signed.clone();
     let newcomers: Vec<Identity> = (0..3).map(|i| person(&format!("newcomer {i}"))).collect();
-    let two = Charter { version: 2, predecessor: Some(one.hash()), alliance: "Renamed".into(), ..world.charter.clone() };
+    let two =
+        Charter { version: 2, predecessor: Some(one.hash()), alliance: "Renamed".into(), ..world.charter.clone() };
     let by = [&members[1], &members[2]];
     let mut replaced = two.clone();
     for (member, new) in replaced.members.iter_mut().zip(&newcomers) {
@@ -516,7 +598,12 @@ fn charters(kit: &mut Kit) {
     };
     ok("H1", "ok-charter-1", "charter 1 under the alliance id that is its hash", vec![one.clone()]);
     ok("H2", "ok-charter-2", "a second charter", vec![one.clone(), signed(&two, &by)]);
-    ok("H3", "ok-members-replaced", "old members agree to be replaced, and a new one signs too", vec![one.clone(), signed(&replaced, &[&members[0], &members[1], &newcomers[0]])]);
+    ok(
+        "H3",
+        "ok-members-replaced",
+        "old members agree to be replaced, and a new one signs too",
+        vec![one.clone(), signed(&replaced, &[&members[0], &members[1], &newcomers[0]])],
+    );
     ok("H3", "ok-signed-twice", "one signature twice counts once and does no harm", {
         let mut wire = Cbor::parse(&one.encode());
         let Cbor::Array(signatures) = wire.at(1) else { panic!() };
@@ -534,18 +621,78 @@ fn charters(kit: &mut Kit) {
     let as_run = Cbor::Bytes(sign(&members[0], Domain::Run, one.hash().0.to_vec()));
     let chain = |two: SignedCharter| vec![one.clone(), two];
     for (rule, slug, title, charters, alliance) in [
-        ("H1", "other-pin", "a charter 1 that is not the one whose hash was given", vec![one.clone()], AllianceId([1; 32])),
-        ("H1", "from-charter-2", "a chain that does not begin with charter 1", vec![signed(&two, &by)], AllianceId(signed(&two, &by).hash().0)),
+        (
+            "H1",
+            "other-pin",
+            "a charter 1 that is not the one whose hash was given",
+            vec![one.clone()],
+            AllianceId([1; 32]),
+        ),
+        (
+            "H1",
+            "from-charter-2",
+            "a chain that does not begin with charter 1",
+            vec![signed(&two, &by)],
+            AllianceId(signed(&two, &by).hash().0),
+        ),
         ("H1", "empty-chain", "a chain without a charter", vec![], alliance),
-        ("H2", "version-skipped", "a charter 3 after charter 1", chain(signed(&Charter { version: 3, ..two.clone() }, &by)), alliance),
-        ("H2", "other-predecessor", "a charter that names another before it", chain(signed(&Charter { predecessor: Some(Hash([9; 32])), ..two.clone() }, &by)), alliance),
-        ("H2", "other-shard-count", "a charter that changes the number of shards", chain(signed(&Charter { shard_count: 8.try_into().unwrap(), ..two.clone() }, &by)), alliance),
+        (
+            "H2",
+            "version-skipped",
+            "a charter 3 after charter 1",
+            chain(signed(&Charter { version: 3, ..two.clone() }, &by)),
+            alliance,
+        ),
+        (
+            "H2",
+            "other-predecessor",
+            "a charter that names another before it",
+            chain(signed(&Charter { predecessor: Some(Hash([9; 32])), ..two.clone() }, &by)),
+            alliance,
+        ),
+        (
+            "H2",
+            "other-shard-count",
+            "a charter that changes the number of shards",
+            chain(signed(&Charter { shard_count: 8.try_into().unwrap(), ..two.clone() }, &by)),
+            alliance,
+        ),
         ("H3", "minority", "one of three members signed", chain(signed(&two, &by[..1])), alliance),
-        ("H3", "one-signed-twice", "one member signed twice", chain(with_signatures(&two, &|s| s[1] = s[0].clone())), alliance),
-        ("H3", "stranger-besides", "a majority signed, and somebody else", chain(signed(&two, &[by[0], by[1], &world.stranger])), alliance),
-        ("H3", "newcomers-alone", "the new members vote themselves in", chain(signed(&replaced, &[&newcomers[0], &newcomers[1], &newcomers[2]])), alliance),
-        ("H3", "signature-of-another-charter", "a member's signature of another charter", chain(with_signatures(&two, &|s| s.push(foreign.clone()))), alliance),
-        ("H3", "signature-for-another-purpose", "a member's signature for another purpose", vec![with_signatures(&world.charter, &|s| s.push(as_run.clone()))], alliance),
+        (
+            "H3",
+            "one-signed-twice",
+            "one member signed twice",
+            chain(with_signatures(&two, &|s| s[1] = s[0].clone())),
+            alliance,
+        ),
+        (
+            "H3",
+            "stranger-besides",
+            "a majority signed, and somebody else",
+            chain(signed(&two, &[by[0], by[1], &world.stranger])),
+            alliance,
+        ),
+        (
+            "H3",
+            "newcomers-alone",
+            "the new members vote themselves in",
+            chain(signed(&replaced, &[&newcomers[0], &newcomers[1], &newcomers[2]])),
+            alliance,
+        ),
+        (
+            "H3",
+            "signature-of-another-charter",
+            "a member's signature of another charter",
+            chain(with_signatures(&two, &|s| s.push(foreign.clone()))),
+            alliance,
+        ),
+        (
+            "H3",
+            "signature-for-another-purpose",
+            "a member's signature for another purpose",
+            vec![with_signatures(&world.charter, &|s| s.push(as_run.clone()))],
+            alliance,
+        ),
     ] {
         kit.case(FOLDER, rule, slug, title, "charter").input(chain_input(charters, alliance)).invalid();
     }
@@ -571,20 +718,34 @@ fn charter_rules(kit: &mut Kit) {
         ("node-key-twice", "two nodes of one key", |c| c.nodes[1].sign = c.nodes[0].sign),
         ("member-id-twice", "two members of one id", |c| c.members[1].id = c.members[0].id),
         ("member-name-twice", "two members of one name", |c| c.members[1].name = c.members[0].name.clone()),
-        ("member-key-twice", "two members of one signing key", |c| c.members[2].identity = c.members[0].identity.clone()),
+        ("member-key-twice", "two members of one signing key", |c| {
+            c.members[2].identity = c.members[0].identity.clone()
+        }),
         ("node-twice-in-a-group", "one node twice in a group", |c| {
             c.placement = Placement::Everywhere(vec![c.nodes[0].id, c.nodes[1].id, c.nodes[1].id]);
         }),
-        ("group-of-2", "a group of two nodes", |c| c.placement = Placement::Everywhere(vec![c.nodes[0].id, c.nodes[1].id])),
+        ("group-of-2", "a group of two nodes", |c| {
+            c.placement = Placement::Everywhere(vec![c.nodes[0].id, c.nodes[1].id])
+        }),
         ("group-of-0", "a group without a node", |c| c.placement = Placement::Everywhere(vec![])),
-        ("unknown-node", "a group with a node that the charter does not have", |c| c.placement = Placement::Everywhere(vec![NodeId([9; 8])])),
-        ("shards-not-covered", "three groups for four shards", |c| c.placement = Placement::Listed(vec![vec![c.nodes[0].id]; 3])),
-        ("unknown-member", "a node of a member that the charter does not have", |c| c.nodes[0].member = MemberId([9; 8])),
-        ("cosignatures-above-members", "more cosignatures asked for than there are members", |c| c.min_cosignatures = Some(4)),
+        ("unknown-node", "a group with a node that the charter does not have", |c| {
+            c.placement = Placement::Everywhere(vec![NodeId([9; 8])])
+        }),
+        ("shards-not-covered", "three groups for four shards", |c| {
+            c.placement = Placement::Listed(vec![vec![c.nodes[0].id]; 3])
+        }),
+        ("unknown-member", "a node of a member that the charter does not have", |c| {
+            c.nodes[0].member = MemberId([9; 8])
+        }),
+        ("cosignatures-above-members", "more cosignatures asked for than there are members", |c| {
+            c.min_cosignatures = Some(4)
+        }),
         ("cosignatures-0", "no cosignature asked for", |c| c.min_cosignatures = Some(0)),
         ("name-upper-case", "a node's name in upper case", |c| c.nodes[0].name = "Node-a.example".into()),
         ("name-plus", "a node's name with a plus sign", |c| c.nodes[0].name = "node+a.example".into()),
-        ("name-edge-hyphen", "a node's name with a label that begins with a hyphen", |c| c.nodes[0].name = "-node.example".into()),
+        ("name-edge-hyphen", "a node's name with a label that begins with a hyphen", |c| {
+            c.nodes[0].name = "-node.example".into()
+        }),
         ("address-without-port", "an address without a port", |c| c.nodes[0].addresses = vec!["node-a.example".into()]),
         ("address-port-0", "an address with port 0", |c| c.nodes[0].addresses = vec!["node-a.example:0".into()]),
         ("no-address", "a node without an address", |c| c.nodes[0].addresses.clear()),
@@ -610,9 +771,13 @@ fn charter_rules(kit: &mut Kit) {
         *wire.at(7).at(0) = Cbor::Int(16);
         wire.to_vec()
     };
-    for (slug, title, bytes) in [("shards-1025", "more shards than there may be", shards), ("role-unknown", "a set of roles with a bit that stands for none", roles)] {
+    for (slug, title, bytes) in [
+        ("shards-1025", "more shards than there may be", shards),
+        ("role-unknown", "a set of roles with a bit that stands for none", roles),
+    ] {
         let hash = Sha256::digest(&bytes).to_vec();
-        let signatures = world().members[..2].iter().map(|m| Cbor::Bytes(sign(m, Domain::Charter, hash.clone()))).collect();
+        let signatures =
+            world().members[..2].iter().map(|m| Cbor::Bytes(sign(m, Domain::Charter, hash.clone()))).collect();
         let wire = Cbor::Map(vec![(0, Cbor::Bytes(bytes)), (1, Cbor::Array(signatures))]).to_vec();
         let signed = SignedCharter::decode(&wire).unwrap();
         let alliance = AllianceId(signed.hash().0);

@@ -80,7 +80,11 @@ fn requests(kit: &mut Kit) {
 }
 
 fn parts(kit: &mut Kit) {
-    let mut case = |slug: &str, title: &str, refusal: Option<u16>, part: Part, make: &dyn Fn(&mut Scene, &dyn Fn(&mut ReadRequest))| {
+    let mut case = |slug: &str,
+                    title: &str,
+                    refusal: Option<u16>,
+                    part: Part,
+                    make: &dyn Fn(&mut Scene, &dyn Fn(&mut ReadRequest))| {
         ledger(kit, (FOLDER, Granted::Both), "D2", slug, title, refusal, |scene| {
             make(scene, &|r| {
                 r.scope.part = part;
@@ -100,31 +104,49 @@ fn parts(kit: &mut Kit) {
         scene.read(&world().gateway, part);
         scene.read(&world().gateway, part);
     });
-    case("ok-control-draining", "a gateway whose grant drains reads the control records", None, Part::Control, &|scene, part| {
-        let event = scene.revoke(scene.append, Ending::DrainUntil(UnixMs(NOW + HOUR_MS)));
-        scene.accept(&world().patient, &[event]);
-        scene.read(&world().gateway, part);
-    });
+    case(
+        "ok-control-draining",
+        "a gateway whose grant drains reads the control records",
+        None,
+        Part::Control,
+        &|scene, part| {
+            let event = scene.revoke(scene.append, Ending::DrainUntil(UnixMs(NOW + HOUR_MS)));
+            scene.accept(&world().patient, &[event]);
+            scene.read(&world().gateway, part);
+        },
+    );
     case("ledger-by-a-reader", "a clinician asks for the ledger", Some(17), Part::Ledger, &|scene, part| {
         scene.read(&world().clinician, part);
     });
     case("ledger-by-a-stranger", "a stranger asks for the ledger", Some(12), Part::Ledger, &|scene, part| {
         scene.read(&world().stranger, part);
     });
-    case("control-by-a-stranger", "a stranger asks for the control records", Some(12), Part::Control, &|scene, part| {
-        scene.read(&world().stranger, part);
-    });
+    case(
+        "control-by-a-stranger",
+        "a stranger asks for the control records",
+        Some(12),
+        Part::Control,
+        &|scene, part| {
+            scene.read(&world().stranger, part);
+        },
+    );
     case("control-revoked", "who was revoked asks for the control records", Some(14), Part::Control, &|scene, part| {
         let event = scene.revoke(scene.read, Ending::Cut);
         scene.accept(&world().patient, &[event]);
         scene.read(&world().clinician, part);
     });
-    case("control-expired", "whose grant expired asks for the control records", Some(13), Part::Control, &|scene, part| {
-        let event = scene.grant(&world().other, Right::Append, |g| g.expires = Some(UnixMs(NOW + HOUR_MS)));
-        scene.accept(&world().patient, &[event]);
-        scene.now = NOW + HOUR_MS;
-        scene.read(&world().other, part);
-    });
+    case(
+        "control-expired",
+        "whose grant expired asks for the control records",
+        Some(13),
+        Part::Control,
+        &|scene, part| {
+            let event = scene.grant(&world().other, Right::Append, |g| g.expires = Some(UnixMs(NOW + HOUR_MS)));
+            scene.accept(&world().patient, &[event]);
+            scene.now = NOW + HOUR_MS;
+            scene.read(&world().other, part);
+        },
+    );
 }
 
 fn content(kit: &mut Kit) {
@@ -198,11 +220,16 @@ fn content(kit: &mut Kit) {
         scene.now = NOW + HOUR_MS;
         asked(scene, first, first + 4);
     });
-    case("gap-between-two-grants", "both ends are covered, by two grants with a gap between them", Some(16), &|scene| {
-        granted(scene, first, first + 2);
-        granted(scene, first + 3, first + 5);
-        asked(scene, first, first + 5);
-    });
+    case(
+        "gap-between-two-grants",
+        "both ends are covered, by two grants with a gap between them",
+        Some(16),
+        &|scene| {
+            granted(scene, first, first + 2);
+            granted(scene, first + 3, first + 5);
+            asked(scene, first, first + 5);
+        },
+    );
     case("ok-second-grant", "the second of two grants covers it", None, &|scene| {
         granted(scene, first, first + 2);
         granted(scene, first + 3, first + 5);

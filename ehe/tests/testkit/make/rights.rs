@@ -61,17 +61,33 @@ fn accept(scene: &mut Scene, control: &Control) -> EheId {
 
 fn sequence(kit: &mut Kit) {
     let other = &world().other;
-    ledger(kit, (FOLDER, Granted::Append), "A4", "strangers-grant", "a grant by the gateway, to itself", Some(17), |scene| {
-        let control = scene.grant_record(&world().gateway, Right::Read, |_| {});
-        let event = scene.by(&world().gateway, &control);
-        scene.submit(&world().gateway, &[event]);
-    });
-    ledger(kit, (FOLDER, Granted::Append), "A4", "forged-grant", "a grant in the patient's name that somebody else signed", Some(2), |scene| {
-        let event = scene.grant(&world().stranger, Right::Read, |_| {});
-        let run = scene.run(&world().patient, std::slice::from_ref(&event));
-        let signed = forged(&run, &world().patient, &world().stranger);
-        scene.step(signed, vec![event.into_event()]);
-    });
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A4",
+        "strangers-grant",
+        "a grant by the gateway, to itself",
+        Some(17),
+        |scene| {
+            let control = scene.grant_record(&world().gateway, Right::Read, |_| {});
+            let event = scene.by(&world().gateway, &control);
+            scene.submit(&world().gateway, &[event]);
+        },
+    );
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A4",
+        "forged-grant",
+        "a grant in the patient's name that somebody else signed",
+        Some(2),
+        |scene| {
+            let event = scene.grant(&world().stranger, Right::Read, |_| {});
+            let run = scene.run(&world().patient, std::slice::from_ref(&event));
+            let signed = forged(&run, &world().patient, &world().stranger);
+            scene.step(signed, vec![event.into_event()]);
+        },
+    );
     for (slug, title, change) in [
         ("skipped", "a control event that leaves a number out", (|link| link.seq += 1) as fn(&mut ControlLink)),
         ("number-again", "a control event with the number of the one before", |link| link.seq -= 1),
@@ -83,17 +99,33 @@ fn sequence(kit: &mut Kit) {
             scene.submit(&world().patient, &[event]);
         });
     }
-    ledger(kit, (FOLDER, Granted::Append), "A4", "ok-sequence", "two control events of one run follow each other", None, |scene| {
-        let first = scene.grant(other, Right::Append, |_| {});
-        let second = scene.grant(other, Right::Read, |_| {});
-        scene.accept(&world().patient, &[first, second]);
-        scene.ask("read", other, EPOCH, hour(), NOW, json!("yes"));
-    });
-    ledger(kit, (FOLDER, Granted::Append), "A4", "plain-malformed", "a grant whose plain part has an unknown member", Some(21), |scene| {
-        let event = scene.grant(other, Right::Append, |_| {});
-        let event = with_plain(&event, |v| v.set(8, Cbor::Int(0)));
-        scene.submit(&world().patient, &[event]);
-    });
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A4",
+        "ok-sequence",
+        "two control events of one run follow each other",
+        None,
+        |scene| {
+            let first = scene.grant(other, Right::Append, |_| {});
+            let second = scene.grant(other, Right::Read, |_| {});
+            scene.accept(&world().patient, &[first, second]);
+            scene.ask("read", other, EPOCH, hour(), NOW, json!("yes"));
+        },
+    );
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A4",
+        "plain-malformed",
+        "a grant whose plain part has an unknown member",
+        Some(21),
+        |scene| {
+            let event = scene.grant(other, Right::Append, |_| {});
+            let event = with_plain(&event, |v| v.set(8, Cbor::Int(0)));
+            scene.submit(&world().patient, &[event]);
+        },
+    );
 }
 
 fn record(control: Control, change: impl FnOnce(&mut EpochRecord)) -> Control {
@@ -104,14 +136,22 @@ fn record(control: Control, change: impl FnOnce(&mut EpochRecord)) -> Control {
 
 fn epochs(kit: &mut Kit) {
     let gateway = &world().gateway;
-    ledger(kit, (FOLDER, Granted::Both), "A5", "ok-continued", "a new epoch in which the gateway's grant goes on and the clinician's does not", None, |scene| {
-        let control = scene.epoch(EPOCH_2, Some(EPOCH), vec![scene.append]);
-        accept(scene, &control);
-        scene.ask("append", gateway, EPOCH_2, hour(), NOW, json!("yes"));
-        scene.ask("append", gateway, EPOCH, hour(), NOW, json!("yes"));
-        scene.ask("read", &world().clinician, EPOCH_2, hour(), NOW, json!(15));
-        scene.ask("read", &world().clinician, EPOCH, hour(), NOW, json!("yes"));
-    });
+    ledger(
+        kit,
+        (FOLDER, Granted::Both),
+        "A5",
+        "ok-continued",
+        "a new epoch in which the gateway's grant goes on and the clinician's does not",
+        None,
+        |scene| {
+            let control = scene.epoch(EPOCH_2, Some(EPOCH), vec![scene.append]);
+            accept(scene, &control);
+            scene.ask("append", gateway, EPOCH_2, hour(), NOW, json!("yes"));
+            scene.ask("append", gateway, EPOCH, hour(), NOW, json!("yes"));
+            scene.ask("read", &world().clinician, EPOCH_2, hour(), NOW, json!(15));
+            scene.ask("read", &world().clinician, EPOCH, hour(), NOW, json!("yes"));
+        },
+    );
     ledger(kit, (FOLDER, Granted::Append), "A5", "id-again", "an epoch id that the room has", Some(21), |scene| {
         let control = scene.epoch(EPOCH, None, vec![]);
         submit(scene, &control);
@@ -120,47 +160,103 @@ fn epochs(kit: &mut Kit) {
         let control = scene.epoch(EpochId::ZERO, None, vec![]);
         submit(scene, &control);
     });
-    ledger(kit, (FOLDER, Granted::Append), "A5", "supersedes-unknown", "an epoch that follows one which there is not", Some(21), |scene| {
-        let control = scene.epoch(EPOCH_2, Some(EpochId([1; 16])), vec![]);
-        submit(scene, &control);
-    });
-    ledger(kit, (FOLDER, Granted::Append), "A5", "supersedes-twice", "a second epoch that follows the same one", Some(21), |scene| {
-        let control = scene.epoch(EPOCH_2, Some(EPOCH), vec![]);
-        accept(scene, &control);
-        let control = scene.epoch(EpochId([0xe3; 16]), Some(EPOCH), vec![]);
-        submit(scene, &control);
-    });
-    ledger(kit, (FOLDER, Granted::Append), "A5", "continues-unknown", "an epoch that continues a grant which there is not", Some(23), |scene| {
-        let control = scene.epoch(EPOCH_2, Some(EPOCH), vec![EheId([1; 32])]);
-        submit(scene, &control);
-    });
-    ledger(kit, (FOLDER, Granted::Read), "A5", "continues-revoked", "an epoch that continues a revoked grant", Some(21), |scene| {
-        let revoke = scene.revoke(scene.read, Ending::Cut);
-        scene.accept(&world().patient, &[revoke]);
-        let control = scene.epoch(EPOCH_2, Some(EPOCH), vec![scene.read]);
-        submit(scene, &control);
-    });
-    ledger(kit, (FOLDER, Granted::Append), "A5", "continues-from-nowhere", "an epoch that follows none and continues a grant", Some(21), |scene| {
-        let control = scene.epoch(EPOCH_2, None, vec![scene.append]);
-        submit(scene, &control);
-    });
-    ledger(kit, (FOLDER, Granted::Append), "A5", "continues-not-covered", "an epoch that widens a grant which did not cover the one before", Some(21), |scene| {
-        let control = scene.epoch(EPOCH_2, None, vec![]);
-        accept(scene, &control);
-        let control = scene.epoch(EpochId([0xe3; 16]), Some(EPOCH_2), vec![scene.append]);
-        submit(scene, &control);
-    });
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A5",
+        "supersedes-unknown",
+        "an epoch that follows one which there is not",
+        Some(21),
+        |scene| {
+            let control = scene.epoch(EPOCH_2, Some(EpochId([1; 16])), vec![]);
+            submit(scene, &control);
+        },
+    );
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A5",
+        "supersedes-twice",
+        "a second epoch that follows the same one",
+        Some(21),
+        |scene| {
+            let control = scene.epoch(EPOCH_2, Some(EPOCH), vec![]);
+            accept(scene, &control);
+            let control = scene.epoch(EpochId([0xe3; 16]), Some(EPOCH), vec![]);
+            submit(scene, &control);
+        },
+    );
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A5",
+        "continues-unknown",
+        "an epoch that continues a grant which there is not",
+        Some(23),
+        |scene| {
+            let control = scene.epoch(EPOCH_2, Some(EPOCH), vec![EheId([1; 32])]);
+            submit(scene, &control);
+        },
+    );
+    ledger(
+        kit,
+        (FOLDER, Granted::Read),
+        "A5",
+        "continues-revoked",
+        "an epoch that continues a revoked grant",
+        Some(21),
+        |scene| {
+            let revoke = scene.revoke(scene.read, Ending::Cut);
+            scene.accept(&world().patient, &[revoke]);
+            let control = scene.epoch(EPOCH_2, Some(EPOCH), vec![scene.read]);
+            submit(scene, &control);
+        },
+    );
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A5",
+        "continues-from-nowhere",
+        "an epoch that follows none and continues a grant",
+        Some(21),
+        |scene| {
+            let control = scene.epoch(EPOCH_2, None, vec![scene.append]);
+            submit(scene, &control);
+        },
+    );
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A5",
+        "continues-not-covered",
+        "an epoch that widens a grant which did not cover the one before",
+        Some(21),
+        |scene| {
+            let control = scene.epoch(EPOCH_2, None, vec![]);
+            accept(scene, &control);
+            let control = scene.epoch(EpochId([0xe3; 16]), Some(EPOCH_2), vec![scene.append]);
+            submit(scene, &control);
+        },
+    );
     ledger(kit, (FOLDER, Granted::Append), "A5", "group-key", "a group key that is no X-Wing key", Some(22), |scene| {
         let control = scene.epoch(EPOCH_2, None, vec![]);
         let control = record(control, |r| r.group_key = KemPublic::from_slice(&bad_kem()).unwrap());
         submit(scene, &control);
     });
-    ledger(kit, (FOLDER, Granted::Append), "A11", "ok-superseded", "a superseded epoch takes content as before: it may have waited in a spool", None, |scene| {
-        let control = scene.epoch(EPOCH_2, Some(EPOCH), vec![scene.append]);
-        accept(scene, &control);
-        let events = scene.reading(gateway, hour()).both();
-        scene.accept(gateway, &events);
-    });
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A11",
+        "ok-superseded",
+        "a superseded epoch takes content as before: it may have waited in a spool",
+        None,
+        |scene| {
+            let control = scene.epoch(EPOCH_2, Some(EPOCH), vec![scene.append]);
+            accept(scene, &control);
+            let events = scene.reading(gateway, hour()).both();
+            scene.accept(gateway, &events);
+        },
+    );
 }
 
 fn grants(kit: &mut Kit) {
@@ -185,11 +281,19 @@ fn grants(kit: &mut Kit) {
     case("subject-key", "a grant to a subject whose encryption key is none", 22, &|g| {
         g.subject.kem = KemPublic::from_slice(&bad_kem()).unwrap();
     });
-    ledger(kit, (FOLDER, Granted::None), "A6", "right-unknown", "a grant of a right that there is not", Some(21), |scene| {
-        let event = scene.grant(other, Right::Read, |_| {});
-        let event = with_plain(&event, |v| *v.at(2) = Cbor::Int(9));
-        scene.submit(&world().patient, &[event]);
-    });
+    ledger(
+        kit,
+        (FOLDER, Granted::None),
+        "A6",
+        "right-unknown",
+        "a grant of a right that there is not",
+        Some(21),
+        |scene| {
+            let event = scene.grant(other, Right::Read, |_| {});
+            let event = with_plain(&event, |v| *v.at(2) = Cbor::Int(9));
+            scene.submit(&world().patient, &[event]);
+        },
+    );
     ledger(kit, (FOLDER, Granted::None), "A6", "ok-bounded", "a grant with hours and an expiry", None, |scene| {
         let event = scene.grant(other, Right::Read, |g| {
             g.from = Some(hour());
@@ -212,41 +316,89 @@ fn revocations(kit: &mut Kit) {
         let event = scene.revoke(grant, ending);
         scene.submit(&world().patient, &[event]);
     };
-    ledger(kit, (FOLDER, Granted::Append), "A7", "unknown-grant", "the revocation of a grant that there is not", Some(23), |scene| {
-        revoke(scene, EheId([1; 32]), Ending::Cut);
-    });
-    ledger(kit, (FOLDER, Granted::Read), "A7", "draining-a-reader", "draining is for append grants", Some(21), |scene| {
-        revoke(scene, scene.read, Ending::DrainUntil(UnixMs(NOW + HOUR_MS)));
-    });
-    ledger(kit, (FOLDER, Granted::Append), "A7", "lengthened", "a later end for a grant that drains", Some(21), |scene| {
-        let event = scene.revoke(scene.append, Ending::DrainUntil(UnixMs(NOW + HOUR_MS)));
-        scene.accept(&world().patient, &[event]);
-        revoke(scene, scene.append, Ending::DrainUntil(UnixMs(NOW + HOUR_MS + 1)));
-    });
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A7",
+        "unknown-grant",
+        "the revocation of a grant that there is not",
+        Some(23),
+        |scene| {
+            revoke(scene, EheId([1; 32]), Ending::Cut);
+        },
+    );
+    ledger(
+        kit,
+        (FOLDER, Granted::Read),
+        "A7",
+        "draining-a-reader",
+        "draining is for append grants",
+        Some(21),
+        |scene| {
+            revoke(scene, scene.read, Ending::DrainUntil(UnixMs(NOW + HOUR_MS)));
+        },
+    );
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A7",
+        "lengthened",
+        "a later end for a grant that drains",
+        Some(21),
+        |scene| {
+            let event = scene.revoke(scene.append, Ending::DrainUntil(UnixMs(NOW + HOUR_MS)));
+            scene.accept(&world().patient, &[event]);
+            revoke(scene, scene.append, Ending::DrainUntil(UnixMs(NOW + HOUR_MS + 1)));
+        },
+    );
     ledger(kit, (FOLDER, Granted::Append), "A7", "revived", "draining for a grant that was cut", Some(21), |scene| {
         let event = scene.revoke(scene.append, Ending::Cut);
         scene.accept(&world().patient, &[event]);
         revoke(scene, scene.append, Ending::DrainUntil(UnixMs(NOW + HOUR_MS)));
     });
-    ledger(kit, (FOLDER, Granted::Append), "A7", "ok-shortened", "an end may be shortened, to a cut at last", None, |scene| {
-        for ending in [Ending::DrainUntil(UnixMs(NOW + 9)), Ending::DrainUntil(UnixMs(NOW + 8)), Ending::Cut, Ending::Cut] {
-            let event = scene.revoke(scene.append, ending);
-            scene.accept(&world().patient, &[event]);
-        }
-        scene.ask("append", &world().gateway, EPOCH, hour(), NOW, json!(14));
-    });
-    ledger(kit, (FOLDER, Granted::Append), "A7", "ending-unknown", "a revocation with an ending that there is not", Some(21), |scene| {
-        let control = Control::Revoke(Revoke { link: scene.link, grant: scene.append, ending: Ending::Cut });
-        let event = scene.made(&control);
-        let event = with_plain(&event, |v| *v.at(2) = Cbor::Array(vec![Cbor::Int(2)]));
-        scene.submit(&world().patient, &[event]);
-    });
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A7",
+        "ok-shortened",
+        "an end may be shortened, to a cut at last",
+        None,
+        |scene| {
+            for ending in
+                [Ending::DrainUntil(UnixMs(NOW + 9)), Ending::DrainUntil(UnixMs(NOW + 8)), Ending::Cut, Ending::Cut]
+            {
+                let event = scene.revoke(scene.append, ending);
+                scene.accept(&world().patient, &[event]);
+            }
+            scene.ask("append", &world().gateway, EPOCH, hour(), NOW, json!(14));
+        },
+    );
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A7",
+        "ending-unknown",
+        "a revocation with an ending that there is not",
+        Some(21),
+        |scene| {
+            let control = Control::Revoke(Revoke { link: scene.link, grant: scene.append, ending: Ending::Cut });
+            let event = scene.made(&control);
+            let event = with_plain(&event, |v| *v.at(2) = Cbor::Array(vec![Cbor::Int(2)]));
+            scene.submit(&world().patient, &[event]);
+        },
+    );
 }
 
 fn holding(kit: &mut Kit) {
     let other = &world().other;
     // A room in which the other gateway has a grant as changed, and appends one reading of `hour` at `at`.
-    let mut case = |slug: &str, title: &str, refusal: Option<u16>, change: &dyn Fn(&mut Grant), then: &dyn Fn(&mut Scene, EheId), of: Hour, at: u64| {
+    let mut case = |slug: &str,
+                    title: &str,
+                    refusal: Option<u16>,
+                    change: &dyn Fn(&mut Grant),
+                    then: &dyn Fn(&mut Scene, EheId),
+                    of: Hour,
+                    at: u64| {
         ledger(kit, (FOLDER, Granted::None), "A8", slug, title, refusal, |scene| {
             let event = scene.grant(other, Right::Append, change);
             let grant = event.id();
@@ -281,9 +433,25 @@ fn holding(kit: &mut Kit) {
     };
     let plain = |_: &mut Grant| {};
     case("revoked", "an append after the grant was cut", Some(14), &plain, &cut, hour(), NOW + 1);
-    case("ok-draining", "a reading from before the revocation, at the last instant of draining", None, &plain, &drain, hour(), NOW + HOUR_MS);
+    case(
+        "ok-draining",
+        "a reading from before the revocation, at the last instant of draining",
+        None,
+        &plain,
+        &drain,
+        hour(),
+        NOW + HOUR_MS,
+    );
     case("drained", "the instant after draining ended", Some(14), &plain, &drain, hour(), NOW + HOUR_MS + 1);
-    case("measured-after", "a reading from after the revocation, while the grant drains", Some(14), &plain, &drain, Hour(hour().0 + 1), NOW + 1);
+    case(
+        "measured-after",
+        "a reading from after the revocation, while the grant drains",
+        Some(14),
+        &plain,
+        &drain,
+        Hour(hour().0 + 1),
+        NOW + 1,
+    );
     case("drains-and-expired", "an expiry ends draining too", Some(13), &expires, &drain, hour(), NOW + HOUR_MS);
 }
 
@@ -296,25 +464,57 @@ fn wraps(kit: &mut Kit) {
     ledger(kit, (FOLDER, Granted::Read), "A9", "reader", "a wrap by who may only read", Some(12), |scene| {
         wrap_by(scene, &world().clinician, EPOCH, hour());
     });
-    ledger(kit, (FOLDER, Granted::Append), "A9", "unknown-epoch", "a wrap for an epoch that the room does not have", Some(15), |scene| {
-        wrap_by(scene, &world().gateway, EPOCH_2, hour());
-    });
-    ledger(kit, (FOLDER, Granted::Append), "A9", "another-epoch", "a wrap for an epoch that the grant does not cover", Some(15), |scene| {
-        let control = scene.epoch(EPOCH_2, None, vec![]);
-        accept(scene, &control);
-        wrap_by(scene, &world().gateway, EPOCH_2, hour());
-    });
-    ledger(kit, (FOLDER, Granted::Append), "A9", "another-day", "a wrap for a day of which the grant covers no hour", Some(16), |scene| {
-        let event = scene.grant(other, Right::Append, |g| g.until = Some(hour()));
-        scene.accept(&world().patient, &[event]);
-        wrap_by(scene, other, EPOCH, Hour((hour().day().0 + 1) * 24));
-    });
-    ledger(kit, (FOLDER, Granted::Append), "A9", "ok-one-hour", "a wrap for a day of which the grant covers one hour", None, |scene| {
-        let last = hour().day().0 * 24 + 23;
-        let event = scene.grant(other, Right::Append, |g| g.from = Some(Hour(last)));
-        scene.accept(&world().patient, &[event]);
-        wrap_by(scene, other, EPOCH, hour());
-    });
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A9",
+        "unknown-epoch",
+        "a wrap for an epoch that the room does not have",
+        Some(15),
+        |scene| {
+            wrap_by(scene, &world().gateway, EPOCH_2, hour());
+        },
+    );
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A9",
+        "another-epoch",
+        "a wrap for an epoch that the grant does not cover",
+        Some(15),
+        |scene| {
+            let control = scene.epoch(EPOCH_2, None, vec![]);
+            accept(scene, &control);
+            wrap_by(scene, &world().gateway, EPOCH_2, hour());
+        },
+    );
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A9",
+        "another-day",
+        "a wrap for a day of which the grant covers no hour",
+        Some(16),
+        |scene| {
+            let event = scene.grant(other, Right::Append, |g| g.until = Some(hour()));
+            scene.accept(&world().patient, &[event]);
+            wrap_by(scene, other, EPOCH, Hour((hour().day().0 + 1) * 24));
+        },
+    );
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A9",
+        "ok-one-hour",
+        "a wrap for a day of which the grant covers one hour",
+        None,
+        |scene| {
+            let last = hour().day().0 * 24 + 23;
+            let event = scene.grant(other, Right::Append, |g| g.from = Some(Hour(last)));
+            scene.accept(&world().patient, &[event]);
+            wrap_by(scene, other, EPOCH, hour());
+        },
+    );
     ledger(kit, (FOLDER, Granted::Append), "A9", "revoked", "a wrap after the grant was cut", Some(14), |scene| {
         let event = scene.revoke(scene.append, Ending::Cut);
         scene.accept(&world().patient, &[event]);
@@ -337,58 +537,122 @@ fn content(kit: &mut Kit) {
         let events = scene.reading(patient, hour()).both();
         scene.accept(patient, &events);
     });
-    ledger(kit, (FOLDER, Granted::Append), "A10", "stranger", "content by whom the room does not know", Some(12), |scene| {
-        let events = scene.reading(&world().stranger, hour()).both();
-        scene.submit(&world().stranger, &events);
-    });
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A10",
+        "stranger",
+        "content by whom the room does not know",
+        Some(12),
+        |scene| {
+            let events = scene.reading(&world().stranger, hour()).both();
+            scene.submit(&world().stranger, &events);
+        },
+    );
     ledger(kit, (FOLDER, Granted::Read), "A10", "reader", "content by who may only read", Some(12), |scene| {
         let wrap = scene.wrap(patient, EPOCH, hour());
         scene.accept(patient, std::slice::from_ref(&wrap));
         let content = scene.content(&world().clinician, EPOCH, wrap.id().into(), hour());
         scene.submit(&world().clinician, &[content]);
     });
-    ledger(kit, (FOLDER, Granted::Append), "A10", "epoch-not-covered", "content in an epoch that the grant does not cover", Some(15), |scene| {
-        let control = scene.epoch(EPOCH_2, None, vec![]);
-        accept(scene, &control);
-        let [wrap, _] = scene.reading(gateway, hour()).both();
-        scene.accept(gateway, std::slice::from_ref(&wrap));
-        let content = scene.content(gateway, EPOCH_2, wrap.id().into(), hour());
-        scene.submit(gateway, &[content]);
-    });
-    ledger(kit, (FOLDER, Granted::Append), "A10", "owner-unknown-epoch", "the owner's content in an epoch that the room does not have", Some(15), |scene| {
-        let wrap = scene.wrap(patient, EPOCH, hour());
-        scene.accept(patient, std::slice::from_ref(&wrap));
-        let content = scene.content(patient, EPOCH_2, wrap.id().into(), hour());
-        scene.submit(patient, &[content]);
-    });
-    ledger(kit, (FOLDER, Granted::Append), "A10", "wrap-missing", "content whose key nobody wrapped", Some(18), |scene| {
-        let reading = scene.reading(gateway, hour());
-        scene.submit(gateway, &[reading.content]);
-    });
-    ledger(kit, (FOLDER, Granted::Append), "A10", "wrap-after", "content before its wrap in one run", Some(18), |scene| {
-        let [wrap, content] = scene.reading(gateway, hour()).both();
-        scene.submit(gateway, &[content, wrap]);
-    });
-    ledger(kit, (FOLDER, Granted::Append), "A10", "wrap-of-another-author", "content under another author's wrap", Some(19), |scene| {
-        let event = scene.grant(other, Right::Append, |_| {});
-        scene.accept(patient, &[event]);
-        let wrap = scene.wrap(other, EPOCH, hour());
-        scene.accept(other, std::slice::from_ref(&wrap));
-        let content = scene.content(gateway, EPOCH, wrap.id().into(), hour());
-        scene.submit(gateway, &[content]);
-    });
-    ledger(kit, (FOLDER, Granted::Append), "A10", "wrap-of-another-day", "content under the wrap of the day before", Some(19), |scene| {
-        let wrap = scene.wrap(gateway, EPOCH, Hour(hour().0 - 24));
-        let content = scene.content(gateway, EPOCH, wrap.id().into(), hour());
-        scene.submit(gateway, &[wrap, content]);
-    });
-    ledger(kit, (FOLDER, Granted::Append), "A10", "wrap-of-another-epoch", "content under a wrap of another epoch", Some(19), |scene| {
-        let control = scene.epoch(EPOCH_2, Some(EPOCH), vec![scene.append]);
-        accept(scene, &control);
-        let wrap = scene.wrap(gateway, EPOCH_2, hour());
-        let content = scene.content(gateway, EPOCH, wrap.id().into(), hour());
-        scene.submit(gateway, &[wrap, content]);
-    });
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A10",
+        "epoch-not-covered",
+        "content in an epoch that the grant does not cover",
+        Some(15),
+        |scene| {
+            let control = scene.epoch(EPOCH_2, None, vec![]);
+            accept(scene, &control);
+            let [wrap, _] = scene.reading(gateway, hour()).both();
+            scene.accept(gateway, std::slice::from_ref(&wrap));
+            let content = scene.content(gateway, EPOCH_2, wrap.id().into(), hour());
+            scene.submit(gateway, &[content]);
+        },
+    );
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A10",
+        "owner-unknown-epoch",
+        "the owner's content in an epoch that the room does not have",
+        Some(15),
+        |scene| {
+            let wrap = scene.wrap(patient, EPOCH, hour());
+            scene.accept(patient, std::slice::from_ref(&wrap));
+            let content = scene.content(patient, EPOCH_2, wrap.id().into(), hour());
+            scene.submit(patient, &[content]);
+        },
+    );
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A10",
+        "wrap-missing",
+        "content whose key nobody wrapped",
+        Some(18),
+        |scene| {
+            let reading = scene.reading(gateway, hour());
+            scene.submit(gateway, &[reading.content]);
+        },
+    );
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A10",
+        "wrap-after",
+        "content before its wrap in one run",
+        Some(18),
+        |scene| {
+            let [wrap, content] = scene.reading(gateway, hour()).both();
+            scene.submit(gateway, &[content, wrap]);
+        },
+    );
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A10",
+        "wrap-of-another-author",
+        "content under another author's wrap",
+        Some(19),
+        |scene| {
+            let event = scene.grant(other, Right::Append, |_| {});
+            scene.accept(patient, &[event]);
+            let wrap = scene.wrap(other, EPOCH, hour());
+            scene.accept(other, std::slice::from_ref(&wrap));
+            let content = scene.content(gateway, EPOCH, wrap.id().into(), hour());
+            scene.submit(gateway, &[content]);
+        },
+    );
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A10",
+        "wrap-of-another-day",
+        "content under the wrap of the day before",
+        Some(19),
+        |scene| {
+            let wrap = scene.wrap(gateway, EPOCH, Hour(hour().0 - 24));
+            let content = scene.content(gateway, EPOCH, wrap.id().into(), hour());
+            scene.submit(gateway, &[wrap, content]);
+        },
+    );
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A10",
+        "wrap-of-another-epoch",
+        "content under a wrap of another epoch",
+        Some(19),
+        |scene| {
+            let control = scene.epoch(EPOCH_2, Some(EPOCH), vec![scene.append]);
+            accept(scene, &control);
+            let wrap = scene.wrap(gateway, EPOCH_2, hour());
+            let content = scene.content(gateway, EPOCH, wrap.id().into(), hour());
+            scene.submit(gateway, &[wrap, content]);
+        },
+    );
 }
 
 fn limits(kit: &mut Kit) {
@@ -396,8 +660,16 @@ fn limits(kit: &mut Kit) {
         let event = scene.grant(&world().other, Right::Read, |g| g.epochs = vec![EPOCH; 65]);
         scene.submit(&world().patient, &[event]);
     });
-    ledger(kit, (FOLDER, Granted::Append), "A12", "continues", "an epoch that continues 161 grants", Some(24), |scene| {
-        let control = scene.epoch(EPOCH_2, Some(EPOCH), vec![scene.append; 161]);
-        submit(scene, &control);
-    });
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A12",
+        "continues",
+        "an epoch that continues 161 grants",
+        Some(24),
+        |scene| {
+            let control = scene.epoch(EPOCH_2, Some(EPOCH), vec![scene.append; 161]);
+            submit(scene, &control);
+        },
+    );
 }

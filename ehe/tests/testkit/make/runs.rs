@@ -26,7 +26,15 @@ pub(super) fn cases(kit: &mut Kit) {
 }
 
 /// A ledger case: what `make` does, last of all the step that is judged.
-pub(super) fn ledger(kit: &mut Kit, (folder, granted): (&'static str, Granted), rule: &str, slug: &str, title: &str, refusal: Option<u16>, make: impl FnOnce(&mut Scene)) {
+pub(super) fn ledger(
+    kit: &mut Kit,
+    (folder, granted): (&'static str, Granted),
+    rule: &str,
+    slug: &str,
+    title: &str,
+    refusal: Option<u16>,
+    make: impl FnOnce(&mut Scene),
+) {
     let mut scene = Scene::room(granted);
     make(&mut scene);
     let draft = kit.case(folder, rule, slug, title, "ledger").input(scene.input());
@@ -43,7 +51,9 @@ fn alone(kit: &mut Kit) {
     let run = scene.run(gateway, std::slice::from_ref(&event));
     let key = h(gateway.public().sign.0);
     let input = |run: &SignedRun| json!({"run": h(&run.0), "key": key});
-    kit.case(FOLDER, "R2", "ok-one", "a run over one event, first of its strand", "run").input(input(&run.sign(gateway))).valid();
+    kit.case(FOLDER, "R2", "ok-one", "a run over one event, first of its strand", "run")
+        .input(input(&run.sign(gateway)))
+        .valid();
     let mut full = full_run(&mut scene);
     kit.case(FOLDER, "R2", "ok-full", "a run that names the strand before and a checkpoint", "run")
         .input(input(&full.sign(gateway)))
@@ -51,7 +61,9 @@ fn alone(kit: &mut Kit) {
     let mut many = run.clone();
     many.from = StrandEnd { strand: StrandId([2; 8]), next: 1000, link: Hash([1; 32]) };
     many.ids = (0..=255).map(|i| EheId([i; 32])).collect();
-    kit.case(FOLDER, "R1", "ok-256", "a run over 256 events, later in its strand", "run").input(input(&many.sign(gateway))).valid();
+    kit.case(FOLDER, "R1", "ok-256", "a run over 256 events, later in its strand", "run")
+        .input(input(&many.sign(gateway)))
+        .valid();
     kit.case(FOLDER, "R2", "another-author", "a run in another author's name", "run")
         .input(input(&{
             let mut run = run.clone();
@@ -72,7 +84,8 @@ fn alone(kit: &mut Kit) {
         let end = run.end();
         json!({"strand": end.strand.to_string(), "next": end.next, "link": end.link.to_string()})
     };
-    let from = json!({"strand": many.from.strand.to_string(), "next": many.from.next, "link": many.from.link.to_string()});
+    let from =
+        json!({"strand": many.from.strand.to_string(), "next": many.from.next, "link": many.from.link.to_string()});
     let mut three = many.clone();
     three.ids.truncate(3);
     let ids: Vec<String> = three.ids.iter().map(|id| id.to_string()).collect();
@@ -107,42 +120,99 @@ fn strands(kit: &mut Kit) {
         change(&mut run.from);
         scene.step_run(&run, gateway, &[more]);
     };
-    ledger(kit, (FOLDER, Granted::Append), "A2", "gap", "a run that leaves a number of its strand out", Some(3), |scene| {
-        second(scene, &|from| from.next += 1);
-    });
-    ledger(kit, (FOLDER, Granted::Append), "A2", "broken-link", "a run whose link is not the strand's", Some(3), |scene| {
-        second(scene, &|from| from.link.0[0] ^= 1);
-    });
-    ledger(kit, (FOLDER, Granted::Append), "A2", "two-ways", "a second run from a place that the strand has left", Some(3), |scene| {
-        second(scene, &|from| *from = StrandEnd::start(from.strand));
-    });
-    ledger(kit, (FOLDER, Granted::Append), "A2", "new-strand-in-the-middle", "a new strand that does not begin at 0", Some(3), |scene| {
-        second(scene, &|from| from.strand = StrandId([9; 8]));
-    });
-    ledger(kit, (FOLDER, Granted::Append), "R3", "ok-linked-again", "a refused run leaves its strand where it was: its events are linked again", None, |scene| {
-        let reading = scene.reading(gateway, hour());
-        let outcome = scene.submit(gateway, std::slice::from_ref(&reading.content));
-        assert!(matches!(outcome, Outcome::Refused(_)));
-        scene.accept(gateway, &reading.both());
-    });
-    ledger(kit, (FOLDER, Granted::Append), "R3", "follows-a-refused-run", "a run that follows a refused one", Some(3), |scene| {
-        let reading = scene.reading(gateway, hour());
-        let run = scene.run(gateway, std::slice::from_ref(&reading.content));
-        scene.step_run(&run, gateway, std::slice::from_ref(&reading.content));
-        let mut next = scene.run(gateway, std::slice::from_ref(&reading.wrap));
-        next.from = run.end();
-        scene.step_run(&next, gateway, &[reading.wrap]);
-    });
-    ledger(kit, (FOLDER, Granted::Append), "R3", "one-of-two", "a run of which one event may enter and one may not", Some(16), |scene| {
-        let control = scene.grant(&world().other, Right::Append, |g| g.until = Some(Hour(hour().0 + 1)));
-        scene.accept(&world().patient, &[control]);
-        let [wrap, first] = scene.reading(&world().other, hour()).both();
-        let later = scene.content(&world().other, EPOCH, wrap.id().into(), Hour(hour().0 + 1));
-        scene.submit(&world().other, &[wrap, first, later]);
-    });
-    for (slug, title, whole) in
-        [("replayed-run", "the same run again", true), ("replayed-event", "a committed event in a new run of another strand", false)]
-    {
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A2",
+        "gap",
+        "a run that leaves a number of its strand out",
+        Some(3),
+        |scene| {
+            second(scene, &|from| from.next += 1);
+        },
+    );
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A2",
+        "broken-link",
+        "a run whose link is not the strand's",
+        Some(3),
+        |scene| {
+            second(scene, &|from| from.link.0[0] ^= 1);
+        },
+    );
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A2",
+        "two-ways",
+        "a second run from a place that the strand has left",
+        Some(3),
+        |scene| {
+            second(scene, &|from| *from = StrandEnd::start(from.strand));
+        },
+    );
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A2",
+        "new-strand-in-the-middle",
+        "a new strand that does not begin at 0",
+        Some(3),
+        |scene| {
+            second(scene, &|from| from.strand = StrandId([9; 8]));
+        },
+    );
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "R3",
+        "ok-linked-again",
+        "a refused run leaves its strand where it was: its events are linked again",
+        None,
+        |scene| {
+            let reading = scene.reading(gateway, hour());
+            let outcome = scene.submit(gateway, std::slice::from_ref(&reading.content));
+            assert!(matches!(outcome, Outcome::Refused(_)));
+            scene.accept(gateway, &reading.both());
+        },
+    );
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "R3",
+        "follows-a-refused-run",
+        "a run that follows a refused one",
+        Some(3),
+        |scene| {
+            let reading = scene.reading(gateway, hour());
+            let run = scene.run(gateway, std::slice::from_ref(&reading.content));
+            scene.step_run(&run, gateway, std::slice::from_ref(&reading.content));
+            let mut next = scene.run(gateway, std::slice::from_ref(&reading.wrap));
+            next.from = run.end();
+            scene.step_run(&next, gateway, &[reading.wrap]);
+        },
+    );
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "R3",
+        "one-of-two",
+        "a run of which one event may enter and one may not",
+        Some(16),
+        |scene| {
+            let control = scene.grant(&world().other, Right::Append, |g| g.until = Some(Hour(hour().0 + 1)));
+            scene.accept(&world().patient, &[control]);
+            let [wrap, first] = scene.reading(&world().other, hour()).both();
+            let later = scene.content(&world().other, EPOCH, wrap.id().into(), Hour(hour().0 + 1));
+            scene.submit(&world().other, &[wrap, first, later]);
+        },
+    );
+    for (slug, title, whole) in [
+        ("replayed-run", "the same run again", true),
+        ("replayed-event", "a committed event in a new run of another strand", false),
+    ] {
         let mut scene = Scene::room(Granted::Append);
         let events = scene.reading(gateway, hour()).both();
         let mut run = scene.run(gateway, &events);
@@ -243,10 +313,18 @@ fn shape(kit: &mut Kit) {
         let grant = scene.grant(&world().other, Right::Append, |_| {});
         scene.submit(&world().patient, &[wrap, content, grant]);
     });
-    ledger(kit, (FOLDER, Granted::Append), "A13", "ok-wrap-beside-content", "a wrap is no control record of the patient: it goes with content", None, |scene| {
-        let events = scene.reading(&world().patient, hour()).both();
-        scene.accept(&world().patient, &events);
-    });
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A13",
+        "ok-wrap-beside-content",
+        "a wrap is no control record of the patient: it goes with content",
+        None,
+        |scene| {
+            let events = scene.reading(&world().patient, hour()).both();
+            scene.accept(&world().patient, &events);
+        },
+    );
 }
 
 /// A run whose key id is the author's and whose signature is another's.

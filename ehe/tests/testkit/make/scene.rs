@@ -1,9 +1,7 @@
 //! A room in the making: steps that a case carries, applied as they are made, so that the next one can follow from them.
 
 use ehe::cbor;
-use ehe::control::{
-    Control, ControlLink, Ending, EpochRecord, Grant, Revoke, Right, RoomCreate, SeedWrap, WrapRecord,
-};
+use ehe::control::{Control, ControlLink, Ending, EpochRecord, Grant, Revoke, Right, RoomCreate, SeedWrap, WrapRecord};
 use ehe::event::{CheckedEvent, Core, Event, Header, Kind, Suite, VERSION};
 use ehe::id::{EheId, EpochId, Hash, Nonce, RoomId, StrandId, WrapId};
 use ehe::identity::{Identity, PublicIdentity};
@@ -170,12 +168,7 @@ impl Scene {
         self.made(&control)
     }
 
-    pub(super) fn grant_record(
-        &self,
-        subject: &Identity,
-        right: Right,
-        change: impl FnOnce(&mut Grant),
-    ) -> Control {
+    pub(super) fn grant_record(&self, subject: &Identity, right: Right, change: impl FnOnce(&mut Grant)) -> Control {
         let mut grant = Grant {
             link: self.link,
             subject: subject.public().clone(),
@@ -289,12 +282,7 @@ impl Scene {
             room: self.id,
             reader: reader.author_id(),
             nonce: Nonce([5; 16]),
-            scope: Scope {
-                part: Part::Content,
-                epochs: vec![EPOCH],
-                from: hour(),
-                until: Hour(hour().0 + 1),
-            },
+            scope: Scope { part: Part::Content, epochs: vec![EPOCH], from: hour(), until: Hour(hour().0 + 1) },
             purpose: Purpose::Treatment,
             actor: None,
             head: None,

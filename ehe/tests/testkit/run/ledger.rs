@@ -250,8 +250,7 @@ pub(super) fn follow(input: &Value, facts: &mut Facts) -> Result<(), Fault> {
     }
     let head: Head = cbor::from_slice(&input.bytes("head"), limits::FRAME_MAX_BYTES)?;
     let known = input.get("known").and_then(Value::as_u64);
-    let checkpoint =
-        follower.confirm(&head, Nonce(input.fixed("nonce")), known, &charter).map_err(refused)?;
+    let checkpoint = follower.confirm(&head, Nonce(input.fixed("nonce")), known, &charter).map_err(refused)?;
     facts.insert("size".into(), json!(checkpoint.checkpoint().size));
     facts.insert("next_control".into(), json!(follower.room().map_or(0, |room| room.next_control)));
     Ok(())
