@@ -125,7 +125,7 @@ impl<'a, T: Look> Names<'a, T> {
     }
 
     /// The bytes that were committed.
-    fn rebuild(&self, log_index: u64, record: &Record<'_>) -> Result<Entry, StoreError> {
+    pub(super) fn rebuild(&self, log_index: u64, record: &Record<'_>) -> Result<Entry, StoreError> {
         let Record { index, accepted_at, control, ref what } = *record;
         let entry = |room, bytes, events| Entry { room, index, accepted_at, control, bytes, events };
         match what {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable};
+use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend};
 
 use ehe::cbor;
 use ehe::id::AllianceId;
@@ -112,6 +112,23 @@ impl Store {
             File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)?;
         }
         let store = Self { db: Arc::new(builder(cache_bytes).open(&path)?), log };
+        store.check(alliance, shard)?;
+        Ok(store)
+    }
+
+    /// Opens a shard on another kind of storage, or makes it if that is empty: the seam for tests that fail at each step of IO.
+    pub fn open_with_backend(
+        backend: impl StorageBackend,
+        alliance: AllianceId,
+        shard: u16,
+        cache_bytes: usize,
+    ) -> Result<Self, StoreError> {
+        let empty = backend.len().map_err(redb::StorageError::Io)? == 0;
+        let db = Arc::new(builder(cache_bytes).create_with_backend(backend)?);
+        let store = Self { db, log: LogName { alliance, shard } };
+        if empty {
+            store.initialise(&Marker { format: FORMAT, alliance, shard })?;
+        }
         store.check(alliance, shard)?;
         Ok(store)
     }

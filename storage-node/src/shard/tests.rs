@@ -20,8 +20,15 @@ use crate::checkpoint::Board;
 use crate::consensus::{self, Machine, Position};
 
 #[allow(dead_code, unreachable_pub, reason = "shared with the integration tests, which use more of it")]
+#[path = "../../tests/support/disk.rs"]
+mod disk;
+#[allow(dead_code, unreachable_pub, reason = "shared with the integration tests, which use more of it")]
 #[path = "../../tests/support/people.rs"]
 mod people;
+
+mod crash;
+mod stored;
+
 use people::{Patient, Sealer, Writer, content, request, rng};
 
 const PLACE: Place = Place { alliance: AllianceId([7; 32]), shard_count: NonZeroU16::MIN, shard: 0 };
@@ -40,8 +47,7 @@ impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), PLACE.alliance, 0, CACHE).unwrap();
-        let machine = ShardMachine::new(PLACE, store.clone(), Arc::new(Board::default())).unwrap();
-        Self { dir, machine, store, blocks: Vec::new(), now: NOON }
+        Self { dir, machine: machine(&store), store, blocks: Vec::new(), now: NOON }
     }
 
     fn block(&mut self, commands: Vec<Command>) -> Vec<Outcome> {
@@ -76,6 +82,10 @@ impl Bench {
         let entries = at.iter().map(|(_, log_index)| view.entry(*log_index).unwrap());
         entries.filter(|e| !e.is_run()).map(|e| AccessRecord::decode(&e.bytes).unwrap()).collect()
     }
+}
+
+fn machine(store: &Store) -> ShardMachine {
+    ShardMachine::new(PLACE, store.clone(), Arc::new(Board::default())).unwrap()
 }
 
 fn root(store: &Store) -> (u64, Hash) {

@@ -98,6 +98,12 @@ impl Disk {
         Self(Arc::new(Mutex::new(survived)))
     }
 
+    /// Another disk with the same bytes, all of them synced. This one goes on.
+    pub fn copy(&self) -> Self {
+        let seen = self.lock().seen.clone();
+        Self(Arc::new(Mutex::new(Inner { synced: seen.clone(), seen, ..Inner::default() })))
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
