@@ -2,12 +2,16 @@
 //! sealed and signed beforehand, so that the load costs this machine little while it is measured.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use certs::{Client, Connection, Credentials};
+use certs::authority::Authority;
+use certs::enrol::{self, EnrolmentRequest, HostNames};
+use certs::store::names;
+use certs::{Client, Connection, Credentials, Role};
 use ehe::author::Strand;
 use ehe::charter::VerifiedCharter;
 use ehe::checkpoint::{Checkpoint, VerifiedCheckpoint};
@@ -32,6 +36,8 @@ use crate::lab::process::Programs;
 pub(super) const LIMIT: Duration = Duration::from_secs(60);
 /// Plain bytes of an event: with padding and tag a body of 256 bytes, the smallest that there is.
 const PLAIN_BYTES: usize = 200;
+/// Their certificates are needed for minutes.
+const CERTIFICATE_DAYS: u32 = 2;
 /// Steps of the setup that are under way at one time.
 const SETUP_AT_ONCE: usize = 8;
 
@@ -44,6 +50,8 @@ pub(super) struct Crowd {
     pub(super) charter: VerifiedCharter,
     /// The gateways.
     pub(super) gateways: Vec<Gateway>,
+    /// Strands that were begun: each has randomness of its own.
+    strands: AtomicU64,
 }
 
 /// A gateway: who it is, its line to the node, its room.
@@ -102,7 +110,7 @@ async fn submit(connection: &Connection, run: Submission) -> Result<Submitted> {
 
 impl Crowd {
     /// Founds an alliance with so many gateways and, if given, so many shards; starts the node with the defaults of its limits,
-    /// except that handshakes may come as fast as here, where all gateways share one address.
+    /// except that it takes more connections than 512, and handshakes as fast as here, where all gateways share one address.
     pub(super) async fn found(
         programs: &Programs,
         folder: &Path,
@@ -112,26 +120,16 @@ impl Crowd {
     ) -> Result<Self> {
         say(format!("founding an alliance with {gateways} gateways"));
         let alliance = Alliance::found_with_shards(programs, folder, shards).await?;
-        let mut node = Node::start_with(&alliance, "[limits]\nhandshakes_max = 1024\n")?;
+        let mut node = Node::start_with(&alliance, "[limits]\nconnections_max = 1024\nhandshakes_max = 1024\n")?;
         let patient = Credentials::load(&alliance.enrol("patient", "patient").await?)?;
         node.answers("patient").await?;
-        let names: Vec<String> = (0..gateways).map(|n| format!("gateway{n}")).collect();
-        let folders: Vec<PathBuf> = stream::iter(&names)
-            .map(|name| alliance.new_identity(name, "gateway"))
-            .buffered(SETUP_AT_ONCE)
-            .try_collect()
-            .await?;
-        // The authority writes down what it issues, one after the other.
-        for name in &names {
-            alliance.issue(name, "gateway").await?;
-        }
+        let people = tokio::task::block_in_place(|| enrol(&alliance, gateways))?;
         say("making their rooms".into());
         let charter = patient.charter().clone();
         let (_client, connection) = connect(&patient, &charter).await?;
         let (patient, connection, charter_ref) = (patient.identity(), &connection, &charter);
-        let gateways = stream::iter((0u64..).zip(folders))
-            .map(|(n, folder)| async move {
-                let credentials = Credentials::load(&folder)?;
+        let gateways = stream::iter((0u64..).zip(people))
+            .map(|(n, credentials)| async move {
                 let invited = Room::make(n, patient, credentials.identity().public(), charter_ref)?;
                 let (room, epoch, group) = (invited.room, invited.epoch, invited.group);
                 submit(connection, invited.submission).await?;
@@ -142,18 +140,43 @@ impl Crowd {
             .buffered(SETUP_AT_ONCE)
             .try_collect()
             .await?;
-        Ok(Self { node, charter, gateways })
+        Ok(Self { node, charter, gateways, strands: AtomicU64::new(0) })
+    }
+
+    /// Loses all gateways but so many.
+    pub(super) fn shrink(&mut self, gateways: usize) {
+        self.gateways.truncate(gateways);
     }
 
     /// So many writers, each with a strand of its own; they share the gateways' connections evenly.
     pub(super) async fn writers(&self, count: usize) -> Result<Vec<Writer>> {
         let gateways = self.gateways.iter().cycle().take(count);
-        stream::iter((0u64..).zip(gateways))
-            .map(|(n, gateway)| Writer::begin(gateway.clone(), n, &self.charter))
+        stream::iter(gateways)
+            .map(|gateway| {
+                let seed = u64::MAX - self.strands.fetch_add(1, Ordering::Relaxed);
+                Writer::begin(gateway.clone(), seed, &self.charter)
+            })
             .buffered(4 * SETUP_AT_ONCE)
             .try_collect()
             .await
     }
+}
+
+/// Credentials of so many gateways. By the library: a thousand starts of `ehe-certs` would take longer than what is measured.
+fn enrol(alliance: &Alliance, gateways: usize) -> Result<Vec<Credentials>> {
+    let authority = Authority::open(&alliance.path("alliance"))?;
+    let enrol = |n| {
+        let folder = alliance.path(&format!("gateway{n}"));
+        enrol::prepare(&folder, Role::Gateway, &HostNames { dns: vec![], ip: vec![] })?;
+        let request = EnrolmentRequest::load(&folder.join(names::REQUEST))?.verify()?;
+        let issued = authority.issue(&request, Role::Gateway, CERTIFICATE_DAYS, std::time::SystemTime::now().into())?;
+        std::fs::write(folder.join(names::CHANNEL), issued.pem)?;
+        for name in [names::CA, names::CHARTER] {
+            std::fs::copy(alliance.path("alliance").join(name), folder.join(name))?;
+        }
+        Ok(Credentials::load(&folder)?)
+    };
+    (0..gateways).map(enrol).collect()
 }
 
 async fn connect(credentials: &Credentials, charter: &VerifiedCharter) -> Result<(Client, Connection)> {
@@ -211,7 +234,7 @@ impl Room {
 impl Writer {
     /// Makes an event key and commits its wrap.
     async fn begin(gateway: Gateway, seed: u64, charter: &VerifiedCharter) -> Result<Self> {
-        let mut rng = StdRng::seed_from_u64(u64::MAX - seed);
+        let mut rng = StdRng::seed_from_u64(seed);
         let at = now();
         let (room, epoch, author, day) = (gateway.room, gateway.epoch, gateway.identity.author_id(), at.day());
         let ek = kem::random_secret(&mut rng);

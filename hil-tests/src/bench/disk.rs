@@ -33,5 +33,10 @@ pub(super) fn row(group: &str, folder: &Path) -> Result<Row> {
     std::fs::remove_file(path)?;
     took.sort_unstable();
     let measured = format!("p50 {} µs, p99 {} µs", percentile(&took, 50), percentile(&took, 99));
-    Ok(Row::new(group, "the disk alone: fdatasync of one 4 KiB page", measured, "below: 2 for each block of the log, 1 for each checkpoint"))
+    Ok(Row::new(
+        group,
+        "the disk alone: fdatasync of one 4 KiB page",
+        measured,
+        "below: 2 for each block of the log, 1 for each checkpoint",
+    ))
 }

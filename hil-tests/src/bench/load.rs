@@ -1,5 +1,6 @@
 //! Loads a node: every writer sends its runs one after the other, each only when the receipt of the one before is there.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -50,16 +51,33 @@ impl Round {
     }
 }
 
+impl fmt::Display for Round {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:.0} EHE/s; p50 {:.1} ms, p99 {:.1} ms; processor time an event: node {:.0} µs, load {:.0} µs",
+            self.rate(),
+            self.latency_ms(50),
+            self.latency_ms(99),
+            self.node_us(),
+            self.own_us()
+        )
+    }
+}
+
 /// So many rounds of so many runs of so many events by each writer. Every receipt is verified, after its round.
 pub(super) async fn rounds(
     crowd: &Crowd,
     writers: &mut [Writer],
     (rounds, runs, events): (usize, usize, usize),
+    say: &impl Fn(String),
 ) -> Result<Vec<Round>> {
     let mut out = Vec::with_capacity(rounds);
     for _ in 0..rounds {
         let prepared = tokio::task::block_in_place(|| prepare(writers, runs, events))?;
-        out.push(round(crowd, writers, prepared, events).await?);
+        let round = round(crowd, writers, prepared, events).await?;
+        say(round.to_string());
+        out.push(round);
     }
     Ok(out)
 }
@@ -125,4 +143,3 @@ async fn round(crowd: &Crowd, writers: &[Writer], prepared: Vec<Vec<Prepared>>, 
 pub(super) fn best(rounds: &[Round]) -> Result<&Round> {
     rounds.iter().max_by(|a, b| a.rate().total_cmp(&b.rate())).context("there was a round")
 }
-

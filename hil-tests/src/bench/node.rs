@@ -34,13 +34,13 @@ pub(super) async fn run(out: &Path) -> Result<Vec<Row>> {
     let programs = Programs::built()?;
     let mut rows = vec![disk::row(GROUP, out)?];
 
-    let crowd = Crowd::found(&programs, &out.join("lab"), WRITERS, None, &say).await?;
+    let mut crowd = Crowd::found(&programs, &out.join("lab"), WRITERS, None, &say).await?;
     let pid = crowd.node.daemon.id().context("the node runs")?;
     let (_, before) = usage::resident_mib(pid)?;
     let shards = crowd.charter.shard_count();
     let mut writers = crowd.writers(WRITERS).await?;
     say(format!("{WRITERS} writers of one event at a time, each on its own connection"));
-    let measured = rounds(&crowd, &mut writers, (ROUNDS, SINGLE_RUNS, 1)).await?;
+    let measured = rounds(&crowd, &mut writers, (ROUNDS, SINGLE_RUNS, 1), &say).await?;
     let what = format!("{WRITERS} writers of one event at a time, {WRITERS} connections, {shards} shards");
     rows.push(row(what, best(&measured)?, SINGLE_TARGET));
     let (most, now) = usage::resident_mib(pid)?;
@@ -53,36 +53,28 @@ pub(super) async fn run(out: &Path) -> Result<Vec<Row>> {
 
     say(format!("{WRITERS} writers of one event at a time, sharing {BACKLOGS} connections"));
     drop(writers);
-    let few = Crowd { gateways: crowd.gateways.iter().take(BACKLOGS).cloned().collect(), ..crowd };
-    let mut writers = few.writers(WRITERS).await?;
-    let measured = rounds(&few, &mut writers, (ROUNDS, SINGLE_RUNS, 1)).await?;
+    crowd.shrink(BACKLOGS);
+    let mut writers = crowd.writers(WRITERS).await?;
+    let measured = rounds(&crowd, &mut writers, (ROUNDS, SINGLE_RUNS, 1), &say).await?;
     let what = format!("{WRITERS} writers of one event at a time, {BACKLOGS} connections, {shards} shards");
     rows.push(row(what, best(&measured)?, SINGLE_TARGET));
 
     say(format!("{BACKLOGS} gateways with backlogs in runs of {RUN_EVENTS}"));
-    let mut writers = few.writers(BACKLOGS).await?;
-    let measured = rounds(&few, &mut writers, (ROUNDS, BACKLOG_RUNS, RUN_EVENTS)).await?;
+    let mut writers = crowd.writers(BACKLOGS).await?;
+    let measured = rounds(&crowd, &mut writers, (ROUNDS, BACKLOG_RUNS, RUN_EVENTS), &say).await?;
     let what = format!("{BACKLOGS} backlogs in runs of {RUN_EVENTS}, {BACKLOGS} connections, {shards} shards");
     rows.push(row(what, best(&measured)?, BACKLOG_TARGET));
-    let mut node = few.node;
-    node.daemon.stop().await?;
+    crowd.node.daemon.stop().await?;
     Ok(rows)
 }
 
 fn row(what: String, round: &Round, target: f64) -> Row {
     let rate = round.rate();
-    let measured = format!(
-        "{rate:.0} EHE/s; p50 {:.1} ms, p99 {:.1} ms; processor time an event: node {:.0} µs, load {:.0} µs",
-        round.latency_ms(50),
-        round.latency_ms(99),
-        round.node_us(),
-        round.own_us()
-    );
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let spent = format!(
         "processor: node and load share {cores} cores; {} checkpoints for {} events; bodies of 256 bytes, all receipts verified \
          afterwards",
         round.checkpoints, round.events
     );
-    Row::new(GROUP, what, measured, spent).target(format!("≥ {target:.0} EHE/s"), rate >= target)
+    Row::new(GROUP, what, round.to_string(), spent).target(format!("≥ {target:.0} EHE/s"), rate >= target)
 }

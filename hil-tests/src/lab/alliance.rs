@@ -76,19 +76,12 @@ impl Alliance {
 
     /// A gateway's, patient's or clinician's credentials, in a folder of that name.
     pub async fn enrol(&self, name: &str, role: &str) -> Result<PathBuf> {
-        let folder = self.new_identity(name, role).await?;
-        self.issue(name, role).await?;
-        Ok(folder)
-    }
-
-    /// The first half of [`Alliance::enrol`]: keys and a request.
-    pub async fn new_identity(&self, name: &str, role: &str) -> Result<PathBuf> {
         self.certs(&["identity", "new", "--role", role, "--out", name]).await?;
+        self.issue(name, role).await?;
         Ok(self.path(name))
     }
 
-    /// The second half: the authority's certificate, and the charter.
-    pub async fn issue(&self, name: &str, role: &str) -> Result<()> {
+    async fn issue(&self, name: &str, role: &str) -> Result<()> {
         let request = format!("{name}/request.json");
         self.certs(&["issue", &request, "--role", role, "--authority", "alliance", "--into", name]).await
     }
