@@ -335,7 +335,12 @@ impl Spool {
         events_max: usize,
         bytes_max: usize,
     ) -> Result<Vec<StoredEvent>, SpoolError> {
-        self.read(move |db, _| read::batch(db, room, events_max, bytes_max)).await
+        let (events, broken) = self.read(move |db, _| read::batch(db, room, events_max, bytes_max)).await?;
+        if !broken.is_empty() {
+            tracing::error!(%room, rows = broken.len(), "spool: rows of the outbox are not what was written (a failing disk?); they are kept aside");
+            self.ask(Request::PutAside { room, keys: broken }).await?;
+        }
+        Ok(events)
     }
 
     /// Deletes the events that the receipt proves to be in the ledger: no other way leads out of the spool.

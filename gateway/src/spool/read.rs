@@ -2,14 +2,14 @@
 
 use ehe::id::{EheId, RoomId};
 use ehe::reading::Reading;
-use ehe::time::UnixMs;
+use ehe::time::{Day, UnixMs};
 use redb::{Database, ReadableDatabase, ReadableTable};
 
 use super::apply::ApplyError;
 use super::held::{self, HeldDevice};
 use super::keys::KeyRing;
 use super::request::ReportedReading;
-use super::rows::{self, Table};
+use super::rows::{self, Outside, Table};
 use super::tables::{
     Class, HELD, HELD_DEVICES, KEY_USE, OUTBOX, OUTBOX_INDEX, OutboxRow, READINGS, REPLAY, ROOM_TOTALS, ROOMS,
     RoomTotals, WindowKey, end_of, id_key, outbox_key, room_of_key,
@@ -64,8 +64,11 @@ pub(super) fn windows(db: &Database) -> Result<Vec<SpooledWindow>, ApplyError> {
     let mut out: Vec<SpooledWindow> = Vec::new();
     for entry in table.iter()? {
         let (key, value) = entry?;
-        let window = WindowKey::of_row_key(key.value()).ok_or(ApplyError::Layout("readings"))?;
-        let outside = rows::outside(value.value()).ok_or(ApplyError::Layout("readings"))?;
+        // A key that names no window can be in none: nothing waits behind it.
+        let Some(window) = WindowKey::of_row_key(key.value()) else { continue };
+        // A row that does not say what it is makes its window due at once, and is put aside there.
+        let damaged = Outside { count: 0, received: UnixMs::default(), alarm: false, key_day: Day(0) };
+        let outside = rows::outside(value.value()).unwrap_or(damaged);
         match out.last_mut() {
             Some(last) if last.window == window => {
                 last.readings += u64::from(outside.count);
@@ -95,7 +98,10 @@ pub(super) fn take(
     let mut taken = Taken::default();
     for entry in table.range(prefix.as_slice()..end.as_slice())? {
         let (key, value) = entry?;
-        let outside = rows::outside(value.value()).ok_or(ApplyError::Layout("readings"))?;
+        let Some(outside) = rows::outside(value.value()) else {
+            taken.broken.push(key.value().to_vec());
+            continue;
+        };
         let count = usize::try_from(outside.count).unwrap_or(usize::MAX);
         if !taken.rows.is_empty() && taken.readings.len().saturating_add(count) > readings_max {
             taken.more = true;
@@ -113,31 +119,34 @@ pub(super) fn take(
     Ok(taken)
 }
 
+/// The next events to send, and the keys of rows before and between them that are none any more.
 pub(super) fn batch(
     db: &Database,
     room: RoomId,
     events_max: usize,
     bytes_max: usize,
-) -> Result<Vec<StoredEvent>, ApplyError> {
+) -> Result<(Vec<StoredEvent>, Vec<Vec<u8>>), ApplyError> {
     let table = db.begin_read()?.open_table(OUTBOX)?;
     let (from, to) = (outbox_key(room, Class::Urgent, 0), outbox_key(room, Class::Ordered, u64::MAX));
-    let (mut out, mut bytes) = (Vec::new(), 0usize);
+    let (mut out, mut broken, mut bytes) = (Vec::new(), Vec::new(), 0usize);
     for entry in table.range(from.as_slice()..=to.as_slice())? {
         let (key, value) = entry?;
-        let row: OutboxRow = minicbor::decode(value.value()).map_err(|_| ApplyError::Layout("outbox"))?;
-        let id = row.id.as_slice().try_into().map_err(|_| ApplyError::Layout("outbox"))?;
+        let Some((id, row)) = OutboxRow::read(value.value()) else {
+            broken.push(key.value().to_vec());
+            continue;
+        };
         bytes = bytes.saturating_add(row.event.header.len() + row.event.body.len());
         if out.len() >= events_max.max(1) || (bytes > bytes_max && !out.is_empty()) {
             break;
         }
         out.push(StoredEvent {
-            id: EheId(id),
+            id,
             urgent: key.value().get(16) == Some(&Class::Urgent.byte()),
             readings: row.readings,
             event: row.event,
         });
     }
-    Ok(out)
+    Ok((out, broken))
 }
 
 pub(super) fn room_totals(db: &Database) -> Result<Vec<(RoomId, RoomTotals)>, ApplyError> {
@@ -227,7 +236,7 @@ pub(super) fn reports(
         let mut key = room.0.to_vec();
         key.extend_from_slice(place.value());
         let Some(value) = outbox.get(key.as_slice())? else { continue };
-        let row: OutboxRow = minicbor::decode(value.value()).map_err(|_| ApplyError::Layout("outbox"))?;
+        let Some((_, row)) = OutboxRow::read(value.value()) else { continue };
         let plain = row.report.and_then(|sealed| rows::open_plain(keys, Table::Report, &id.0, &sealed).ok());
         if let Some(report) = plain.and_then(|plain| minicbor::decode(&plain).ok()) {
             out.push((*id, report));

@@ -123,6 +123,8 @@ pub(super) enum Request {
     Quarantine { room: RoomId, id: EheId, refusal: Refusal },
     /// The room's rights changed: what was refused for want of rights may be sent again.
     Release { room: RoomId },
+    /// Rows of the outbox that are no events any more.
+    PutAside { room: RoomId, keys: Vec<Vec<u8>> },
     /// Keep a room's verified control state.
     SaveRoom { room: RoomId, state: Vec<u8> },
     /// Held rows have an owner now.

@@ -167,6 +167,14 @@ pub(super) struct OutboxRow {
     pub(super) report: Option<Vec<u8>>,
 }
 
+impl OutboxRow {
+    /// A stored row and its event's id; none where the bytes are not what was written.
+    pub(super) fn read(value: &[u8]) -> Option<(EheId, Self)> {
+        let row: Self = minicbor::decode(value).ok()?;
+        Some((EheId(row.id.as_slice().try_into().ok()?), row))
+    }
+}
+
 /// An event that the ledger refused for good.
 #[derive(Debug, Clone, Encode, Decode)]
 #[cbor(map)]

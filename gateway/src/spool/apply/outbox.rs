@@ -110,14 +110,35 @@ impl Apply<'_, '_> {
         let key = outbox_key(room, class, number);
         let value = self.outbox.remove(key.as_slice())?.map(|v| v.value().to_vec());
         let value = value.ok_or(ApplyError::Layout("outbox_index"))?;
-        let row: OutboxRow = minicbor::decode(&value).map_err(|_| ApplyError::Layout("outbox"))?;
-        let bytes = cost(&key, &value);
+        self.left(room, class, cost(&key, &value))?;
+        match OutboxRow::read(&value) {
+            Some((_, row)) => Ok(Some((class, number, row))),
+            None => self.keep_broken(&key, &value).map(|()| None),
+        }
+    }
+
+    fn left(&mut self, room: RoomId, class: Class, bytes: u64) -> Result<(), ApplyError> {
         self.totals.outbox_bytes = self.totals.outbox_bytes.saturating_sub(bytes);
         let totals = self.room(room)?;
         totals.events = totals.events.saturating_sub(1);
         totals.bytes = totals.bytes.saturating_sub(bytes);
         totals.urgent = totals.urgent.saturating_sub(u64::from(class == Class::Urgent));
-        Ok(Some((class, number, row)))
+        Ok(())
+    }
+
+    /// Rows that are no events any more (a failing medium) are kept, and out of the way of those behind them.
+    pub(super) fn put_aside(&mut self, room: RoomId, keys: &[Vec<u8>]) -> Result<Answer, ApplyError> {
+        for key in keys {
+            let Some(value) = self.outbox.remove(key.as_slice())?.map(|v| v.value().to_vec()) else { continue };
+            let place = key.get(16..).unwrap_or_default();
+            let class = Class::of(place.first() == Some(&Class::Urgent.byte()));
+            // Its id cannot be read from it, so its index entry is found by its place.
+            let end = end_of(&room.0);
+            self.outbox_index.retain_in(room.0.as_slice()..end.as_slice(), |_, at| at != place)?;
+            self.left(room, class, cost(key, &value))?;
+            self.keep_broken(key, &value)?;
+        }
+        Ok(Answer::Done)
     }
 
     /// An urgent event goes before all others, so the wrap that it needs goes before it.
@@ -156,10 +177,12 @@ impl Apply<'_, '_> {
         let mut oldest = None;
         for class in [Class::Urgent, Class::Ordered] {
             let (from, to) = (outbox_key(room, class, 0), outbox_key(room, class, u64::MAX));
-            if let Some(entry) = self.outbox.range(from.as_slice()..=to.as_slice())?.next() {
+            for entry in self.outbox.range(from.as_slice()..=to.as_slice())? {
                 let (_, value) = entry?;
-                let row: OutboxRow = minicbor::decode(value.value()).map_err(|_| ApplyError::Layout("outbox"))?;
+                // One that is not readable is put aside when it is to be sent.
+                let Some((_, row)) = OutboxRow::read(value.value()) else { continue };
                 oldest = Some(oldest.map_or(row.oldest, |o: UnixMs| o.min(row.oldest)));
+                break;
             }
         }
         Ok(oldest.unwrap_or_default())
@@ -209,7 +232,10 @@ impl Apply<'_, '_> {
         };
         self.totals.quarantine_bytes = self.totals.quarantine_bytes.saturating_sub(cost(&key, &value));
         self.totals.quarantine_events = self.totals.quarantine_events.saturating_sub(1);
-        minicbor::decode(&value).map(Some).map_err(|_| ApplyError::Layout("quarantine"))
+        match minicbor::decode(&value) {
+            Ok(kept) => Ok(Some(kept)),
+            Err(_) => self.keep_broken(&key, &value).map(|()| None),
+        }
     }
 
     pub(super) fn release(&mut self, room: RoomId) -> Result<Answer, ApplyError> {
@@ -217,7 +243,7 @@ impl Apply<'_, '_> {
         let end = end_of(&room.0);
         for entry in self.quarantine.range(room.0.as_slice()..end.as_slice())? {
             let (key, value) = entry?;
-            let kept: QuarantineRow = minicbor::decode(value.value()).map_err(|_| ApplyError::Layout("quarantine"))?;
+            let Ok(kept) = minicbor::decode::<QuarantineRow>(value.value()) else { continue };
             if kept.refusal.fault() == Fault::Rights
                 && let Some(id) = key.value().get(16..).and_then(|id| id.try_into().ok())
             {

@@ -167,3 +167,156 @@ async fn a_file_that_was_left_half_made_is_made_anew() {
         tokio::task::spawn_blocking(move || thread.stop()).await.unwrap();
     }
 }
+
+/// What the second scenario has been through: which of its steps were answered.
+#[derive(Debug, Default)]
+struct Life {
+    acked: Vec<u32>,
+    confirmed: bool,
+    confirming: bool,
+    saved: bool,
+    finished: bool,
+}
+
+/// The rest of a spool's life: held readings that find their owner, a turn of the day, an alarm whose wrap has to hurry, refusals, rights
+/// that come back, a receipt for what was refused, a room's state.
+async fn life(spool: &Spool, disk: &Disk, lab: &Lab, life: &mut Life) {
+    let mut crashed = disk.crashed();
+    let work = async {
+        for value in [70, 71] {
+            let place = Place::Held { device: DeviceId::new("scale").unwrap(), user: None };
+            let intake = Intake { rows: vec![row(place, value)], ..message(0) };
+            spool.store(intake).await.ok()?.durable().await.ok()?;
+            life.acked.push(value);
+        }
+        let wrap = wrap(1, 9);
+        let wrap_id = wrap.id();
+        spool.seal(Vec::new(), Vec::new(), vec![new_event(wrap, 0, false)]).await.ok()?;
+        for value in [72, 73] {
+            spool.store(message(value)).await.ok()?.durable().await.ok()?;
+            life.acked.push(value);
+        }
+        let taken = spool.take(window(1), usize::MAX).await.ok()?;
+        let first = content(1, 10, WrapId::from(wrap_id), &taken.readings);
+        let first_id = first.id();
+        spool.seal(taken.rows, taken.broken, vec![new_event(first, 2, false)]).await.ok()?;
+        lab.clock.advance_days(1);
+        for (tag, _) in spool.held_devices().await.ok()? {
+            let mut rows = Vec::new();
+            for (key, readings) in spool.held_rows(tag.clone(), 9).await.ok()? {
+                let body = Body::pack(&readings.unwrap(), false).unwrap().remove(0);
+                rows.push((key, vec![Row { place: Place::Window(window(1)), body }]));
+            }
+            spool.assign(tag, rows, Vec::new()).await.ok()?;
+        }
+        let taken = spool.take(window(1), usize::MAX).await.ok()?;
+        let alarm = content(1, 11, WrapId::from(wrap_id), &taken.readings);
+        spool.seal(taken.rows, taken.broken, vec![new_event(alarm, 2, true)]).await.ok()?;
+        for id in [wrap_id, first_id] {
+            spool.quarantine(room(1), id, Refusal::GrantRevoked).await.ok()?;
+        }
+        spool.save_room(room(1), vec![7; 100]).await.ok()?;
+        life.saved = true;
+        spool.release(room(1)).await.ok()?;
+        spool.quarantine(room(1), first_id, Refusal::EventMalformed).await.ok()?;
+        life.confirming = true;
+        spool.ask(Request::Confirm { room: room(1), ids: vec![wrap_id, first_id] }).await.ok()?;
+        life.confirmed = true;
+        // The keys of the first day go with this commit, or with a later one.
+        spool.store(message(74)).await.ok()?.durable().await.ok()?;
+        life.acked.push(74);
+        life.finished = true;
+        Some(())
+    };
+    tokio::select! {
+        _ = work => {}
+        _ = crashed.wait_for(|crashed| *crashed) => {}
+    }
+}
+
+/// Every acknowledged reading lies in exactly one place, held rows and the quarantine included; a confirmed one in none.
+async fn check_life(spool: &Spool, life: &Life, context: &str) {
+    let mut found = census(spool).await;
+    for (tag, device) in spool.held_devices().await.unwrap() {
+        let rows = spool.held_rows(tag, 99).await.unwrap();
+        assert_eq!(rows.len() as u64, device.readings, "{context}: the summary counts what is held");
+        for reading in rows.into_iter().flat_map(|(_, readings)| readings.expect("a held row opens")) {
+            *found.entry(reading.value().to_string()).or_default() += 1;
+        }
+    }
+    let kept = spool.quarantined_events().await.unwrap();
+    let checked = kept.iter().map(|event| event.clone().check().unwrap());
+    for event in checked.filter(|event| event.core().kind == Kind::Vitals) {
+        for reading in VitalsBody::decode(&ehe::seal::open(&ek(), &event).unwrap()).unwrap() {
+            *found.entry(reading.value().to_string()).or_default() += 1;
+        }
+    }
+    assert_eq!(spool.status().totals.quarantine_events, kept.len() as u64, "{context}");
+    for value in &life.acked {
+        let count = found.get(&value.to_string()).copied().unwrap_or(0);
+        let good = match (life.confirming && [72, 73].contains(value), life.confirmed) {
+            (true, true) => count == 0,
+            (true, false) => count <= 1,
+            _ => count == 1,
+        };
+        assert!(good, "{context}: {value} lies there {count} times; {life:?}");
+    }
+    assert!(found.values().all(|count| *count == 1), "{context}: {found:?}");
+    let saved = spool.load_rooms().await.unwrap();
+    assert!(!life.saved || saved == [(room(1), vec![7; 100])], "{context}");
+    // The whole goes on from there.
+    store(spool, message(80)).await;
+    assert_eq!(spool.status().fault, None, "{context}");
+}
+
+#[tokio::test]
+async fn a_power_cut_at_any_step_of_holding_rotating_refusing_and_releasing_loses_nothing() {
+    let mut cuts = 0;
+    for step in 1.. {
+        let lab = Lab::new();
+        let disk = Disk::new(Vec::new());
+        let (spool, thread) = lab.open(&disk).unwrap();
+        disk.fail_in(step, Fault::Crash);
+        let mut lived = Life::default();
+        life(&spool, &disk, &lab, &mut lived).await;
+        tokio::task::spawn_blocking(move || thread.stop()).await.unwrap();
+        if disk.unharmed() {
+            assert!(lived.finished);
+            break;
+        }
+        cuts += 1;
+        for unsynced in [Unsynced::Lost, Unsynced::Kept, Unsynced::Some(step)] {
+            let found = Disk::new(disk.image(unsynced));
+            let context = format!("step {step}, {unsynced:?}");
+            let keys = std::fs::read(lab.keys()).unwrap();
+            let (spool, thread) = lab.open(&found).unwrap_or_else(|e| panic!("{context}: {e}"));
+            check_life(&spool, &lived, &context).await;
+            tokio::task::spawn_blocking(move || thread.stop()).await.unwrap();
+            // What the check itself did must not help the next one.
+            std::fs::write(lab.keys(), keys).unwrap();
+        }
+    }
+    assert!(cuts > 80, "only {cuts} steps: the scenario does not reach the disk");
+}
+
+#[tokio::test]
+async fn a_disk_that_refuses_any_one_step_of_the_rest_delays_and_loses_nothing() {
+    for kind in [ErrorKind::StorageFull, ErrorKind::Other] {
+        for step in 1.. {
+            let lab = Lab::new();
+            let disk = Disk::new(Vec::new());
+            let (spool, thread) = lab.open(&disk).unwrap();
+            disk.fail_in(step, Fault::Once(kind));
+            let mut lived = Life::default();
+            life(&spool, &disk, &lab, &mut lived).await;
+            let context = format!("{kind:?} at step {step}");
+            assert!(lived.finished, "{context}: {:?} {lived:?}", spool.status());
+            check_life(&spool, &lived, &context).await;
+            let unharmed = disk.unharmed();
+            tokio::task::spawn_blocking(move || thread.stop()).await.unwrap();
+            if unharmed {
+                break;
+            }
+        }
+    }
+}

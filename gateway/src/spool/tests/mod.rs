@@ -15,6 +15,7 @@ use super::*;
 mod behaviour;
 mod crash;
 mod disk;
+mod poison;
 
 const HOUR_MS: u64 = 3_600_000;
 /// A clock that tests set.
@@ -133,6 +134,19 @@ fn content(n: u8, salt: u8, wrap: WrapId, readings: &[Reading]) -> CheckedEvent 
 fn new_event(event: CheckedEvent, readings: usize, urgent: bool) -> NewEvent {
     let readings = u32::try_from(readings).unwrap();
     NewEvent { event, readings, oldest: UnixMs(480_000 * HOUR_MS), urgent, report: Vec::new() }
+}
+
+impl Spool {
+    async fn quarantined_events(&self) -> Result<Vec<ehe::event::Event>, SpoolError> {
+        use redb::{ReadableDatabase, ReadableTable};
+        self.read(|db, _| {
+            let table = db.begin_read()?.open_table(tables::QUARANTINE)?;
+            let rows = table.iter()?.map(|entry| Ok(entry?.1.value().to_vec()));
+            let rows: Result<Vec<_>, redb::StorageError> = rows.collect();
+            Ok(rows?.iter().map(|row| minicbor::decode::<tables::QuarantineRow>(row).unwrap().row.event).collect())
+        })
+        .await
+    }
 }
 
 /// How often each value lies in the spool, as row or in an event.
