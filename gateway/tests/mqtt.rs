@@ -4,118 +4,17 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ehe_gateway::clock::SystemClock;
 use ehe_gateway::config::Config;
-use ehe_gateway::dispatch::Dispatch;
-use ehe_gateway::source::mqtt::MqttSource;
-use ehe_gateway::spool::{self, OpenDatabase, Spool, SpoolThread};
-use ehe_gateway::status::{Counters, Counts};
+use ehe_gateway::spool::OpenDatabase;
+use ehe_gateway::status::Counts;
 use redb::{Database, StorageBackend};
-use support::{COMMON, Mosquitto, Wearable, until};
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
-
-/// Everything from the broker to the spool, as the daemon wires it.
-struct Gateway {
-    spool: Spool,
-    thread: SpoolThread,
-    counters: Arc<Counters>,
-    tasks: JoinSet<()>,
-    stop: CancellationToken,
-}
-
-impl Gateway {
-    fn start(data: &Path, config: &str, open: OpenDatabase) -> Self {
-        let checked = Arc::new(Config::parse(config, Path::new("test")).unwrap().check().unwrap());
-        let clock = SystemClock::new(PathBuf::from("/nonexistent"));
-        let counters = ehe_gateway::status::counters();
-        let limits = checked.config.spool.limits();
-        let (spool, thread) = Spool::open(open, &data.join("spool.key"), limits, clock.wall(), None).unwrap();
-        let (inputs, queue) = mpsc::channel(1024);
-        let (pending, pending_queue) = mpsc::channel(1024);
-        let (arrivals, mut arrived) = mpsc::channel(1024);
-        let stop = CancellationToken::new();
-        let mut tasks = JoinSet::new();
-        let dispatch = Dispatch { checked: checked.clone(), spool: spool.clone(), counters: counters.clone() };
-        tasks.spawn(dispatch.clone().run(queue, pending, stop.clone()));
-        tasks.spawn(dispatch.settle(pending_queue, arrivals, stop.clone()));
-        tasks.spawn(async move { while arrived.recv().await.is_some() {} });
-        for one in &checked.config.mqtt {
-            let source = MqttSource::new(one.clone(), clock.clone(), counters.clone()).unwrap();
-            tasks.spawn(source.run(inputs.clone(), stop.clone()));
-        }
-        Self { spool, thread, counters, tasks, stop }
-    }
-
-    fn counts(&self) -> Counts {
-        self.counters.snapshot()
-    }
-
-    async fn until(&self, what: &str, condition: impl Fn(&Counts) -> bool) {
-        until(what, async || condition(&self.counts())).await;
-    }
-
-    async fn connected(&self) {
-        self.until("connected", |counts| counts.sources.get("mqtt").is_some_and(|source| source.connected)).await;
-    }
-
-    async fn end(mut self) {
-        self.stop.cancel();
-        while self.tasks.join_next().await.is_some() {}
-        let thread = self.thread;
-        tokio::task::spawn_blocking(move || thread.stop()).await.unwrap();
-    }
-
-    /// As if the process had been killed: no farewell, no acknowledgement.
-    async fn kill(mut self) {
-        self.tasks.shutdown().await;
-        let thread = self.thread;
-        tokio::task::spawn_blocking(move || thread.stop()).await.unwrap();
-    }
-}
-
-fn config(data: &Path, port: u16, more: &str) -> String {
-    format!(
-        "credentials_dir = '/x'\ndata_dir = '{}'\n[spool]\nretry_min_ms = 5\nretry_max_ms = 20\n[[mqtt]]\nport = {port}\n\
-         client_id = 'gw'\nbackoff_min_ms = 10\nbackoff_max_ms = 100\nmax_packet_bytes = 8192\n{more}\n\
-         [[mqtt.subscription]]\ntopic = 'wearables/+/hr'\ndevice = '{{1}}'\nmapping = 'hr'\n{COMMON}",
-        data.display()
-    )
-}
-
-/// How often each value lies in the spool.
-async fn census(spool: &Spool) -> BTreeMap<String, usize> {
-    let mut found = BTreeMap::new();
-    for spooled in spool.windows().await.unwrap() {
-        for reading in spool.take(spooled.window, usize::MAX).await.unwrap().readings {
-            *found.entry(reading.value().to_string()).or_default() += 1;
-        }
-    }
-    found
-}
-
-async fn hold_each_once(spool: &Spool, values: std::ops::Range<u32>) {
-    let found = census(spool).await;
-    let wanted: BTreeMap<String, usize> = values.map(|value| (value.to_string(), 1)).collect();
-    assert_eq!(found, wanted);
-}
-
-async fn publish(wearable: &Wearable, values: std::ops::Range<u32>) {
-    for value in values {
-        wearable.publish("wearables/watch/hr", format!("{{\"hr\":{value}}}")).await;
-    }
-}
-
-fn stored(counts: &Counts) -> u64 {
-    counts.readings
-}
+use support::gateway::{Gateway, census, config, file, hold_each_once, publish, stored};
+use support::{Mosquitto, Wearable, until};
 
 /// A database that refuses every sync while the switch is on.
 #[derive(Debug)]
@@ -158,10 +57,6 @@ fn refusing(data: &Path, refuse: &Arc<AtomicBool>) -> OpenDatabase {
         let inner = redb::backends::FileBackend::new(file)?;
         Database::builder().create_with_backend(Refusing { inner, refuse: refuse.clone() })
     })
-}
-
-fn file(data: &Path) -> OpenDatabase {
-    spool::file(data, 1 << 20)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

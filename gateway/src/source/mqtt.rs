@@ -290,7 +290,10 @@ fn kind(error: &ConnectionError) -> &'static str {
         ConnectionError::MqttState(StateError::ConnectionAborted | StateError::Io(_)) => "lost",
         ConnectionError::MqttState(StateError::AwaitPingResp) => "silent",
         ConnectionError::MqttState(StateError::IncomingPacketTooLarge { .. }) => "packet_too_large",
-        ConnectionError::MqttState(_) => "protocol",
+        ConnectionError::MqttState(_)
+        | ConnectionError::NotConnAck(_)
+        | ConnectionError::SessionStateMismatch { .. }
+        | ConnectionError::AuthProcessingError => "protocol",
         _ => "other",
     }
 }

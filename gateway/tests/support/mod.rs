@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test file uses its part of this")]
 
+pub(crate) mod gateway;
+pub(crate) mod rogue;
+
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -19,7 +22,7 @@ use rumqttc::{AsyncClient, Broker, MqttOptions, PublishOptions, QoS, TlsConfigur
 pub(crate) const WITHIN: Duration = Duration::from_secs(60);
 
 /// Waits for a condition.
-pub(crate) async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !condition().await {
         assert!(start.elapsed() < WITHIN, "not reached: {what}");
@@ -144,8 +147,11 @@ impl Wearable {
     }
 
     pub(crate) async fn publish(&self, topic: &str, payload: impl Into<Vec<u8>>) {
-        let notice =
-            self.client.publish_tracked(topic, payload.into(), PublishOptions::new(QoS::AtLeastOnce)).await.unwrap();
+        self.publish_with(topic, payload, PublishOptions::new(QoS::AtLeastOnce)).await;
+    }
+
+    pub(crate) async fn publish_with(&self, topic: &str, payload: impl Into<Vec<u8>>, options: PublishOptions) {
+        let notice = self.client.publish_tracked(topic, payload.into(), options).await.unwrap();
         tokio::time::timeout(WITHIN, notice.wait_async()).await.expect("PUBACK").unwrap();
     }
 }
