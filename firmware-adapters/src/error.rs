@@ -24,16 +24,26 @@ pub enum AdapterError {
         found: usize,
     },
     /// Not a document of the expected format.
-    #[error("not JSON: {reason}")]
+    #[error("not {format}: {reason}")]
     Malformed {
-        /// What the parser says, with line and column.
+        /// What was expected: "JSON", "CBOR" …
+        format: &'static str,
+        /// What the parser says, with its place in the input.
         reason: String,
     },
+    /// Well-formed, but of a kind or version that this version does not read.
+    #[error("{what} is not supported; {remedy}")]
+    Unsupported {
+        /// What it is: a content type, a schema, a version; texts of the sender are shortened.
+        what: String,
+        /// What to do about it.
+        remedy: &'static str,
+    },
     /// The document is nested too deeply.
-    #[error("JSON nested deeper than {JSON_DEPTH_MAX}")]
+    #[error("nested deeper than {JSON_DEPTH_MAX}")]
     TooDeep,
     /// An array or object of the document is too long.
-    #[error("a JSON array or object with more than {JSON_ELEMENTS_MAX} elements")]
+    #[error("an array or object with more than {JSON_ELEMENTS_MAX} elements")]
     TooManyElements,
     /// A member stands twice in one object: which of the two is meant is anybody's guess.
     #[error("member {name:?} stands twice in one object")]
@@ -44,11 +54,29 @@ pub enum AdapterError {
     /// The input gives more readings than one input may.
     #[error("more than {READINGS_PER_INPUT_MAX} readings in one input: send it in parts")]
     TooManyReadings,
-    /// A value that the mapping calls required is not there.
-    #[error("no value at {path}, which the mapping says is required")]
+    /// A value that the format, or the mapping, calls required is not there.
+    #[error("no value at {path}, which is required there")]
     Missing {
-        /// The path of the mapping.
+        /// Where it should stand.
         path: String,
+    },
+    /// Something else than the format has there.
+    #[error("at {path}: {found} where the format has {expected}")]
+    Type {
+        /// Where it stands.
+        path: String,
+        /// What the format has there.
+        expected: &'static str,
+        /// What is there.
+        found: &'static str,
+    },
+    /// A rule of the format is broken.
+    #[error("at {path}: {problem}")]
+    Invalid {
+        /// Where.
+        path: String,
+        /// Which rule; texts of the sender are shortened.
+        problem: String,
     },
     /// A path goes through something that is no object or array: the mapping is for another shape of document.
     #[error(
@@ -81,13 +109,13 @@ pub enum AdapterError {
         problem: DecimalError,
     },
     /// The document does not say the unit, and the mapping has none to fall back to.
-    #[error("no unit at {path}: the device left it out; give the value a `unit` to fall back to")]
+    #[error("no unit at {path}: the device left it out (a mapping can give the value a `unit` to fall back to)")]
     MissingUnit {
         /// The path of the unit.
         path: String,
     },
     /// The document names a unit that nobody knows.
-    #[error("at {path}: unknown unit {found:?}; add it to the value's `units` table")]
+    #[error("at {path}: unknown unit {found:?} (a mapping can explain it in the value's `units` table)")]
     UnknownUnit {
         /// The path of the unit.
         path: String,
@@ -108,7 +136,9 @@ impl AdapterError {
     /// Who can do something about it.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Shape { .. } | Self::UnknownUnit { .. } | Self::MissingUnit { .. } => Fault::Operator,
+            Self::Unsupported { .. } | Self::Shape { .. } | Self::UnknownUnit { .. } | Self::MissingUnit { .. } => {
+                Fault::Operator
+            }
             Self::TooLarge { .. }
             | Self::Malformed { .. }
             | Self::TooDeep
@@ -116,6 +146,8 @@ impl AdapterError {
             | Self::DuplicateMember { .. }
             | Self::TooManyReadings
             | Self::Missing { .. }
+            | Self::Type { .. }
+            | Self::Invalid { .. }
             | Self::WrongType { .. }
             | Self::Number { .. }
             | Self::Unit { .. } => Fault::Sender,
@@ -127,11 +159,14 @@ impl AdapterError {
         match self {
             Self::TooLarge { .. } => "too_large",
             Self::Malformed { .. } => "malformed",
+            Self::Unsupported { .. } => "unsupported",
             Self::TooDeep => "too_deep",
             Self::TooManyElements => "too_many_elements",
             Self::DuplicateMember { .. } => "duplicate_member",
             Self::TooManyReadings => "too_many_readings",
             Self::Missing { .. } => "missing",
+            Self::Type { .. } => "wrong_type",
+            Self::Invalid { .. } => "invalid",
             Self::Shape { .. } => "shape",
             Self::WrongType { .. } => "wrong_type",
             Self::Number { .. } => "number",

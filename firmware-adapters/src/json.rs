@@ -1,9 +1,13 @@
 //! JSON documents to readings.
 
 mod config;
-mod document;
+pub(crate) mod document;
+pub mod fhir;
 pub mod flat;
+pub mod open_mhealth;
 pub mod path;
+pub mod theengs;
 mod time;
+pub mod vendor;
 
-pub use config::{ConfigError, ConfigProblem, MappingConfig, TimeConfig, TimeFormat, ValueConfig};
+pub use config::{ConditionConfig, ConfigError, ConfigProblem, MappingConfig, TimeConfig, TimeFormat, ValueConfig};

@@ -16,3 +16,9 @@ pub const PATH_STEPS_MAX: usize = 16;
 pub const VALUES_PER_MAPPING_MAX: usize = 64;
 /// Entries of a value's `ignore` list and of its `units` table.
 pub const ENTRIES_PER_VALUE_MAX: usize = 64;
+/// Longest resolved name of a SenML record, in bytes: each record of a pack carries the base name.
+pub const SENML_NAME_MAX_BYTES: usize = 512;
+/// Longest unit of a SenML record, in bytes.
+pub const SENML_UNIT_MAX_BYTES: usize = 32;
+/// Rows of a configured SenML mapping.
+pub const SENML_ROWS_MAX: usize = 256;

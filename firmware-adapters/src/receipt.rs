@@ -7,6 +7,8 @@ use ehe::time::UnixMs;
 pub const RECEIPT_UNCERTAINTY_MS: u32 = 1_000;
 /// A device whose clock shows a time before 2000-01-01T00:00:00Z has never been set.
 const EARLIEST_MS: i64 = 946_684_800_000;
+/// A document's clock shows nothing before 1971-01-01T00:00:00Z.
+const EARLIEST_DOCUMENT_MS: i64 = 31_536_000_000;
 /// Nor is any clock right that shows 2100 or later.
 const LATEST_MS: i64 = 4_102_444_800_000;
 /// A reading is not from tomorrow: so far ahead of the receipt a device's clock is wrong, in ms.
@@ -23,6 +25,8 @@ pub struct ReceiptContext {
     pub monotonic_ms: u64,
     /// Whether the gateway's UTC clock was synchronised then.
     pub clock_synchronised: bool,
+    /// What the sender calls the format (MQTT 5's content type, a media type), if it says.
+    pub content_type: Option<String>,
 }
 
 impl ReceiptContext {
@@ -36,6 +40,18 @@ impl ReceiptContext {
         ReadingTime { device, method: TimeMethod::ReceiptDeviceTimeInvalid, ..self.at_receipt() }
     }
 
+    /// As [`Self::at_device_time`], for a document that a record system wrote: it may tell of the years before 2000. Of what
+    /// lies before 1971 nothing can be told from a clock that was never set.
+    pub fn at_document_time(
+        &self,
+        device: DeviceTime,
+        unix_ms: i64,
+        method: TimeMethod,
+        uncertainty_ms: u32,
+    ) -> ReadingTime {
+        self.not_before(EARLIEST_DOCUMENT_MS, device, unix_ms, method, uncertainty_ms)
+    }
+
     /// The time of a value whose device sent `device`, which names the instant `unix_ms`.
     ///
     /// A time before 2000, from 2100 on, or more than a day ahead of the receipt (if the gateway's own clock can be trusted)
@@ -47,11 +63,22 @@ impl ReceiptContext {
         method: TimeMethod,
         uncertainty_ms: u32,
     ) -> ReadingTime {
+        self.not_before(EARLIEST_MS, device, unix_ms, method, uncertainty_ms)
+    }
+
+    fn not_before(
+        &self,
+        earliest_ms: i64,
+        device: DeviceTime,
+        unix_ms: i64,
+        method: TimeMethod,
+        uncertainty_ms: u32,
+    ) -> ReadingTime {
         let received = i64::try_from(self.received.0).unwrap_or(i64::MAX);
         let latest =
             if self.clock_synchronised { received.saturating_add(AHEAD_MAX_MS).min(LATEST_MS) } else { LATEST_MS };
         match u64::try_from(unix_ms) {
-            Ok(instant) if (EARLIEST_MS..=latest).contains(&unix_ms) => ReadingTime {
+            Ok(instant) if (earliest_ms..=latest).contains(&unix_ms) => ReadingTime {
                 device: Some(device),
                 derived: Some(UnixMs(instant)),
                 method,
@@ -69,7 +96,13 @@ mod tests {
 
     fn context(clock_synchronised: bool) -> ReceiptContext {
         let device = DeviceId::new("d").unwrap();
-        ReceiptContext { device, received: UnixMs(1_700_000_000_000), monotonic_ms: 5, clock_synchronised }
+        ReceiptContext {
+            device,
+            received: UnixMs(1_700_000_000_000),
+            monotonic_ms: 5,
+            clock_synchronised,
+            content_type: None,
+        }
     }
 
     fn derived(context: &ReceiptContext, unix_ms: i64) -> (u64, TimeMethod) {

@@ -43,6 +43,15 @@ pub struct MappingConfig {
     /// Where the time of every value stands that does not say otherwise. Left out: the device sends none.
     #[serde(default)]
     pub time: TimeConfig,
+    /// Which values are readings, of all values that do not say it themselves. Left out: all.
+    #[serde(default)]
+    pub only_if: Option<ConditionConfig>,
+    /// Which values are none.
+    #[serde(default)]
+    pub unless: Option<ConditionConfig>,
+    /// Which values a person typed in.
+    #[serde(default)]
+    pub self_reported: Option<ConditionConfig>,
     /// The values, 1 to 64.
     #[serde(rename = "value", default)]
     pub values: Vec<ValueConfig>,
@@ -68,6 +77,9 @@ pub struct ValueConfig {
     /// A factor that makes the sent number one in `unit`, exactly. Left out: 1, and the digits stay as sent.
     #[serde(default)]
     pub scale: Option<Decimal>,
+    /// Where the document has a power of ten that the sent number is multiplied by.
+    #[serde(default)]
+    pub exponent_path: Option<String>,
     /// What the device sends for "no value": numbers (compared by value, before `scale`) or texts.
     #[serde(default)]
     pub ignore: Vec<String>,
@@ -83,6 +95,25 @@ pub struct ValueConfig {
     /// Where its time stands, if not where the mapping says.
     #[serde(default)]
     pub time: Option<TimeConfig>,
+    /// When it is a reading, if not when the mapping says.
+    #[serde(default)]
+    pub only_if: Option<ConditionConfig>,
+    /// When it is none.
+    #[serde(default)]
+    pub unless: Option<ConditionConfig>,
+    /// When a person typed it in.
+    #[serde(default)]
+    pub self_reported: Option<ConditionConfig>,
+}
+
+/// What else the document says beside a value.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConditionConfig {
+    /// Where. As far as it begins like the value's path it means the same element.
+    pub path: String,
+    /// One of these: texts, numbers (compared by value), `true`, `false`.
+    pub equals: Vec<String>,
 }
 
 /// Where the time of a value stands, and how it is written.
@@ -105,6 +136,9 @@ pub struct TimeConfig {
     /// element was measured at receipt.
     #[serde(default)]
     pub every_ms: Option<u32>,
+    /// Where the clock's offset from UTC stands (`-0600`, `+02:00`), for `local_unix_s`.
+    #[serde(default)]
+    pub offset_path: Option<String>,
     /// How far the device's clock may be off, in ms. Left out: as finely as the time is written.
     #[serde(default)]
     pub uncertainty_ms: Option<u32>,
@@ -123,6 +157,8 @@ pub enum TimeFormat {
     UnixMs,
     /// Microseconds since 1970. Kept to the millisecond, as all times are.
     UnixUs,
+    /// Local time counted as if it were a Unix time in seconds; `offset_path` says how far that clock is from UTC.
+    LocalUnixS,
     /// Date and time with `Z` or an offset (RFC 3339, ISO 8601).
     Rfc3339,
     /// Date and time without a zone: `zone` says which to assume. Where one is sent nevertheless, that one counts.
@@ -156,6 +192,9 @@ pub enum ConfigProblem {
         /// Entries found.
         found: usize,
     },
+    /// Not TOML, or another key than a mapping has.
+    #[error("{0}")]
+    Syntax(String),
     /// A name that is none of a vital, statistic or unit.
     #[error("{0}{hint}", hint = .1.as_ref().map_or(String::new(), |hint| format!("; {hint}")))]
     Name(UnknownName, Option<String>),

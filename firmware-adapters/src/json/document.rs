@@ -4,14 +4,15 @@ use core::cell::RefCell;
 use core::fmt;
 use std::collections::HashSet;
 
+use ehe::decimal::Decimal;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use crate::error::{AdapterError, shortened};
 use crate::limits::{INPUT_MAX_BYTES, JSON_DEPTH_MAX, JSON_ELEMENTS_MAX};
 
 /// Parses one document. The bounds are held against the bytes before anything of the document is kept.
-pub(super) fn parse(input: &[u8]) -> Result<Value, AdapterError> {
+pub(crate) fn parse(input: &[u8]) -> Result<Value, AdapterError> {
     if input.len() > INPUT_MAX_BYTES {
         return Err(AdapterError::TooLarge { found: input.len() });
     }
@@ -19,14 +20,23 @@ pub(super) fn parse(input: &[u8]) -> Result<Value, AdapterError> {
     let mut reader = serde_json::Deserializer::from_slice(input);
     let checked = Check { depth: 0, problem: &problem }.deserialize(&mut reader).and_then(|()| reader.end());
     if let Err(error) = checked {
-        let malformed = || AdapterError::Malformed { reason: error.to_string() };
-        return Err(problem.into_inner().unwrap_or_else(malformed));
+        return Err(problem.into_inner().unwrap_or_else(|| malformed(&error)));
     }
-    serde_json::from_slice(input).map_err(|error| AdapterError::Malformed { reason: error.to_string() })
+    serde_json::from_slice(input).map_err(|error| malformed(&error))
+}
+
+fn malformed(error: &serde_json::Error) -> AdapterError {
+    AdapterError::Malformed { format: "JSON", reason: error.to_string() }
+}
+
+/// A decimal as a JSON number, with its digits.
+pub(crate) fn number(number: Decimal) -> Number {
+    // Display writes what JSON accepts; a test holds it to that.
+    number.to_string().parse().unwrap_or_else(|_| Number::from(0))
 }
 
 /// What a JSON value is, for messages.
-pub(super) fn kind(value: &Value) -> &'static str {
+pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "true or false",
@@ -142,6 +152,16 @@ mod tests {
         assert_eq!(value["t"].to_string(), "36.40");
         assert_eq!(value["big"].to_string(), "123456789012345678901234567890");
         assert_eq!(parse(b"72").unwrap().to_string(), "72");
+    }
+
+    #[test]
+    fn every_decimal_is_a_json_number_with_its_digits() {
+        for text in
+            ["0", "36.40", "-0.5", "15e2", "1e-20", "9223372036854775807", "-9223372036854775808", "1e127", "1e-128"]
+        {
+            assert_eq!(number(text.parse().unwrap()).to_string().parse::<Decimal>(), text.parse(), "{text}");
+        }
+        assert_eq!(number(Decimal::new(3640, -2)).to_string(), "36.40");
     }
 
     #[test]

@@ -2,18 +2,19 @@
 
 use ehe::coded::UnknownName;
 use ehe::decimal::{Decimal, DecimalError};
-use ehe::reading::{Reading, Statistic};
+use ehe::reading::{Flags, Reading, Statistic};
 use ehe::unit::Unit;
 use ehe::vital::Vital;
+use jiff::tz::TimeZone;
 use serde_json::Value;
 
-use super::config::{ConfigError, ConfigProblem, MappingConfig, ValueConfig};
+use super::config::{ConditionConfig, ConfigError, ConfigProblem, MappingConfig, ValueConfig};
 use super::document::{kind, parse};
 use super::path::{Found, Path};
 use super::time::{Beside, TimeRule};
 use crate::error::{AdapterError, shortened};
 use crate::limits::{ENTRIES_PER_VALUE_MAX, READINGS_PER_INPUT_MAX, VALUES_PER_MAPPING_MAX};
-use crate::{Adapter, ReceiptContext};
+use crate::{Adapter, Decoded, Fields, ReceiptContext};
 
 /// A checked [`MappingConfig`]: what turns one shape of document into readings.
 ///
@@ -30,11 +31,22 @@ struct ValueRule {
     vital: Vital,
     units: UnitRule,
     scale: Option<Decimal>,
+    exponent: Option<Beside>,
     ignore: Vec<Sentinel>,
     text: bool,
     required: bool,
     statistic: Option<Statistic>,
     time: TimeRule,
+    only_if: Option<Condition>,
+    unless: Option<Condition>,
+    self_reported: Option<Condition>,
+}
+
+/// What else the document says beside a value.
+#[derive(Debug, Clone)]
+struct Condition {
+    at: Beside,
+    equals: Vec<Sentinel>,
 }
 
 #[derive(Debug, Clone)]
@@ -49,6 +61,35 @@ struct UnitRule {
 struct Sentinel {
     text: String,
     number: Option<Decimal>,
+}
+
+impl Sentinel {
+    fn new(text: &str) -> Self {
+        Self { text: text.to_owned(), number: text.parse().ok() }
+    }
+}
+
+impl Condition {
+    fn new(config: &Option<ConditionConfig>, value: &Path, key: &str) -> Result<Option<Self>, KeyProblem> {
+        let Some(config) = config else { return Ok(None) };
+        if config.equals.len() > ENTRIES_PER_VALUE_MAX {
+            return Err(at(key)(ConfigProblem::Entries { found: config.equals.len() }));
+        }
+        let beside = Beside::new(&config.path, value).map_err(at(&format!("{key}.path")))?;
+        Ok(Some(Self { at: beside, equals: config.equals.iter().map(|text| Sentinel::new(text)).collect() }))
+    }
+
+    fn holds(condition: &Option<Self>, found: &Found<'_>) -> Result<Option<bool>, AdapterError> {
+        let Some(condition) = condition else { return Ok(None) };
+        let sent = condition.at.value(found)?;
+        let equal = |sentinel: &Sentinel| match sent {
+            Some(Value::String(text)) => sentinel.text == *text,
+            Some(Value::Number(number)) => sentinel.number.is_some() && number.as_str().parse().ok() == sentinel.number,
+            Some(Value::Bool(truth)) => sentinel.text == if *truth { "true" } else { "false" },
+            _ => false,
+        };
+        Ok(Some(condition.equals.iter().any(equal)))
+    }
 }
 
 impl Mapping {
@@ -73,6 +114,14 @@ impl Mapping {
         Ok(Self { name: config.name.clone(), values })
     }
 
+    /// Takes another zone than the configuration for local times; `None`: nobody knows it.
+    pub(crate) fn assume(mut self, zone: Option<&TimeZone>) -> Self {
+        for value in &mut self.values {
+            value.time.assume(zone);
+        }
+        self
+    }
+
     /// What sources and messages call it.
     pub fn name(&self) -> &str {
         &self.name
@@ -80,7 +129,7 @@ impl Mapping {
 }
 
 impl Adapter for Mapping {
-    fn readings(&self, input: &[u8], receipt: &ReceiptContext) -> Result<Vec<Reading>, AdapterError> {
+    fn decode(&self, input: &[u8], receipt: &ReceiptContext) -> Result<Decoded, AdapterError> {
         let document = parse(input)?;
         let mut readings = Vec::new();
         for rule in &self.values {
@@ -98,7 +147,7 @@ impl Adapter for Mapping {
                 return Err(AdapterError::Missing { path: rule.path.to_string() });
             }
         }
-        Ok(readings)
+        Ok(Decoded { readings, fields: Fields::Json(document) })
     }
 }
 
@@ -159,16 +208,44 @@ impl ValueRule {
             None => (&mapping.time, "time (of the mapping)"),
         };
         let time = TimeRule::new(time, &path, zones).map_err(|(key, problem)| (format!("{prefix}.{key}"), problem))?;
-        let sentinel = |text: &String| Sentinel { text: text.clone(), number: text.parse().ok() };
-        let ignore = config.ignore.iter().map(sentinel).collect();
+        let ignore = config.ignore.iter().map(|text| Sentinel::new(text)).collect();
+        let exponent = match &config.exponent_path {
+            Some(text) => Some(Beside::new(text, &path).map_err(at("exponent_path"))?),
+            None => None,
+        };
+        let condition = |own: &Option<ConditionConfig>, general: &Option<ConditionConfig>, key| {
+            Condition::new(if own.is_some() { own } else { general }, &path, key)
+        };
+        let only_if = condition(&config.only_if, &mapping.only_if, "only_if")?;
+        let unless = condition(&config.unless, &mapping.unless, "unless")?;
+        let self_reported = condition(&config.self_reported, &mapping.self_reported, "self_reported")?;
         let ValueConfig { scale, text, required, .. } = *config;
-        Ok(Self { path, vital, units, scale, ignore, text, required, statistic, time })
+        Ok(Self {
+            path,
+            vital,
+            units,
+            scale,
+            exponent,
+            ignore,
+            text,
+            required,
+            statistic,
+            time,
+            only_if,
+            unless,
+            self_reported,
+        })
     }
 
     /// The reading that a value makes; `None` for "no value".
     fn reading(&self, found: &Found<'_>, receipt: &ReceiptContext) -> Result<Option<Reading>, AdapterError> {
         let path = || self.path.to_string();
         let problem = |problem: DecimalError| AdapterError::Number { path: path(), problem };
+        if Condition::holds(&self.only_if, found)? == Some(false)
+            || Condition::holds(&self.unless, found)? == Some(true)
+        {
+            return Ok(None);
+        }
         let sent = match found.value() {
             Value::Null => return Ok(None),
             Value::String(text) if self.ignore.iter().any(|sentinel| sentinel.text == *text) => return Ok(None),
@@ -184,14 +261,34 @@ impl ValueRule {
             Some(scale) => sent.checked_mul(scale).map_err(problem)?,
             None => sent,
         };
+        let value = match self.exponent(found)? {
+            Some(exponent) => value.checked_mul(Decimal::new(1, exponent)).map_err(problem)?,
+            None => value,
+        };
         let unit = self.units.unit(found)?;
         let time = self.time.time(found, receipt);
         let reading = Reading::new(self.vital, value, unit, receipt.device.clone(), time)
             .map_err(|problem| AdapterError::Unit { path: path(), problem })?;
+        let reported = Condition::holds(&self.self_reported, found)? == Some(true);
+        let reading = if reported { reading.with_flags(Flags::SELF_REPORTED) } else { reading };
         Ok(Some(match self.statistic {
             Some(statistic) => reading.with_statistic(statistic),
             None => reading,
         }))
+    }
+
+    /// The power of ten that the document has for the value.
+    fn exponent(&self, found: &Found<'_>) -> Result<Option<i8>, AdapterError> {
+        let Some(beside) = &self.exponent else { return Ok(None) };
+        let path = || beside.path.to_string();
+        match beside.value(found)? {
+            None => Ok(None),
+            Some(Value::Number(number)) => match number.as_str().parse() {
+                Ok(exponent) => Ok(Some(exponent)),
+                Err(_) => Err(AdapterError::Number { path: path(), problem: DecimalError::Overflow }),
+            },
+            Some(other) => Err(AdapterError::WrongType { path: path(), found: kind(other) }),
+        }
     }
 }
 

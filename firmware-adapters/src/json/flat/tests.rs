@@ -11,7 +11,7 @@ const RECEIVED: u64 = 1_700_000_000_000;
 
 fn receipt() -> ReceiptContext {
     let device = DeviceId::new("wearable-1").unwrap();
-    ReceiptContext { device, received: UnixMs(RECEIVED), monotonic_ms: 5, clock_synchronised: true }
+    ReceiptContext { device, received: UnixMs(RECEIVED), monotonic_ms: 5, clock_synchronised: true, content_type: None }
 }
 
 fn load(config: Value) -> Result<Mapping, ConfigError> {

@@ -9,7 +9,7 @@ const VIENNA: &str = "CET-1CEST,M3.5.0,M10.5.0/3";
 
 fn receipt() -> ReceiptContext {
     let device = DeviceId::new("d").unwrap();
-    ReceiptContext { device, received: UnixMs(RECEIVED), monotonic_ms: 5, clock_synchronised: true }
+    ReceiptContext { device, received: UnixMs(RECEIVED), monotonic_ms: 5, clock_synchronised: true, content_type: None }
 }
 
 fn rule(time: Value, value: &Path) -> Result<TimeRule, (&'static str, ConfigProblem)> {
