@@ -20,11 +20,21 @@ pub struct BadSignature;
 pub struct VerifyKey(pub [u8; 32]);
 
 impl VerifyKey {
-    /// Verifies strictly (dalek's `verify_strict`): no malleable signature, no small-order key.
+    /// Verifies by the one rule that the SPEC writes down (I2): dalek's `verify_strict`, which refuses S above the order, points of
+    /// small order and an R that is not canonical; and besides a key that is not, which dalek would take.
     pub fn verify(&self, message: &[u8], signature: &[u8; SIGNATURE_LEN]) -> Result<(), BadSignature> {
+        if !is_canonical(&self.0) {
+            return Err(BadSignature);
+        }
         let key = VerifyingKey::from_bytes(&self.0).map_err(|_| BadSignature)?;
         key.verify_strict(message, &Signature::from_bytes(signature)).map_err(|_| BadSignature)
     }
+}
+
+/// Whether an encoded point's y is below the field's order 2^255 − 19. (Where x is 0 the point has small order anyway.)
+fn is_canonical(point: &[u8; 32]) -> bool {
+    let [low, middle @ .., high] = point;
+    *low < 0xed || high & 0x7f != 0x7f || middle.iter().any(|byte| *byte != 0xff)
 }
 
 impl core::fmt::Debug for VerifyKey {
@@ -109,4 +119,29 @@ pub enum SignedError {
     /// A member is outside its limit.
     #[error("{0}")]
     Limit(&'static str),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_point_is_canonical_below_the_fields_order_only() {
+        let order = |low: u8, high: u8| {
+            let mut bytes = [0xff; 32];
+            bytes[0] = low;
+            bytes[31] = high;
+            bytes
+        };
+        for (point, canonical) in [
+            (order(0xec, 0x7f), true),
+            (order(0xec, 0xff), true),
+            (order(0xed, 0x7f), false),
+            (order(0xff, 0xff), false),
+            (order(0xff, 0x7e), true),
+            ([0; 32], true),
+        ] {
+            assert_eq!(is_canonical(&point), canonical, "{point:02x?}");
+        }
+    }
 }

@@ -9,6 +9,10 @@ const SPEC: &str = include_str!("../../SPEC.md");
 /// Rules that bytes alone cannot break, and why.
 const NOT_BY_BYTES: &[(&str, &str)] = &[
     ("A11", "a permission: what it allows is in a valid file"),
+    (
+        "H4",
+        "names no check of its own: a role is compared with the channel's certificate, a grant is asked for all the same",
+    ),
     ("D4", "an order of two acts of a node; storage-node's tests hold it"),
     ("D5", "a matter of time while a stream runs; storage-node's tests hold it"),
     ("W0", "a step of the handshake; the tests of certs hold it"),

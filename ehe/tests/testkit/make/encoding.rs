@@ -17,7 +17,7 @@ use serde_json::json;
 use super::Kit;
 use super::log::Log;
 use super::scene::{EPOCH, EPOCH_2, Granted, Scene, create, hour};
-use super::world::{chain, world};
+use super::world::world;
 use crate::json::h;
 use crate::value::{Cbor, head};
 
@@ -125,9 +125,9 @@ fn structures(kit: &mut Kit) {
             "Item",
             cbor::to_vec(&Item { leaf: log.leaves[0].clone(), run: None, events: vec![], access: None }),
         ),
-        ("charter", "a charter", "Charter", world().charter.to_bytes()),
-        ("signed-charter", "a charter with its signatures", "SignedCharter", world().signed.encode()),
-        ("charter-chain", "a chain of charters", "CharterChain", chain()),
+        ("charter", "a charter", "Charter", world().one.charter.to_bytes()),
+        ("signed-charter", "a charter with its signatures", "SignedCharter", world().one.signed.encode()),
+        ("charter-chain", "a chain of charters", "CharterChain", world().three.chain()),
         (
             "charter-chain-empty",
             "a chain without a charter is well formed",
@@ -337,7 +337,7 @@ fn frames(kit: &mut Kit) {
                 entries: 1,
             }]),
         ),
-        ("charter", Response::Charter(chain())),
+        ("charter", Response::Charter(world().one.chain())),
         ("status", Response::Status(status)),
         ("wrap", Response::Wrap(wrap.event().clone())),
     ] {

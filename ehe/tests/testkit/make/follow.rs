@@ -16,7 +16,7 @@ use super::Kit;
 use super::log::{Log, scene_with_readings};
 use super::runs::forged;
 use super::scene::{EPOCH, Granted, Scene, hour};
-use super::world::{chain, world};
+use super::world::world;
 use crate::json::h;
 use crate::run::ledger::Entry;
 
@@ -33,8 +33,8 @@ pub(super) fn cases(kit: &mut Kit) {
 
 fn input(whole: bool, items: &[Item], head: &Head) -> Value {
     json!({
-        "alliance": world().alliance.to_string(),
-        "charter": h(chain()),
+        "alliance": world().one.id.to_string(),
+        "charter": h(world().one.chain()),
         "room": head.last.leaf.room.to_string(),
         "whole": whole,
         "items": items.iter().map(|item| h(cbor::to_vec(item))).collect::<Vec<_>>(),

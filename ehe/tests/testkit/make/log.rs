@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ehe::cbor;
-use ehe::charter::{Charter, CharterChain, Placement, SignedCharter, Trust, VerifiedCharter};
+use ehe::charter::{Charter, CharterChain, Placement, SignedCharter, Trust};
 use ehe::checkpoint::{Checkpoint, Signer};
 use ehe::cose::{Domain, sign};
 use ehe::event::Event;
@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 
 use super::Kit;
 use super::scene::{EPOCH, Granted, NOW, Scene, hour};
-use super::world::{chain, person, signed, world};
+use super::world::{Alliance, person, signed, world};
 use crate::json::h;
 use crate::run::ledger::Entry;
 use crate::value::Cbor;
@@ -61,10 +61,6 @@ impl Tree {
     pub(super) fn inclusion(&self, index: u64) -> Vec<Hash> {
         merkle::inclusion_proof(self, index, self.peaks.size()).unwrap()
     }
-}
-
-pub(super) fn verified() -> VerifiedCharter {
-    world().signed.verify(Trust::Pinned(world().alliance)).unwrap()
 }
 
 /// The entries of a scene as a node serves them: leaves, items, a checkpoint over all.
@@ -106,22 +102,29 @@ impl Log {
         for leaf in &leaves {
             tree.append(leaf.hash());
         }
-        let shard = scene.id.shard(verified().shard_count());
+        let shard = scene.id.shard(world().one.verified().shard_count());
         Self { entries, leaves, tree, shard, before }
     }
 
     pub(super) fn checkpoint(&self) -> Checkpoint {
         Checkpoint {
-            origin: verified().origin(self.shard, 1),
+            origin: world().one.verified().origin(self.shard, 1),
             size: self.before + u64::try_from(self.leaves.len()).unwrap(),
             root: self.tree.root(),
             charter_version: 1,
         }
     }
 
-    /// The checkpoint, signed by node 0 and cosigned by nodes 0 and 1.
+    /// The checkpoint, signed and cosigned by node 0.
     pub(super) fn note(&self) -> String {
-        note(&self.checkpoint(), &[0, 1]).to_string()
+        note(&self.checkpoint(), &[0]).to_string()
+    }
+
+    /// The checkpoint, signed by node 0 and cosigned by nobody.
+    fn not_cosigned(&self) -> String {
+        let note = self.note();
+        let (_, cosignature) = note.rsplit_once("\n— ").unwrap();
+        note[..note.len() - cosignature.len() - "— ".len()].to_owned()
     }
 
     pub(super) fn receipt(&self, index: usize) -> Receipt {
@@ -176,7 +179,7 @@ impl Log {
 
 /// A checkpoint signed by the first of the nodes and cosigned by all of them.
 pub(super) fn note(checkpoint: &Checkpoint, nodes: &[usize]) -> Note {
-    let signer = |i: usize| Signer { name: &world().charter.nodes[i].name, key: world().nodes[i].sign_key() };
+    let signer = |i: usize| Signer { name: &world().three.charter.nodes[i].name, key: world().nodes[i].sign_key() };
     let mut note = checkpoint.sign(signer(nodes[0]), UnixMs(NOW)).unwrap();
     for &i in &nodes[1..] {
         note.cosign(signer(i).name, signer(i).key, NOW / 1000 + 1);
@@ -269,153 +272,133 @@ fn trees(kit: &mut Kit) {
     }
 }
 
-fn checkpoint_input(note: &str, shard: u16) -> Value {
-    json!({"alliance": world().alliance.to_string(), "charter": h(chain()), "shard": shard, "note": note})
+fn checkpoint_input(alliance: &Alliance, note: &str, shard: u16) -> Value {
+    json!({"alliance": alliance.id.to_string(), "charter": h(alliance.chain()), "shard": shard, "note": note})
 }
 
-/// A signed note over any text, signed and cosigned as by nodes 0 and 1.
-fn signed_text(text: &str, origin: &str) -> String {
+/// A note over any text: signed by each of `signers` under a name, cosigned by each of `cosigners` under theirs.
+fn noted(text: &str, signers: &[(&str, &Identity)], cosigners: &[(&str, &Identity)]) -> String {
     let mut note = Note::new(text.into()).unwrap();
-    let node = |i: usize| (&world().charter.nodes[i].name, world().nodes[i].sign_key());
-    note.sign(origin, node(0).1);
-    for i in [0, 1] {
-        note.cosign(node(i).0, node(i).1, NOW / 1000);
+    for (name, identity) in signers {
+        note.sign(name, identity.sign_key());
+    }
+    for (name, identity) in cosigners {
+        note.cosign(name, identity.sign_key(), NOW / 1000);
     }
     note.to_string()
 }
 
+fn node(i: usize) -> (&'static str, &'static Identity) {
+    (&world().three.charter.nodes[i].name, &world().nodes[i])
+}
+
 fn checkpoints(kit: &mut Kit) {
-    let log = Log::of(&Scene::room(Granted::Both));
+    let log = Log::of(&Scene::room(Granted::Append));
     let (good, shard) = (log.checkpoint(), log.shard);
+    let three = Checkpoint { origin: world().three.verified().origin(shard, 1), ..good.clone() };
     let mut ok = |slug: &str, title: &str, note: &str| {
-        kit.case(FOLDER, "C1", slug, title, "checkpoint").input(checkpoint_input(note, shard)).valid();
+        let input = checkpoint_input(&world().three, note, shard);
+        kit.case(FOLDER, "C1", slug, title, "checkpoint").input(input).valid();
     };
-    ok("ok-two-of-three", "a checkpoint that two of three members cosigned", &log.note());
-    ok("ok-three-of-three", "a checkpoint that all members cosigned", &note(&good, &[2, 0, 1]).to_string());
-    let mut besides = note(&good, &[0, 1]);
+    let two_of_three = note(&three, &[0, 1]);
+    ok("ok-two-of-three", "a checkpoint that two of three members cosigned", &two_of_three.to_string());
+    ok("ok-three-of-three", "a checkpoint that all members cosigned", &note(&three, &[2, 0, 1]).to_string());
+    let mut besides = two_of_three.clone();
     besides.cosign("stranger.example", world().stranger.sign_key(), 1);
     ok(
         "ok-a-stranger-besides",
         "a cosignature of somebody else counts for nothing and does no harm",
         &besides.to_string(),
     );
-    let incarnation = Checkpoint { origin: verified().origin(shard, 7), ..good.clone() };
+    let incarnation = Checkpoint { origin: world().three.verified().origin(shard, 7), ..good.clone() };
     ok("ok-incarnation-7", "a log in its seventh incarnation", &note(&incarnation, &[0, 1]).to_string());
 
     let text = format!("{}\n{}\n{}\ncharter 1\n", good.origin, good.size, STANDARD.encode(good.root.0));
-    assert_eq!(signed_text(&text, &good.origin), {
-        let mut note = Note::new(text.clone()).unwrap();
-        note.sign(&good.origin, world().nodes[0].sign_key());
-        note.cosign(&world().charter.nodes[0].name, world().nodes[0].sign_key(), NOW / 1000);
-        note.cosign(&world().charter.nodes[1].name, world().nodes[1].sign_key(), NOW / 1000);
-        note.to_string()
-    });
-    let wrong_root = STANDARD.encode([1; 31]);
-    let other_shard = verified().origin((shard + 1) % 4, 1);
+    let by_node_0 = |text: &str, origin: &str| noted(text, &[(origin, node(0).1)], &[node(0)]);
+    assert_eq!(by_node_0(&text, &good.origin), log.note());
+    let size = |written: &str| text.replacen(&format!("\n{}\n", good.size), &format!("\n{written}\n"), 1);
+    let other_shard = world().one.verified().origin((shard + 1) % 4, 1);
     let other_alliance = good.origin.replacen("ehe/", "ehe/00", 1);
-    let stranger_signed = {
-        let mut note = Note::new(text.clone()).unwrap();
-        note.sign(&good.origin, world().stranger.sign_key());
-        for i in [0, 1] {
-            note.cosign(&world().charter.nodes[i].name, world().nodes[i].sign_key(), NOW / 1000);
-        }
-        note.to_string()
-    };
-    let unsigned = {
-        let mut note = Note::new(text.clone()).unwrap();
-        for i in [0, 1, 2] {
-            note.cosign(&world().charter.nodes[i].name, world().nodes[i].sign_key(), NOW / 1000);
-        }
-        note.to_string()
-    };
-    let under_node_name = {
-        let mut note = Note::new(text.clone()).unwrap();
-        for i in [0, 1] {
-            note.sign(&world().charter.nodes[i].name, world().nodes[i].sign_key());
-            note.cosign(&world().charter.nodes[i].name, world().nodes[i].sign_key(), NOW / 1000);
-        }
-        note.to_string()
-    };
+    let line = log.note().lines().last().unwrap().to_owned();
+    let lines = |more: usize| format!("{}{}", log.note(), format!("{line}\n").repeat(more));
     for (slug, title, note) in [
-        (
-            "leading-zero",
-            "a size with a leading zero",
-            signed_text(&text.replacen(&format!("\n{}\n", good.size), &format!("\n0{}\n", good.size), 1), &good.origin),
-        ),
-        ("line-besides", "a line after the charter's", signed_text(&format!("{text}more\n"), &good.origin)),
-        ("no-charter-line", "no line for the charter", signed_text(text.trim_end_matches("charter 1\n"), &good.origin)),
+        ("leading-zero", "a size with a leading zero", by_node_0(&size(&format!("0{}", good.size)), &good.origin)),
+        ("size-with-plus", "a size with a plus sign", by_node_0(&size(&format!("+{}", good.size)), &good.origin)),
+        ("line-besides", "a line after the charter's", by_node_0(&format!("{text}more\n"), &good.origin)),
+        ("no-charter-line", "no line for the charter", by_node_0(text.trim_end_matches("charter 1\n"), &good.origin)),
         (
             "other-charter",
             "under a charter that is not at hand",
-            signed_text(&text.replace("charter 1", "charter 2"), &good.origin),
+            by_node_0(&text.replace("charter 1", "charter 2"), &good.origin),
         ),
         (
             "short-root",
             "a root of 31 bytes",
-            signed_text(&text.replace(&STANDARD.encode(good.root.0), &wrong_root), &good.origin),
+            by_node_0(&text.replace(&STANDARD.encode(good.root.0), &STANDARD.encode([1; 31])), &good.origin),
         ),
-        (
-            "other-shard",
-            "the log of another shard",
-            signed_text(&text.replace(&good.origin, &other_shard), &other_shard),
-        ),
+        ("other-shard", "the log of another shard", by_node_0(&text.replace(&good.origin, &other_shard), &other_shard)),
         (
             "other-alliance",
             "the log of another alliance",
-            signed_text(&text.replace(&good.origin, &other_alliance), &other_alliance),
+            by_node_0(&text.replace(&good.origin, &other_alliance), &other_alliance),
         ),
-        ("stranger-ordered", "signed by whom the charter does not know", stranger_signed),
-        ("nobody-ordered", "cosigned by all, signed by none", unsigned),
-        ("under-its-own-name", "signed under a node's name in place of the origin", under_node_name),
         (
-            "altered",
-            "a text that was altered after signing",
-            log.note().replacen(&format!("\n{}\n", good.size), &format!("\n{}\n", good.size + 1), 1),
+            "stranger-ordered",
+            "signed by whom the charter does not know",
+            noted(&text, &[(&good.origin, &world().stranger)], &[node(0)]),
         ),
+        ("nobody-ordered", "cosigned by the one node, signed by none", noted(&text, &[], &[node(0)])),
+        (
+            "under-its-own-name",
+            "signed under the node's name in place of the origin",
+            noted(&text, &[node(0)], &[node(0)]),
+        ),
+        ("altered", "a text that was altered after signing", log.note().replacen(&text, &size("7"), 1)),
         ("no-blank-line", "no blank line before the signatures", log.note().replacen("\n\n", "\n", 1)),
-        ("bad-base64", "a signature that is not base64", log.note().replacen("= ", " ", 1).replace('=', "!")),
+        ("bad-base64", "signatures that are not base64", log.note().replace("=\n", "!\n")),
         ("no-final-newline", "no newline at the end", log.note().trim_end().to_string()),
         ("hyphen-for-dash", "signature lines that begin with a hyphen", log.note().replace('—', "-")),
-        ("oversized", "a note of more than 8,192 bytes", {
-            let line = log.note().lines().last().unwrap().to_owned();
-            format!("{}{}", log.note(), format!("{line}\n").repeat(60))
-        }),
-        ("lines-33", "a note with 33 signatures", {
-            let line = log.note().lines().last().unwrap().to_owned();
-            format!("{}{}", log.note(), format!("{line}\n").repeat(30))
-        }),
+        ("oversized", "a note of more than 8,192 bytes", lines(80)),
+        ("lines-33", "a note with 33 signatures", lines(31)),
     ] {
-        kit.case(FOLDER, "C1", slug, title, "checkpoint").input(checkpoint_input(&note, shard)).invalid();
+        kit.case(FOLDER, "C1", slug, title, "checkpoint").input(checkpoint_input(&world().one, &note, shard)).invalid();
     }
     let twice = {
-        let mut note = note(&good, &[0]);
-        note.cosign(&world().charter.nodes[0].name, world().nodes[0].sign_key(), NOW / 1000 + 1);
+        let mut note = note(&three, &[0]);
+        note.cosign(node(0).0, node(0).1.sign_key(), NOW / 1000 + 1);
         note.to_string()
     };
-    let false_cosignature = {
-        let mut note = note(&good, &[0]);
-        note.cosign(&world().charter.nodes[1].name, world().stranger.sign_key(), NOW / 1000);
-        note.to_string()
-    };
-    let moved_time = log.note();
-    let lines: Vec<&str> = moved_time.lines().collect();
-    let (last, rest) = lines.split_last().unwrap();
+    let two_of_three = two_of_three.to_string();
+    let (rest, last) = two_of_three.trim_end().rsplit_once('\n').unwrap();
     let (start, base64) = last.rsplit_once(' ').unwrap();
     let mut signature = STANDARD.decode(base64).unwrap();
     signature[11] ^= 1;
-    let moved_time = format!("{}\n{start} {}\n", rest.join("\n"), STANDARD.encode(signature));
+    let moved_time = format!("{rest}\n{start} {}\n", STANDARD.encode(signature));
+    let text = format!("{}\n{}\n{}\ncharter 1\n", three.origin, three.size, STANDARD.encode(three.root.0));
+    let origin = (three.origin.as_str(), node(0).1);
     for (slug, title, note) in [
-        ("one-of-three", "a cosignature short of the quorum", note(&good, &[0]).to_string()),
+        ("one-of-three", "a cosignature short of the quorum", note(&three, &[0]).to_string()),
         ("one-member-twice", "two cosignatures of one member", twice),
-        ("false-cosignature", "a cosignature that another made in a node's name", false_cosignature),
+        (
+            "false-cosignature",
+            "a cosignature that another made in a node's name",
+            noted(&text, &[origin], &[node(0), (node(1).0, &world().stranger)]),
+        ),
         ("other-time", "a cosignature whose time was altered", moved_time),
-        ("signature-for-cosignature", "a plain signature in place of a cosignature", {
-            let mut note = note(&good, &[0]);
-            note.sign(&world().charter.nodes[1].name, world().nodes[1].sign_key());
-            note.to_string()
-        }),
+        (
+            "signature-for-cosignature",
+            "a plain signature in place of a cosignature",
+            noted(&text, &[origin, node(1)], &[node(0)]),
+        ),
+        (
+            "cosigned-under-another-name",
+            "a node's cosignature under another node's name",
+            noted(&text, &[origin], &[node(0), (node(2).0, node(1).1)]),
+        ),
     ] {
-        kit.case(FOLDER, "C2", slug, title, "checkpoint").input(checkpoint_input(&note, shard)).invalid();
+        kit.case(FOLDER, "C2", slug, title, "checkpoint")
+            .input(checkpoint_input(&world().three, &note, shard))
+            .invalid();
     }
     two_nodes_of_one_member(kit, &good);
 }
@@ -452,7 +435,7 @@ fn two_nodes_of_one_member(kit: &mut Kit, good: &Checkpoint) {
             false,
         ),
     ] {
-        let mut charter = world().charter.clone();
+        let mut charter = world().three.charter.clone();
         change(&mut charter);
         let signed = signed(&charter, &[&world().members[0], &world().members[1]]);
         let alliance = AllianceId(signed.hash().0);
@@ -486,8 +469,8 @@ fn receipts(kit: &mut Kit) {
     let log = Log::of(&scene);
     let input = |receipt: &Receipt| {
         json!({
-            "alliance": world().alliance.to_string(),
-            "charter": h(chain()),
+            "alliance": world().one.id.to_string(),
+            "charter": h(world().one.chain()),
             "run": h(&log.entries[1].run.0),
             "key": h(world().gateway.public().sign.0),
             "receipt": h(cbor::to_vec(receipt)),
@@ -507,11 +490,7 @@ fn receipts(kit: &mut Kit) {
         ("other-time", "a leaf whose time was altered", with(&|r| r.leaf.accepted_at.0 += 1)),
         ("other-proof", "a proof of another leaf", with(&|r| r.proof = log.receipt(2).proof)),
         ("proof-oversized", "a proof of 65 hashes", with(&|r| r.proof = vec![Hash::ZERO; 65])),
-        (
-            "short-of-quorum",
-            "a checkpoint that one member cosigned",
-            with(&|r| r.checkpoint = note(&log.checkpoint(), &[0]).to_string()),
-        ),
+        ("short-of-quorum", "a checkpoint that nobody cosigned", with(&|r| r.checkpoint = log.not_cosigned())),
     ] {
         kit.case(FOLDER, "C3", slug, title, "receipt").input(input(&receipt)).invalid();
     }
@@ -524,8 +503,8 @@ fn heads(kit: &mut Kit) {
     let good = log.head(nonce);
     let input = |head: &Head, now: u64| {
         json!({
-            "alliance": world().alliance.to_string(),
-            "charter": h(chain()),
+            "alliance": world().one.id.to_string(),
+            "charter": h(world().one.chain()),
             "room": scene.id.to_string(),
             "nonce": nonce.to_string(),
             "head": h(cbor::to_vec(head)),
@@ -561,8 +540,8 @@ fn heads(kit: &mut Kit) {
         ("other-leaf", "a last leaf that is not in the tree", with(&|head| head.last.leaf.control += 1)),
         (
             "short-of-quorum",
-            "a checkpoint that one member cosigned",
-            with(&|head| head.last.checkpoint = note(&log.checkpoint(), &[0]).to_string()),
+            "a checkpoint that nobody cosigned",
+            with(&|head| head.last.checkpoint = log.not_cosigned()),
         ),
         (
             "run-signature",
@@ -583,11 +562,15 @@ fn chain_input(charters: Vec<SignedCharter>, alliance: AllianceId) -> Value {
 
 fn charters(kit: &mut Kit) {
     let world = world();
-    let (members, alliance) = (&world.members, world.alliance);
-    let one = world.signed.clone();
+    let (members, alliance) = (&world.members, world.three.id);
+    let one = world.three.signed.clone();
     let newcomers: Vec<Identity> = (0..3).map(|i| person(&format!("newcomer {i}"))).collect();
-    let two =
-        Charter { version: 2, predecessor: Some(one.hash()), alliance: "Renamed".into(), ..world.charter.clone() };
+    let two = Charter {
+        version: 2,
+        predecessor: Some(one.hash()),
+        alliance: "Renamed".into(),
+        ..world.three.charter.clone()
+    };
     let by = [&members[1], &members[2]];
     let mut replaced = two.clone();
     for (member, new) in replaced.members.iter_mut().zip(&newcomers) {
@@ -616,7 +599,7 @@ fn charters(kit: &mut Kit) {
         change(signatures);
         SignedCharter::decode(&wire.to_vec()).unwrap()
     };
-    let other = Charter { alliance: "Another".into(), ..world.charter.clone() };
+    let other = Charter { alliance: "Another".into(), ..world.three.charter.clone() };
     let foreign = Cbor::Bytes(sign(&members[0], Domain::Charter, signed(&other, &[]).hash().0.to_vec()));
     let as_run = Cbor::Bytes(sign(&members[0], Domain::Run, one.hash().0.to_vec()));
     let chain = |two: SignedCharter| vec![one.clone(), two];
@@ -690,7 +673,7 @@ fn charters(kit: &mut Kit) {
             "H3",
             "signature-for-another-purpose",
             "a member's signature for another purpose",
-            vec![with_signatures(&world.charter, &|s| s.push(as_run.clone()))],
+            vec![with_signatures(&world.three.charter, &|s| s.push(as_run.clone()))],
             alliance,
         ),
     ] {
@@ -755,19 +738,19 @@ fn charter_rules(kit: &mut Kit) {
         ("fresh-0", "heads that are never fresh", |c| c.head_fresh_ms = 0),
     ];
     for (slug, title, change) in changes {
-        let mut charter = world().charter.clone();
+        let mut charter = world().three.charter.clone();
         change(&mut charter);
         let signed = signed_by_hand(&charter);
         let alliance = AllianceId(signed.hash().0);
         kit.case(FOLDER, "H5", slug, title, "charter").input(chain_input(vec![signed], alliance)).invalid();
     }
     let shards = {
-        let mut wire = Cbor::parse(&world().charter.to_bytes());
+        let mut wire = Cbor::parse(&world().three.charter.to_bytes());
         *wire.at(3) = Cbor::Int(1025);
         wire.to_vec()
     };
     let roles = {
-        let mut wire = Cbor::parse(&world().charter.to_bytes());
+        let mut wire = Cbor::parse(&world().three.charter.to_bytes());
         *wire.at(7).at(0) = Cbor::Int(16);
         wire.to_vec()
     };

@@ -3,6 +3,7 @@
 use ehe::control::{Ending, Right};
 use ehe::cose::{Domain, sign};
 use ehe::id::{EpochId, RoomId};
+use ehe::identity::Identity;
 use ehe::limits::REQUEST_SKEW_MAX_MS;
 use ehe::read::{Part, ReadRequest};
 use ehe::time::{Hour, UnixMs};
@@ -79,30 +80,29 @@ fn requests(kit: &mut Kit) {
     });
 }
 
+/// A request for a part that has no epochs and hours.
+fn read_part(scene: &mut Scene, reader: &Identity, part: Part) -> Outcome {
+    scene.read(reader, |r| {
+        r.scope.part = part;
+        r.scope.epochs.clear();
+        r.scope.from = Hour(0);
+        r.scope.until = Hour(0);
+    })
+}
+
 fn parts(kit: &mut Kit) {
-    let mut case = |slug: &str,
-                    title: &str,
-                    refusal: Option<u16>,
-                    part: Part,
-                    make: &dyn Fn(&mut Scene, &dyn Fn(&mut ReadRequest))| {
-        ledger(kit, (FOLDER, Granted::Both), "D2", slug, title, refusal, |scene| {
-            make(scene, &|r| {
-                r.scope.part = part;
-                r.scope.epochs.clear();
-                r.scope.from = Hour(0);
-                r.scope.until = Hour(0);
-            });
-        });
+    let mut case = |slug: &str, title: &str, refusal: Option<u16>, part: Part, make: &dyn Fn(&mut Scene, Part)| {
+        ledger(kit, (FOLDER, Granted::Both), "D2", slug, title, refusal, |scene| make(scene, part));
     };
     case("ok-ledger", "the patient reads the ledger", None, Part::Ledger, &|scene, part| {
-        scene.read(&world().patient, part);
+        read_part(scene, &world().patient, part);
     });
     case("ok-control", "a gateway reads the control records", None, Part::Control, &|scene, part| {
-        scene.read(&world().gateway, part);
+        read_part(scene, &world().gateway, part);
     });
     case("ok-control-again", "a request that leaves no record may be repeated", None, Part::Control, &|scene, part| {
-        scene.read(&world().gateway, part);
-        scene.read(&world().gateway, part);
+        read_part(scene, &world().gateway, part);
+        read_part(scene, &world().gateway, part);
     });
     case(
         "ok-control-draining",
@@ -112,14 +112,14 @@ fn parts(kit: &mut Kit) {
         &|scene, part| {
             let event = scene.revoke(scene.append, Ending::DrainUntil(UnixMs(NOW + HOUR_MS)));
             scene.accept(&world().patient, &[event]);
-            scene.read(&world().gateway, part);
+            read_part(scene, &world().gateway, part);
         },
     );
     case("ledger-by-a-reader", "a clinician asks for the ledger", Some(17), Part::Ledger, &|scene, part| {
-        scene.read(&world().clinician, part);
+        read_part(scene, &world().clinician, part);
     });
     case("ledger-by-a-stranger", "a stranger asks for the ledger", Some(12), Part::Ledger, &|scene, part| {
-        scene.read(&world().stranger, part);
+        read_part(scene, &world().stranger, part);
     });
     case(
         "control-by-a-stranger",
@@ -127,13 +127,13 @@ fn parts(kit: &mut Kit) {
         Some(12),
         Part::Control,
         &|scene, part| {
-            scene.read(&world().stranger, part);
+            read_part(scene, &world().stranger, part);
         },
     );
     case("control-revoked", "who was revoked asks for the control records", Some(14), Part::Control, &|scene, part| {
         let event = scene.revoke(scene.read, Ending::Cut);
         scene.accept(&world().patient, &[event]);
-        scene.read(&world().clinician, part);
+        read_part(scene, &world().clinician, part);
     });
     case(
         "control-expired",
@@ -144,7 +144,7 @@ fn parts(kit: &mut Kit) {
             let event = scene.grant(&world().other, Right::Append, |g| g.expires = Some(UnixMs(NOW + HOUR_MS)));
             scene.accept(&world().patient, &[event]);
             scene.now = NOW + HOUR_MS;
-            scene.read(&world().other, part);
+            read_part(scene, &world().other, part);
         },
     );
 }

@@ -69,7 +69,7 @@ impl Reading {
 
 pub(super) fn create() -> RoomCreate {
     RoomCreate {
-        alliance: world().alliance,
+        alliance: world().one.id,
         nonce: Nonce([9; 16]),
         owner: world().patient.public().clone(),
         recovery: Hash::ZERO,
@@ -106,7 +106,7 @@ impl Scene {
             id: create().room_id(),
             group: KemSecret::from_seed(seed("group key").into()),
             link: ControlLink { seq: 0, previous: EheId::ZERO },
-            shard: Shard::new(world().alliance),
+            shard: Shard::new(world().one.id),
             steps: Vec::new(),
             asks: Vec::new(),
             append: EheId::ZERO,
@@ -278,7 +278,7 @@ impl Scene {
     /// A request for content of [`EPOCH`] in its hour.
     pub(super) fn request(&self, reader: &Identity) -> ReadRequest {
         ReadRequest {
-            alliance: world().alliance,
+            alliance: world().one.id,
             room: self.id,
             reader: reader.author_id(),
             nonce: Nonce([5; 16]),
@@ -312,7 +312,7 @@ impl Scene {
 
     /// What the case carries.
     pub(super) fn input(self) -> Value {
-        let mut input = json!({"alliance": world().alliance.to_string(), "steps": self.steps});
+        let mut input = json!({"alliance": world().one.id.to_string(), "steps": self.steps});
         if !self.asks.is_empty() {
             input["asks"] = json!(self.asks);
         }

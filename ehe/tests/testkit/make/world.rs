@@ -1,9 +1,11 @@
-//! Who there is: identities of fixed seeds, and an alliance of three hospitals with a node each.
+//! Who there is: identities of fixed seeds, and two alliances of hospitals with a node each.
 
 use core::num::NonZeroU16;
 use std::sync::OnceLock;
 
-use ehe::charter::{Charter, CharterChain, Member, Node, Permissions, Placement, SignedCharter};
+use ehe::charter::{
+    Charter, CharterChain, Member, Node, Permissions, Placement, SignedCharter, Trust, VerifiedCharter,
+};
 use ehe::id::{AllianceId, MemberId, NodeId};
 use ehe::identity::Identity;
 use ehe::kem::KemSecret;
@@ -37,10 +39,33 @@ pub(super) struct World {
     pub(super) stranger: Identity,
     pub(super) members: Vec<Identity>,
     pub(super) nodes: Vec<Identity>,
+    /// The alliance of most cases: hospital A and its node alone, because a member is 1.3 KB in each file.
+    pub(super) one: Alliance,
+    /// Three hospitals, where it is votes that matter.
+    pub(super) three: Alliance,
+}
+
+pub(super) struct Alliance {
     pub(super) charter: Charter,
-    /// Charter 1 with the signatures of two of its three members.
+    /// Charter 1, signed by a majority.
     pub(super) signed: SignedCharter,
-    pub(super) alliance: AllianceId,
+    pub(super) id: AllianceId,
+}
+
+impl Alliance {
+    fn of(charter: Charter, by: &[&Identity]) -> Self {
+        let signed = signed(&charter, by);
+        Self { id: AllianceId(signed.hash().0), charter, signed }
+    }
+
+    /// The chain of charter 1 alone, encoded.
+    pub(super) fn chain(&self) -> Vec<u8> {
+        CharterChain(vec![self.signed.clone()]).encode()
+    }
+
+    pub(super) fn verified(&self) -> VerifiedCharter {
+        self.signed.verify(Trust::Pinned(self.id)).unwrap()
+    }
 }
 
 /// The one world of all cases.
@@ -49,9 +74,8 @@ pub(super) fn world() -> &'static World {
     WORLD.get_or_init(|| {
         let members: Vec<Identity> = (0..3).map(|i| person(&format!("member {i}"))).collect();
         let nodes: Vec<Identity> = (0..3).map(|i| person(&format!("node {i}"))).collect();
-        let charter = charter(&members, &nodes);
-        let signed = signed(&charter, &[&members[0], &members[1]]);
-        let alliance = AllianceId(signed.hash().0);
+        let one = Alliance::of(charter(&members[..1], &nodes[..1]), &[&members[0]]);
+        let three = Alliance::of(charter(&members, &nodes), &[&members[0], &members[1]]);
         World {
             patient: person("patient"),
             gateway: person("gateway"),
@@ -60,9 +84,8 @@ pub(super) fn world() -> &'static World {
             stranger: person("stranger"),
             members,
             nodes,
-            charter,
-            signed,
-            alliance,
+            one,
+            three,
         }
     })
 }
@@ -105,9 +128,4 @@ pub(super) fn signed(charter: &Charter, by: &[&Identity]) -> SignedCharter {
         signed.sign(member).unwrap();
     }
     signed
-}
-
-/// The chain of charter 1 alone, encoded.
-pub(super) fn chain() -> Vec<u8> {
-    CharterChain(vec![world().signed.clone()]).encode()
 }
