@@ -28,6 +28,8 @@ pub struct Access {
     pub name: Option<String>,
     /// Whether it was the patient.
     pub is_patient: bool,
+    /// With keys that the patient distrusts from before then: somebody who had stolen them, it may be.
+    pub distrusted: bool,
     /// The person behind the identity, as a pseudonym.
     pub actor: Option<Nonce>,
     /// What for, as the reader signed it.
@@ -46,17 +48,20 @@ pub struct Access {
     pub count: u64,
 }
 
-fn access(following: &Following, index: u64, record: &AccessRecord) -> Result<Access, Error> {
+fn access(following: &Following, (index, control): (u64, u64), record: &AccessRecord) -> Result<Access, Error> {
     let request = record.request.decode().map_err(|_| LedgerError::Access { index })?;
     let request = request.claims();
     let (view, reader) = (following.view(), request.reader);
     let content = request.scope.part == Part::Content;
+    // Keys that the patient replaced are refused: whoever tries them is not the patient any more.
+    let own = following.state()?.owner_keys.iter().find(|key| key.id == reader && record.refused.is_none());
     Ok(Access {
         index,
         at: record.at,
         reader,
         name: view.name_of(reader).map(str::to_owned),
-        is_patient: reader == following.state()?.owner,
+        is_patient: own.is_some(),
+        distrusted: own.and_then(|key| key.distrusted_from).is_some_and(|from| control > from),
         actor: request.actor,
         purpose: request.purpose,
         part: request.scope.part,
@@ -71,22 +76,22 @@ fn access(following: &Following, index: u64, record: &AccessRecord) -> Result<Ac
 /// Reads a room's access records, by time. The patient's alone. A refusal may be recorded after reads that came later.
 pub async fn audit(session: &mut Session, room: RoomId) -> Result<Vec<Access>, Error> {
     let mut following = session.following(room, true)?;
-    let mut records: Vec<(u64, AccessRecord)> = Vec::new();
+    let mut records: Vec<((u64, u64), AccessRecord)> = Vec::new();
     let purpose = session.usual_purpose();
     session
-        .fetch(&mut following, &scope::everything(Part::Ledger), purpose, |shown, _| {
+        .fetch(&mut following, &scope::everything(Part::Ledger), purpose, |shown, following| {
             if let Shown::Entry(index, verified) = shown
                 && let Verified::Access(record) = *verified
             {
                 if records.len() >= RECORDS_MAX {
                     return Err(Error::TooMuch { what: "access records", limit: RECORDS_MAX });
                 }
-                records.push((index, *record));
+                records.push(((index, following.state()?.next_control), *record));
             }
             Ok(())
         })
         .await?;
     // Stable: of one time the order of the ledger stays.
     records.sort_by_key(|(_, record)| record.at);
-    records.iter().map(|(index, record)| access(&following, *index, record)).collect()
+    records.iter().map(|(at, record)| access(&following, *at, record)).collect()
 }

@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, in words.
 
+mod authority;
 mod run;
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use ehe::vital::{Category, Vital};
 use crate::error::Error;
 use crate::when;
 
+pub use authority::{AuthorityCommand, DelegateArgs, May, RecoverArgs, RecoveryOut};
 pub use run::{Surroundings, run};
 
 /// The exit codes, for the help text.
@@ -68,6 +70,9 @@ pub enum Command {
     Grant(GrantArgs),
     /// End a grant
     Revoke(RevokeArgs),
+    /// Whose keys and whose word count in a room: rotation, delegates, recovery
+    #[command(subcommand)]
+    Authority(AuthorityCommand),
     /// List the rooms that this identity is a party of
     Rooms,
     /// Read what the grants allow
@@ -106,7 +111,7 @@ pub enum IdentityRole {
 /// `ehe room`.
 #[derive(Debug, Subcommand)]
 pub enum RoomCommand {
-    /// Make a room and its first keys, and print its id
+    /// Make a room and its first keys, and print its id; its recovery key is shown once
     Create {
         /// A name, for the patient's own eyes
         #[arg(long)]
@@ -114,6 +119,12 @@ pub enum RoomCommand {
         /// The shard in which the data must live (residency)
         #[arg(long)]
         shard: Option<u16>,
+        /// Make no recovery key: if the patient's keys are lost, nobody can replace them
+        #[arg(long)]
+        no_recovery: bool,
+        /// Where the recovery key goes
+        #[command(flatten)]
+        out: RecoveryOut,
     },
     /// Show a room and its grants
     Show(RoomArgs),
@@ -180,6 +191,9 @@ pub struct GrantArgs {
     /// To append to these categories, or to all
     #[arg(long, value_name = "CATEGORIES", value_delimiter = ',', num_args = 0.., default_missing_value = "all")]
     pub append: Vec<Categories>,
+    /// To read also what was sealed under the categories' earlier keys
+    #[arg(long, conflicts_with = "append")]
+    pub history: bool,
     /// Readings of this full hour and later (YYYY-MM-DD or RFC 3339)
     #[arg(long, value_parser = when::full_hour)]
     pub from: Option<Hour>,

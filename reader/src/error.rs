@@ -7,6 +7,7 @@ use certs::{ChannelError, FileError};
 use ehe::id::{EheId, RoomId};
 use ehe::leaf::ReceiptError;
 use ehe::ledger::LedgerError;
+use ehe::recovery::RecoveryKeyError;
 use ehe::refusal::{Fault, Refusal};
 use ehe::sign::SignedError;
 
@@ -127,6 +128,9 @@ pub enum Error {
     /// Our own run is not well formed.
     #[error("the run was not made: {0}")]
     OwnRun(#[from] SignedError),
+    /// What was typed is no recovery key.
+    #[error("{0}")]
+    Recovery(#[from] RecoveryKeyError),
     /// A control event was not made.
     #[error("{0}")]
     Build(#[from] BuildError),
@@ -165,14 +169,14 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Refused(refusal) if refusal.fault() == Fault::Rights => Exit::Refused,
-            Self::NotCovered(_) | Self::Build(BuildError::NotThePatient) => Exit::Refused,
+            Self::NotCovered(_) | Self::Build(BuildError::NotThePatient | BuildError::Refused(_)) => Exit::Refused,
             Self::Ledger(_)
             | Self::Receipt(_)
             | Self::Memory(_)
             | Self::EmptyRoom(_)
             | Self::Key(_)
             | Self::Build(BuildError::Key(_)) => Exit::Unverified,
-            Self::Usage(_) | Self::Build(BuildError::Usage(_)) => Exit::Usage,
+            Self::Usage(_) | Self::Recovery(_) | Self::Build(BuildError::Usage(_)) => Exit::Usage,
             _ => Exit::Failed,
         }
     }

@@ -3,7 +3,7 @@
 use ehe::charter::VerifiedCharter;
 use ehe::checkpoint::VerifiedCheckpoint;
 use ehe::event::Kind;
-use ehe::id::{AllianceId, Nonce, RoomId};
+use ehe::id::{AllianceId, AuthorId, Nonce, RoomId};
 use ehe::identity::Identity;
 use ehe::ledger::{Follower, Verified};
 use ehe::room::RoomState;
@@ -16,7 +16,11 @@ use crate::view::RoomView;
 
 /// A room, as far as it was followed.
 pub struct Following {
+    /// Who asks, under the id of its keys.
+    asks: Identity,
+    /// Who that is in the room: the patient, where these are the patient's keys.
     me: Identity,
+    keys: AuthorId,
     alliance: AllianceId,
     room: RoomId,
     follower: Follower,
@@ -29,20 +33,28 @@ impl Following {
     /// Follows from the first entry. `whole`: the patient's view, in which nothing may be left out.
     pub fn new(room: RoomId, whole: bool, me: Identity, alliance: AllianceId, known: Option<RoomMemory>) -> Self {
         let (follower, view) = (Follower::new(room, whole), RoomView::default());
-        Self { me, alliance, room, follower, view, known, confirmed: None }
+        let keys = me.public().author_id();
+        Self { asks: me.acting_as(keys), me, keys, alliance, room, follower, view, known, confirmed: None }
     }
 
     /// Verifies the next entry and learns from it.
     pub fn take(&mut self, item: Item) -> Result<Shown, Error> {
-        let index = item.leaf.index;
+        let (index, at) = (item.leaf.index, item.leaf.accepted_at);
         let verified = self.follower.take(item, self.alliance)?;
         if let Some(known) = &self.known {
             known.check_entry(self.follower.next(), self.follower.last())?;
         }
         if let Verified::Run { run, events } = &verified {
+            // From the record on that names them, the patient's new keys are the patient, under the first keys' id.
+            if let Some(state) = self.follower.room()
+                && state.owner != self.me.author_id()
+                && state.owner_keys.iter().any(|key| key.id == self.keys)
+            {
+                self.me = self.me.acting_as(state.owner);
+            }
             self.view.learn_run(run, self.me.author_id());
             for event in events.iter().filter(|e| !e.core().kind.is_content() && e.core().kind != Kind::Wrap) {
-                self.view.learn(event, &self.me);
+                self.view.learn(event, &self.me, at);
             }
         }
         Ok(Shown::Entry(index, Box::new(verified)))
@@ -73,9 +85,14 @@ impl Following {
         self.room
     }
 
-    /// Who follows.
+    /// Who follows, as the room names it.
     pub fn me(&self) -> &Identity {
         &self.me
+    }
+
+    /// Who follows, as requests name it: by its keys.
+    pub fn asks(&self) -> &Identity {
+        &self.asks
     }
 
     /// The rules' state.

@@ -30,6 +30,11 @@ impl Home {
         dir.map(Self).ok_or_else(|| Error::Usage("name the program's directory by --home or EHE_HOME".into()))
     }
 
+    /// This directory.
+    pub fn at(dir: PathBuf) -> Self {
+        Self(dir)
+    }
+
     /// The directory.
     pub fn dir(&self) -> &Path {
         &self.0

@@ -165,6 +165,7 @@ mod tests {
                 subject: who.public().clone(),
                 right,
                 categories: vec![Category::Cardiac],
+                history: false,
                 from: None,
                 until: None,
                 expires: None,

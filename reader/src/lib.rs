@@ -5,9 +5,11 @@
 //!
 //! The way of the data: [`nodes`] asks, [`follow`] verifies and learns ([`view`]), [`scope`] asks for what the grants allow,
 //! [`keys`] opens, [`read`] and [`watch`] hand out, [`output`] prints. The patient's way: [`build`] makes control events,
-//! [`submit`] brings them into the ledger against a verified receipt, [`manage`] is both.
+//! [`submit`] brings them into the ledger against a verified receipt, [`manage`] is both for rooms and grants, [`authority`] for
+//! whose word counts in a room.
 
 pub mod audit;
+pub mod authority;
 pub mod build;
 pub mod cli;
 pub mod error;

@@ -1,11 +1,12 @@
-//! What the patient does: make a room, invite, end invitations.
+//! What the patient does, or a delegate: make a room, invite, end invitations.
 
 use ehe::control::EpochCategory;
 use ehe::id::{AuthorId, EheId, RoomId};
+use ehe::recovery::RecoveryKey;
 use ehe::time::UnixMs;
 use ehe::vital::Category;
 
-use crate::build::{self, Invitation, Revocation};
+use crate::build::{self, Invitation, Revocation, RoomPlan};
 use crate::error::Error;
 use crate::memory::RoomMemory;
 use crate::session::{Session, rng};
@@ -23,11 +24,18 @@ pub struct Created {
 }
 
 /// Makes a room, all of it in one run. It exists once this returns: the receipt was verified.
-pub async fn create(session: &mut Session, name: Option<&str>, shard: Option<u16>) -> Result<Created, Error> {
-    let (charter, now) = (session.charter(), session.now());
+pub async fn create(
+    session: &mut Session,
+    name: Option<&str>,
+    shard: Option<u16>,
+    recovery: Option<&RecoveryKey>,
+) -> Result<Created, Error> {
+    let (charter, now, me) = (session.charter(), session.now(), session.me().clone());
     let (alliance, shards) = (charter.alliance_id(), charter.shard_count());
-    let new = build::create(&mut rng(), session.me(), alliance, shards, shard, name, now)?;
-    let receipts = submit(session, new.room, None, new.events).await?;
+    let recovery = recovery.map(|key| key.identity().public().clone());
+    let plan = RoomPlan { alliance, shards, shard, name, recovery: recovery.as_ref() };
+    let new = build::create(&mut rng(), &me, plan, now)?;
+    let receipts = submit(session, &me, new.room, None, new.events).await?;
     if let Some(receipt) = receipts.last() {
         let log = receipt.checkpoint().checkpoint();
         let memory = RoomMemory {
@@ -45,9 +53,9 @@ pub async fn create(session: &mut Session, name: Option<&str>, shard: Option<u16
 /// Invites somebody. The grant holds once this returns its id: the receipt was verified.
 pub async fn grant(session: &mut Session, room: RoomId, invitation: &Invitation) -> Result<EheId, Error> {
     let control = session.control(room, session.usual_purpose()).await?;
-    let event = build::grant(&mut rng(), session.me(), control.state()?, control.view(), invitation, session.now())?;
+    let event = build::grant(&mut rng(), control.me(), control.state()?, control.view(), invitation, session.now())?;
     let id = event.id();
-    submit(session, room, Some(&control), vec![event]).await?;
+    submit(session, control.me(), room, Some(&control), vec![event]).await?;
     Ok(id)
 }
 
@@ -71,6 +79,8 @@ pub struct Revoked {
     pub renewed: Vec<Category>,
     /// Categories whose key could not be renewed, because too many others read them.
     pub kept: Vec<Category>,
+    /// Keys that a delegate may not renew: the patient has to.
+    pub unrenewed: usize,
 }
 
 /// Ends grants. They are refused from the moment at which this returns: the receipt was verified.
@@ -86,8 +96,8 @@ pub async fn revoke(
         Which::Grant(grant) => vec![grant],
         Which::Subject(subject) => build::grants_of_subject(state, subject),
     };
-    let revocation = build::revoke(&mut rng(), session.me(), state, control.view(), &grants, drain, now)?;
-    submit(session, room, Some(&control), revocation.events).await?;
-    let Revocation { ended, cut, renewed, kept, .. } = revocation;
-    Ok(Revoked { ended, cut, renewed, kept })
+    let revocation = build::revoke(&mut rng(), control.me(), state, control.view(), &grants, drain, now)?;
+    submit(session, control.me(), room, Some(&control), revocation.events).await?;
+    let Revocation { ended, cut, renewed, kept, unrenewed, .. } = revocation;
+    Ok(Revoked { ended, cut, renewed, kept, unrenewed })
 }

@@ -114,10 +114,11 @@ impl Readings {
 /// Reads. Each scope that the grants make necessary is one request, and one access record in the room.
 pub async fn read(session: &mut Session, room: RoomId, filter: &Filter, purpose: Purpose) -> Result<Readings, Error> {
     let control = session.control(room, purpose).await?;
-    let scopes = scope::plan(control.state()?, control.view(), session.author(), &filter.wanted(), session.now())?;
+    let scopes =
+        scope::plan(control.state()?, control.view(), control.me().author_id(), &filter.wanted(), session.now())?;
     let (mut readings, mut seen) = (Readings::default(), BTreeSet::new());
     for scope in scopes {
-        let mut keys = Keyring::open(session.me(), room, control.view(), scope.epochs.iter().copied());
+        let mut keys = Keyring::open(control.me(), room, control.view(), scope.epochs.iter().copied());
         let mut following: Following = session.following(room, false)?;
         session
             .fetch(&mut following, &scope, purpose, |shown, _| readings.take(shown, &mut keys, &mut seen, filter))

@@ -105,7 +105,7 @@ fn line(following: &Following, me: AuthorId) -> Result<RoomLine, Error> {
 /// One room.
 pub async fn show(session: &mut Session, room: RoomId) -> Result<RoomLine, Error> {
     let following = session.control(room, Purpose::Operations).await?;
-    line(&following, session.author())
+    line(&following, following.me().author_id())
 }
 
 /// All rooms that any node of the charter names. What each of them is, its verified control records say, not the node.

@@ -164,6 +164,7 @@ mod tests {
             subject: to.public().clone(),
             right: Right::Read,
             categories: categories.to_vec(),
+            history: false,
             from,
             until,
             expires: None,

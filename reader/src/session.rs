@@ -39,6 +39,7 @@ pub struct Session {
     /// The nodes.
     pub nodes: Nodes,
     clock: fn() -> UnixMs,
+    patience: Duration,
 }
 
 /// Something that a node showed, after it was verified.
@@ -54,7 +55,16 @@ impl Session {
     pub fn open(home: Home, patience: Duration, clock: fn() -> UnixMs) -> Result<Self, Error> {
         let credentials = Credentials::load(home.dir())?;
         let nodes = Nodes::new(credentials.clone(), patience)?;
-        Ok(Self { home, credentials, nodes, clock })
+        Ok(Self { home, credentials, nodes, clock, patience })
+    }
+
+    /// The same work in another directory's name.
+    pub fn beside(&self, home: Home) -> Result<Self, Error> {
+        let other = Self::open(home, self.patience, self.clock)?;
+        if other.credentials.alliance_id() != self.credentials.alliance_id() {
+            return Err(Error::Usage(format!("{} is of another alliance", other.home.dir().display())));
+        }
+        Ok(other)
     }
 
     /// The program's directory.
@@ -67,7 +77,7 @@ impl Session {
         self.credentials.identity()
     }
 
-    /// Who asks, as the ledger names it.
+    /// Who asks, by the id of its keys.
     pub fn author(&self) -> AuthorId {
         self.me().author_id()
     }
@@ -99,8 +109,12 @@ impl Session {
 
     /// Begins to follow a room, with what is remembered of it.
     pub fn following(&self, room: RoomId, whole: bool) -> Result<Following, Error> {
+        self.following_as(room, whole, self.me())
+    }
+
+    fn following_as(&self, room: RoomId, whole: bool, me: &Identity) -> Result<Following, Error> {
         let known = self.home.recall(room)?;
-        Ok(Following::new(room, whole, self.me().clone(), self.credentials.alliance_id(), known))
+        Ok(Following::new(room, whole, me.clone(), self.credentials.alliance_id(), known))
     }
 
     /// A request for what comes after the entries that were followed. Each try of it is made [`fresh`].
@@ -108,7 +122,7 @@ impl Session {
         ReadRequest {
             alliance: self.credentials.alliance_id(),
             room: following.room(),
-            reader: self.author(),
+            reader: following.asks().author_id(),
             nonce: Nonce::ZERO,
             scope: scope.clone(),
             purpose,
@@ -129,13 +143,13 @@ impl Session {
     ) -> Result<(), Error> {
         let (prepared, mut asked) = (self.request(following, scope, purpose), Nonce::ZERO);
         let (clock, credentials) = (self.clock, self.credentials.clone());
-        let me = credentials.identity();
+        let me = following.asks().clone();
         let mut answers = self
             .nodes
             .ask(following.room(), || {
                 let request = fresh(&prepared, clock());
                 asked = request.nonce;
-                Request::Fetch(request.sign(me), me.public().clone())
+                Request::Fetch(request.sign(&me), me.public().clone())
             })
             .await?;
         loop {
@@ -163,7 +177,13 @@ impl Session {
     /// Follows a room's control records to their end: what everything else starts from. Leaves no access record
     /// unless it is refused.
     pub async fn control(&mut self, room: RoomId, purpose: Purpose) -> Result<Following, Error> {
-        let mut following = self.following(room, false)?;
+        let me = self.me().clone();
+        self.control_as(room, purpose, &me).await
+    }
+
+    /// The same in the name of another identity: the recovery identity, which has no channel of its own.
+    pub async fn control_as(&mut self, room: RoomId, purpose: Purpose, me: &Identity) -> Result<Following, Error> {
+        let mut following = self.following_as(room, false, me)?;
         self.fetch(&mut following, &scope::everything(Part::Control), purpose, |_, _| Ok(())).await?;
         following.state()?;
         Ok(following)

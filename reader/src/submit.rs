@@ -3,6 +3,7 @@
 use ehe::author::Strand;
 use ehe::event::CheckedEvent;
 use ehe::id::{RoomId, StrandId};
+use ehe::identity::Identity;
 use ehe::leaf::VerifiedReceipt;
 use ehe::limits;
 use ehe::run::StrandEnd;
@@ -16,14 +17,17 @@ use crate::session::{Session, kind, random};
 /// What is left of a submission for its run and framing.
 const RUN_AND_FRAMING_BYTES: usize = 64 * 1024;
 
-/// Submits events in order, in as few runs as they fit in: usually one. `following`: the room as it is, unless it is new.
+/// Submits events of `author` in order, in as few runs as they fit in: usually one. `following`: the room as it is, unless it is
+/// new. Keys that the room's owner rotates to, or the recovery identity, are another author than the session's.
 pub async fn submit(
     session: &mut Session,
+    author: &Identity,
     room: RoomId,
     following: Option<&Following>,
     events: Vec<CheckedEvent>,
 ) -> Result<Vec<VerifiedReceipt>, Error> {
-    let before: Option<StrandEnd> = following.and_then(|f| f.view().own_strand());
+    let own = following.filter(|f| f.me().author_id() == author.author_id());
+    let before: Option<StrandEnd> = own.and_then(|f| f.view().own_strand());
     let mut strand = Strand::new(room, StrandId(random()), before);
     if let Some(known) = following.and_then(Following::known) {
         strand.saw(known.seen());
@@ -31,8 +35,8 @@ pub async fn submit(
     let mut known = following.and_then(Following::known).cloned();
     let mut receipts = Vec::new();
     for events in runs(events) {
-        let linked = strand.link_events(session.me(), &events);
-        let run = linked.run.decode()?.verify(&session.me().public().sign)?;
+        let linked = strand.link_events(author, &events);
+        let run = linked.run.decode()?.verify(&author.public().sign)?;
         let events = events.into_iter().map(CheckedEvent::into_event).collect();
         let request = Request::Submit(Submission { run: linked.run.clone(), events });
         let mut answers = session.nodes.ask(room, || request.clone()).await?;

@@ -8,10 +8,11 @@ use ehe::body::vitals::VitalsBody;
 use ehe::control::{Control, WrapRecord};
 use ehe::event::{CheckedEvent, Core, Kind, Suite, VERSION};
 use ehe::id::{AllianceId, AuthorId, EheId, EpochId, Hash, Nonce, RoomId, StrandId, WrapId};
-use ehe::identity::Identity;
+use ehe::identity::{Identity, PublicIdentity};
 use ehe::kem::{self, Secret32, WrapPurpose, random_secret};
 use ehe::leaf::Leaf;
 use ehe::reading::{DeviceId, Reading, ReadingTime};
+use ehe::refusal::Refusal;
 use ehe::room::{Ledger, Refused, RoomState, WrapFact, admit, author_key};
 use ehe::run::{SignedRun, StrandEnd};
 use ehe::seal;
@@ -20,7 +21,7 @@ use ehe::unit::Unit;
 use ehe::vital::Vital;
 use ehe::wire::Item;
 
-use crate::build::{Invitation, NewRoom, create, grant, revoke};
+use crate::build::{Invitation, NewRoom, RoomPlan, create, grant, revoke};
 use crate::follow::Following;
 use crate::session::{random, rng};
 
@@ -63,9 +64,15 @@ pub(crate) fn identity() -> Identity {
 
 impl TestRoom {
     pub(crate) fn new() -> Self {
+        Self::committed_to(None)
+    }
+
+    /// With a recovery identity.
+    pub(crate) fn committed_to(recovery: Option<&PublicIdentity>) -> Self {
         let patient = identity();
-        let NewRoom { room, events, .. } =
-            create(&mut rng(), &patient, ALLIANCE, 16.try_into().unwrap(), Some(3), Some("home"), NOW).unwrap();
+        let shards = 16.try_into().unwrap();
+        let plan = RoomPlan { alliance: ALLIANCE, shards, shard: Some(3), name: Some("home"), recovery };
+        let NewRoom { room, events, .. } = create(&mut rng(), &patient, plan, NOW).unwrap();
         let mut store = Store::default();
         let state = admitted(&mut store, None, room, &patient, events, NOW).unwrap().unwrap();
         Self { patient, room, state, now: NOW, store }
@@ -167,7 +174,7 @@ fn admitted(
     let linked = Strand::new(room, StrandId(random()), None).link_events(author, &events);
     let run = linked.run.decode().unwrap();
     let key = author_key(state, run.claims(), &events)?;
-    let run = run.verify(&key).unwrap();
+    let run = run.verify(&key).map_err(|_| Refusal::BadSignature)?;
     let admission = admit(ALLIANCE, state, &run, &events, store, now).unwrap()?;
     store.strands.insert((author.author_id(), admission.strand.strand), admission.strand);
     store.wraps.extend(admission.wraps);

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use ehe::control::{Control, Private, SeedWrap};
+use ehe::control::{Authority, Change, Control, Private, SeedWrap};
 use ehe::event::CheckedEvent;
 use ehe::id::{AuthorId, EheId, EpochId};
-use ehe::identity::{Identity, PublicIdentity};
+use ehe::identity::{Identity, Party, PublicIdentity};
 use ehe::kem::KemPublic;
 use ehe::room::RoomState;
 use ehe::run::{Run, StrandEnd};
+use ehe::time::UnixMs;
 use ehe::vital::Category;
 
 /// A key epoch as its record and the sealed parts show it.
@@ -21,6 +22,8 @@ pub struct EpochView {
     pub group_key: KemPublic,
     /// Its category, where a sealed part told it.
     pub category: Option<Category>,
+    /// The epoch that it follows.
+    pub supersedes: Option<EpochId>,
     /// The group key's seed, wrapped to the one who looks.
     pub seed: Option<SeedWrap>,
 }
@@ -38,40 +41,123 @@ pub struct GrantView {
     pub purpose: Option<String>,
 }
 
+/// A delegate as its record shows it.
+#[derive(Debug, Clone)]
+pub struct DelegateView {
+    /// Its keys.
+    pub keys: PublicIdentity,
+    /// Its name as the patient wrote it, where readable.
+    pub name: Option<String>,
+}
+
+/// A control event, for whoever looks through what happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlLine {
+    /// Its place in the room's sequence.
+    pub seq: u64,
+    /// When it was accepted, by the ledger's time.
+    pub at: UnixMs,
+    /// Who made it.
+    pub author: AuthorId,
+    /// What it is.
+    pub what: &'static str,
+    /// Whom it is about, if it is about somebody.
+    pub whom: Option<AuthorId>,
+}
+
 /// What the control records of one room mean to one identity.
 #[derive(Debug, Clone, Default)]
 pub struct RoomView {
+    owner: Option<PublicIdentity>,
+    recovery: Option<PublicIdentity>,
     epochs: BTreeMap<EpochId, EpochView>,
     grants: BTreeMap<EheId, GrantView>,
+    delegates: BTreeMap<AuthorId, DelegateView>,
     name: Option<String>,
     own_strand: Option<StrandEnd>,
+    control: Vec<ControlLine>,
 }
 
 impl RoomView {
-    /// Learns from a control event that was verified.
-    pub fn learn(&mut self, event: &CheckedEvent, me: &Identity) {
+    /// Learns from a control event that was verified, and accepted at `at`.
+    pub fn learn(&mut self, event: &CheckedEvent, me: &Identity, at: UnixMs) {
         let Ok(control) = Control::decode(event) else { return };
+        self.note(event, &control, at);
         // Not being a party is the ordinary case; a part that names us and does not open tells us nothing either.
         let private = Private::open(event, me).ok().flatten().unwrap_or_default();
         match control {
-            Control::RoomCreate(_) => self.name = private.name,
+            Control::RoomCreate(create) => {
+                self.owner = Some(create.owner);
+                (self.name, self.recovery) = (private.name, private.recovery);
+            }
+            Control::Authority(record) => self.learn_authority(record, private, me.author_id()),
             Control::Epoch(record) => {
                 let seed = record.seeds.into_iter().find(|s| s.recipient == me.author_id() && s.epoch == record.epoch);
-                self.epochs.insert(record.epoch, EpochView { group_key: record.group_key, category: None, seed });
+                let (group_key, supersedes) = (record.group_key, record.supersedes);
+                self.epochs.insert(record.epoch, EpochView { group_key, category: None, supersedes, seed });
                 self.learn_categories(&private);
             }
             Control::Grant(grant) => {
-                for seed in grant.seeds.into_iter().filter(|s| s.recipient == me.author_id()) {
-                    if let Some(epoch) = self.epochs.get_mut(&seed.epoch) {
-                        epoch.seed.get_or_insert(seed);
-                    }
-                }
+                self.learn_seeds(grant.seeds, me.author_id());
                 self.learn_categories(&private);
                 let Private { name, purpose, .. } = private;
                 let view = GrantView { seq: grant.link.seq, subject: grant.subject, name, purpose };
                 self.grants.insert(event.id(), view);
             }
-            Control::Authority(_) | Control::Revoke(_) | Control::Wrap(_) => {}
+            Control::Revoke(_) | Control::Wrap(_) => {}
+        }
+    }
+
+    fn note(&mut self, event: &CheckedEvent, control: &Control, at: UnixMs) {
+        let Some(link) = control.link() else { return };
+        let (what, whom) = match control {
+            Control::RoomCreate(_) => ("room-create", None),
+            Control::Epoch(_) => ("epoch", None),
+            Control::Grant(grant) => ("grant", Some(grant.subject.author_id())),
+            Control::Revoke(revoke) => ("revoke", self.grants.get(&revoke.grant).map(|g| g.subject.author_id())),
+            Control::Wrap(_) => return,
+            Control::Authority(record) => match &record.change {
+                Change::Rotate(keys, _) => ("rotate", Some(keys.author_id())),
+                Change::Delegate(keys, ..) => ("delegate", Some(keys.author_id())),
+                Change::Withdraw(id) => ("withdraw", Some(*id)),
+                Change::SetRecovery(_) => ("set-recovery", None),
+                Change::Recover { keys, .. } => ("recover", Some(keys.author_id())),
+                Change::HandOver => ("hand-over", None),
+            },
+        };
+        self.control.push(ControlLine { seq: link.seq, at, author: event.core().author, what, whom });
+    }
+
+    fn learn_authority(&mut self, record: Authority, private: Private, me: AuthorId) {
+        self.learn_seeds(record.seeds, me);
+        self.learn_categories(&private);
+        let name = match record.change {
+            Change::Delegate(keys, ..) => {
+                self.delegates.insert(keys.author_id(), DelegateView { keys, name: private.name });
+                None
+            }
+            Change::Rotate(keys, _) | Change::Recover { keys, .. } => {
+                self.owner = Some(keys);
+                private.name
+            }
+            _ => private.name,
+        };
+        self.name = self.name.take().or(name);
+        // Worth what the room's commitment says of it, which is asked when it is used.
+        self.recovery = private.recovery.or(self.recovery.take());
+        for note in private.notes.unwrap_or_default() {
+            if let Some(grant) = self.grants.get_mut(&note.grant) {
+                grant.name = grant.name.take().or(note.name);
+                grant.purpose = grant.purpose.take().or(note.purpose);
+            }
+        }
+    }
+
+    fn learn_seeds(&mut self, seeds: Vec<SeedWrap>, me: AuthorId) {
+        for seed in seeds.into_iter().filter(|seed| seed.recipient == me) {
+            if let Some(epoch) = self.epochs.get_mut(&seed.epoch) {
+                epoch.seed.get_or_insert(seed);
+            }
         }
     }
 
@@ -90,6 +176,11 @@ impl RoomView {
         }
     }
 
+    /// What changed the room's rights and keys, in order.
+    pub fn control(&self) -> &[ControlLine] {
+        &self.control
+    }
+
     /// The room's name, where readable.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
@@ -105,9 +196,42 @@ impl RoomView {
         self.epochs.iter().map(|(id, epoch)| (*id, epoch))
     }
 
-    /// The category of an epoch, where known.
+    /// The patient, as a recipient.
+    pub fn owner(&self, state: &RoomState) -> Option<Party<'_>> {
+        self.owner.as_ref().map(|keys| Party { id: state.owner, keys })
+    }
+
+    /// The recovery identity, where it was told: the one that the room is committed to.
+    pub fn recovery(&self, state: &RoomState) -> Option<&PublicIdentity> {
+        self.recovery.as_ref().filter(|keys| keys.commitment() == state.recovery)
+    }
+
+    /// All grants.
+    pub fn grants(&self) -> impl Iterator<Item = (EheId, &GrantView)> {
+        self.grants.iter().map(|(id, grant)| (*id, grant))
+    }
+
+    /// A delegate.
+    pub fn delegate(&self, id: AuthorId) -> Option<&DelegateView> {
+        self.delegates.get(&id)
+    }
+
+    /// All delegates.
+    pub fn delegates(&self) -> impl Iterator<Item = (AuthorId, &DelegateView)> {
+        self.delegates.iter().map(|(id, delegate)| (*id, delegate))
+    }
+
+    /// The category of an epoch, where known: as a sealed part named it, otherwise that of the epoch before it. Epochs follow
+    /// earlier ones only, so that this ends.
     pub fn category(&self, epoch: EpochId) -> Option<Category> {
-        self.epochs.get(&epoch).and_then(|e| e.category)
+        let mut next = self.epochs.get(&epoch);
+        while let Some(epoch) = next {
+            if epoch.category.is_some() {
+                return epoch.category;
+            }
+            next = epoch.supersedes.and_then(|before| self.epochs.get(&before));
+        }
+        None
     }
 
     /// A grant.

@@ -53,11 +53,11 @@ async fn subscribe(
     show: &mut impl FnMut(Readings) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let room = following.room();
-    let scope =
-        scope::plan_live(following.state()?, following.view(), session.author(), &filter.wanted(), session.now())?;
-    let mut keys = Keyring::open(session.me(), room, following.view(), scope.epochs.iter().copied());
+    let (state, reader) = (following.state()?, following.me().author_id());
+    let scope = scope::plan_live(state, following.view(), reader, &filter.wanted(), session.now())?;
+    let mut keys = Keyring::open(following.me(), room, following.view(), scope.epochs.iter().copied());
     let (prepared, mut asked) = (session.request(following, &scope, purpose), Nonce::ZERO);
-    let (me, now, charter) = (session.me().clone(), session.clock(), session.charter().clone());
+    let (me, now, charter) = (following.asks().clone(), session.clock(), session.charter().clone());
     let mut answers = session
         .nodes
         .ask(room, || {

@@ -5,7 +5,7 @@ use core::num::NonZeroU16;
 use ehe::control::{Control, ControlLink, EpochCategory, Private, RoomCreate};
 use ehe::event::CheckedEvent;
 use ehe::id::{AllianceId, EheId, Hash, Nonce, RoomId};
-use ehe::identity::Identity;
+use ehe::identity::{Identity, Party, PublicIdentity};
 use ehe::time::UnixMs;
 use ehe::vital::Category;
 use getrandom::rand_core::CryptoRng;
@@ -26,22 +26,37 @@ pub struct NewRoom {
     pub epochs: Vec<EpochCategory>,
 }
 
-/// Makes a room. `shard`: the one in which the data must live. `name` is for the patient alone.
+/// What a room is to be.
+#[derive(Debug, Clone, Copy)]
+pub struct RoomPlan<'a> {
+    /// The alliance.
+    pub alliance: AllianceId,
+    /// Its shards.
+    pub shards: NonZeroU16,
+    /// The shard in which the data must live.
+    pub shard: Option<u16>,
+    /// Its name, for the patient alone.
+    pub name: Option<&'a str>,
+    /// The recovery identity.
+    pub recovery: Option<&'a PublicIdentity>,
+}
+
+/// Makes a room.
 ///
-/// The seeds of all group keys are wrapped to the patient: with the identity, the ledger alone is enough to open everything.
+/// The seeds of all group keys are wrapped to the patient and to the recovery identity: with one of them, the ledger alone is
+/// enough to open everything.
 pub fn create(
     rng: &mut impl CryptoRng,
     patient: &Identity,
-    alliance: AllianceId,
-    shards: NonZeroU16,
-    shard: Option<u16>,
-    name: Option<&str>,
+    plan: RoomPlan<'_>,
     now: UnixMs,
 ) -> Result<NewRoom, BuildError> {
+    let RoomPlan { alliance, shards, shard, name, recovery } = plan;
     if let Some(shard) = shard.filter(|shard| *shard >= shards.get()) {
         return Err(BuildError::Usage(format!("there is no shard {shard}: the alliance has {shards}, counted from 0")));
     }
-    let mut room = RoomCreate { alliance, nonce: Nonce::ZERO, owner: patient.public().clone(), recovery: Hash::ZERO };
+    let committed = recovery.map_or(Hash::ZERO, PublicIdentity::commitment);
+    let mut room = RoomCreate { alliance, nonce: Nonce::ZERO, owner: patient.public().clone(), recovery: committed };
     let mut landed = false;
     for _ in 0..TRIES_PER_SHARD * u32::from(shards.get()) {
         rng.fill_bytes(&mut room.nonce.0);
@@ -55,9 +70,11 @@ pub fn create(
     }
     let id = room.room_id();
     let link = ControlLink { seq: 0, previous: EheId::ZERO };
-    let mut draft = Draft { patient, room: id, link, now, events: Vec::new() };
-    let private = Private { name: name.map(str::to_owned), ..Private::default() };
-    draft.push(rng, &Control::RoomCreate(room), Some((&private, &[patient.party()])))?;
+    let owner = Party::of(patient.public());
+    let mut draft = Draft { me: patient, owner, recovery, room: id, link, now, events: Vec::new() };
+    let private = Private { name: name.map(str::to_owned), recovery: recovery.cloned(), ..Private::default() };
+    let parties = draft.keepers();
+    draft.push(rng, &Control::RoomCreate(room), Some((&private, &parties)))?;
     let mut epochs = Vec::with_capacity(Category::ALL.len());
     for category in Category::ALL.iter().copied() {
         let next = NextEpoch { category, supersedes: None, continues: vec![], readers: vec![], appenders: vec![] };

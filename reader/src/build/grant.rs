@@ -1,8 +1,10 @@
 //! Inviting somebody to read or to append.
 
-use ehe::control::{Control, EpochCategory, Grant, Private, Right, SeedWrap};
+use ehe::control::{Control, EpochCategory, Grant, Private, Right, Rights, SeedWrap};
 use ehe::event::CheckedEvent;
+use ehe::id::EpochId;
 use ehe::identity::{Identity, Party, PublicIdentity};
+use ehe::limits;
 use ehe::room::RoomState;
 use ehe::time::{Hour, UnixMs};
 use ehe::vital::Category;
@@ -21,6 +23,8 @@ pub struct Invitation {
     pub right: Right,
     /// With which categories.
     pub categories: Vec<Category>,
+    /// Also with what was sealed under the categories' earlier keys.
+    pub history: bool,
     /// Readings of this hour and later.
     pub from: Option<Hour>,
     /// Readings before this hour.
@@ -33,19 +37,23 @@ pub struct Invitation {
     pub name: Option<String>,
 }
 
-/// Makes a grant for the current epochs of its categories.
+/// Makes a grant for the current epochs of its categories and, with history, for those before them: the seeds of their keys are
+/// wrapped anew, the events stay as they are.
 pub fn grant(
     rng: &mut impl CryptoRng,
-    patient: &Identity,
+    me: &Identity,
     state: &RoomState,
     view: &RoomView,
     invitation: &Invitation,
     now: UnixMs,
 ) -> Result<CheckedEvent, BuildError> {
-    let mut draft = Draft::continuing(state, patient, now)?;
+    let mut draft = Draft::continuing(state, view, me, Rights::GRANT, now)?;
     let subject = &invitation.subject;
-    if subject.author_id() == patient.author_id() {
+    if state.author_of(subject.author_id())? == state.owner {
         return Err(BuildError::Usage("the patient needs no grant".into()));
+    }
+    if invitation.history && invitation.right == Right::Append {
+        return Err(BuildError::Usage("--history is of rights to read: nothing new is sealed to earlier keys".into()));
     }
     if matches!((invitation.from, invitation.until), (Some(from), Some(until)) if from >= until) {
         return Err(BuildError::Usage("--from must lie before --until".into()));
@@ -57,11 +65,23 @@ pub fn grant(
     for category in &invitation.categories {
         let epoch = view.current_epoch(state, *category).ok_or(BuildError::NoEpoch(*category))?;
         categories.push(EpochCategory { epoch, category: *category });
+        if invitation.history {
+            let earlier = |(id, _): &(EpochId, _)| *id != epoch && view.category(*id) == Some(*category);
+            let earlier = view.epochs().filter(earlier);
+            categories.extend(earlier.map(|(epoch, _)| EpochCategory { epoch, category: *category }));
+        }
+    }
+    if categories.len() > limits::EPOCHS_PER_GRANT_MAX {
+        return Err(BuildError::Usage(format!(
+            "these categories have {} keys, and one grant names {} at most: grant them in several steps",
+            categories.len(),
+            limits::EPOCHS_PER_GRANT_MAX
+        )));
     }
     let mut seeds = Vec::new();
     if invitation.right == Right::Read {
         for EpochCategory { epoch, .. } in &categories {
-            let key = open_seed(patient, state.room, view, *epoch)?;
+            let key = open_seed(me, state.room, view, *epoch)?;
             seeds.push(SeedWrap::make(rng, state.room, *epoch, Party::of(subject), key.seed())?);
         }
     }
@@ -77,6 +97,7 @@ pub fn grant(
     });
     let (purpose, name) = (invitation.purpose.clone(), invitation.name.clone());
     let private = Private { categories, purpose, name, ..Private::default() };
-    draft.push(rng, &control, Some((&private, &[patient.party(), Party::of(subject)])))?;
+    let parties: Vec<Party<'_>> = draft.parties([Party::of(subject)]);
+    draft.push(rng, &control, Some((&private, &parties)))?;
     draft.events.pop().ok_or_else(|| BuildError::Usage("no event was made".into()))
 }

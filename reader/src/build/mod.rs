@@ -1,27 +1,35 @@
-//! Making the patient's control events. Pure: the room as it is, randomness and `now` go in, signed-to-be events come out.
+//! Making control events, as the patient or a delegate. Pure: the room as it is, randomness and `now` go in, signed-to-be events
+//! come out.
 
+mod authority;
 mod create;
 mod grant;
+mod hand_over;
+mod renew;
 mod revoke;
 #[cfg(test)]
 mod tests;
 
-pub use create::{NewRoom, create};
+pub use authority::{Delegated, KeyChange, Recovery, delegate, recover, rotate, set_recovery, withdraw};
+pub use create::{NewRoom, RoomPlan, create};
 pub use grant::{Invitation, grant};
+pub use renew::{Renewal, renew};
 pub use revoke::{Revocation, grants_of_subject, revoke};
 
-use ehe::control::{Control, ControlError, ControlLink, EpochCategory, EpochRecord, Private, SeedWrap};
+use ehe::control::{Control, ControlError, ControlLink, EpochCategory, EpochRecord, Private, Rights, SeedWrap};
 use ehe::event::CheckedEvent;
 use ehe::id::{EheId, EpochId, RoomId};
 use ehe::identity::{Identity, Party, PublicIdentity};
 use ehe::kem::{KemSecret, WrapError};
 use ehe::limits;
+use ehe::refusal::Refusal;
 use ehe::room::RoomState;
 use ehe::time::UnixMs;
 use ehe::vital::Category;
 use getrandom::rand_core::CryptoRng;
 
 use crate::keys::KeyError;
+use crate::view::RoomView;
 
 /// Why control events were not made.
 #[derive(Debug, thiserror::Error)]
@@ -29,26 +37,38 @@ pub enum BuildError {
     /// The command asks for something that cannot be.
     #[error("{0}")]
     Usage(String),
-    /// Only the patient makes control events.
+    /// Only the patient, or a delegate, makes control events.
     #[error("refused: only the patient whose room it is can do this")]
     NotThePatient,
+    /// The room's rules would not allow it.
+    #[error("refused: {0}")]
+    Refused(Refusal),
     /// The event.
     #[error(transparent)]
     Control(#[from] ControlError),
     /// A wrap.
     #[error(transparent)]
     Wrap(#[from] WrapError),
-    /// A group key of the room does not open for the patient.
+    /// A group key of the room does not open for the one who would hand it on.
     #[error(transparent)]
     Key(#[from] KeyError),
     /// The room has no current epoch of a category.
-    #[error("the room has no current key epoch of category {0}")]
+    #[error("the room has no current key epoch of category {0}, or it was not told to this identity")]
     NoEpoch(Category),
 }
 
-/// Control events that follow each other in the patient's sequence.
+impl From<Refusal> for BuildError {
+    fn from(refusal: Refusal) -> Self {
+        if refusal == Refusal::NotOwner { Self::NotThePatient } else { Self::Refused(refusal) }
+    }
+}
+
+/// Control events that follow each other in the room's sequence.
 struct Draft<'a> {
-    patient: &'a Identity,
+    /// Who makes them, as the room names it.
+    me: &'a Identity,
+    owner: Party<'a>,
+    recovery: Option<&'a PublicIdentity>,
     room: RoomId,
     link: ControlLink,
     now: UnixMs,
@@ -56,12 +76,49 @@ struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    fn continuing(state: &RoomState, patient: &'a Identity, now: UnixMs) -> Result<Self, BuildError> {
-        if state.owner != patient.author_id() {
+    /// Goes on in a room where `me` is the patient, or a delegate who has the right.
+    fn continuing(
+        state: &RoomState,
+        view: &'a RoomView,
+        me: &'a Identity,
+        right: Rights,
+        now: UnixMs,
+    ) -> Result<Self, BuildError> {
+        state.may_for_owner(me.author_id(), right, now)?;
+        Self::of(state, view, me, now)
+    }
+
+    /// Goes on in a room of one's own.
+    fn owners(state: &RoomState, view: &'a RoomView, me: &'a Identity, now: UnixMs) -> Result<Self, BuildError> {
+        if state.owner != me.author_id() {
             return Err(BuildError::NotThePatient);
         }
+        Self::of(state, view, me, now)
+    }
+
+    fn of(state: &RoomState, view: &'a RoomView, me: &'a Identity, now: UnixMs) -> Result<Self, BuildError> {
+        let owner = view.owner(state).ok_or(BuildError::NotThePatient)?;
         let link = ControlLink { seq: state.next_control, previous: state.last_control };
-        Ok(Self { patient, room: state.room, link, now, events: Vec::new() })
+        Ok(Self { me, owner, recovery: view.recovery(state), room: state.room, link, now, events: Vec::new() })
+    }
+
+    /// Who can read everything: the patient and the recovery identity.
+    fn keepers(&self) -> Vec<Party<'a>> {
+        [self.owner].into_iter().chain(self.recovery.map(Party::of)).collect()
+    }
+
+    /// Parties of a sealed part: the keepers, whoever makes the event, and `others`, each once.
+    fn parties<'b>(&self, others: impl IntoIterator<Item = Party<'b>>) -> Vec<Party<'b>>
+    where
+        'a: 'b,
+    {
+        let mut parties: Vec<Party<'b>> = self.keepers();
+        for party in [self.me.party()].into_iter().chain(others) {
+            if !parties.iter().any(|known| known.id == party.id) {
+                parties.push(party);
+            }
+        }
+        parties
     }
 
     /// Makes the next event. `control` must carry [`Draft::link`].
@@ -71,26 +128,27 @@ impl<'a> Draft<'a> {
         control: &Control,
         private: Option<(&Private, &[Party<'_>])>,
     ) -> Result<EheId, BuildError> {
-        let event = control.event(rng, self.room, self.patient.author_id(), self.now, private)?;
+        let event = control.event(rng, self.room, self.me.author_id(), self.now, private)?;
         let id = event.id();
         self.link = ControlLink { seq: self.link.seq + 1, previous: id };
         self.events.push(event);
         Ok(id)
     }
 
-    /// A category's next epoch: its key is new, its seed goes to the patient and to the continuing readers.
+    /// A category's next epoch: its key is new, its seed goes to the patient, the recovery identity and the continuing readers.
     fn push_epoch(&mut self, rng: &mut impl CryptoRng, next: NextEpoch<'_>) -> Result<EpochId, BuildError> {
-        if next.continues.len() > limits::WRAPS_PER_CONTROL_MAX
-            || next.readers.len() + next.appenders.len() >= limits::WRAPS_PER_CONTROL_MAX
-        {
+        let readers = self.keepers().into_iter().chain(next.readers.iter().copied().map(Party::of)).collect::<Vec<_>>();
+        let told = next.readers.iter().chain(&next.appenders).copied().map(Party::of).collect::<Vec<_>>();
+        let parties = self.parties(told.iter().copied());
+        if next.continues.len() > limits::WRAPS_PER_CONTROL_MAX || parties.len() > limits::WRAPS_PER_CONTROL_MAX {
             return Err(ControlError::Limit("more parties than a control event may have").into());
         }
         let mut epoch = EpochId::ZERO;
         rng.fill_bytes(&mut epoch.0);
         let key = KemSecret::generate(rng);
-        let mut seeds = vec![SeedWrap::make(rng, self.room, epoch, self.patient.party(), key.seed())?];
-        for reader in &next.readers {
-            seeds.push(SeedWrap::make(rng, self.room, epoch, Party::of(reader), key.seed())?);
+        let mut seeds = Vec::with_capacity(readers.len());
+        for reader in readers {
+            seeds.push(SeedWrap::make(rng, self.room, epoch, reader, key.seed())?);
         }
         let record = EpochRecord {
             link: self.link,
@@ -102,8 +160,6 @@ impl<'a> Draft<'a> {
         };
         let categories = vec![EpochCategory { epoch, category: next.category }];
         let private = Private { categories, ..Private::default() };
-        let mut parties = vec![self.patient.party()];
-        parties.extend(next.readers.iter().chain(&next.appenders).map(|keys| Party::of(keys)));
         self.push(rng, &Control::Epoch(record), Some((&private, &parties)))?;
         Ok(epoch)
     }
@@ -115,6 +171,6 @@ struct NextEpoch<'a> {
     supersedes: Option<EpochId>,
     continues: Vec<EheId>,
     readers: Vec<&'a PublicIdentity>,
-    /// Who appends and does not read: told the category, not the key.
+    /// Who does not read: told the category, not the key.
     appenders: Vec<&'a PublicIdentity>,
 }

@@ -1,17 +1,18 @@
 //! Ending grants: refusal from the commit on, and new keys for what the reader could open.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use ehe::control::{Control, ControlError, Ending, Revoke, Right};
+use ehe::control::{Control, Ending, Revoke, Right, Rights};
 use ehe::event::CheckedEvent;
 use ehe::id::{AuthorId, EheId, EpochId};
-use ehe::identity::{Identity, PublicIdentity};
-use ehe::room::{GrantState, RoomState};
+use ehe::identity::Identity;
+use ehe::room::RoomState;
 use ehe::time::UnixMs;
 use ehe::vital::Category;
 use getrandom::rand_core::CryptoRng;
 
-use super::{BuildError, Draft, NextEpoch};
+use super::renew::{Renewal, push_epochs};
+use super::{BuildError, Draft};
 use crate::view::RoomView;
 
 /// A revocation that waits to be submitted.
@@ -28,6 +29,8 @@ pub struct Revocation {
     /// The categories that keep their key, because more go on reading them than an epoch record can name. That must not keep
     /// the patient from ending the grant.
     pub kept: Vec<Category>,
+    /// Keys that stay because a delegate who ends the grants may not renew them, or was not told what they are for.
+    pub unrenewed: usize,
 }
 
 /// The grants of one subject that a revocation would end: all that were not revoked.
@@ -38,14 +41,14 @@ pub fn grants_of_subject(state: &RoomState, subject: AuthorId) -> Vec<EheId> {
 /// Ends grants. With `drain`, append grants take what was measured before until then; read grants always end at once.
 pub fn revoke(
     rng: &mut impl CryptoRng,
-    patient: &Identity,
+    me: &Identity,
     state: &RoomState,
     view: &RoomView,
     grants: &[EheId],
     drain: Option<UnixMs>,
     now: UnixMs,
 ) -> Result<Revocation, BuildError> {
-    let mut draft = Draft::continuing(state, patient, now)?;
+    let mut draft = Draft::continuing(state, view, me, Rights::REVOKE, now)?;
     if grants.is_empty() {
         return Err(BuildError::Usage("there is no grant to end".into()));
     }
@@ -73,46 +76,11 @@ pub fn revoke(
             affected.extend(grant.epochs.iter().filter(current));
         }
     }
-    let (mut renewed, mut kept) = (Vec::new(), Vec::new());
-    for epoch in affected {
-        // Every epoch's category is sealed to the patient; without it the key cannot be renewed, and the end stands alone.
-        let Some(category) = view.category(epoch) else { continue };
-        match draft.push_epoch(rng, next_epoch(state, view, grants, epoch, category, now)) {
-            Ok(_) => renewed.push(category),
-            Err(BuildError::Control(ControlError::Limit(_))) => kept.push(category),
-            Err(why) => return Err(why),
-        }
-    }
-    renewed.sort_unstable();
-    kept.sort_unstable();
-    Ok(Revocation { events: draft.events, ended: grants.to_vec(), cut, renewed, kept })
-}
-
-/// The epoch that follows: every other live grant that covers `epoch` goes on in it.
-fn next_epoch<'a>(
-    state: &RoomState,
-    view: &'a RoomView,
-    ended: &[EheId],
-    epoch: EpochId,
-    category: Category,
-    now: UnixMs,
-) -> NextEpoch<'a> {
-    let goes_on =
-        |id: &EheId, grant: &GrantState| !ended.contains(id) && grant.is_live(now) && grant.epochs.contains(&epoch);
-    let mut next =
-        NextEpoch { category, supersedes: Some(epoch), continues: vec![], readers: vec![], appenders: vec![] };
-    let (mut readers, mut appenders) = (BTreeMap::new(), BTreeMap::new());
-    for (id, grant) in state.grants.iter().filter(|(id, grant)| goes_on(id, grant)) {
-        let Some(shown) = view.grant(*id) else { continue };
-        next.continues.push(*id);
-        let parties: &mut BTreeMap<AuthorId, &'a PublicIdentity> = match grant.right {
-            Right::Read => &mut readers,
-            Right::Append => &mut appenders,
-        };
-        parties.insert(grant.subject, &shown.subject);
-    }
-    appenders.retain(|author, _| !readers.contains_key(author));
-    next.readers = readers.into_values().collect();
-    next.appenders = appenders.into_values().collect();
-    next
+    // A delegate who may end grants and publish no keys ends them all the same.
+    let may_renew = state.may_for_owner(me.author_id(), Rights::EPOCH, now).is_ok();
+    let unrenewed = if may_renew { 0 } else { affected.len() };
+    let affected = if may_renew { affected } else { BTreeSet::new() };
+    let Renewal { renewed, kept, unknown, .. } = push_epochs(rng, &mut draft, state, view, affected, grants)?;
+    let unrenewed = unrenewed + unknown;
+    Ok(Revocation { events: draft.events, ended: grants.to_vec(), cut, renewed, kept, unrenewed })
 }

@@ -1,5 +1,7 @@
 //! What the patient's program makes is what the ledger's rules admit, and opens for whom it should.
 
+mod authority;
+
 use ehe::control::{Control, Grant, Right};
 use ehe::id::{AuthorId, EpochId, WrapId};
 use ehe::identity::Identity;
@@ -18,6 +20,7 @@ fn invitation(subject: &Identity, right: Right, categories: &[Category]) -> Invi
         subject: subject.public().clone(),
         right,
         categories: categories.to_vec(),
+        history: false,
         from: None,
         until: None,
         expires: None,
@@ -61,7 +64,9 @@ fn a_stranger_sees_neither_name_nor_categories_nor_keys() {
 
 #[test]
 fn a_room_for_a_shard_that_does_not_exist_is_not_made() {
-    let new = create(&mut rng(), &identity(), ALLIANCE, 4.try_into().unwrap(), Some(4), None, NOW);
+    let shards = 4.try_into().unwrap();
+    let plan = RoomPlan { alliance: ALLIANCE, shards, shard: Some(4), name: None, recovery: None };
+    let new = create(&mut rng(), &identity(), plan, NOW);
     assert!(matches!(new, Err(BuildError::Usage(_))));
 }
 
@@ -152,7 +157,8 @@ fn however_many_others_read_a_grant_can_be_ended() {
     let (out, stays) = (identity(), identity());
     let ended = room.grant(&invitation(&out, Right::Read, &[Category::Cardiac, Category::Sleep]));
     let (patient, epoch) = (room.patient.clone(), current(&room, Category::Cardiac));
-    let mut draft = Draft::continuing(&room.state, &patient, NOW).unwrap();
+    let seen = room.following(&patient);
+    let mut draft = Draft::continuing(&room.state, seen.view(), &patient, Rights::GRANT, NOW).unwrap();
     for _ in 0..=ehe::limits::WRAPS_PER_CONTROL_MAX {
         let grant = Grant {
             link: draft.link,
@@ -166,7 +172,8 @@ fn however_many_others_read_a_grant_can_be_ended() {
         };
         draft.push(&mut rng(), &Control::Grant(grant), None).unwrap();
     }
-    room.submit(&patient, draft.events).unwrap();
+    let events = draft.events;
+    room.submit(&patient, events).unwrap();
     let revocation = room.revoke(&[ended], None);
     assert_eq!((revocation.renewed, revocation.kept), (vec![Category::Sleep], vec![Category::Cardiac]));
     assert_eq!(may(&room, out.author_id(), Right::Read, epoch), Err(Refusal::GrantRevoked));

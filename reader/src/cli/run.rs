@@ -11,6 +11,7 @@ use ehe::read::Purpose;
 use ehe::time::UnixMs;
 use serde_json::json;
 
+use super::authority::{self, Issued};
 use super::{
     Cli, Command, GrantArgs, IdentityCommand, IdentityRole, PurposeArg, ReadArgs, RevokeArgs, RoomCommand, categories,
 };
@@ -60,9 +61,13 @@ async fn command(
 ) -> Result<Exit, Error> {
     match command {
         Command::Identity(_) => {}
-        Command::Room(RoomCommand::Create { name, shard }) => {
-            printer.created(&manage::create(session, name.as_deref(), shard).await?)?;
+        Command::Room(RoomCommand::Create { name, shard, no_recovery, out }) => {
+            let issued = Issued::new(!no_recovery, &out, printer.is_json(), around)?;
+            let made = manage::create(session, name.as_deref(), shard, issued.key()).await;
+            let made = made.inspect_err(|_| issued.failed(around))?;
+            printer.created(&made, issued.shown())?;
         }
+        Command::Authority(command) => authority::run(command, session, around, printer).await?,
         Command::Room(RoomCommand::Show(room)) => printer.room(&rooms::show(session, room.room).await?)?,
         Command::Grant(args) => grant(session, args, printer).await?,
         Command::Revoke(args) => revoke(session, &args, printer).await?,
@@ -157,6 +162,7 @@ async fn grant(session: &mut Session, args: GrantArgs, printer: &mut Printer<'_>
         subject,
         right,
         categories: categories(named),
+        history: args.history,
         from: args.from,
         until: args.until,
         expires: args.expires,

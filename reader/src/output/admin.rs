@@ -1,11 +1,14 @@
 //! Rooms, grants, audit, checks and nodes: as text for people, or as one JSON value a line.
 
+use std::path::Path;
+
 use ehe::control::{Ending, Right};
 use ehe::id::EheId;
 use ehe::read::{Part, Purpose};
 use ehe::room::GrantEnd;
 use ehe::time::Hour;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::{Printer, plain};
 use crate::audit::Access;
@@ -64,11 +67,17 @@ fn between(from: Option<Hour>, until: Option<Hour>) -> String {
 
 impl Printer<'_> {
     /// A new room.
-    pub fn created(&mut self, created: &Created) -> Result<(), Error> {
+    pub fn created(
+        &mut self,
+        created: &Created,
+        (recovery, file): (Option<Zeroizing<String>>, Option<&Path>),
+    ) -> Result<(), Error> {
         if self.is_json() {
             let epochs: Vec<Value> =
                 created.epochs.iter().map(|e| json!({ "category": e.category, "epoch": e.epoch })).collect();
-            return self.value(&json!({ "room": created.room, "shard": created.shard, "epochs": epochs }));
+            let recovery = recovery.as_deref().map(String::as_str);
+            return self.value(&json!({ "room": created.room, "shard": created.shard, "epochs": epochs,
+                                       "recovery": recovery, "recovery_file": file }));
         }
         self.line(created.room.to_string())
     }
@@ -84,8 +93,9 @@ impl Printer<'_> {
     /// Ended grants.
     pub fn revoked(&mut self, revoked: &Revoked) -> Result<(), Error> {
         if self.is_json() {
-            let Revoked { ended, cut, renewed, kept } = revoked;
-            return self.value(&json!({ "revoked": ended, "cut": cut, "new_keys": renewed, "old_keys": kept }));
+            let Revoked { ended, cut, renewed, kept, unrenewed } = revoked;
+            return self.value(&json!({ "revoked": ended, "cut": cut, "new_keys": renewed, "old_keys": kept,
+                                       "unrenewed_keys": unrenewed }));
         }
         for grant in &revoked.ended {
             self.line(format!("revoked {grant}"))?;
@@ -105,7 +115,13 @@ impl Printer<'_> {
                 names(&revoked.renewed)
             ))?;
         }
-        if !revoked.renewed.is_empty() || !revoked.kept.is_empty() {
+        if revoked.unrenewed > 0 {
+            self.line(format!(
+                "{} keys stay as they are: this identity may not renew them, or was not told what they are for; the patient runs `ehe authority renew`",
+                revoked.unrenewed
+            ))?;
+        }
+        if !revoked.renewed.is_empty() || !revoked.kept.is_empty() || revoked.unrenewed > 0 {
             self.line("what was read before stays read: nothing can take back what somebody has seen or copied")?;
         }
         Ok(())
@@ -151,6 +167,7 @@ impl Printer<'_> {
         }
         let row = |record: &Access| {
             let who = match &record.name {
+                _ if record.distrusted => "somebody with keys that you distrust".to_owned(),
                 _ if record.is_patient => "you".to_owned(),
                 Some(name) => format!("{name} ({})", record.reader),
                 None => record.reader.to_string(),
@@ -261,6 +278,7 @@ fn access_json(record: &Access) -> Value {
         "reader": record.reader,
         "name": record.name,
         "patient": record.is_patient,
+        "distrusted": record.distrusted,
         "actor": record.actor,
         "purpose": purpose(record.purpose),
         "part": part(record.part),

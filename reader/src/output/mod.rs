@@ -1,6 +1,7 @@
 //! Printing: everything that the program says on its standard output goes through one [`Printer`].
 
 mod admin;
+mod authority;
 mod readings;
 
 use std::io::Write;

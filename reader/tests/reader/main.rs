@@ -8,6 +8,7 @@
     clippy::indexing_slicing
 )]
 
+mod authority;
 mod nodes;
 mod program;
 mod support;

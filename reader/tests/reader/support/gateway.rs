@@ -65,7 +65,7 @@ impl World {
         let mut session = Session::open(home, Duration::from_secs(20), now).unwrap();
         let following = session.control(room, Purpose::Operations).await?;
         let events = sealed(&session, &following, readings);
-        let receipts = submit(&mut session, room, Some(&following), events).await?;
+        let receipts = submit(&mut session, following.me(), room, Some(&following), events).await?;
         assert_eq!(receipts.len(), 1);
         session.nodes.close().await;
         Ok(())

@@ -1,0 +1,218 @@
+//! Who may speak for the patient: other keys, delegates, the recovery key. And what of it stands in the ledger.
+
+use ehe::control::Rights;
+use ehe::id::{AuthorId, EheId, Hash, RoomId};
+use ehe::recovery::RecoveryKey;
+use ehe::refusal::Refusal;
+use ehe::time::UnixMs;
+use ehe::vital::Category;
+
+use crate::build::{self, Delegated, KeyChange, Recovery, Renewal};
+use crate::error::Error;
+use crate::follow::Following;
+use crate::home::Home;
+use crate::session::{Session, rng};
+use crate::submit::submit;
+use crate::view::ControlLine;
+
+/// Keys of the patient.
+#[derive(Debug, Clone)]
+pub struct KeyLine {
+    /// Their id.
+    pub id: AuthorId,
+    /// The control event that brought them.
+    pub from: u64,
+    /// From which control event on they are distrusted.
+    pub distrusted_from: Option<u64>,
+}
+
+/// A delegation.
+#[derive(Debug, Clone)]
+pub struct DelegateLine {
+    /// Whose.
+    pub id: AuthorId,
+    /// Their name, where readable.
+    pub name: Option<String>,
+    /// What for.
+    pub rights: Rights,
+    /// End by time.
+    pub expires: Option<UnixMs>,
+    /// End by withdrawal or recovery.
+    pub ended: Option<UnixMs>,
+}
+
+/// Who may speak for the patient of a room.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// The room.
+    pub room: RoomId,
+    /// The patient.
+    pub patient: AuthorId,
+    /// The patient's keys, the present ones last.
+    pub keys: Vec<KeyLine>,
+    /// Whether there is a recovery key.
+    pub recovery: bool,
+    /// Delegates.
+    pub delegates: Vec<DelegateLine>,
+    /// What changed the room's rights and keys, in order.
+    pub control: Vec<ControlLine>,
+}
+
+/// What became of a room whose patient has other keys now.
+#[derive(Debug, Clone)]
+pub struct Moved {
+    /// The id of the new keys.
+    pub keys: AuthorId,
+    /// What was renewed after it.
+    pub renewed: Renewed,
+}
+
+/// What was renewed.
+#[derive(Debug, Clone, Default)]
+pub struct Renewed {
+    /// Categories with a new key.
+    pub renewed: Vec<Category>,
+    /// Categories whose key could not be renewed, because too many read them.
+    pub kept: Vec<Category>,
+    /// Keys of which it is not known what they are for.
+    pub unknown: usize,
+}
+
+impl From<Renewal> for Renewed {
+    fn from(made: Renewal) -> Self {
+        Self { renewed: made.renewed, kept: made.kept, unknown: made.unknown }
+    }
+}
+
+/// What the ledger says about who may speak for the patient. With the recovery key, in its name.
+pub async fn show(session: &mut Session, room: RoomId, key: Option<&RecoveryKey>) -> Result<Standing, Error> {
+    let control = match key {
+        Some(key) => on_paper(session, room, key).await?.0,
+        None => session.control(room, session.usual_purpose()).await?,
+    };
+    let (state, view) = (control.state()?, control.view());
+    let key = |key: &ehe::room::OwnerKey| KeyLine { id: key.id, from: key.from, distrusted_from: key.distrusted_from };
+    let delegates = state.delegations.iter().map(|(id, delegation)| DelegateLine {
+        id: *id,
+        name: view.delegate(*id).and_then(|shown| shown.name.clone()),
+        rights: delegation.rights,
+        expires: delegation.expires,
+        ended: delegation.ended,
+    });
+    Ok(Standing {
+        room,
+        patient: state.owner,
+        keys: state.owner_keys.iter().map(key).collect(),
+        recovery: state.recovery != Hash::ZERO,
+        delegates: delegates.collect(),
+        control: view.control().to_vec(),
+    })
+}
+
+/// Follows a room in the name of its recovery identity.
+async fn on_paper(
+    session: &mut Session,
+    room: RoomId,
+    key: &RecoveryKey,
+) -> Result<(Following, ehe::identity::Identity), Error> {
+    let paper = key.identity();
+    let purpose = session.usual_purpose();
+    match session.control_as(room, purpose, &paper).await {
+        Ok(control) => Ok((control, paper)),
+        // A node tells the recovery identity from others by the room's commitment, and it is the room's or nobody's.
+        Err(Error::Refused(Refusal::NotYourIdentity)) => Err(Error::Refused(Refusal::NotRecovery)),
+        Err(why) => Err(why),
+    }
+}
+
+/// Moves a room to the keys of another directory, and gives every category a new key.
+pub async fn rotate(session: &mut Session, room: RoomId, to: Home) -> Result<Moved, Error> {
+    let mut after = session.beside(to)?;
+    let moved = rotate_to(session, room, &mut after).await;
+    after.nodes.close().await;
+    moved
+}
+
+async fn rotate_to(session: &mut Session, room: RoomId, after: &mut Session) -> Result<Moved, Error> {
+    let control = session.control(room, session.usual_purpose()).await?;
+    let (state, now) = (control.state()?, session.now());
+    let change = build::rotate(&mut rng(), control.me(), state, control.view(), after.me(), now)?;
+    let KeyChange { change, hand_over } = change;
+    submit(session, control.me(), room, Some(&control), vec![change]).await?;
+    // What was seen of the room moves with its patient.
+    if let Some(memory) = session.home().recall(room)? {
+        after.home().remember(room, &memory)?;
+    }
+    settle(after, room, state.owner, hand_over).await
+}
+
+/// Gives the patient of a room the keys of this directory, by the recovery key, and every category a new key.
+pub async fn recover(
+    session: &mut Session,
+    room: RoomId,
+    key: &RecoveryKey,
+    next: Option<&RecoveryKey>,
+    distrusted_from: Option<u64>,
+) -> Result<Moved, Error> {
+    let (control, paper) = on_paper(session, room, key).await?;
+    let (state, now) = (control.state()?, session.now());
+    let next = next.map(|key| key.identity().public().clone());
+    let plan = Recovery { next: next.as_ref(), distrusted_from };
+    let change = build::recover(&mut rng(), &paper, state, control.view(), session.me(), plan, now)?;
+    let KeyChange { change, hand_over } = change;
+    submit(session, &paper, room, Some(&control), vec![change]).await?;
+    settle(session, room, state.owner, hand_over).await
+}
+
+/// The new keys' first work: what did not fit the change, and new keys for every category.
+async fn settle(
+    session: &mut Session,
+    room: RoomId,
+    patient: AuthorId,
+    hand_over: Vec<ehe::event::CheckedEvent>,
+) -> Result<Moved, Error> {
+    let me = session.me().acting_as(patient);
+    if !hand_over.is_empty() {
+        submit(session, &me, room, None, hand_over).await?;
+    }
+    Ok(Moved { keys: session.author(), renewed: renew(session, room).await? })
+}
+
+/// Gives every category a new key.
+pub async fn renew(session: &mut Session, room: RoomId) -> Result<Renewed, Error> {
+    let control = session.control(room, session.usual_purpose()).await?;
+    let mut made = build::renew(&mut rng(), control.me(), control.state()?, control.view(), session.now())?;
+    let events = std::mem::take(&mut made.events);
+    if !events.is_empty() {
+        submit(session, control.me(), room, Some(&control), events).await?;
+    }
+    Ok(made.into())
+}
+
+/// Lets somebody act for the patient. It holds once this returns: the receipt was verified.
+pub async fn delegate(session: &mut Session, room: RoomId, to: &Delegated) -> Result<EheId, Error> {
+    let control = session.control(room, session.usual_purpose()).await?;
+    let (state, now) = (control.state()?, session.now());
+    let event = build::delegate(&mut rng(), control.me(), state, control.view(), to, now)?;
+    let id = event.id();
+    submit(session, control.me(), room, Some(&control), vec![event]).await?;
+    Ok(id)
+}
+
+/// Ends a delegation.
+pub async fn withdraw(session: &mut Session, room: RoomId, delegate: AuthorId) -> Result<(), Error> {
+    let control = session.control(room, session.usual_purpose()).await?;
+    let (state, now) = (control.state()?, session.now());
+    let event = build::withdraw(&mut rng(), control.me(), state, control.view(), delegate, now)?;
+    submit(session, control.me(), room, Some(&control), vec![event]).await?;
+    Ok(())
+}
+
+/// Gives a room that has none a recovery key.
+pub async fn set_recovery(session: &mut Session, room: RoomId, key: &RecoveryKey) -> Result<(), Error> {
+    let control = session.control(room, session.usual_purpose()).await?;
+    let (state, now, identity) = (control.state()?, session.now(), key.identity());
+    let events = build::set_recovery(&mut rng(), control.me(), state, control.view(), identity.public(), now)?;
+    submit(session, control.me(), room, Some(&control), events).await?;
+    Ok(())
+}
