@@ -12,9 +12,13 @@ help: ## this list
 setup: ## install what building and testing need and this machine lacks
 	@scripts/setup
 
+# A judge of the decoder from outside, and its vectors. Where there is none, firmware-adapters/tests/data is what decides.
+VECTORS ?= ../shared
+
 # The tests of hil-tests run the programs, which this builds too: each has tests of its own that run it.
 test: setup ## every test of the workspace, doc tests included
 	cargo test --workspace --locked
+	@if [ -e $(VECTORS)/accept/vectors.py ]; then FAMILIES=senml,openmhealth,fhir_observation,vendor_json python3 $(VECTORS)/accept/vectors.py $(TARGET)/debug/ehe-gateway decode -- $(VECTORS)/vectors; fi
 
 # Run where it was built: `cargo run` for one package would build the dependencies again, with that package's features alone.
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)

@@ -46,8 +46,13 @@ impl SystemClock {
 
     /// The wall clock alone.
     pub fn wall(&self) -> WallClock {
-        Arc::new(utc)
+        wall()
     }
+}
+
+/// The system's wall clock alone.
+pub fn wall() -> WallClock {
+    Arc::new(utc)
 }
 
 /// The system's UTC; the epoch itself where the clock stands before it.

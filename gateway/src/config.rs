@@ -5,6 +5,7 @@ mod check;
 mod mqtt;
 mod parts;
 mod replay;
+mod route;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,12 +13,14 @@ use std::path::{Path, PathBuf};
 use ehe::id::AllianceId;
 use ehe::vital::Vital;
 use firmware_adapters::json::MappingConfig;
+use firmware_adapters::senml::NameConfig;
 use serde::{Deserialize, Serialize};
 
-pub use self::check::{Checked, Route};
+pub use self::check::Checked;
 pub use self::mqtt::{Mqtt, Subscription, Tls};
 pub use self::parts::{Assignment, ClockConfig, LogConfig, SpoolConfig, WindowConfig};
 pub use self::replay::{Replay, ReplayFormat};
+pub use self::route::{Route, Router, Wanted};
 use crate::alarm::Threshold;
 use crate::uplink::UplinkConfig;
 
@@ -67,6 +70,9 @@ pub struct Config {
     /// Shapes of documents.
     #[serde(default, skip_serializing)]
     pub mapping: Vec<MappingConfig>,
+    /// What the names and units of SenML mean, beside what they mean anyhow.
+    #[serde(default)]
+    pub senml: Vec<NameConfig>,
     /// Which device belongs to whom.
     #[serde(default)]
     pub assignment: Vec<Assignment>,

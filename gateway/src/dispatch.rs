@@ -1,14 +1,15 @@
-//! From message to spool: topic → device and mapping → readings → person → rows. A message that gives no readings is counted
+//! From message to spool: topic → device and adapter → readings → person → rows. A message that gives no readings is counted
 //! and acknowledged like any other, so that it blocks nothing.
 
 use std::sync::Arc;
 
-use ehe::reading::{DeviceId, Reading};
-use firmware_adapters::{Adapter, ReceiptContext};
+use ehe::reading::{DeviceId, DeviceIdError};
+use firmware_adapters::{AdapterError, Decoded, ReceiptContext};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Checked;
+use crate::clock::Moment;
+use crate::config::{Checked, Route};
 use crate::source::{Ack, Input, Message};
 use crate::spool::{Arrival, Intake, Row, Spool, Storing};
 use crate::status::Counters;
@@ -24,9 +25,76 @@ pub struct Dispatch {
     pub counters: Arc<Counters>,
 }
 
-/// Why a message gave no readings: a name that never changes, for counters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rejected(pub &'static str);
+/// Why a message gave no readings. The message may repeat what the sender sent: it is for `ehe-gateway decode`, never for logs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// No subscription has this topic.
+    #[error("no subscription of the configuration has this topic")]
+    NoRoute,
+    /// What the topic names is no device.
+    #[error("the topic's device: {0}")]
+    DeviceId(DeviceIdError),
+    /// What the topic names is no user's slot.
+    #[error("the topic's user: {0}")]
+    UserSlot(DeviceIdError),
+    /// The payload.
+    #[error(transparent)]
+    Payload(#[from] AdapterError),
+    /// Its readings do not fit a body.
+    #[error("the readings do not fit a body of the spool")]
+    Body,
+}
+
+impl Rejected {
+    /// A name that never changes, for counters.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::NoRoute => "no_route",
+            Self::DeviceId(_) => "device_id",
+            Self::UserSlot(_) => "user_slot",
+            Self::Payload(error) => error.kind(),
+            Self::Body => "body",
+        }
+    }
+}
+
+/// A message as its route understands it.
+#[derive(Debug)]
+pub struct Routed<'r> {
+    /// The route.
+    pub route: &'r Route,
+    /// Which device it is from.
+    pub device: DeviceId,
+    /// The device's user slot, where the topic tells it.
+    pub user: Option<DeviceId>,
+    /// What it says.
+    pub decoded: Decoded,
+}
+
+/// What the first of `routes` that has the topic makes of a message.
+pub fn decode<'r>(
+    routes: &'r [Route],
+    topic: &str,
+    payload: &[u8],
+    content_type: Option<&str>,
+    received: Moment,
+) -> Result<Routed<'r>, Rejected> {
+    let matched = routes.iter().find_map(|route| Some((route, route.filter.matches(topic)?)));
+    let (route, captures) = matched.ok_or(Rejected::NoRoute)?;
+    let device = DeviceId::new(&route.device.fill(&captures)).map_err(Rejected::DeviceId)?;
+    // A slot has a device's bounds: of each one that is held, a summary is kept.
+    let user = route.user.as_ref().map(|user| DeviceId::new(&user.fill(&captures))).transpose();
+    let user = user.map_err(Rejected::UserSlot)?;
+    let context = ReceiptContext {
+        device: device.clone(),
+        received: received.utc,
+        monotonic_ms: received.monotonic_ms,
+        clock_synchronised: received.synchronised,
+        content_type: content_type.map(str::to_owned),
+    };
+    let decoded = route.adapter.decode(payload, &context)?;
+    Ok(Routed { route, device, user, decoded })
+}
 
 /// A message on its way to the disk, and whom to tell.
 #[derive(Debug)]
@@ -39,30 +107,24 @@ pub struct Pending {
 impl Dispatch {
     /// The rows of a message.
     pub fn rows(&self, message: &Message) -> Result<Vec<Row>, Rejected> {
-        let routes = self.checked.routes.get(&message.source).ok_or(Rejected("no_route"))?;
-        let matched = routes.iter().find_map(|route| Some((route, route.filter.matches(&message.topic)?)));
-        let (route, captures) = matched.ok_or(Rejected("no_route"))?;
-        let device = DeviceId::new(&route.device.fill(&captures)).map_err(|_| Rejected("device_id"))?;
-        // A slot has a device's bounds: of each one that is held, a summary is kept.
-        let user = route.user.as_ref().map(|user| DeviceId::new(&user.fill(&captures))).transpose();
-        let user = user.map_err(|_| Rejected("user_slot"))?;
-        let context = ReceiptContext {
-            device: device.clone(),
-            received: message.received.utc,
-            monotonic_ms: message.received.monotonic_ms,
-            clock_synchronised: message.received.synchronised,
-        };
-        let readings: Vec<Reading> =
-            route.mapping.readings(&message.payload, &context).map_err(|error| Rejected(error.kind()))?;
-        if readings.is_empty() && self.counters.no_value(&message.source, route.mapping.name()) == 1 {
+        let routes = self.checked.routes.get(&message.source).ok_or(Rejected::NoRoute)?;
+        let content_type = message.content_type.as_deref();
+        let Routed { route, device, user, decoded } =
+            decode(routes, &message.topic, &message.payload, content_type, message.received)?;
+        // An adapter of a format says what is nothing about a body. A mapping cannot: it may just be wrong.
+        if decoded.readings.is_empty()
+            && let Some(mapping) = &route.mapping
+            && self.counters.no_value(&message.source, mapping) == 1
+        {
             tracing::warn!(
                 source = %message.source,
-                mapping = route.mapping.name(),
+                mapping = &**mapping,
                 "a message holds none of the mapping's values; if it is no heartbeat, compare the mapping's paths with what the device sends"
             );
         }
         let (people, thresholds) = (&self.checked.assignments, &self.checked.thresholds);
-        people.rows(thresholds, &device, user.as_ref().map(DeviceId::as_str), &readings).map_err(|_| Rejected("body"))
+        let user = user.as_ref().map(DeviceId::as_str);
+        people.rows(thresholds, &device, user, &decoded.readings).map_err(|_| Rejected::Body)
     }
 
     /// Takes messages until the sources are gone or `stop`, and hands each to the spool's writer in order.
@@ -91,7 +153,8 @@ impl Dispatch {
 
     async fn take(&self, message: Message) -> Result<Pending, crate::spool::SpoolError> {
         self.counters.source(&message.source, |s| s.messages += 1);
-        let rows = self.rows(&message).unwrap_or_else(|Rejected(kind)| {
+        let rows = self.rows(&message).unwrap_or_else(|rejected| {
+            let kind = rejected.kind();
             let count = self.counters.rejected(kind);
             // Neither topic nor content: both are personal. Each doubling is said, so that a faulty device fills no log.
             if count.is_power_of_two() {

@@ -17,6 +17,7 @@ pub mod alarm;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod decode;
 pub mod dispatch;
 pub mod held;
 pub mod person;

@@ -1,6 +1,6 @@
 //! `ehe-gateway`: the gateway in the home.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use ehe_gateway::config::{Checked, Config};
 use ehe_gateway::status::HeldPart;
-use ehe_gateway::{daemon, source};
+use ehe_gateway::{clock, daemon, decode, source};
 
 /// Takes readings from devices, seals them, and hands them to the storage nodes.
 #[derive(Parser)]
@@ -28,6 +28,17 @@ enum Command {
     Held(WithConfig),
     /// Print the running gateway's numbers as JSON.
     Status(WithConfig),
+    /// Show what the gateway makes of messages: JSON Lines in ({"id", "topic", "input_text" or "input_hex", …}), JSON Lines out.
+    Decode(Decode),
+}
+
+#[derive(clap::Args)]
+struct Decode {
+    /// Decode as this configuration says. Left out: by what topics, content types and documents say of themselves.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// The lines. Left out: standard input.
+    file: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -67,11 +78,32 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
             let text = read_status(&load(&config)?)?;
             std::io::stdout().write_all(text.as_bytes()).context("standard output")
         }
+        Command::Decode(Decode { config, file }) => decode_lines(config.as_deref(), file.as_deref()),
     }
 }
 
 fn load(path: &Path) -> anyhow::Result<Checked> {
     Ok(Config::load(path)?.check()?)
+}
+
+fn decode_lines(config: Option<&Path>, file: Option<&Path>) -> anyhow::Result<()> {
+    let decoder = match config {
+        Some(path) => decode::Decoder::configured(&load(path)?)?,
+        None => decode::Decoder::new()?,
+    };
+    let mut input: Box<dyn BufRead> = match file {
+        Some(path) => {
+            let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
+            Box::new(BufReader::new(file))
+        }
+        None => Box::new(std::io::stdin().lock()),
+    };
+    let mut output = BufWriter::new(std::io::stdout().lock());
+    match decode::run(&decoder, &mut input, &mut output, &*clock::wall()) {
+        // Whoever read the answers has enough of them.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        done => done.context("decoding"),
+    }
 }
 
 fn run(checked: Checked) -> anyhow::Result<()> {

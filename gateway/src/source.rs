@@ -35,6 +35,8 @@ pub struct Message {
     pub topic: String,
     /// What the device sent.
     pub payload: Bytes,
+    /// What its sender calls the format (MQTT 5 section 3.3.2.3.9), if it does.
+    pub content_type: Option<String>,
     /// When it was received.
     pub received: Moment,
     /// How a redelivery is recognised.

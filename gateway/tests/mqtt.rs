@@ -347,3 +347,35 @@ async fn a_message_in_which_the_mapping_finds_no_value_is_counted_for_its_mappin
     assert!(gateway.counts().rejected.is_empty(), "a heartbeat is no fault");
     gateway.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn standard_formats_are_stored_by_content_type_by_document_and_by_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(dir.path(), "allow_anonymous true");
+    let formats = "[[mqtt.subscription]]\ntopic = 'health/+'\ndevice = '{1}'\nformat = 'auto'\n\
+                   [[mqtt.subscription]]\ntopic = 'phone/+'\ndevice = '{1}'\nformat = 'open_mhealth'\nschema = 'omh:heart-rate:2.0'\n\
+                   [[mqtt.subscription]]\ntopic = 'home/+/BTtoMQTT/+'\ndevice = '{2}'\nformat = 'theengs'";
+    let own = "[[senml]]\nname = 'chest'\nunit = 'Cel'\nvital = 'body_temperature'";
+    let config = format!("{}\n{own}", config(dir.path(), broker.port, formats));
+    let gateway = Gateway::start(dir.path(), &config, file(dir.path()));
+    gateway.connected().await;
+    let wearable = Wearable::connect(broker.port, "watch");
+    let senml = r#"[{"bn":"urn:dev:mac:0024befffe804ff1/","n":"hr","u":"beat/min","v":61},{"n":"chest","u":"Cel","v":36.60},{"n":"room","u":"Cel","v":21}]"#;
+    wearable.publish_as("application/senml+json", "health/watch", senml).await;
+    let cbor = b"\x81\xa3\x00\x64x:hr\x01\x68beat/min\x02\x18\x3e";
+    wearable.publish_as("application/senml+cbor", "health/watch", cbor.as_slice()).await;
+    let observation = r#"{"resourceType":"Observation","status":"final","code":{"coding":[{"system":"http://loinc.org","code":"8867-4"}]},"effectiveDateTime":"2023-02-05T07:25:00Z","valueQuantity":{"value":63,"system":"http://unitsofmeasure.org","code":"/min"}}"#;
+    wearable.publish("health/watch", observation).await;
+    wearable.publish("health/watch", observation.replace("final", "entered-in-error").replace("63", "99")).await;
+    wearable.publish("health/watch", senml).await; // says nowhere what it is
+    wearable
+        .publish("phone/watch", r#"{"heart_rate":{"value":64,"unit":"beats/min"},"effective_time_frame":{"date_time":"2023-02-05T07:25:00Z"}}"#)
+        .await;
+    wearable.publish("home/OMG/BTtoMQTT/watch", r#"{"type":"BODY","bpm":65,"rssi":-70}"#).await;
+    gateway.until("stored", |counts| stored(counts) == 6).await;
+    let found: Vec<_> = census(&gateway.spool).await.into_keys().collect();
+    assert_eq!(found, ["36.60", "61", "62", "63", "64", "65"]);
+    gateway.until("counted", |counts| counts.rejected.get("unsupported") == Some(&1)).await;
+    assert!(gateway.counts().no_value.is_empty(), "a format knows what is not about a body");
+    gateway.end().await;
+}

@@ -289,3 +289,30 @@ fn a_second_gateway_on_the_same_data_is_refused() {
     assert!(!second.status.success() && said.contains("Another ehe-gateway"), "{said}");
     first.stop();
 }
+
+#[test]
+fn decode_answers_line_by_line_and_survives_what_is_no_line() {
+    let rows = "{\"id\":\"a\",\"topic\":\"home/OMG/BTtoMQTT/x\",\"input_text\":\"{\\\"type\\\":\\\"BODY\\\",\\\"bpm\\\":70}\"}\nrubbish\n";
+    let mut child = Command::new(PROGRAM)
+        .arg("decode")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(rows.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 2);
+    assert!(lines[0].starts_with("{\"id\":\"a\",\"readings\":[{\"vital\":\"heart_rate\",\"value\":70,"), "{text}");
+    assert!(lines[1].starts_with("{\"id\":null,\"error\":{\"kind\":\"malformed\""), "{text}");
+    // From a file too; one that is not there is said.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), rows).unwrap();
+    let output = Command::new(PROGRAM).arg("decode").arg(file.path()).output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), text);
+    let output = Command::new(PROGRAM).args(["decode", "/nowhere"]).output().unwrap();
+    assert!(!output.status.success() && String::from_utf8(output.stderr).unwrap().contains("/nowhere"));
+}

@@ -1,29 +1,11 @@
 //! From what the file says to what the program runs on: every value judged once, at the start.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ehe::reading::DeviceId;
-use firmware_adapters::json::flat::Mapping;
-
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, Route, Router};
 use crate::alarm::Thresholds;
 use crate::person::Assignments;
-use crate::topic::{Filter, Template};
-
-/// Where messages of a source belong.
-#[derive(Clone)]
-pub struct Route {
-    /// The topics.
-    pub filter: Filter,
-    /// The device.
-    pub device: Template,
-    /// Its user slot.
-    pub user: Option<Template>,
-    /// What makes readings of the payload.
-    pub mapping: Arc<Mapping>,
-}
 
 /// A configuration whose values fit together.
 #[derive(Clone)]
@@ -38,24 +20,11 @@ pub struct Checked {
     pub thresholds: Thresholds,
 }
 
-/// The system's time zones, for mappings of local times.
-fn zoneinfo(name: &str) -> Option<Vec<u8>> {
-    let safe = name.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
-    safe.then(|| std::fs::read(Path::new("/usr/share/zoneinfo").join(name)).ok()).flatten()
-}
-
 impl Config {
     /// Judges the values.
     pub fn check(self) -> Result<Checked, ConfigError> {
         self.check_numbers()?;
-        let mut mappings = BTreeMap::new();
-        for (index, mapping) in self.mapping.iter().enumerate() {
-            let made = Arc::new(Mapping::new(mapping, &zoneinfo)?);
-            if mappings.insert(mapping.name.clone(), made).is_some() {
-                let key = format!("mapping[{index}].name");
-                return Err(ConfigError::value(key, "used twice", "give each mapping a name of its own"));
-            }
-        }
+        let router = Router::new(&self.mapping, &self.senml)?;
         let mut routes: BTreeMap<Arc<str>, Vec<Route>> = BTreeMap::new();
         for (index, source) in self.mqtt.iter().enumerate() {
             let key = format!("mqtt[{index}]");
@@ -64,12 +33,11 @@ impl Config {
                 .iter()
                 .enumerate()
                 .map(|(number, subscription)| {
-                    let parts = (&*subscription.topic, &*subscription.device, subscription.user.as_deref());
-                    route(&format!("{key}.subscription[{number}]"), parts, &subscription.mapping, &mappings)
+                    router.route(&format!("{key}.subscription[{number}]"), &subscription.into())
                 })
                 .collect::<Result<Vec<_>, _>>()?;
             if made.is_empty() {
-                let remedy = "add [[mqtt.subscription]] with topic, device and mapping";
+                let remedy = "add [[mqtt.subscription]] with topic, device, and mapping or format";
                 return Err(ConfigError::value(format!("{key}.subscription"), "none", remedy));
             }
             for (number, one) in made.iter().enumerate() {
@@ -83,8 +51,7 @@ impl Config {
         }
         for (index, source) in self.replay.iter().enumerate() {
             let key = format!("replay[{index}]");
-            let parts = ("#", &*source.device, source.user.as_deref());
-            let made = route(&key, parts, &source.mapping, &mappings)?;
+            let made = router.route(&key, &source.into())?;
             put(&mut routes, &key, &source.name, vec![made])?;
         }
         let mut assignments = Assignments::default();
@@ -188,31 +155,4 @@ fn put(
         return Err(ConfigError::value(format!("{key}.name"), "used twice", "give each source a name of its own"));
     }
     Ok(())
-}
-
-fn route(
-    key: &str,
-    (topic, device, user): (&str, &str, Option<&str>),
-    mapping: &str,
-    mappings: &BTreeMap<String, Arc<Mapping>>,
-) -> Result<Route, ConfigError> {
-    let filter =
-        Filter::new(topic).map_err(|e| ConfigError::value(format!("{key}.topic"), e, "see MQTT 5.0 section 4.7"))?;
-    let template = |name: &str, text: &str| {
-        Template::new(text, filter.wildcards())
-            .map_err(|error| ConfigError::value(format!("{key}.{name}"), error, "`{1}` is the filter's first wildcard"))
-    };
-    let device_template = template("device", device)?;
-    // A name without wildcards must be a device id as it stands.
-    if !device.contains('{') {
-        DeviceId::new(device)
-            .map_err(|error| ConfigError::value(format!("{key}.device"), error, "write a short name"))?;
-    }
-    let user = user.map(|user| template("user", user)).transpose()?;
-    let mapping = mappings.get(mapping).cloned().ok_or_else(|| {
-        let known: BTreeSet<_> = mappings.keys().collect();
-        let problem = format!("no mapping {mapping:?}; there are {known:?}");
-        ConfigError::value(format!("{key}.mapping"), problem, "name a [[mapping]] of this file")
-    })?;
-    Ok(Route { filter, device: device_template, user, mapping })
 }

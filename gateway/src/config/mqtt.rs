@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use firmware_adapters::Format;
 use serde::{Deserialize, Serialize};
 
 /// One broker and what to take from it.
@@ -80,8 +81,18 @@ pub struct Subscription {
     /// The device's user slot, where the topic tells it.
     #[serde(default)]
     pub user: Option<String>,
-    /// The mapping of its messages.
-    pub mapping: String,
+    /// The mapping of its messages; or `format`.
+    #[serde(default)]
+    pub mapping: Option<String>,
+    /// The format of its messages; or `mapping`.
+    #[serde(default)]
+    pub format: Option<Format>,
+    /// The Open mHealth schema of documents without a header (`omh:heart-rate:2.0`).
+    #[serde(default)]
+    pub schema: Option<String>,
+    /// The zone of times that a `format` sends without one. Left out: UTC, and the readings say how uncertain that is.
+    #[serde(default)]
+    pub zone: Option<String>,
 }
 
 fn name() -> String {

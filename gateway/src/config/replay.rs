@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use firmware_adapters::Format;
 use serde::{Deserialize, Serialize};
 
 /// How a file of captured messages is written.
@@ -29,8 +30,18 @@ pub struct Replay {
     /// The device's user slot.
     #[serde(default)]
     pub user: Option<String>,
-    /// The mapping of the messages.
-    pub mapping: String,
+    /// The mapping of the messages; or `message`.
+    #[serde(default)]
+    pub mapping: Option<String>,
+    /// What the messages are written in; or `mapping`.
+    #[serde(default)]
+    pub message: Option<Format>,
+    /// The Open mHealth schema of documents without a header (`omh:heart-rate:2.0`).
+    #[serde(default)]
+    pub schema: Option<String>,
+    /// The zone of times that are sent without one. Left out: UTC, and the readings say how uncertain that is.
+    #[serde(default)]
+    pub zone: Option<String>,
     /// Times as fast as it was captured; 0: as fast as the spool takes it.
     #[serde(default = "speed")]
     pub speed: f64,

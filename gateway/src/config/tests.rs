@@ -1,5 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use firmware_adapters::Format;
+
 use super::*;
 
 const EXAMPLE: &str = include_str!("../../gateway.example.toml");
@@ -22,6 +24,9 @@ mapping = "m"
 [[assignment]]
 device = "d"
 room = "00112233445566778899aabbccddeeff"
+[[senml]]
+name = "hr"
+unit = "beat/min"
 [[mapping]]
 name = "m"
 [[mapping.value]]
@@ -93,6 +98,7 @@ fn serialized(config: &Config) -> BTreeMap<(String, String), toml::Value> {
 fn the_example_is_a_configuration_whose_values_fit_together() {
     let checked = parse(EXAMPLE).unwrap().check().unwrap();
     assert_eq!(checked.routes.len(), 1);
+    assert_eq!(checked.routes.values().map(Vec::len).sum::<usize>(), 6);
     assert_eq!(checked.config.assignment.len(), 2);
     // Also with everything that is commented out.
     let all: String = EXAMPLE
@@ -115,8 +121,13 @@ fn the_example_shows_every_option_and_says_of_each_what_holds_without_it() {
     full.mqtt[0].password_file = Some("/p".into());
     let file = || Some("/x".into());
     full.mqtt[0].tls = Some(Tls { ca_file: "/ca".into(), client_cert_file: file(), client_key_file: file() });
-    full.mqtt[0].subscription[0].user = Some("1".into());
-    full.replay[0].user = Some("1".into());
+    let subscription = &mut full.mqtt[0].subscription[0];
+    (subscription.user, subscription.format) = (Some("1".into()), Some(Format::Auto));
+    (subscription.schema, subscription.zone) = (Some("s".into()), Some("z".into()));
+    let replay = &mut full.replay[0];
+    (replay.user, replay.message) = (Some("1".into()), Some(Format::Auto));
+    (replay.schema, replay.zone) = (Some("s".into()), Some("z".into()));
+    (full.senml[0].vital, full.senml[0].ucum) = (Some("heart_rate".into()), Some("/min".into()));
     full.replay[0].time_column = Some("t".into());
     full.assignment[0].user = Some("1".into());
     let all = serialized(&full);
@@ -126,12 +137,12 @@ fn the_example_shows_every_option_and_says_of_each_what_holds_without_it() {
         ("", "data_dir"),
         ("mqtt.subscription", "topic"),
         ("mqtt.subscription", "device"),
-        ("mqtt.subscription", "mapping"),
         ("replay", "name"),
         ("replay", "file"),
         ("replay", "format"),
         ("replay", "device"),
-        ("replay", "mapping"),
+        ("senml", "name"),
+        ("senml", "unit"),
         ("assignment", "device"),
         ("assignment", "room"),
     ]);
@@ -154,7 +165,10 @@ fn the_example_shows_every_option_and_says_of_each_what_holds_without_it() {
         }
         if line.mark == "unset" && !line.commented {
             // An example of an optional key beside its required neighbours.
-            assert!(["username", "password_file", "user"].contains(&line.key.as_str()), "{name} should be commented");
+            assert!(
+                ["username", "password_file", "user", "mapping", "format", "vital"].contains(&line.key.as_str()),
+                "{name} should be commented"
+            );
         }
         shown.insert(at);
     }
@@ -197,6 +211,31 @@ fn a_value_that_cannot_be_is_refused_with_its_key_and_a_remedy() {
             "[[assignment]]\ndevice = \"d\"\nroom = \"00112233445566778899aabbccddeeff\"\n[[assignment]]",
             "assignment[1]",
         ),
+        ("mapping = \"m\"\n[[replay]]", "[[replay]]", "mqtt[0].subscription[0].mapping"),
+        (
+            "mapping = \"m\"\n[[replay]]",
+            "mapping = \"m\"\nformat = \"fhir\"\n[[replay]]",
+            "mqtt[0].subscription[0].format",
+        ),
+        (
+            "mapping = \"m\"\n[[replay]]",
+            "format = \"open_mhealth\"\nschema = \"omh:heart-rate\"\n[[replay]]",
+            "mqtt[0].subscription[0].schema",
+        ),
+        (
+            "mapping = \"m\"\n[[replay]]",
+            "format = \"fhir\"\nschema = \"omh:heart-rate:2.0\"\n[[replay]]",
+            "mqtt[0].subscription[0].schema",
+        ),
+        ("mapping = \"m\"\n[[replay]]", "mapping = \"m\"\nzone = \"UTC\"\n[[replay]]", "mqtt[0].subscription[0].zone"),
+        (
+            "mapping = \"m\"\n[[replay]]",
+            "format = \"fhir\"\nzone = \"../etc/passwd\"\n[[replay]]",
+            "mqtt[0].subscription[0].zone",
+        ),
+        ("mapping = \"m\"\n[[assignment]]", "[[assignment]]", "replay[0].mapping"),
+        ("unit = \"beat/min\"", "unit = \"beat/min\"\nvital = \"heartrate\"", "senml[0]"),
+        ("unit = \"beat/min\"", "unit = \"Cel\"\nvital = \"heart_rate\"", "senml[0]"),
         ("[[mqtt]]", "[spool]\nheld_max_mib = 2000\n[[mqtt]]", "spool.held_max_mib"),
         ("[[mqtt]]", "[window]\nreadings_max = 5000\n[[mqtt]]", "window.readings_max"),
     ];

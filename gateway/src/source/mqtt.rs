@@ -204,6 +204,7 @@ impl MqttSource {
             // A topic is UTF-8 (section 1.5.4). One that is not matches no filter, is counted and acknowledged.
             topic: String::from_utf8(publish.topic.to_vec()).unwrap_or_default(),
             payload: publish.payload,
+            content_type: publish.properties.and_then(|properties| properties.content_type),
             received: self.clock.now(),
             mark,
             position: None,

@@ -213,6 +213,7 @@ impl ReplaySource {
                 source: name.clone(),
                 topic: self.config.name.clone(),
                 payload: record.payload,
+                content_type: None,
                 received: self.clock.now(),
                 mark: None,
                 position: Some(Position { source: name.clone(), next: line }),

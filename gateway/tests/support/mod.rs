@@ -16,7 +16,7 @@ use certs::enrol::{self, EnrolmentRequest, HostNames};
 use certs::store::names;
 use certs::{Role, identity_file};
 use ehe::charter::{CharterChain, SignedCharter};
-use rumqttc::{AsyncClient, Broker, MqttOptions, PublishOptions, QoS, TlsConfiguration, Transport};
+use rumqttc::{AsyncClient, Broker, MqttOptions, PublishOptions, PublishProperties, QoS, TlsConfiguration, Transport};
 
 /// Longest that any condition may take on a slow machine.
 pub(crate) const WITHIN: Duration = Duration::from_secs(60);
@@ -148,6 +148,12 @@ impl Wearable {
 
     pub(crate) async fn publish(&self, topic: &str, payload: impl Into<Vec<u8>>) {
         self.publish_with(topic, payload, PublishOptions::new(QoS::AtLeastOnce)).await;
+    }
+
+    /// With the content type that MQTT 5 carries beside the payload.
+    pub(crate) async fn publish_as(&self, content_type: &str, topic: &str, payload: impl Into<Vec<u8>>) {
+        let properties = PublishProperties { content_type: Some(content_type.to_owned()), ..Default::default() };
+        self.publish_with(topic, payload, PublishOptions::new(QoS::AtLeastOnce).properties(properties)).await;
     }
 
     pub(crate) async fn publish_with(&self, topic: &str, payload: impl Into<Vec<u8>>, options: PublishOptions) {
