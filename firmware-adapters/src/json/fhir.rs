@@ -149,16 +149,16 @@ impl Fhir {
     /// When it was measured, and what says so.
     fn time(&self, at: &At<'_>, receipt: &ReceiptContext) -> Result<(ReadingTime, Option<Value>), AdapterError> {
         for name in ["effectiveDateTime", "effectiveInstant"] {
-            if let Some(sent) = at.node.get(name) {
+            if let Some(sent) = at.get(name) {
                 let stamp = sent.as_str().and_then(|text| self.stamp(text, receipt));
                 let time = stamp.map_or_else(|| receipt.instead_of(None), |stamp| stamp.in_document(receipt));
                 return Ok((time, Some(sent.clone())));
             }
         }
         if let Some(period) = at.object("effectivePeriod")? {
-            return Ok((self.period(&period, receipt), at.node.get("effectivePeriod").cloned()));
+            return Ok((self.period(&period, receipt), at.get("effectivePeriod").cloned()));
         }
-        if let Some(timing) = at.node.get("effectiveTiming") {
+        if let Some(timing) = at.get("effectiveTiming") {
             return Ok((receipt.instead_of(None), Some(timing.clone())));
         }
         // When it was measured nobody says; the time of receipt would be a guess.
@@ -167,7 +167,7 @@ impl Fhir {
     }
 
     fn period(&self, at: &At<'_>, receipt: &ReceiptContext) -> ReadingTime {
-        let part = |name: &str| at.node.get(name).and_then(Value::as_str).map(|text| (text, self.stamp(text, receipt)));
+        let part = |name: &str| at.get(name).and_then(Value::as_str).map(|text| (text, self.stamp(text, receipt)));
         match (part("start"), part("end")) {
             (Some((_, Some(start))), None) => start.in_document(receipt),
             (Some((_, Some(start))), Some((text, Some(end)))) => {
@@ -297,13 +297,18 @@ impl<'v> At<'v> {
         if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
 
+    /// A member; `null` is none.
+    fn get(&self, name: &str) -> Option<&'v Value> {
+        self.node.get(name).filter(|value| !value.is_null())
+    }
+
     fn object(&self, name: &str) -> Result<Option<Self>, AdapterError> {
-        self.node.get(name).map(|value| Self::object_at(value, self.path(name))).transpose()
+        self.get(name).map(|value| Self::object_at(value, self.path(name))).transpose()
     }
 
     /// The objects of an array; none if it is not there.
     fn objects(&self, name: &str) -> Result<impl Iterator<Item = Self> + use<'v>, AdapterError> {
-        let elements = match self.node.get(name) {
+        let elements = match self.get(name) {
             None => &[],
             Some(Value::Array(elements)) => elements.as_slice(),
             Some(other) => {
@@ -315,7 +320,7 @@ impl<'v> At<'v> {
     }
 
     fn text(&self, name: &str) -> Result<Option<&'v str>, AdapterError> {
-        match self.node.get(name) {
+        match self.get(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
             Some(other) => Err(AdapterError::Type { path: self.path(name), expected: "text", found: kind(other) }),
@@ -327,13 +332,10 @@ impl<'v> At<'v> {
     }
 
     fn number(&self, name: &str) -> Result<Option<serde_json::Number>, AdapterError> {
-        match self.node.get(name) {
+        match self.get(name) {
             None => Ok(None),
             Some(Value::Number(number)) => Ok(Some(number.clone())),
             Some(other) => Err(AdapterError::Type { path: self.path(name), expected: "a number", found: kind(other) }),
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -219,3 +219,42 @@ proptest! {
         prop_assert!(readings[0].value().same_digits(value));
     }
 }
+
+#[test]
+fn conditions_exponents_and_counted_local_clocks_are_checked_when_they_are_configured() {
+    let problem = |key: &str, value: serde_json::Value| {
+        let mut text = serde_json::json!({"name": "m", "value": [{"path": "a[*].v", "vital": "heart_rate"}]});
+        text["value"][0][key] = value;
+        let config: MappingConfig = serde_json::from_value(text).unwrap();
+        Mapping::new(&config, &|_| None).unwrap_err().to_string()
+    };
+    let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    assert!(problem("exponent_path", json(r#""a[*].e[*]""#)).contains("value[0].exponent_path"));
+    assert!(problem("only_if", json(r#"{"path": "", "equals": []}"#)).contains("value[0].only_if.path"));
+    assert!(problem("unless", json(r#"{"path": "x[*].y[*]", "equals": ["1"]}"#)).contains("value[0].unless.path"));
+    let long = vec!["1"; ENTRIES_PER_VALUE_MAX + 1];
+    assert!(problem("self_reported", serde_json::json!({"path": "x", "equals": long})).contains("self_reported"));
+    let time = |text: &str| problem("time", json(text));
+    assert!(time(r#"{"path": "t", "format": "local_unix_s"}"#).contains("value[0].time.offset_path"));
+    assert!(time(r#"{"path": "t", "format": "unix_s", "offset_path": "o"}"#).contains("value[0].time.offset_path"));
+}
+
+#[test]
+fn conditions_compare_texts_numbers_and_truths_and_exponents_are_exact() {
+    let config: MappingConfig = serde_json::from_str(
+        r#"{"name": "m", "only_if": {"path": "a[*].kind", "equals": ["1", "yes", "true"]},
+            "value": [{"path": "a[*].v", "vital": "body_weight", "exponent_path": "a[*].e"}]}"#,
+    )
+    .unwrap();
+    let mapping = Mapping::new(&config, &|_| None).unwrap();
+    let values = |input: &str| {
+        let readings = mapping.readings(input.as_bytes(), &receipt()).map_err(|error| error.kind())?;
+        Ok(readings.iter().map(|reading| reading.value().to_string()).collect::<Vec<_>>())
+    };
+    let input = r#"{"a": [{"kind": 1.0, "v": 72100, "e": -3}, {"kind": "yes", "v": 7, "e": 1}, {"kind": true, "v": 70},
+                          {"kind": 2, "v": 71}, {"v": 72}, {"kind": null, "v": 73}]}"#;
+    assert_eq!(values(input), Ok(vec!["72.100".to_owned(), "7e1".to_owned(), "70".to_owned()]));
+    assert_eq!(values(r#"{"a": [{"kind": 1, "v": 1, "e": 1.5}]}"#), Err("number"));
+    assert_eq!(values(r#"{"a": [{"kind": 1, "v": 1, "e": 300}]}"#), Err("number"));
+    assert_eq!(values(r#"{"a": [{"kind": 1, "v": 1, "e": "x"}]}"#), Err("wrong_type"));
+}

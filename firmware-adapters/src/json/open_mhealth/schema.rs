@@ -220,7 +220,7 @@ const INTERVAL: Times = Times::Interval(Rule::Omh);
 const INTERVAL_IEEE: Times = Times::Interval(Rule::Ieee);
 
 #[rustfmt::skip]
-const SCHEMAS: &[Schema] = &[
+pub(super) const SCHEMAS: &[Schema] = &[
     // cardiac
     members("omh", "heart-rate", 1, OPTIONAL, &[must("heart_rate", HEART_RATE), STATISTIC, AROUND_ACTIVITY, AROUND_SLEEP, NOTES]),
     members("omh", "heart-rate", 2, REQUIRED, &[must("heart_rate", HEART_RATE), STATISTIC, AROUND_ACTIVITY, AROUND_SLEEP]),
