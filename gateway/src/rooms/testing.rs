@@ -278,6 +278,12 @@ impl Ledger {
         Head { last, nonce, at: self.now, signature }
     }
 
+    /// The room's last run, and its receipt.
+    pub(crate) fn last_run(&self, room: RoomId) -> KnownRun {
+        let entry = self.rooms[&room].entries.last().unwrap();
+        KnownRun { run: entry.run.clone(), receipt: self.receipt(entry) }
+    }
+
     /// Whether an event is committed.
     pub(crate) fn has(&self, room: RoomId, id: EheId) -> bool {
         self.rooms.get(&room).is_some_and(|room| room.events.contains_key(&id))

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use ehe::id::{NodeId, Nonce, RoomId};
 use ehe::refusal::Refusal;
 use ehe::wire::{Request, Response};
-use tokio::time::timeout;
 
 use super::line::NodeFault;
 use super::random;
@@ -14,7 +13,7 @@ use crate::clock::WallClock;
 use crate::rooms::Rooms;
 use crate::rooms::follow::{FollowError, Followed, Following};
 
-/// A node that drips entries does not keep a room's place for longer than so many deadlines.
+/// A node that shows entries without end does not keep a room's place for longer than so many deadlines.
 const EXCHANGES_MAX: u32 = 30;
 
 /// Why a room's control records are not newer than before.
@@ -41,10 +40,7 @@ pub(super) async fn follow(
     let whole = exchange.saturating_mul(EXCHANGES_MAX);
     let mut renewed = false;
     loop {
-        let (node, outcome) = match timeout(whole, attempt(session, rooms, room, clock)).await {
-            Ok(result) => result?,
-            Err(_) => return Err(NotFollowed::Refused(Refusal::Overloaded)),
-        };
+        let (node, outcome) = attempt(session, rooms, room, clock, whole).await?;
         let fault = match outcome {
             Ok(followed) => {
                 session.saw(session.shard(room), followed.seen());
@@ -73,6 +69,7 @@ async fn attempt(
     rooms: &Rooms,
     room: RoomId,
     clock: &WallClock,
+    whole: std::time::Duration,
 ) -> Result<(NodeId, Result<Followed, FollowError>), NotFollowed> {
     let before = rooms.get(room);
     let identity = Arc::clone(rooms.identity());
@@ -84,7 +81,11 @@ async fn attempt(
     let mut answer = session.ask(session.shard(room), &frame).await.map_err(NotFollowed::Unanswered)?;
     let node = answer.node;
     let mut response = answer.response.clone();
+    let end = std::time::Instant::now() + whole;
     loop {
+        if std::time::Instant::now() >= end {
+            return Err(NotFollowed::Fault(node, NodeFault::Endless));
+        }
         match response {
             Response::Item(item) => {
                 if let Err(fault) = following.take(item) {

@@ -86,6 +86,9 @@ pub enum NodeFault {
     /// An answer that does not belong to the question, or is none.
     #[error("it does not answer as the protocol says")]
     Protocol,
+    /// It shows a room's entries without coming to an end.
+    #[error("it does not come to an end of a room's entries")]
+    Endless,
     /// It refuses what the room's verified rights allow.
     #[error("it refuses what the patient's signed records allow: {0}")]
     Denied(Refusal),

@@ -17,10 +17,11 @@ use ehe::control::Control;
 use ehe::event::{CheckedEvent, Kind};
 use ehe::id::{EheId, EpochId, NodeId, RoomId};
 use ehe::identity::Identity;
+use ehe::leaf::{Leaf, Receipt};
 use ehe::refusal::Refusal;
 use ehe::time::UnixMs;
 use ehe::vital::Category;
-use ehe::wire::{Request, Response, Submission};
+use ehe::wire::{Item, Request, Response, Submission, Submitted};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -55,6 +56,27 @@ pub(crate) struct Script {
     pub(crate) silent: usize,
     /// Charters to hand out.
     pub(crate) charters: Vec<u8>,
+    /// Answers submissions with this instead of deciding on them, so many times.
+    pub(crate) lie: Option<(Lie, usize)>,
+    /// Answers a fetch without end.
+    pub(crate) endless: bool,
+}
+
+/// Answers that a node of the alliance can give, and that prove nothing.
+#[derive(Debug, Clone)]
+pub(crate) enum Lie {
+    /// A frame of these bytes.
+    Bytes(Vec<u8>),
+    /// This response.
+    Response(Response),
+    /// The receipt of the run that came before this one.
+    EarlierReceipt,
+    /// The earlier run and its receipt, as known.
+    EarlierRun,
+    /// A good receipt, altered.
+    Altered(fn(&mut Receipt)),
+    /// The stream ends without an answer.
+    Nothing,
 }
 
 pub(crate) struct World {
@@ -222,6 +244,14 @@ async fn answer(
             if let Some(released) = slow {
                 released.notified().await;
             }
+            if let Some(lie) = take_lie(script) {
+                let told = lied(lie, &submission, ledger);
+                if let Some(bytes) = told {
+                    exchange.send(&bytes, WITHIN).await?;
+                }
+                exchange.finish()?;
+                return exchange.delivered(WITHIN).await;
+            }
             match submit(&submission, ledger, script) {
                 Some(response) => vec![response],
                 None => {
@@ -234,7 +264,14 @@ async fn answer(
             script.lock().unwrap().probed.notify_one();
             vec![Response::Refused(Refusal::RoleNotAllowed)]
         }
-        Request::Fetch(request, reader) => ledger.lock().unwrap().fetch(&request, &reader),
+        Request::Fetch(request, reader) => {
+            let answers = ledger.lock().unwrap().fetch(&request, &reader);
+            let endless = script.lock().unwrap().endless;
+            if endless {
+                return drip(exchange, answers, script).await;
+            }
+            answers
+        }
         Request::Charter => vec![Response::Charter(script.lock().unwrap().charters.clone())],
         other => panic!("{other:?}"),
     };
@@ -243,6 +280,66 @@ async fn answer(
     }
     exchange.finish()?;
     exchange.delivered(WITHIN).await
+}
+
+fn take_lie(script: &Mutex<Script>) -> Option<Lie> {
+    let mut script = script.lock().unwrap();
+    let (lie, times) = script.lie.take()?;
+    script.submissions += 1;
+    if times > 1 {
+        script.lie = Some((lie.clone(), times - 1));
+    }
+    Some(lie)
+}
+
+fn lied(lie: Lie, submission: &Submission, ledger: &Mutex<Ledger>) -> Option<Vec<u8>> {
+    let mut ledger = ledger.lock().unwrap();
+    let room = submission.run.decode().unwrap().claims().room;
+    let response = match lie {
+        Lie::Bytes(bytes) => return Some(bytes),
+        Lie::Nothing => return None,
+        Lie::Response(response) => response,
+        Lie::EarlierReceipt => {
+            let receipt = ledger.last_run(room).receipt;
+            Response::Submitted(Submitted { receipt, control_seq: 0 })
+        }
+        Lie::EarlierRun => Response::Known(vec![ledger.last_run(room)]),
+        Lie::Altered(alter) => {
+            let mut response = ledger.submit(submission);
+            match &mut response {
+                Response::Submitted(submitted) => alter(&mut submitted.receipt),
+                // It was committed by the lie before this one.
+                Response::Known(runs) => runs.iter_mut().for_each(|run| alter(&mut run.receipt)),
+                other => panic!("{other:?}"),
+            }
+            response
+        }
+    };
+    Some(response.to_vec())
+}
+
+/// The true entries, and then bare leaves that follow each other for ever.
+async fn drip(
+    mut exchange: Exchange,
+    answers: Vec<Response>,
+    script: &Mutex<Script>,
+) -> Result<(), certs::ChannelError> {
+    let mut last = None;
+    for answer in answers {
+        if let Response::Item(item) = &answer {
+            last = Some(item.leaf.clone());
+        }
+        if !matches!(answer, Response::Head(_)) {
+            exchange.send(&answer.to_vec(), WITHIN).await?;
+        }
+    }
+    let Some(mut leaf) = last else { return Ok(()) };
+    while script.lock().unwrap().endless {
+        leaf = Leaf { index: leaf.index + 1, previous: leaf.hash(), ..leaf };
+        let item = Item { leaf: leaf.clone(), run: None, events: Vec::new(), access: None };
+        exchange.send(&Response::Item(item).to_vec(), WITHIN).await?;
+    }
+    Ok(())
 }
 
 fn take_silent(script: &Mutex<Script>) -> bool {
@@ -330,12 +427,17 @@ impl Home {
 
     /// Runs an uplink.
     pub(crate) fn uplink(&self) -> Up {
+        self.uplink_within(5_000, 0)
+    }
+
+    /// Runs an uplink that waits so long for each answer, and believes a node that lied again after so long.
+    pub(crate) fn uplink_within(&self, exchange_ms: u64, distrust_s: u64) -> Up {
         let config = UplinkConfig {
             connect_ms: 2_000,
-            exchange_ms: 5_000,
+            exchange_ms,
             backoff_min_ms: 5,
             backoff_max_ms: 50,
-            distrust_s: 0,
+            distrust_s,
             ..UplinkConfig::default()
         };
         let uplink = Uplink::new(UplinkParts {
