@@ -149,6 +149,7 @@ fn intake(n: u64, moment: Moment) -> Intake {
         dup: false,
         hash: [7; 32],
         keep: 200,
+        connection: 1,
     };
     let body = Body::pack(&[reading(n, moment)], false).unwrap().remove(0);
     Intake { mark: Some(mark), position: None, rows: vec![Row { place: Place::Window(window), body }] }

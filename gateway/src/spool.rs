@@ -11,6 +11,7 @@ mod keys;
 mod read;
 mod request;
 mod rows;
+mod seen;
 mod shared;
 mod tables;
 mod writer;
@@ -198,6 +199,7 @@ impl Spool {
         }
         let backlog = read::room_totals(&db).map_err(writer::opening)?.into_iter().collect();
         let totals = read::totals(&db).map_err(writer::opening)?;
+        let seen = read::seen(&db).map_err(writer::opening)?;
         let status = SpoolStatus { totals, max_bytes: limits.max_bytes, commits: commit, ..SpoolStatus::default() };
         let shared = Arc::new(Shared {
             db: RwLock::new(Some(db)),
@@ -215,6 +217,7 @@ impl Spool {
             limits,
             clock,
             commit,
+            seen,
             waiting: VecDeque::new(),
             others: Vec::new(),
             stopping: false,

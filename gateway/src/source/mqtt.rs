@@ -198,6 +198,7 @@ impl MqttSource {
             // At most receive_maximum were under way when the connection broke, and at most as many more were committed
             // since while their acknowledgements were on the way.
             keep: 2 * u64::from(self.config.receive_maximum),
+            connection,
         });
         let message = Message {
             source: self.name.clone(),

@@ -13,6 +13,7 @@ use redb::{ReadableTable, Table, WriteTransaction};
 use super::SpoolLimits;
 use super::keys::{KeyError, KeyRing};
 use super::request::{Answer, Request};
+use super::seen::Seen;
 use super::tables::{
     self, BROKEN, HELD, HELD_DEVICES, KEY_USE, META, MQTT_SEEN, OUTBOX, OUTBOX_INDEX, QUARANTINE, READINGS, REPLAY,
     ROOM_TOTALS, ROOMS, ROW_OVERHEAD_BYTES, RoomTotals,
@@ -99,6 +100,7 @@ pub(super) struct Context<'a> {
 /// One write transaction's tables and running totals.
 pub(super) struct Apply<'t, 'a> {
     context: Context<'a>,
+    marks: &'a mut Seen,
     meta: Table<'t, &'static str, u64>,
     readings: Table<'t, Bytes, Bytes>,
     held: Table<'t, Bytes, Bytes>,
@@ -126,12 +128,18 @@ pub(super) struct Finished {
 }
 
 impl<'t, 'a> Apply<'t, 'a> {
-    pub(super) fn begin(tx: &'t WriteTransaction, context: Context<'a>) -> Result<Self, ApplyError> {
+    /// `marks` holds what `mqtt_seen` holds; it is to be read anew where the transaction is not committed.
+    pub(super) fn begin(
+        tx: &'t WriteTransaction,
+        context: Context<'a>,
+        marks: &'a mut Seen,
+    ) -> Result<Self, ApplyError> {
         let meta = tx.open_table(META)?;
         let totals = Totals::read(&meta)?;
         let next_row = meta.get("row")?.map_or(0, |v| v.value());
         Ok(Self {
             context,
+            marks,
             totals,
             next_row,
             meta,
@@ -157,6 +165,7 @@ impl<'t, 'a> Apply<'t, 'a> {
         match request {
             Request::Store(intake) => self.store(intake),
             Request::NewSession(source) => {
+                self.marks.forget(source);
                 self.seen.retain_in((&**source, 0)..=(&**source, u64::MAX), |_, _| false)?;
                 Ok(Answer::Done)
             }

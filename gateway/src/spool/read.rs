@@ -10,9 +10,10 @@ use super::held::{self, HeldDevice};
 use super::keys::KeyRing;
 use super::request::ReportedReading;
 use super::rows::{self, Outside, Table};
+use super::seen::{Seen, Sighting};
 use super::tables::{
-    Class, HELD, HELD_DEVICES, KEY_USE, OUTBOX, OUTBOX_INDEX, OutboxRow, READINGS, REPLAY, ROOM_TOTALS, ROOMS,
-    RoomTotals, WindowKey, end_of, id_key, outbox_key, room_of_key,
+    Class, HELD, HELD_DEVICES, KEY_USE, MQTT_SEEN, OUTBOX, OUTBOX_INDEX, OutboxRow, READINGS, REPLAY, ROOM_TOTALS,
+    ROOMS, RoomTotals, WindowKey, end_of, id_key, outbox_key, room_of_key,
 };
 
 /// A window as it lies in the spool.
@@ -204,6 +205,20 @@ pub(super) fn held_rows(
         out.push((key.value().to_vec(), readings));
     }
     Ok(out)
+}
+
+/// Which messages of brokers were stored before.
+pub(super) fn seen(db: &Database) -> Result<Seen, ApplyError> {
+    let table = db.begin_read()?.open_table(MQTT_SEEN)?;
+    let mut seen = Seen::default();
+    for entry in table.iter()? {
+        let (key, value) = entry?;
+        let (source, row) = key.value();
+        if let Some(sighting) = Sighting::read(row, value.value()) {
+            seen.found(source, sighting);
+        }
+    }
+    Ok(seen)
 }
 
 /// Days whose keys some row needs.

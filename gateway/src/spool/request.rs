@@ -39,8 +39,10 @@ pub struct Mark {
     pub dup: bool,
     /// SHA-256 of topic and payload.
     pub hash: [u8; 32],
-    /// How many messages back a redelivery can reach.
+    /// How many messages back a marked redelivery can reach.
     pub keep: u64,
+    /// Which connection it came on: another number than the one before, after each reconnect.
+    pub connection: u64,
 }
 
 /// Where a replaying source stands once its message is stored.

@@ -37,6 +37,8 @@ pub struct Body {
     pub received: UnixMs,
     /// Whether one of them is worth an alarm.
     pub alarm: bool,
+    /// Whether the device told the time of each, exactly enough to tell measurements apart.
+    pub(super) timed: bool,
 }
 
 impl std::fmt::Debug for Body {
@@ -67,6 +69,7 @@ impl Body {
                 count: u32::try_from(head.len()).unwrap_or(u32::MAX),
                 received: head.iter().map(|r| r.time().received).min().unwrap_or_default(),
                 alarm,
+                timed: head.iter().all(timed),
             });
             rest = tail;
         }
@@ -83,6 +86,14 @@ impl Body {
         out.extend_from_slice(&sealed);
         Ok(out)
     }
+}
+
+fn timed(reading: &Reading) -> bool {
+    use ehe::reading::TimeMethod::*;
+    let time = reading.time();
+    let told =
+        matches!(time.method, DeviceUtc | DeviceZoned | DeviceLocalAssumedZone | DeviceOffsetMeasured | DeviceSpaced);
+    told && time.uncertainty_ms <= super::seen::TIMED_WITHIN_MS
 }
 
 /// What a row says without being opened.

@@ -11,7 +11,7 @@
 //! quarantine    room 16 ‖ event id 32                 → QuarantineRow   refused for good; kept
 //! broken        the key that the row had              → the row         does not open any more; kept
 //! rooms         room 16                               → verified control state, opaque here
-//! mqtt_seen     source, row                           → packet id 2 ‖ digest 16
+//! mqtt_seen     source, row                           → packet id 2 ‖ digest 16 ‖ stored 8 ‖ timed 1
 //! replay        source                                → position
 //! key_use       day 4                                 → rows sealed under that day's key
 //! ```

@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::apply::{Apply, ApplyError, Context, Finished, create_tables};
 use super::request::{Answer, Request};
+use super::seen::{Places, Seen};
 use super::shared::{Fault, Shared};
 use super::tables::{KEY_USE, META};
 use super::{SpoolError, SpoolLimits};
@@ -55,6 +56,8 @@ pub(super) struct Writer {
     pub(super) limits: SpoolLimits,
     pub(super) clock: WallClock,
     pub(super) commit: u64,
+    /// As of the last commit.
+    pub(super) seen: Seen,
     /// Messages in the order of their receipt; those that find the spool full stay here, unacknowledged.
     pub(super) waiting: VecDeque<Job>,
     pub(super) others: Vec<Job>,
@@ -150,6 +153,7 @@ impl Writer {
         let mut pause_ms = self.limits.retry_min_ms;
         let mut doubtful: Option<Box<Attempt>> = None;
         loop {
+            let places = self.seen.places();
             match self.attempt() {
                 Ok(attempt) => return self.answer(attempt),
                 Err(Failed::Before(error)) => self.shared.set_fault(Some(Fault::of(&error))),
@@ -164,7 +168,7 @@ impl Writer {
                     return false;
                 }
                 pause_ms = pause_ms.saturating_mul(2).min(self.limits.retry_max_ms);
-                match self.reopen() {
+                match self.reopen(&places) {
                     Ok(commit) if commit == self.commit + 1 => {
                         if let Some(attempt) = doubtful.take() {
                             self.commit = commit;
@@ -180,10 +184,12 @@ impl Writer {
         }
     }
 
-    fn reopen(&self) -> Result<u64, ApplyError> {
+    fn reopen(&mut self, places: &Places) -> Result<u64, ApplyError> {
         let mut db = self.shared.write_db();
         *db = None; // closes: the file's lock is free before it is opened again
         let (opened, commit) = open(&self.open)?;
+        self.seen = super::read::seen(&opened)?;
+        self.seen.back_to(places);
         *db = Some(opened);
         Ok(commit)
     }
@@ -201,7 +207,7 @@ impl Writer {
         tx.set_durability(Durability::Immediate).map_err(|e| ApplyError::Database(e.into()))?;
         tx.set_two_phase_commit(self.others.iter().any(|job| matches!(job.request, Request::SaveRoom { .. })));
         let (mut others, mut stores) = (Vec::new(), Vec::new());
-        let mut apply = Apply::begin(&tx, Context { keys: &keys, now, limits: &self.limits })?;
+        let mut apply = Apply::begin(&tx, Context { keys: &keys, now, limits: &self.limits }, &mut self.seen)?;
         for job in &self.others {
             others.push(apply.request(&job.request)?);
         }

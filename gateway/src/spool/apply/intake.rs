@@ -8,6 +8,7 @@ use crate::spool::held::{self, HeldDevice};
 use crate::spool::keys;
 use crate::spool::request::{Answer, Arrival, Intake, Mark, Place, Row, Stored};
 use crate::spool::rows::{self, Table as Kept};
+use crate::spool::seen::{Judged, Sighting};
 
 impl Apply<'_, '_> {
     pub(super) fn store(&mut self, intake: &Intake) -> Result<Answer, ApplyError> {
@@ -15,7 +16,7 @@ impl Apply<'_, '_> {
             return Ok(Answer::Full);
         }
         if let Some(mark) = &intake.mark
-            && self.seen_before(mark)?
+            && self.seen_before(mark, &intake.rows)?
         {
             return Ok(Answer::Stored(Stored { duplicate: true, ..Stored::default() }));
         }
@@ -29,34 +30,27 @@ impl Apply<'_, '_> {
         Ok(Answer::Stored(stored))
     }
 
-    /// Whether the mark is a redelivery; if not, it is remembered and the one that no redelivery can reach any more forgotten.
-    fn seen_before(&mut self, mark: &Mark) -> Result<bool, ApplyError> {
+    /// Whether the message is a redelivery. It is remembered, unless its first delivery stays so.
+    fn seen_before(&mut self, mark: &Mark, rows: &[Row]) -> Result<bool, ApplyError> {
         let source = &*mark.source;
-        let mut value = mark.packet_id.to_be_bytes().to_vec();
-        value.extend_from_slice(&self.context.keys.digest("mqtt", &[&mark.hash]));
-        let range = (source, 0)..=(source, u64::MAX);
-        // Only a message that says so can be a redelivery: a broker may give a packet id again as soon as it is free, and a
-        // device may send the same digits again.
-        if mark.dup {
-            for entry in self.seen.range(range.clone())? {
-                if entry?.1.value() == value {
-                    return Ok(true);
-                }
+        let digest = self.context.keys.digest("mqtt", &[&mark.hash]);
+        let timed = !rows.is_empty() && rows.iter().all(|row| row.body.timed);
+        let again = match self.marks.judge(mark, digest, timed, self.next_row) {
+            Judged::Again => return Ok(true),
+            Judged::AgainUnmarked { before } => {
+                self.marks.remove(source, before);
+                self.seen.remove((source, before))?;
+                true
             }
-        }
-        let row = self.row();
-        self.seen.insert((source, row), value.as_slice())?;
-        // Rows are numbered over all tables, so a source's marks are counted, not computed.
-        let surplus = {
-            let mut marks = self.seen.range(range)?;
-            let keep = usize::try_from(mark.keep.max(1)).unwrap_or(usize::MAX);
-            let newest_to_go = marks.by_ref().rev().nth(keep).transpose()?;
-            newest_to_go.map(|(key, _)| key.value().1)
+            Judged::New => false,
         };
-        if let Some(last) = surplus {
-            self.seen.retain_in((source, 0)..=(source, last), |_, _| false)?;
+        let (row, packet_id, stored_ms) = (self.row(), mark.packet_id, self.context.now.0);
+        let sighting = Sighting { row, packet_id, digest, stored_ms, timed };
+        self.seen.insert((source, row), sighting.value().as_slice())?;
+        if let Some(oldest) = self.marks.put(mark, sighting) {
+            self.seen.remove((source, oldest))?;
         }
-        Ok(false)
+        Ok(again)
     }
 
     fn store_row(&mut self, row: &Row, stored: &mut Stored) -> Result<(), ApplyError> {

@@ -95,7 +95,7 @@ fn message(value: u32) -> Intake {
 }
 
 fn mark(packet_id: u16, dup: bool, payload: u8) -> Mark {
-    Mark { source: "mqtt".into(), packet_id, dup, hash: [payload; 32], keep: 4 }
+    Mark { source: "mqtt".into(), packet_id, dup, hash: [payload; 32], keep: 4, connection: 1 }
 }
 
 async fn store(spool: &Spool, intake: Intake) -> Stored {
