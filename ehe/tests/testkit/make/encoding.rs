@@ -2,7 +2,7 @@
 
 use ehe::cbor;
 use ehe::charter::CharterChain;
-use ehe::control::{Control, Ending, EpochCategory, Private, Right};
+use ehe::control::{Authority, Change, Control, Ending, EpochCategory, GrantNote, Private, Right, Rights};
 use ehe::id::{Hash, Nonce};
 use ehe::read::AccessRecord;
 use ehe::refusal::Refusal;
@@ -17,7 +17,7 @@ use serde_json::json;
 use super::Kit;
 use super::log::Log;
 use super::scene::{EPOCH, EPOCH_2, Granted, Scene, create, hour};
-use super::world::world;
+use super::world::{person, recovery, world};
 use crate::json::h;
 use crate::value::{Cbor, head};
 
@@ -59,7 +59,7 @@ fn structures(kit: &mut Kit) {
         g.expires = Some(UnixMs(1_770_000_000_000));
     });
     let mut epoch = scene.epoch(EPOCH_2, Some(EPOCH), vec![scene.append]);
-    let seed = scene.seed_wrap(EPOCH_2, world().patient.public());
+    let seed = scene.seed_wrap(EPOCH_2, &world().patient);
     if let Control::Epoch(record) = &mut epoch {
         record.seeds.push(seed);
     }
@@ -74,7 +74,15 @@ fn structures(kit: &mut Kit) {
         ],
         purpose: Some("Blutdruck".into()),
         name: None,
+        recovery: None,
+        notes: None,
     };
+    let note = GrantNote { grant: scene.append, purpose: None, name: Some("Gateway".into()) };
+    let full_private =
+        Private { recovery: Some(recovery().public().clone()), notes: Some(vec![note]), ..private.clone() };
+    let authority = |change| plain(&Control::Authority(Authority { link: scene.link, change, seeds: vec![] }));
+    let keys = person("patient's new keys").public().clone();
+    let until = Some(UnixMs(1_770_000_000_000));
     let statement = HeadStatement {
         room: scene.id,
         last_leaf: Hash([1; 32]),
@@ -104,6 +112,45 @@ fn structures(kit: &mut Kit) {
         ("revoke-drain", "the plain part of a draining revocation", "Revoke", revoke(Ending::DrainUntil(UnixMs(1)))),
         ("wrap", "the plain part of a wrap", "WrapRecord", wrap),
         ("private", "what a sealed part opens to", "Private", cbor::to_vec(&private)),
+        ("private-full", "a sealed part with every member", "Private", cbor::to_vec(&full_private)),
+        (
+            "rotate",
+            "an authority record that rotates",
+            "Authority",
+            authority(Change::Rotate(keys.clone(), vec![1; 9])),
+        ),
+        (
+            "delegate",
+            "an authority record that delegates",
+            "Authority",
+            authority(Change::Delegate(keys.clone(), Rights::GRANT, None)),
+        ),
+        (
+            "delegate-until",
+            "a delegation with an end",
+            "Authority",
+            authority(Change::Delegate(keys.clone(), Rights::EPOCH, until)),
+        ),
+        ("withdraw", "an authority record that withdraws", "Authority", authority(Change::Withdraw(keys.author_id()))),
+        (
+            "set-recovery",
+            "an authority record that sets recovery",
+            "Authority",
+            authority(Change::SetRecovery(keys.commitment())),
+        ),
+        (
+            "recover",
+            "an authority record that recovers",
+            "Authority",
+            authority(Change::Recover {
+                recovery: recovery().public().clone(),
+                keys: keys.clone(),
+                possession: vec![1; 9],
+                next: Hash::ZERO,
+                distrusted_from: Some(3),
+            }),
+        ),
+        ("hand-over", "an authority record that hands over", "Authority", authority(Change::HandOver)),
         ("request", "a read request", "ReadRequest", cbor::to_vec(&request)),
         ("request-full", "a read request with every member", "ReadRequest", cbor::to_vec(&full_request)),
         ("access", "the record of a read", "AccessRecord", record(None, None).to_vec()),
@@ -182,7 +229,43 @@ fn broken(kit: &mut Kit) {
         out.extend_from_slice(bytes);
         *value = Cbor::Raw(out);
     };
+    let delegation = |change: &dyn Fn(&mut Vec<Cbor>)| {
+        let change_to = Change::Delegate(world().other.public().clone(), Rights::GRANT, None);
+        let record = Authority { link: scene.link, change: change_to, seeds: vec![] };
+        let mut value = Cbor::parse(&cbor::to_vec(&record));
+        let Cbor::Array(items) = value.at(1) else { panic!() };
+        change(items);
+        value.to_vec()
+    };
     for (rule, slug, title, name, bytes) in [
+        (
+            "E2",
+            "null-at-the-end",
+            "an absent last member of an array written as null",
+            "Authority",
+            delegation(&|items| items.push(Cbor::Null)),
+        ),
+        (
+            "E1",
+            "unknown-change",
+            "a change that there is not",
+            "Authority",
+            delegation(&|items| items[0] = Cbor::Int(6)),
+        ),
+        (
+            "E1",
+            "array-too-long",
+            "a change with a member too many",
+            "Authority",
+            delegation(&|items| items.extend([Cbor::Int(1), Cbor::Int(2)])),
+        ),
+        (
+            "E1",
+            "array-too-short",
+            "a change with a member too few",
+            "Authority",
+            delegation(&|items| items.truncate(2)),
+        ),
         (
             "E1",
             "long-integer",

@@ -240,8 +240,10 @@ fn private(kit: &mut Kit) {
         categories: vec![EpochCategory { epoch: EPOCH, category: Category::Cardiac }],
         purpose: Some("treatment".into()),
         name: Some("Dr. Example".into()),
+        recovery: None,
+        notes: None,
     };
-    let parties = [world().patient.public(), world().clinician.public()];
+    let parties = [world().patient.party(), world().clinician.party()];
     let at = UnixMs(scene.now);
     let author = world().patient.author_id();
     let make = |control: &Control, private: &Private| {

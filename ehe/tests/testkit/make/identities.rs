@@ -217,6 +217,7 @@ fn cose(kit: &mut Kit) {
         ("charter", Domain::Charter),
         ("enrolment", Domain::Enrolment),
         ("head", Domain::Head),
+        ("possession", Domain::Possession),
     ] {
         let bytes = sign(patient, domain, payload.clone());
         kit.case(FOLDER, "Q1", &format!("ok-{}", purpose.replace(' ', "-")), "a COSE_Sign1 of each purpose", "cose")

@@ -1,6 +1,7 @@
 //! The generator: valid material made by the library, and in each invalid case just one thing broken, signed and hashed again as a
 //! hostile author could. All seeds are fixed.
 
+mod authority;
 mod bodies;
 mod encoding;
 mod events;
@@ -33,6 +34,7 @@ pub(crate) fn kit() -> BTreeMap<String, String> {
     events::cases(&mut kit);
     runs::cases(&mut kit);
     rights::cases(&mut kit);
+    authority::cases(&mut kit);
     reads::cases(&mut kit);
     log::cases(&mut kit);
     follow::cases(&mut kit);

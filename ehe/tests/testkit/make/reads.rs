@@ -40,10 +40,25 @@ fn requests(kit: &mut Kit) {
     case("D1", "ahead", "a request from five minutes and a millisecond ahead", Some(41), &|scene| {
         scene.read(clinician, |r| r.made_at = UnixMs(NOW + REQUEST_SKEW_MAX_MS + 1));
     });
-    case("D1", "repeated", "a request whose nonce was used", Some(42), &|scene| {
+    case("D1", "repeated", "a request whose nonce and time were used", Some(42), &|scene| {
         assert_eq!(scene.read(clinician, |_| {}), Outcome::Granted);
         scene.now += 1;
-        scene.read(clinician, |r| r.scope.until = Hour(hour().0 + 2));
+        scene.read(clinician, |r| {
+            r.made_at = UnixMs(NOW);
+            r.scope.until = Hour(hour().0 + 2);
+        });
+    });
+    case("D1", "ok-nonce-at-another-time", "a nonce that was used, at another time", None, &|scene| {
+        scene.read(clinician, |_| {});
+        scene.now += 1;
+        scene.read(clinician, |_| {});
+    });
+    case("D1", "ok-refused-before", "a request that was refused, again once there is a grant", None, &|scene| {
+        let other = &world().other;
+        scene.read(other, |_| {});
+        let event = scene.grant(other, Right::Read, |_| {});
+        scene.accept(&world().patient, &[event]);
+        scene.read(other, |_| {});
     });
     case("D1", "another-alliance", "a request for another alliance", Some(25), &|scene| {
         scene.read(clinician, |r| r.alliance.0[0] ^= 1);
@@ -81,7 +96,7 @@ fn requests(kit: &mut Kit) {
 }
 
 /// A request for a part that has no epochs and hours.
-fn read_part(scene: &mut Scene, reader: &Identity, part: Part) -> Outcome {
+pub(super) fn read_part(scene: &mut Scene, reader: &Identity, part: Part) -> Outcome {
     scene.read(reader, |r| {
         r.scope.part = part;
         r.scope.epochs.clear();

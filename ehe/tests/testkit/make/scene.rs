@@ -35,6 +35,8 @@ pub(super) fn hour() -> Hour {
 /// Which grants a room begins with.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Granted {
+    /// Room-create alone, without an epoch.
+    Bare,
     None,
     Append,
     Read,
@@ -125,9 +127,11 @@ impl Scene {
 
     /// The control events of [`Scene::room`].
     pub(super) fn opening(&mut self, granted: Granted) -> Vec<CheckedEvent> {
-        let create = self.made(&Control::RoomCreate(create()));
-        let epoch = self.epoch(EPOCH, None, vec![]);
-        let mut events = vec![create, self.made(&epoch)];
+        let mut events = vec![self.made(&Control::RoomCreate(create()))];
+        if !matches!(granted, Granted::Bare) {
+            let epoch = self.epoch(EPOCH, None, vec![]);
+            events.push(self.made(&epoch));
+        }
         if matches!(granted, Granted::Append | Granted::Both) {
             events.push(self.grant(&world().gateway, Right::Append, |_| {}));
             self.append = self.link.previous;
@@ -139,9 +143,14 @@ impl Scene {
         events
     }
 
-    /// The patient's control event, next in their sequence.
+    /// The patient's control event, next in the room's sequence.
     pub(super) fn made(&mut self, control: &Control) -> CheckedEvent {
-        let event = self.by(&world().patient, control);
+        self.made_by(&world().patient, control)
+    }
+
+    /// Somebody's control event, next in the room's sequence.
+    pub(super) fn made_by(&mut self, author: &Identity, control: &Control) -> CheckedEvent {
+        let event = self.by(author, control);
         self.link = ControlLink { seq: self.link.seq + 1, previous: event.id() };
         event
     }
@@ -188,8 +197,8 @@ impl Scene {
         self.made(&control)
     }
 
-    pub(super) fn seed_wrap(&mut self, epoch: EpochId, to: &PublicIdentity) -> SeedWrap {
-        SeedWrap::make(&mut self.rng, self.id, epoch, to, self.group.seed()).unwrap()
+    pub(super) fn seed_wrap(&mut self, epoch: EpochId, to: &Identity) -> SeedWrap {
+        SeedWrap::make(&mut self.rng, self.id, epoch, to.party(), self.group.seed()).unwrap()
     }
 
     pub(super) fn rng(&mut self) -> &mut TestRng {

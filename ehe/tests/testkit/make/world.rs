@@ -9,6 +9,7 @@ use ehe::charter::{
 use ehe::id::{AllianceId, MemberId, NodeId};
 use ehe::identity::Identity;
 use ehe::kem::KemSecret;
+use ehe::recovery::RecoveryKey;
 use ehe::sign::SignKey;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -29,6 +30,15 @@ pub(super) fn person(label: &str) -> Identity {
 /// Its seeds, as a case carries them.
 pub(super) fn seeds(label: &str) -> Value {
     json!({"sign": h(seed(&format!("{label} sign"))), "kem": h(seed(&format!("{label} kem")))})
+}
+
+/// A recovery key as it is printed.
+pub(super) const RECOVERY: &str =
+    "ehe-recovery1 qqqs yqcy q5rq wzqf pg9s crgw pugp zysn zs23 v9cc rydp k8qa rc0s xvyy y2";
+
+/// Its identity.
+pub(super) fn recovery() -> Identity {
+    RECOVERY.parse::<RecoveryKey>().unwrap().identity()
 }
 
 pub(super) struct World {

@@ -4,7 +4,7 @@ use core::num::NonZeroU16;
 
 use ehe::cbor;
 use ehe::charter::{Charter, CharterChain, SignedCharter};
-use ehe::control::{EpochRecord, Grant, Private, Revoke, RoomCreate, WrapRecord};
+use ehe::control::{Authority, EpochRecord, Grant, Private, Revoke, RoomCreate, WrapRecord};
 use ehe::event::{Core, Event, Header};
 use ehe::id::{RoomId, WrapId};
 use ehe::identity::PublicIdentity;
@@ -37,6 +37,7 @@ pub(super) fn decode(input: &Value, facts: &mut Facts) -> Result<(), Fault> {
         "Event" => again::<Event>(bytes, limits::FRAME_MAX_BYTES),
         "Run" => again::<Run>(bytes, limits::RUN_MAX_BYTES),
         "RoomCreate" => again::<RoomCreate>(bytes, limits::CONTROL_BODY_MAX_BYTES),
+        "Authority" => again::<Authority>(bytes, limits::CONTROL_BODY_MAX_BYTES),
         "EpochRecord" => again::<EpochRecord>(bytes, limits::CONTROL_BODY_MAX_BYTES),
         "Grant" => again::<Grant>(bytes, limits::CONTROL_BODY_MAX_BYTES),
         "Revoke" => again::<Revoke>(bytes, limits::CONTROL_BODY_MAX_BYTES),

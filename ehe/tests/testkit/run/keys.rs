@@ -6,6 +6,7 @@ use ehe::id::{EheId, Hash, NodeId, StrandId};
 use ehe::identity::{Identity, PublicIdentity};
 use ehe::kem::{self, KemPublic, KemSecret};
 use ehe::limits;
+use ehe::recovery::RecoveryKey;
 use ehe::run::{SignedRun, StrandEnd};
 use ehe::sign::{SignKey, VerifyKey};
 use serde_json::{Value, json};
@@ -44,6 +45,22 @@ pub(super) fn identity(keys: &Value, input: &Value, facts: &mut Facts) -> Result
     Ok(())
 }
 
+/// From the printed key to the identity.
+pub(super) fn recovery_key(input: &Value, facts: &mut Facts) -> Result<(), Fault> {
+    let key: RecoveryKey = input.text("text").parse()?;
+    let identity = key.identity();
+    let commitment = identity.public().commitment();
+    facts.insert("text".into(), json!(key.to_text().as_str()));
+    facts.insert("sign_seed".into(), h(identity.sign_key().to_seed().as_slice()));
+    facts.insert("kem_seed".into(), h(identity.kem_secret().seed().as_slice()));
+    facts.insert("author".into(), h(identity.author_id().0));
+    facts.insert("commitment".into(), h(commitment.0));
+    if input.get("commitment").is_some_and(|claimed| *claimed != h(commitment.0)) {
+        return Err(Fault::new("another commitment"));
+    }
+    Ok(())
+}
+
 pub(super) fn signature(input: &Value) -> Result<(), Fault> {
     let key = VerifyKey(input.fixed("key"));
     Ok(key.verify(&input.bytes("message"), &input.fixed("signature"))?)
@@ -56,6 +73,7 @@ fn domain(purpose: &str) -> (Domain, usize) {
         "charter" => (Domain::Charter, 256),
         "enrolment" => (Domain::Enrolment, 1024),
         "head" => (Domain::Head, 1024),
+        "possession" => (Domain::Possession, limits::POSSESSION_MAX_BYTES),
         other => panic!("no purpose {other}"),
     }
 }

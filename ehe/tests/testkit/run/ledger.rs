@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
 use ehe::cbor;
-use ehe::control::Right;
+use ehe::control::{Right, Rights};
 use ehe::event::CheckedEvent;
 use ehe::id::{AllianceId, AuthorId, EheId, EpochId, Nonce, RoomId, StrandId, WrapId};
 use ehe::identity::PublicIdentity;
@@ -60,7 +60,7 @@ pub(crate) struct Shard {
     pub(crate) strands: BTreeMap<(RoomId, AuthorId, StrandId), StrandEnd>,
     wraps: BTreeMap<(RoomId, WrapId), WrapFact>,
     events: BTreeSet<EheId>,
-    nonces: BTreeSet<(AuthorId, Nonce)>,
+    nonces: BTreeSet<(UnixMs, AuthorId, Nonce)>,
     pub(crate) entries: Vec<Entry>,
 }
 
@@ -134,7 +134,7 @@ impl Shard {
         if at.since(request.made_at).max(request.made_at.since(at)) > limits::REQUEST_SKEW_MAX_MS {
             return Err(Refusal::RequestStale);
         }
-        let nonce = (request.reader, request.nonce);
+        let nonce = (request.made_at, request.reader, request.nonce);
         if self.nonces.contains(&nonce) {
             return Err(Refusal::RequestRepeated);
         }
@@ -177,9 +177,30 @@ impl Shard {
                 })
             })
             .collect();
+        let owner_keys: Vec<Value> = room
+            .owner_keys
+            .iter()
+            .map(|key| json!({"id": key.id.to_string(), "from": key.from, "distrusted_from": key.distrusted_from}))
+            .collect();
+        let rights = [(Rights::GRANT, 1), (Rights::REVOKE, 2), (Rights::EPOCH, 4)];
+        let delegations: Vec<Value> = room
+            .delegations
+            .iter()
+            .map(|(delegate, delegation)| {
+                let held = rights.iter().filter(|(right, _)| delegation.rights.hold(*right));
+                json!({
+                    "delegate": delegate.to_string(),
+                    "rights": held.map(|(_, bit)| bit).sum::<u64>(),
+                    "ended": delegation.ended.is_some(),
+                })
+            })
+            .collect();
         json!({
             "room": id.to_string(),
             "owner": room.owner.to_string(),
+            "owner_keys": owner_keys,
+            "recovery": room.recovery.to_string(),
+            "delegations": delegations,
             "next_control": room.next_control,
             "last_control": room.last_control.to_string(),
             "epochs": epochs,

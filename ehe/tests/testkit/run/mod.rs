@@ -45,6 +45,7 @@ pub(crate) fn run(case: &Case) -> (Result<(), Fault>, Facts) {
         "shard" => format::shard(input, &mut facts),
         "wrap_record" => format::wrap_record(input, &mut facts),
         "identity" => keys::identity(keys, input, &mut facts),
+        "recovery_key" => keys::recovery_key(input, &mut facts),
         "signature" => keys::signature(input),
         "cose" => keys::cose(input, &mut facts),
         "run" => keys::run(input, &mut facts),

@@ -75,5 +75,6 @@ pub(super) fn private(keys: &Value, input: &Value, facts: &mut Facts) -> Result<
     facts.insert("categories".into(), json!(categories));
     facts.insert("purpose".into(), json!(private.purpose));
     facts.insert("name".into(), json!(private.name));
+    facts.insert("recovery".into(), json!(private.recovery.map(|recovery| recovery.author_id().to_string())));
     Ok(())
 }

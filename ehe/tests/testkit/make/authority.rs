@@ -1,0 +1,680 @@
+//! I3, I4, A14 to A20, D0: rotation, delegation, recovery.
+
+use ehe::control::{Authority, Change, Control, Ending, Grant, Right, Rights, possession};
+use ehe::id::{AuthorId, EheId, Hash};
+use ehe::identity::{Identity, PublicIdentity};
+use ehe::kem::KemPublic;
+use ehe::read::Part;
+use ehe::time::{Hour, UnixMs};
+use serde_json::json;
+
+use super::Kit;
+use super::identities::bad_kem;
+use super::reads::read_part;
+use super::runs::{forged, ledger};
+use super::scene::{EPOCH, EPOCH_2, Granted, HOUR_MS, NOW, Scene, hour, with_plain};
+use super::world::{RECOVERY, person, recovery, world};
+use crate::json::h;
+use crate::run::ledger::Outcome;
+use crate::value::Cbor;
+
+const FOLDER: (&str, Granted) = ("authority", Granted::None);
+/// Room-create alone, for what needs no epoch.
+const BARE: (&str, Granted) = ("authority", Granted::Bare);
+const APPEND: (&str, Granted) = ("authority", Granted::Append);
+
+pub(super) fn cases(kit: &mut Kit) {
+    recovery_keys(kit);
+    whose_word(kit);
+    rotations(kit);
+    delegations(kit);
+    delegates(kit);
+    recoveries(kit);
+    distrust(kit);
+    readers(kit);
+}
+
+fn recovery_keys(kit: &mut Kit) {
+    let mut case = |rule: &str, slug: &str, title: &str, text: &str, valid: bool| {
+        let draft = kit.case("authority", rule, slug, title, "recovery_key").input(json!({"text": text}));
+        if valid { draft.valid() } else { draft.invalid() }
+    };
+    let plain: String = RECOVERY.split(' ').collect();
+    case(
+        "I3",
+        "ok-recovery-key",
+        "from a printed recovery key to two seeds, an author id and a commitment",
+        RECOVERY,
+        true,
+    );
+    case("I4", "ok-without-blanks", "the same without blanks", &plain, true);
+    case(
+        "I4",
+        "ok-upper-case",
+        "the same in upper case, with line ends",
+        &RECOVERY.to_uppercase().replace(' ', "\n"),
+        true,
+    );
+    case("I4", "mistyped", "one letter is another", &RECOVERY.replace("rydp", "rydq"), false);
+    case("I4", "swapped", "two groups in the wrong order", &RECOVERY.replace("qqqs yqcy", "yqcy qqqs"), false);
+    case("I4", "mixed-case", "upper and lower case", &RECOVERY.replace("rydp", "RYDP"), false);
+    case(
+        "I4",
+        "other-prefix",
+        "another human-readable part",
+        &bech32::<bech32::Bech32m>("ehe-record", &[7; 32]),
+        false,
+    );
+    case(
+        "I4",
+        "bech32",
+        "the checksum of Bech32, not of Bech32m",
+        &bech32::<bech32::Bech32>("ehe-recovery", &[7; 32]),
+        false,
+    );
+    case("I4", "short", "a key of 31 bytes", &bech32::<bech32::Bech32m>("ehe-recovery", &[7; 31]), false);
+    case("I4", "long", "a key of 33 bytes", &bech32::<bech32::Bech32m>("ehe-recovery", &[7; 33]), false);
+    case("I4", "padding-bits", "bits left over that are not zero", &padded_with_ones(), false);
+    kit.case("authority", "I3", "other-commitment", "a room that is committed to another identity", "recovery_key")
+        .input(json!({"text": RECOVERY, "commitment": h(world().stranger.public().commitment().0)}))
+        .invalid();
+}
+
+fn bech32<C: bech32::Checksum>(prefix: &str, bytes: &[u8]) -> String {
+    bech32::encode::<C>(bech32::Hrp::parse(prefix).unwrap(), bytes).unwrap()
+}
+
+/// 32 bytes are 51 letters and one bit: the last letter's other four bits have to be zero.
+fn padded_with_ones() -> String {
+    use bech32::{ByteIterExt, Fe32, Fe32IterExt};
+    let mut letters: Vec<Fe32> = [7u8; 32].iter().copied().bytes_to_fes().collect();
+    let last = letters.last_mut().unwrap();
+    *last = Fe32::try_from(last.to_u8() | 1).unwrap();
+    letters.into_iter().with_checksum::<bech32::Bech32m>(&bech32::Hrp::parse("ehe-recovery").unwrap()).chars().collect()
+}
+
+fn record(scene: &Scene, change: Change) -> Control {
+    Control::Authority(Authority { link: scene.link, change, seeds: vec![] })
+}
+
+/// The patient's authority record, submitted.
+fn submit(scene: &mut Scene, change: Change) -> Outcome {
+    submit_by(scene, &world().patient, change)
+}
+
+fn submit_by(scene: &mut Scene, author: &Identity, change: Change) -> Outcome {
+    let control = record(scene, change);
+    let event = scene.made_by(author, &control);
+    scene.submit(author, &[event])
+}
+
+fn accept(scene: &mut Scene, change: Change) {
+    assert_eq!(submit(scene, change), Outcome::Accepted);
+}
+
+fn grant_by(
+    scene: &mut Scene,
+    author: &Identity,
+    to: &Identity,
+    right: Right,
+    change: impl FnOnce(&mut Grant),
+) -> Outcome {
+    let control = scene.grant_record(to, right, change);
+    let event = scene.made_by(author, &control);
+    scene.submit(author, &[event])
+}
+
+/// The keys that the patient rotates to, under their own id and in the patient's name.
+fn new_keys() -> Identity {
+    person("patient's new keys")
+}
+
+fn new_patient() -> Identity {
+    new_keys().acting_as(world().patient.author_id())
+}
+
+fn rotation(scene: &Scene, to: &Identity) -> Change {
+    Change::Rotate(to.public().clone(), possession(to, scene.id, scene.link))
+}
+
+fn delegate() -> Identity {
+    person("delegate")
+}
+
+fn delegated(rights: Rights, expires: Option<UnixMs>) -> Change {
+    Change::Delegate(delegate().public().clone(), rights, expires)
+}
+
+fn whose_word(kit: &mut Kit) {
+    ledger(kit, BARE, "A4", "rotation-by-a-delegate", "a delegate rotates the owner's keys", Some(17), |scene| {
+        accept(scene, delegated(Rights::GRANT.and(Rights::REVOKE).and(Rights::EPOCH), None));
+        let rotation = rotation(scene, &new_keys());
+        submit_by(scene, &delegate(), rotation);
+    });
+    ledger(kit, APPEND, "A4", "delegation-by-a-gateway", "a gateway delegates", Some(17), |scene| {
+        submit_by(scene, &world().gateway, delegated(Rights::GRANT, None));
+    });
+    ledger(kit, FOLDER, "A4", "not-delegated", "a delegate who may revoke makes a grant", Some(27), |scene| {
+        accept(scene, delegated(Rights::REVOKE, None));
+        grant_by(scene, &delegate(), &world().other, Right::Append, |_| {});
+    });
+    ledger(
+        kit,
+        FOLDER,
+        "A4",
+        "delegation-expired",
+        "a delegate at the instant at which the delegation expires",
+        Some(26),
+        |scene| {
+            accept(scene, delegated(Rights::GRANT, Some(UnixMs(NOW + HOUR_MS))));
+            scene.now = NOW + HOUR_MS;
+            grant_by(scene, &delegate(), &world().other, Right::Append, |_| {});
+        },
+    );
+    ledger(
+        kit,
+        FOLDER,
+        "A4",
+        "delegation-withdrawn",
+        "a delegate after the delegation was withdrawn",
+        Some(26),
+        |scene| {
+            accept(scene, delegated(Rights::GRANT, None));
+            accept(scene, Change::Withdraw(delegate().author_id()));
+            grant_by(scene, &delegate(), &world().other, Right::Append, |_| {});
+        },
+    );
+    ledger(
+        kit,
+        FOLDER,
+        "A4",
+        "who-before-place",
+        "a delegate without the right, out of sequence too: who is asked first",
+        Some(27),
+        |scene| {
+            accept(scene, delegated(Rights::REVOKE, None));
+            scene.link.seq += 1;
+            grant_by(scene, &delegate(), &world().other, Right::Append, |_| {});
+        },
+    );
+}
+
+fn rotations(kit: &mut Kit) {
+    ledger(
+        kit,
+        FOLDER,
+        "A14",
+        "ok-rotated",
+        "after a rotation the new keys sign under the same author id",
+        None,
+        |scene| {
+            let rotation = rotation(scene, &new_keys());
+            accept(scene, rotation);
+            assert_eq!(grant_by(scene, &new_patient(), &world().other, Right::Append, |_| {}), Outcome::Accepted);
+            scene.ask("append", &world().patient, EPOCH, hour(), NOW, json!("yes"));
+            scene.ask("append", &new_keys(), EPOCH, hour(), NOW, json!(12));
+        },
+    );
+    ledger(kit, FOLDER, "A14", "former-keys-sign", "a grant that the owner's former keys signed", Some(2), |scene| {
+        let rotation = rotation(scene, &new_keys());
+        accept(scene, rotation);
+        grant_by(scene, &world().patient, &world().other, Right::Append, |_| {});
+    });
+    ledger(
+        kit,
+        FOLDER,
+        "A14",
+        "under-the-keys-own-id",
+        "a grant under the id of the new keys, who are nobody by that name",
+        Some(17),
+        |scene| {
+            let rotation = rotation(scene, &new_keys());
+            accept(scene, rotation);
+            grant_by(scene, &new_keys(), &world().other, Right::Append, |_| {});
+        },
+    );
+    for (slug, title, keys) in [
+        ("own-keys-again", "a rotation to the owner's present keys", world().patient.clone()),
+        ("a-subjects-keys", "a rotation to the keys of somebody who has a grant", world().gateway.clone()),
+    ] {
+        ledger(kit, APPEND, "A14", slug, title, Some(21), |scene| {
+            let rotation = rotation(scene, &keys);
+            submit(scene, rotation);
+        });
+    }
+    ledger(kit, BARE, "A14", "former-keys-again", "a rotation back to keys that were replaced", Some(21), |scene| {
+        let there = rotation(scene, &new_keys());
+        accept(scene, there);
+        let back = rotation(scene, &world().patient);
+        submit_by(scene, &new_patient(), back);
+    });
+    ledger(kit, BARE, "A14", "bad-key", "a rotation to an encryption key that is none", Some(22), |scene| {
+        let mut keys: PublicIdentity = new_keys().public().clone();
+        keys.kem = KemPublic::from_slice(&bad_kem()).unwrap();
+        let proof = possession(&new_keys(), scene.id, scene.link);
+        submit(scene, Change::Rotate(keys, proof));
+    });
+    type Proof = fn(&Scene) -> Vec<u8>;
+    let proofs: [(&str, &str, Proof); 5] = [
+        ("not-possessed", "a possession that other keys signed", |scene| {
+            possession(&world().stranger, scene.id, scene.link)
+        }),
+        ("possession-of-another-place", "a possession for another place in the sequence", |scene| {
+            let mut link = scene.link;
+            link.seq += 1;
+            possession(&new_keys(), scene.id, link)
+        }),
+        ("possession-in-another-room", "a possession for another room", |scene| {
+            possession(&new_keys(), ehe::id::RoomId([7; 16]), scene.link)
+        }),
+        (
+            "possession-under-the-owners-id",
+            "a possession that the new keys signed under the owner's author id",
+            |scene| {
+                let payload = Cbor::parse(&possession(&new_keys(), scene.id, scene.link)).at(2).bytes().clone();
+                ehe::cose::sign(&new_patient(), ehe::cose::Domain::Possession, payload)
+            },
+        ),
+        ("possession-empty", "no possession", |_| vec![]),
+    ];
+    for (slug, title, proof) in proofs {
+        ledger(kit, BARE, "A14", slug, title, Some(31), |scene| {
+            let proof = proof(scene);
+            submit(scene, Change::Rotate(new_keys().public().clone(), proof));
+        });
+    }
+    ledger(kit, FOLDER, "A20", "after-a-rotation", "a grant after the rotation in one run", Some(1), |scene| {
+        let control = record(scene, rotation(scene, &new_keys()));
+        let rotation = scene.made(&control);
+        let grant = scene.grant(&world().other, Right::Append, |_| {});
+        scene.submit(&world().patient, &[rotation, grant]);
+    });
+    ledger(kit, FOLDER, "A20", "ok-before-a-rotation", "a grant before the rotation in one run", None, |scene| {
+        let grant = scene.grant(&world().other, Right::Append, |_| {});
+        let control = record(scene, rotation(scene, &new_keys()));
+        let rotation = scene.made(&control);
+        scene.accept(&world().patient, &[grant, rotation]);
+    });
+}
+
+fn delegations(kit: &mut Kit) {
+    let mut case = |rule: &str, slug: &str, title: &str, refusal: Option<u16>, make: &dyn Fn(&mut Scene)| {
+        let room = if rule == "A6" { FOLDER } else { BARE };
+        ledger(kit, room, rule, slug, title, refusal, make);
+    };
+    case("A15", "ok-replaced", "a second record for a delegate replaces the first, ended or not", None, &|scene| {
+        accept(scene, delegated(Rights::GRANT, None));
+        accept(scene, Change::Withdraw(delegate().author_id()));
+        accept(scene, delegated(Rights::REVOKE, None));
+    });
+    case("A15", "no-right", "a delegation of no right", Some(21), &|scene| {
+        let control = record(scene, delegated(Rights::GRANT, None));
+        let event = scene.made(&control);
+        let event = with_plain(&event, |v| *v.at(1).at(2) = Cbor::Int(0));
+        scene.submit(&world().patient, &[event]);
+    });
+    case("A15", "unknown-right", "a delegation of a right that there is not", Some(21), &|scene| {
+        let control = record(scene, delegated(Rights::GRANT, None));
+        let event = scene.made(&control);
+        let event = with_plain(&event, |v| *v.at(1).at(2) = Cbor::Int(8));
+        scene.submit(&world().patient, &[event]);
+    });
+    case("A15", "to-the-owner", "a delegation to the owner", Some(21), &|scene| {
+        submit(scene, Change::Delegate(world().patient.public().clone(), Rights::GRANT, None));
+    });
+    case("A15", "to-the-recovery-identity", "a delegation to the recovery identity", Some(21), &|scene| {
+        accept(scene, Change::SetRecovery(recovery().public().commitment()));
+        submit(scene, Change::Delegate(recovery().public().clone(), Rights::GRANT, None));
+    });
+    case("A15", "bad-key", "a delegate whose encryption key is none", Some(22), &|scene| {
+        let mut keys = delegate().public().clone();
+        keys.kem = KemPublic::from_slice(&bad_kem()).unwrap();
+        submit(scene, Change::Delegate(keys, Rights::GRANT, None));
+    });
+    case("A16", "unknown-delegation", "the withdrawal of a delegation that there is not", Some(32), &|scene| {
+        submit(scene, Change::Withdraw(delegate().author_id()));
+    });
+    case("A16", "withdrawn-twice", "the withdrawal of a delegation that was withdrawn", Some(32), &|scene| {
+        accept(scene, delegated(Rights::GRANT, None));
+        accept(scene, Change::Withdraw(delegate().author_id()));
+        submit(scene, Change::Withdraw(delegate().author_id()));
+    });
+    case("A6", "to-the-owners-former-keys", "a grant to keys that the owner had", Some(21), &|scene| {
+        let rotation = rotation(scene, &new_keys());
+        accept(scene, rotation);
+        grant_by(scene, &new_patient(), &world().patient, Right::Append, |_| {});
+    });
+    case("A6", "to-the-recovery-identity", "a grant to the recovery identity", Some(21), &|scene| {
+        accept(scene, Change::SetRecovery(recovery().public().commitment()));
+        grant_by(scene, &world().patient, &recovery(), Right::Read, |_| {});
+    });
+}
+
+fn delegates(kit: &mut Kit) {
+    let other = &world().other;
+    let all = || Rights::GRANT.and(Rights::REVOKE).and(Rights::EPOCH);
+    ledger(kit, APPEND, "A4", "ok-delegate", "a delegate grants, revokes and opens an epoch", None, |scene| {
+        accept(scene, delegated(all(), None));
+        assert_eq!(grant_by(scene, &delegate(), other, Right::Append, |_| {}), Outcome::Accepted);
+        let revoke =
+            Control::Revoke(ehe::control::Revoke { link: scene.link, grant: scene.append, ending: Ending::Cut });
+        let revoke = scene.made_by(&delegate(), &revoke);
+        let epoch = scene.epoch(EPOCH_2, Some(EPOCH), vec![]);
+        let epoch = scene.made_by(&delegate(), &epoch);
+        scene.accept(&delegate(), &[revoke, epoch]);
+        scene.ask("append", other, EPOCH, hour(), NOW, json!("yes"));
+        scene.ask("append", &world().gateway, EPOCH, hour(), NOW, json!(14));
+        scene.ask("read", &delegate(), EPOCH, hour(), NOW, json!(12));
+    });
+    // The delegate may read as `own` says; the grant that it makes is as `given` says.
+    type Bounds = fn(&mut Grant);
+    let cases: [(&str, &str, Option<Bounds>, Bounds, bool); 6] = [
+        (
+            "ok-as-much",
+            "a delegate lets somebody read what it may read itself",
+            Some(|g| g.until = Some(hour())),
+            |g| g.until = Some(hour()),
+            true,
+        ),
+        ("reads-nothing-itself", "a delegate who may not read lets somebody read", None, |_| {}, false),
+        (
+            "later-hours",
+            "a delegate lets somebody read later hours than its own",
+            Some(|g| g.until = Some(hour())),
+            |g| g.until = Some(Hour(hour().0 + 1)),
+            false,
+        ),
+        (
+            "without-end",
+            "a delegate lets somebody read hours without end",
+            Some(|g| g.until = Some(hour())),
+            |_| {},
+            false,
+        ),
+        (
+            "earlier-hours",
+            "a delegate lets somebody read earlier hours than its own",
+            Some(|g| g.from = Some(hour())),
+            |g| g.from = Some(Hour(hour().0 - 1)),
+            false,
+        ),
+        (
+            "longer",
+            "a delegate lets somebody read for longer than itself",
+            Some(|g| g.expires = Some(UnixMs(NOW + 2))),
+            |g| g.expires = Some(UnixMs(NOW + 3)),
+            false,
+        ),
+    ];
+    for (slug, title, own, given, accepted) in cases {
+        ledger(kit, FOLDER, "A19", slug, title, (!accepted).then_some(28), |scene| {
+            accept(scene, delegated(Rights::GRANT, None));
+            if let Some(own) = own {
+                assert_eq!(grant_by(scene, &world().patient, &delegate(), Right::Read, own), Outcome::Accepted);
+            }
+            grant_by(scene, &delegate(), other, Right::Read, given);
+        });
+    }
+}
+
+/// A recovery by the paper, to the patient's new keys.
+fn recovering(scene: &Scene, change: impl FnOnce(&mut PublicIdentity, &mut Hash, &mut Option<u64>)) -> Change {
+    let (mut keys, mut next, mut distrusted_from) = (new_keys().public().clone(), Hash::ZERO, None);
+    change(&mut keys, &mut next, &mut distrusted_from);
+    Change::Recover {
+        recovery: recovery().public().clone(),
+        keys,
+        possession: possession(&new_keys(), scene.id, scene.link),
+        next,
+        distrusted_from,
+    }
+}
+
+fn recoveries(kit: &mut Kit) {
+    let set = |scene: &mut Scene| accept(scene, Change::SetRecovery(recovery().public().commitment()));
+    ledger(kit, BARE, "A17", "set-twice", "a second recovery key, set by the owner", Some(30), |scene| {
+        set(scene);
+        submit(scene, Change::SetRecovery(world().stranger.public().commitment()));
+    });
+    ledger(kit, BARE, "A17", "zeros", "a commitment of zeros", Some(21), |scene| {
+        submit(scene, Change::SetRecovery(Hash::ZERO));
+    });
+    ledger(kit, APPEND, "A17", "a-subject", "a commitment to somebody who has a grant", Some(21), |scene| {
+        submit(scene, Change::SetRecovery(world().gateway.public().commitment()));
+    });
+    ledger(kit, BARE, "A17", "the-owner", "a commitment to the owner's own keys", Some(21), |scene| {
+        submit(scene, Change::SetRecovery(world().patient.public().commitment()));
+    });
+    ledger(
+        kit,
+        BARE,
+        "A4",
+        "recovery-by-another",
+        "a recovery by keys that the room is not committed to",
+        Some(29),
+        |scene| {
+            set(scene);
+            let recover = Change::Recover {
+                recovery: world().stranger.public().clone(),
+                keys: new_keys().public().clone(),
+                possession: possession(&new_keys(), scene.id, scene.link),
+                next: Hash::ZERO,
+                distrusted_from: None,
+            };
+            submit_by(scene, &world().stranger, recover);
+        },
+    );
+    ledger(kit, BARE, "A4", "recovery-by-the-owner", "a recovery in the owner's name", Some(29), |scene| {
+        set(scene);
+        let recover = recovering(scene, |_, _, _| {});
+        submit(scene, recover);
+    });
+    ledger(
+        kit,
+        BARE,
+        "A4",
+        "recovery-of-an-uncommitted-room",
+        "a recovery of a room that has no recovery key",
+        Some(29),
+        |scene| {
+            let recover = recovering(scene, |_, _, _| {});
+            submit_by(scene, &recovery(), recover);
+        },
+    );
+    ledger(
+        kit,
+        BARE,
+        "A4",
+        "recovery-forged",
+        "a recovery that names the recovery identity and was signed by another",
+        Some(2),
+        |scene| {
+            set(scene);
+            let control = record(scene, recovering(scene, |_, _, _| {}));
+            let event = scene.made_by(&recovery(), &control);
+            let run = scene.run(&recovery(), std::slice::from_ref(&event));
+            let signed = forged(&run, &recovery(), &world().stranger);
+            scene.step(signed, vec![event.into_event()]);
+        },
+    );
+    ledger(kit, FOLDER, "A18", "ok-lost", "keys that were lost: new ones, and nothing ends", None, |scene| {
+        set(scene);
+        let recover = recovering(scene, |_, next, _| *next = person("the next paper").public().commitment());
+        assert_eq!(submit_by(scene, &recovery(), recover), Outcome::Accepted);
+        assert_eq!(grant_by(scene, &new_patient(), &world().other, Right::Append, |_| {}), Outcome::Accepted);
+    });
+    ledger(kit, BARE, "A18", "paper-used-again", "the paper again after it was replaced", Some(29), |scene| {
+        set(scene);
+        let recover = recovering(scene, |_, next, _| *next = person("the next paper").public().commitment());
+        assert_eq!(submit_by(scene, &recovery(), recover), Outcome::Accepted);
+        let again = recovering(scene, |_, _, _| {});
+        submit_by(scene, &recovery(), again);
+    });
+    let mut refused =
+        |slug: &str, title: &str, code: u16, change: fn(&mut PublicIdentity, &mut Hash, &mut Option<u64>)| {
+            ledger(kit, BARE, "A18", slug, title, Some(code), |scene| {
+                set(scene);
+                let recover = recovering(scene, change);
+                submit_by(scene, &recovery(), recover);
+            });
+        };
+    refused("distrusted-from-0", "distrust from room-create on", 21, |_, _, from| *from = Some(0));
+    refused("distrusted-from-later", "distrust from a control event that there is not yet", 21, |_, _, from| {
+        *from = Some(3)
+    });
+    refused("recovery-keys-themselves", "the recovery identity's own keys become the owner's", 21, |keys, _, _| {
+        *keys = recovery().public().clone()
+    });
+    refused("next-is-known", "the next recovery identity is the owner's former keys", 21, |_, next, _| {
+        *next = world().patient.public().commitment()
+    });
+    refused("bad-key", "new keys whose encryption key is none", 22, |keys, _, _| {
+        keys.kem = KemPublic::from_slice(&bad_kem()).unwrap()
+    });
+    refused("not-possessed", "new keys that did not sign for their place", 31, |keys, _, _| {
+        *keys = world().stranger.public().clone()
+    });
+    ledger(kit, FOLDER, "A20", "after-a-recovery", "a second event after the recovery in one run", Some(1), |scene| {
+        set(scene);
+        let control = record(scene, recovering(scene, |_, _, _| {}));
+        let recover = scene.made_by(&recovery(), &control);
+        let control = scene.grant_record(&world().other, Right::Append, |_| {});
+        let grant = scene.made_by(&recovery(), &control);
+        scene.submit(&recovery(), &[recover, grant]);
+    });
+}
+
+fn distrust(kit: &mut Kit) {
+    // seq 2: recovery set; 3: the thief, with the patient's keys, lets the other gateway append; 4: recovery, distrust from 3.
+    let stolen = |scene: &mut Scene| -> EheId {
+        accept(scene, Change::SetRecovery(recovery().public().commitment()));
+        let grant = scene.grant(&world().other, Right::Append, |_| {});
+        let id = grant.id();
+        scene.accept(&world().patient, &[grant]);
+        accept(scene, delegated(Rights::GRANT, None));
+        let recover = recovering(scene, |_, _, from| *from = Some(3));
+        assert_eq!(submit_by(scene, &recovery(), recover), Outcome::Accepted);
+        id
+    };
+    ledger(
+        kit,
+        FOLDER,
+        "A18",
+        "ok-distrusted",
+        "keys that were stolen: what they gave from then on ends",
+        None,
+        |scene| {
+            stolen(scene);
+            assert_eq!(grant_by(scene, &new_patient(), &world().clinician, Right::Read, |_| {}), Outcome::Accepted);
+            scene.ask("append", &world().other, EPOCH, hour(), NOW, json!(14));
+            scene.ask("read", &world().clinician, EPOCH, hour(), NOW, json!("yes"));
+        },
+    );
+    ledger(
+        kit,
+        FOLDER,
+        "A18",
+        "distrusted-grant",
+        "an append under a grant that stolen keys made",
+        Some(14),
+        |scene| {
+            stolen(scene);
+            let events = scene.reading(&world().other, hour()).both();
+            scene.submit(&world().other, &events);
+        },
+    );
+    ledger(
+        kit,
+        FOLDER,
+        "A18",
+        "distrusted-delegate",
+        "a grant by a delegate whom stolen keys named",
+        Some(26),
+        |scene| {
+            stolen(scene);
+            grant_by(scene, &delegate(), &world().stranger, Right::Append, |_| {});
+        },
+    );
+    ledger(
+        kit,
+        FOLDER,
+        "A18",
+        "distrusted-grant-drains",
+        "a drain for a grant that the recovery cut",
+        Some(21),
+        |scene| {
+            let grant = stolen(scene);
+            let ending = Ending::DrainUntil(UnixMs(NOW + HOUR_MS));
+            let revoke = Control::Revoke(ehe::control::Revoke { link: scene.link, grant, ending });
+            let event = scene.made_by(&new_patient(), &revoke);
+            scene.submit(&new_patient(), &[event]);
+        },
+    );
+}
+
+fn readers(kit: &mut Kit) {
+    let rotated = |scene: &mut Scene| {
+        let rotation = rotation(scene, &new_keys());
+        accept(scene, rotation);
+    };
+    ledger(kit, FOLDER, "D0", "ok-new-keys", "the owner's new keys read as the owner", None, |scene| {
+        rotated(scene);
+        scene.read(&new_keys(), |_| {});
+    });
+    ledger(kit, FOLDER, "D0", "former-keys", "keys that the owner replaced", Some(33), |scene| {
+        rotated(scene);
+        scene.read(&world().patient, |_| {});
+    });
+    ledger(
+        kit,
+        BARE,
+        "D0",
+        "former-keys-control",
+        "keys that the owner replaced ask for the control records",
+        Some(33),
+        |scene| {
+            rotated(scene);
+            read_part(scene, &world().patient, Part::Control);
+        },
+    );
+    ledger(
+        kit,
+        FOLDER,
+        "D0",
+        "under-the-owners-id",
+        "the new keys under the owner's author id, which is not the id of these keys",
+        Some(2),
+        |scene| {
+            rotated(scene);
+            let patient: AuthorId = world().patient.author_id();
+            let request = scene.request(&new_patient());
+            assert_eq!(request.reader, patient);
+            scene.read_signed(request.sign(&new_patient()).0, new_keys().public());
+        },
+    );
+    ledger(kit, BARE, "D2", "ok-control-recovery", "the recovery identity reads the control records", None, |scene| {
+        accept(scene, Change::SetRecovery(recovery().public().commitment()));
+        read_part(scene, &recovery(), Part::Control);
+    });
+    ledger(kit, BARE, "D2", "ok-control-delegate", "a delegate reads the control records", None, |scene| {
+        accept(scene, delegated(Rights::REVOKE, None));
+        read_part(scene, &delegate(), Part::Control);
+    });
+    ledger(
+        kit,
+        BARE,
+        "D2",
+        "control-delegation-ended",
+        "whose delegation was withdrawn asks for the control records",
+        Some(26),
+        |scene| {
+            accept(scene, delegated(Rights::REVOKE, None));
+            accept(scene, Change::Withdraw(delegate().author_id()));
+            read_part(scene, &delegate(), Part::Control);
+        },
+    );
+    ledger(kit, FOLDER, "D3", "recovery-identity", "the recovery identity asks for content", Some(12), |scene| {
+        accept(scene, Change::SetRecovery(recovery().public().commitment()));
+        scene.read(&recovery(), |_| {});
+    });
+}
