@@ -9,9 +9,7 @@ use ehe::refusal::Refusal;
 use ehe::run::{Run, SeenCheckpoint, StrandEnd};
 use ehe::time::{Hour, UnixMs};
 use ehe::vital::Category;
-use ehe::wire::{
-    Head, HeadStatement, Item, KnownRun, NodeStatus, Request, Response, RoomInfo, ShardStatus, Submission, Submitted,
-};
+use ehe::wire::{HeadStatement, Item, Submission};
 use serde_json::json;
 
 use super::Kit;
@@ -26,7 +24,6 @@ const FOLDER: &str = "encoding";
 pub(super) fn cases(kit: &mut Kit) {
     structures(kit);
     broken(kit);
-    frames(kit);
 }
 
 fn seen() -> SeenCheckpoint {
@@ -368,114 +365,4 @@ fn broken(kit: &mut Kit) {
         let input = json!({"type": name, "bytes": h(bytes)});
         kit.case(FOLDER, rule, slug, title, "decode").input(input).invalid();
     }
-}
-
-fn frames(kit: &mut Kit) {
-    let mut scene = Scene::room(Granted::Both);
-    let log = Log::of(&scene);
-    let framed = |message: &[u8]| [&u32::try_from(message.len()).unwrap().to_be_bytes()[..], message].concat();
-    let request = scene.request(&world().clinician).sign(&world().clinician);
-    let content = scene.content(&world().gateway, EPOCH, ehe::id::WrapId([3; 16]), hour());
-    let run = scene.run(&world().gateway, std::slice::from_ref(&content)).sign(&world().gateway);
-    let submission = Submission { run: run.clone(), events: vec![content.event().clone()] };
-    let reader = world().clinician.public().clone();
-    let head_of: Head = log.head(Nonce([6; 16]));
-    let wrap = scene.wrap(&world().gateway, EPOCH, hour());
-    let mut good = Vec::new();
-    for (slug, message) in [
-        ("submit", Request::Submit(submission)),
-        ("fetch", Request::Fetch(request.clone(), reader.clone())),
-        ("subscribe", Request::Subscribe(request, reader)),
-        ("head", Request::Head(scene.id, Nonce([6; 16]))),
-        ("rooms-of", Request::RoomsOf),
-        ("charter", Request::Charter),
-        ("status", Request::Status),
-    ] {
-        good.push(("request", slug, message.to_vec()));
-    }
-    let node = ehe::id::NodeId([1; 8]);
-    let status = NodeStatus {
-        node,
-        program: "0.1.0".into(),
-        charter_version: 1,
-        shards: vec![
-            ShardStatus { shard: 0, leader: Some(node), term: 1, applied: 2, leaves: 3, rooms: 1, faulted: false },
-            ShardStatus { shard: 1, leader: None, term: 1, applied: 0, leaves: 0, rooms: 0, faulted: true },
-        ],
-        at: UnixMs(scene.now),
-    };
-    for (slug, message) in [
-        ("submitted", Response::Submitted(Submitted { receipt: log.receipt(0), control_seq: 4 })),
-        ("known", Response::Known(vec![KnownRun { run, receipt: log.receipt(0) }])),
-        ("refused", Response::Refused(Refusal::StrandGap)),
-        ("ask-node", Response::AskNode(node)),
-        ("item", Response::Item(Item { leaf: log.leaves[0].clone(), run: None, events: vec![], access: None })),
-        ("head", Response::Head(head_of)),
-        (
-            "rooms",
-            Response::Rooms(vec![RoomInfo {
-                room: scene.id,
-                owner: world().patient.author_id(),
-                grants: vec![scene.append],
-                entries: 1,
-            }]),
-        ),
-        ("charter", Response::Charter(world().one.chain())),
-        ("status", Response::Status(status)),
-        ("wrap", Response::Wrap(wrap.event().clone())),
-    ] {
-        good.push(("response", slug, message.to_vec()));
-    }
-    for (direction, slug, message) in good {
-        let input = json!({"direction": direction, "bytes": h(framed(&message))});
-        let title = format!("a {direction} in its frame: {slug}");
-        kit.case("wire", "W4", &format!("ok-{direction}-{slug}"), &title, "frame").input(input).valid();
-    }
-    let status = framed(&Request::Status.to_vec());
-    let too_long = u32::try_from(ehe::limits::FRAME_MAX_BYTES).unwrap() + 1;
-    for (slug, title, direction, bytes) in [
-        (
-            "length-above",
-            "a length that is more than the bytes that follow",
-            "request",
-            [&[0, 0, 0, 3], &status[4..]].concat(),
-        ),
-        ("length-below", "a byte after the message", "request", [&[0, 0, 0, 2], &status[4..], &[0]].concat()),
-        (
-            "length-oversized",
-            "a length above the limit: refused before anything is read",
-            "request",
-            too_long.to_be_bytes().to_vec(),
-        ),
-        ("unknown-request", "a request with a number that there is not", "request", framed(&[0x81, 0x18, 0x63])),
-        ("unknown-response", "a response with a number that there is not", "response", framed(&[0x81, 0x18, 0x63])),
-        ("unknown-refusal", "a refusal with a number that there is not", "response", framed(&[0x82, 0x03, 0x18, 0x63])),
-        ("member-missing", "a request for a head without its nonce", "request", {
-            let mut message = Cbor::parse(&Request::Head(scene.id, Nonce([6; 16])).to_vec());
-            if let Cbor::Array(items) = &mut message {
-                items.pop();
-            }
-            framed(&message.to_vec())
-        }),
-        ("not-an-array", "a map", "request", framed(&[0xa0])),
-        ("empty", "nothing", "request", framed(&[])),
-    ] {
-        let input = json!({"direction": direction, "bytes": h(bytes)});
-        kit.case("wire", "W4", slug, title, "frame").input(input).invalid();
-    }
-    let (id, event) = (wrap.id(), wrap.event());
-    let wrap_case = |named: ehe::id::WrapId, body: &[u8]| json!({"named": named.to_string(), "header": h(&event.header), "body": h(body)});
-    let named = ehe::id::WrapId::from(id);
-    kit.case("wire", "W3", "ok-wrap", "a wrap whose header has the id by which content names it", "wrap_record")
-        .input(wrap_case(named, &event.body))
-        .valid();
-    kit.case("wire", "W3", "another-wrap", "a wrap in place of the one that was named", "wrap_record")
-        .input(wrap_case(ehe::id::WrapId([1; 16]), &event.body))
-        .invalid();
-    let mut body = event.body.clone();
-    let last = body.len() - 40;
-    body[last] ^= 1;
-    kit.case("wire", "W3", "altered-wrap", "a wrap whose body was altered on the way", "wrap_record")
-        .input(wrap_case(named, &body))
-        .invalid();
 }

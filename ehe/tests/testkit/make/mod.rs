@@ -3,15 +3,22 @@
 
 mod authority;
 mod bodies;
+mod charters;
+mod checkpoints;
 mod encoding;
 mod events;
 mod follow;
+mod frames;
+mod holding;
 mod identities;
 mod log;
+mod pco;
 mod reads;
+mod recovery;
 mod rights;
 mod runs;
 mod scene;
+mod trees;
 mod world;
 
 use std::collections::BTreeMap;
@@ -30,15 +37,21 @@ pub(super) struct Kit {
 pub(crate) fn kit() -> BTreeMap<String, String> {
     let mut kit = Kit::default();
     encoding::cases(&mut kit);
+    frames::cases(&mut kit);
     identities::cases(&mut kit);
     events::cases(&mut kit);
     runs::cases(&mut kit);
     rights::cases(&mut kit);
+    holding::cases(&mut kit);
     authority::cases(&mut kit);
+    recovery::cases(&mut kit);
     reads::cases(&mut kit);
-    log::cases(&mut kit);
+    trees::cases(&mut kit);
+    checkpoints::cases(&mut kit);
+    charters::cases(&mut kit);
     follow::cases(&mut kit);
     bodies::cases(&mut kit);
+    pco::cases(&mut kit);
     kit.files
 }
 

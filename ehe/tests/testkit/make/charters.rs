@@ -1,0 +1,240 @@
+//! H: the charter and its chain.
+
+use ehe::charter::{Charter, CharterChain, Placement, SignedCharter};
+use ehe::cose::{Domain, sign};
+use ehe::id::{AllianceId, Hash, MemberId, NodeId};
+use ehe::identity::Identity;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::Kit;
+use super::world::{person, signed, world};
+use crate::json::h;
+use crate::value::Cbor;
+
+const FOLDER: &str = "log";
+
+pub(super) fn cases(kit: &mut Kit) {
+    charters(kit);
+    charter_rules(kit);
+}
+
+fn chain_input(charters: Vec<SignedCharter>, alliance: AllianceId) -> Value {
+    json!({"alliance": alliance.to_string(), "charter": h(CharterChain(charters).encode())})
+}
+
+fn charters(kit: &mut Kit) {
+    let world = world();
+    let (members, alliance) = (&world.members, world.three.id);
+    let one = world.three.signed.clone();
+    let newcomers: Vec<Identity> = (0..3).map(|i| person(&format!("newcomer {i}"))).collect();
+    let two = Charter {
+        version: 2,
+        predecessor: Some(one.hash()),
+        alliance: "Renamed".into(),
+        ..world.three.charter.clone()
+    };
+    let by = [&members[1], &members[2]];
+    let mut replaced = two.clone();
+    for (member, new) in replaced.members.iter_mut().zip(&newcomers) {
+        member.identity = new.public().clone();
+    }
+    let mut ok = |rule: &str, slug: &str, title: &str, charters: Vec<SignedCharter>| {
+        kit.case(FOLDER, rule, slug, title, "charter").input(chain_input(charters, alliance)).valid();
+    };
+    ok("H1", "ok-charter-1", "charter 1 under the alliance id that is its hash", vec![one.clone()]);
+    ok("H2", "ok-charter-2", "a second charter", vec![one.clone(), signed(&two, &by)]);
+    ok(
+        "H3",
+        "ok-members-replaced",
+        "old members agree to be replaced, and a new one signs too",
+        vec![one.clone(), signed(&replaced, &[&members[0], &members[1], &newcomers[0]])],
+    );
+    ok("H3", "ok-signed-twice", "one signature twice counts once and does no harm", {
+        let mut wire = Cbor::parse(&one.encode());
+        let Cbor::Array(signatures) = wire.at(1) else { panic!() };
+        signatures.push(signatures[0].clone());
+        vec![SignedCharter::decode(&wire.to_vec()).unwrap()]
+    });
+    let with_signatures = |charter: &Charter, change: &dyn Fn(&mut Vec<Cbor>)| {
+        let mut wire = Cbor::parse(&signed(charter, &by).encode());
+        let Cbor::Array(signatures) = wire.at(1) else { panic!() };
+        change(signatures);
+        SignedCharter::decode(&wire.to_vec()).unwrap()
+    };
+    let other = Charter { alliance: "Another".into(), ..world.three.charter.clone() };
+    let foreign = Cbor::Bytes(sign(&members[0], Domain::Charter, signed(&other, &[]).hash().0.to_vec()));
+    let as_run = Cbor::Bytes(sign(&members[0], Domain::Run, one.hash().0.to_vec()));
+    let chain = |two: SignedCharter| vec![one.clone(), two];
+    for (rule, slug, title, charters, alliance) in [
+        (
+            "H1",
+            "other-pin",
+            "a charter 1 that is not the one whose hash was given",
+            vec![one.clone()],
+            AllianceId([1; 32]),
+        ),
+        (
+            "H1",
+            "from-charter-2",
+            "a chain that does not begin with charter 1",
+            vec![signed(&two, &by)],
+            AllianceId(signed(&two, &by).hash().0),
+        ),
+        ("H1", "empty-chain", "a chain without a charter", vec![], alliance),
+        (
+            "H2",
+            "version-skipped",
+            "a charter 3 after charter 1",
+            chain(signed(&Charter { version: 3, ..two.clone() }, &by)),
+            alliance,
+        ),
+        (
+            "H2",
+            "other-predecessor",
+            "a charter that names another before it",
+            chain(signed(&Charter { predecessor: Some(Hash([9; 32])), ..two.clone() }, &by)),
+            alliance,
+        ),
+        (
+            "H2",
+            "other-shard-count",
+            "a charter that changes the number of shards",
+            chain(signed(&Charter { shard_count: 8.try_into().unwrap(), ..two.clone() }, &by)),
+            alliance,
+        ),
+        ("H3", "minority", "one of three members signed", chain(signed(&two, &by[..1])), alliance),
+        (
+            "H3",
+            "one-signed-twice",
+            "one member signed twice",
+            chain(with_signatures(&two, &|s| s[1] = s[0].clone())),
+            alliance,
+        ),
+        (
+            "H3",
+            "stranger-besides",
+            "a majority signed, and somebody else",
+            chain(signed(&two, &[by[0], by[1], &world.stranger])),
+            alliance,
+        ),
+        (
+            "H3",
+            "newcomers-alone",
+            "the new members vote themselves in",
+            chain(signed(&replaced, &[&newcomers[0], &newcomers[1], &newcomers[2]])),
+            alliance,
+        ),
+        (
+            "H3",
+            "signature-of-another-charter",
+            "a member's signature of another charter",
+            chain(with_signatures(&two, &|s| s.push(foreign.clone()))),
+            alliance,
+        ),
+        (
+            "H3",
+            "signature-for-another-purpose",
+            "a member's signature for another purpose",
+            vec![with_signatures(&world.three.charter, &|s| s.push(as_run.clone()))],
+            alliance,
+        ),
+    ] {
+        kit.case(FOLDER, rule, slug, title, "charter").input(chain_input(charters, alliance)).invalid();
+    }
+}
+
+/// A charter that breaks its own rules cannot be made by the library: it is encoded and signed by hand here.
+fn signed_by_hand(charter: &Charter) -> SignedCharter {
+    let bytes = charter.to_bytes();
+    let hash = Sha256::digest(&bytes).to_vec();
+    let signatures = world().members[..charter.members.len().min(2)]
+        .iter()
+        .map(|m| Cbor::Bytes(sign(m, Domain::Charter, hash.clone())))
+        .collect::<Vec<_>>();
+    let wire = Cbor::Map(vec![(0, Cbor::Bytes(bytes)), (1, Cbor::Array(signatures))]);
+    SignedCharter::decode(&wire.to_vec()).unwrap()
+}
+
+fn charter_rules(kit: &mut Kit) {
+    type Change = fn(&mut Charter);
+    let changes: [(&str, &str, Change); 26] = [
+        ("version-0", "version 0", |c| c.version = 0),
+        ("predecessor-in-1", "charter 1 names a predecessor", |c| c.predecessor = Some(Hash::ZERO)),
+        ("node-id-twice", "two nodes of one id", |c| c.nodes[1].id = c.nodes[0].id),
+        ("node-name-twice", "two nodes of one name", |c| c.nodes[1].name = c.nodes[0].name.clone()),
+        ("node-key-twice", "two nodes of one key", |c| c.nodes[1].sign = c.nodes[0].sign),
+        ("member-id-twice", "two members of one id", |c| c.members[1].id = c.members[0].id),
+        ("member-name-twice", "two members of one name", |c| c.members[1].name = c.members[0].name.clone()),
+        ("member-key-twice", "two members of one signing key", |c| {
+            c.members[2].identity = c.members[0].identity.clone()
+        }),
+        ("node-twice-in-a-group", "one node twice in a group", |c| {
+            c.placement = Placement::Everywhere(vec![c.nodes[0].id, c.nodes[1].id, c.nodes[1].id]);
+        }),
+        ("group-of-2", "a group of two nodes", |c| {
+            c.placement = Placement::Everywhere(vec![c.nodes[0].id, c.nodes[1].id])
+        }),
+        ("group-of-0", "a group without a node", |c| c.placement = Placement::Everywhere(vec![])),
+        ("unknown-node", "a group with a node that the charter does not have", |c| {
+            c.placement = Placement::Everywhere(vec![NodeId([9; 8])])
+        }),
+        ("shards-not-covered", "three groups for four shards", |c| {
+            c.placement = Placement::Listed(vec![vec![c.nodes[0].id]; 3])
+        }),
+        ("unknown-member", "a node of a member that the charter does not have", |c| {
+            c.nodes[0].member = MemberId([9; 8])
+        }),
+        ("cosignatures-above-members", "more cosignatures asked for than there are members", |c| {
+            c.min_cosignatures = Some(4)
+        }),
+        ("cosignatures-0", "no cosignature asked for", |c| c.min_cosignatures = Some(0)),
+        ("name-upper-case", "a node's name in upper case", |c| c.nodes[0].name = "Node-a.example".into()),
+        ("name-plus", "a node's name with a plus sign", |c| c.nodes[0].name = "node+a.example".into()),
+        ("name-edge-hyphen", "a node's name with a label that begins with a hyphen", |c| {
+            c.nodes[0].name = "-node.example".into()
+        }),
+        ("address-without-port", "an address without a port", |c| c.nodes[0].addresses = vec!["node-a.example".into()]),
+        ("address-port-0", "an address with port 0", |c| c.nodes[0].addresses = vec!["node-a.example:0".into()]),
+        ("no-address", "a node without an address", |c| c.nodes[0].addresses.clear()),
+        ("addresses-5", "a node with five addresses", |c| c.nodes[0].addresses = vec!["node-a.example:1".into(); 5]),
+        ("alliance-name-control", "a name with a line break", |c| c.alliance = "line\nbreak".into()),
+        ("alliance-name-oversized", "a name of 201 bytes", |c| c.alliance = "x".repeat(201)),
+        ("fresh-0", "heads that are never fresh", |c| c.head_fresh_ms = 0),
+    ];
+    for (slug, title, change) in changes {
+        // Three nodes of one member, where it takes no second one: a member is 1.3 KB.
+        let mut charter = world().three.charter.clone();
+        if !slug.starts_with("member-") {
+            charter.members.truncate(1);
+            let member = charter.members[0].id;
+            charter.nodes.iter_mut().for_each(|node| node.member = member);
+        }
+        change(&mut charter);
+        let signed = signed_by_hand(&charter);
+        let alliance = AllianceId(signed.hash().0);
+        kit.case(FOLDER, "H5", slug, title, "charter").input(chain_input(vec![signed], alliance)).invalid();
+    }
+    let shards = {
+        let mut wire = Cbor::parse(&world().one.charter.to_bytes());
+        *wire.at(3) = Cbor::Int(1025);
+        wire.to_vec()
+    };
+    let roles = {
+        let mut wire = Cbor::parse(&world().one.charter.to_bytes());
+        *wire.at(7).at(0) = Cbor::Int(16);
+        wire.to_vec()
+    };
+    for (slug, title, bytes) in [
+        ("shards-1025", "more shards than there may be", shards),
+        ("role-unknown", "a set of roles with a bit that stands for none", roles),
+    ] {
+        let hash = Sha256::digest(&bytes).to_vec();
+        let signatures =
+            world().members[..1].iter().map(|m| Cbor::Bytes(sign(m, Domain::Charter, hash.clone()))).collect();
+        let wire = Cbor::Map(vec![(0, Cbor::Bytes(bytes)), (1, Cbor::Array(signatures))]).to_vec();
+        let signed = SignedCharter::decode(&wire).unwrap();
+        let alliance = AllianceId(signed.hash().0);
+        kit.case(FOLDER, "H5", slug, title, "charter").input(chain_input(vec![signed], alliance)).invalid();
+    }
+}
