@@ -203,7 +203,7 @@ impl Room {
         let room = create.room_id();
         let create = Control::RoomCreate(create).event(&mut rng, room, author, at, None)?;
         let (epoch, group) = (EpochId(rng.random()), KemSecret::generate(&mut rng));
-        let seed = SeedWrap::make(&mut rng, room, epoch, patient.public(), group.seed())?;
+        let seed = SeedWrap::make(&mut rng, room, epoch, patient.party(), group.seed())?;
         let record = EpochRecord {
             link: ControlLink { seq: 1, previous: create.id() },
             epoch,
