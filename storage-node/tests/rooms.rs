@@ -14,9 +14,9 @@ use std::collections::BTreeMap;
 
 use certs::Role;
 use ehe::charter::VerifiedCharter;
-use ehe::control::{Right, SeedWrap};
+use ehe::control::{Authority, Change, Control, ControlLink, Right, SeedWrap, possession};
 use ehe::event::{CheckedEvent, Kind};
-use ehe::id::{EheId, Nonce, WrapId};
+use ehe::id::{EheId, Hash, Nonce, WrapId};
 use ehe::identity::Identity;
 use ehe::kem::{self, KemSecret, WrapPurpose};
 use ehe::ledger::{Follower, Verified, control_of, verify_head, wrap_of};
@@ -311,6 +311,54 @@ async fn requests_in_anothers_name_or_beyond_a_role_are_refused() {
     assert_eq!(node.submit(run.clone()).await, Response::Refused(Refusal::RoleNotAllowed));
     assert!(matches!(node.ask(&Request::Status).await, Response::Status(_)));
     accepted(&scene.charter, &scene.gateway, run).await;
+    scene.node.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_speaks_for_its_own_keys_and_the_recovery_key_for_itself_over_any() {
+    let mut scene = Scene::new().await;
+    let (alliance, room, not_yours) = (scene.charter.alliance_id(), scene.patient.room, Refusal::NotYourIdentity);
+    let paper = Identity::generate(&mut people::rng());
+    let record = |link, change| Control::Authority(Authority { link, change, seeds: vec![] });
+    let set = record(scene.patient.link(), Change::SetRecovery(paper.public().commitment()));
+    let set = scene.patient.control(&set, now());
+    accepted(&scene.charter, &scene.owner, scene.patient.writer.run(&[set])).await;
+    let asked = |who: &Identity, part| {
+        Request::Fetch(request(who, alliance, room, part, now()).sign(who), who.public().clone())
+    };
+    let owner = scene.owner.identity.clone();
+    for (who, part) in [(&paper, Part::Ledger), (&scene.clinician.identity, Part::Control), (&owner, Part::Control)] {
+        assert_eq!(scene.stranger.ask(&asked(who, part)).await, Response::Refused(not_yours), "{part:?}");
+    }
+    assert!(matches!(scene.stranger.ask(&asked(&paper, Part::Control)).await, Response::Item(_)));
+
+    // The stranger turns out to be the patient, who lost the first keys and has the paper.
+    let new = scene.stranger.identity.clone();
+    let link = scene.patient.link();
+    let change = Change::Recover {
+        recovery: paper.public().clone(),
+        keys: new.public().clone(),
+        possession: possession(&new, room, link),
+        next: Hash::ZERO,
+        distrusted_from: None,
+    };
+    let recover = record(link, change).event(&mut people::rng(), room, paper.author_id(), now(), None).unwrap();
+    let link = ControlLink { seq: link.seq + 1, previous: recover.id() };
+    let run = Writer::new(&paper, room).run(&[recover]);
+    assert!(matches!(scene.stranger.submit(run).await, Response::Submitted(_)));
+    let acting = new.acting_as(owner.author_id());
+    let hand_over = record(link, Change::HandOver);
+    let hand_over = hand_over.event(&mut people::rng(), room, acting.author_id(), now(), None).unwrap();
+    let run = Writer::new(&acting, room).run(&[hand_over]);
+    assert_eq!(scene.clinician.submit(run.clone()).await, Response::Refused(not_yours));
+    assert!(matches!(scene.stranger.submit(run).await, Response::Submitted(_)));
+    let Response::Rooms(rooms) = scene.stranger.ask(&Request::RoomsOf).await else { panic!() };
+    assert_eq!(rooms.iter().map(|r| (r.room, r.owner)).collect::<Vec<_>>(), [(room, owner.author_id())]);
+    assert_eq!(scene.owner.ask(&Request::RoomsOf).await, Response::Rooms(vec![]));
+    assert!(matches!(scene.stranger.ask(&asked(&new, Part::Ledger)).await, Response::Item(_)));
+    let replaced = Response::Refused(Refusal::KeysReplaced);
+    assert_eq!(scene.owner.ask(&asked(&owner, Part::Control)).await, replaced);
+    assert_eq!(scene.stranger.ask(&asked(&paper, Part::Control)).await, Response::Refused(not_yours));
     scene.node.stop().await.unwrap();
 }
 

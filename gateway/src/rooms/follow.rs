@@ -106,6 +106,12 @@ impl Followed {
     pub fn next(&self) -> u64 {
         self.next
     }
+
+    /// Leaf hash of the last of them.
+    #[cfg(test)]
+    pub(super) fn last(&self) -> Hash {
+        self.last
+    }
 }
 
 /// What does not hold in what a node showed. The node is at fault, unless the charter at hand is old.

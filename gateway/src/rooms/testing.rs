@@ -7,7 +7,8 @@ use ehe::author::Strand;
 use ehe::charter::{Charter, CharterChain, Member, Node, Permissions, Placement, SignedCharter, VerifiedCharter};
 use ehe::checkpoint::{Checkpoint, Signer};
 use ehe::control::{
-    Control, ControlLink, Ending, EpochCategory, EpochRecord, Grant, Private, Revoke, Right, RoomCreate, SeedWrap,
+    Authority, Change, Control, ControlLink, Ending, EpochCategory, EpochRecord, Grant, Private, Revoke, Right, Rights,
+    RoomCreate, SeedWrap, possession,
 };
 use ehe::cose::{self, Domain};
 use ehe::event::{CheckedEvent, Event};
@@ -385,6 +386,28 @@ impl Patient {
         let private = Private { categories: epochs.iter().map(named).collect(), ..Private::default() };
         let own = self.identity.clone();
         self.write(ledger, &Control::Grant(grant), Some((&private, &[own.party(), Party::of(subject)])))
+    }
+
+    fn authority(&mut self, ledger: &mut Ledger, change: Change) {
+        let record = Authority { link: self.link, change, seeds: Vec::new() };
+        self.write(ledger, &Control::Authority(record), None);
+    }
+
+    /// Moves the room to new keys; gives back the old ones.
+    pub(crate) fn rotate(&mut self, ledger: &mut Ledger) -> Identity {
+        let new = identity();
+        let change = Change::Rotate(new.public().clone(), possession(&new, self.room, self.link));
+        self.authority(ledger, change);
+        let acting = new.acting_as(self.identity.author_id());
+        std::mem::replace(&mut self.identity, acting)
+    }
+
+    /// Somebody who may act for the patient. The two take turns only while the other makes no control event.
+    pub(crate) fn delegate(&mut self, ledger: &mut Ledger, rights: Rights) -> Patient {
+        let delegate = identity();
+        self.authority(ledger, Change::Delegate(delegate.public().clone(), rights, None));
+        let strand = Strand::new(self.room, StrandId(random()), None);
+        Self { identity: delegate, room: self.room, strand, link: self.link, seeds: BTreeMap::new() }
     }
 
     pub(crate) fn revoke(&mut self, ledger: &mut Ledger, grant: EheId) {

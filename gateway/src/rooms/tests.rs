@@ -1,11 +1,13 @@
 use std::sync::Arc;
 
+use ehe::author::Strand;
 use ehe::body::vitals::VitalsBody;
-use ehe::control::Control;
+use ehe::control::{Control, ControlLink, EpochRecord, Rights};
 use ehe::event::{CheckedEvent, Kind};
-use ehe::id::{EpochId, Nonce, RoomId, WrapId};
+use ehe::id::{EpochId, Nonce, RoomId, StrandId, WrapId};
 use ehe::identity::Identity;
 use ehe::kem::{self, WrapPurpose};
+use ehe::leaf::Leaf;
 use ehe::ledger::LedgerError;
 use ehe::limits::SERIES_PER_BODY_MAX;
 use ehe::reading::{DeviceId, Reading, ReadingTime};
@@ -13,7 +15,7 @@ use ehe::refusal::Refusal;
 use ehe::seal;
 use ehe::time::{Hour, UnixMs};
 use ehe::vital::{Category, Vital};
-use ehe::wire::Response;
+use ehe::wire::{Item, Response};
 
 use super::follow::{FollowError, Following};
 use super::testing::{Ledger, NOW, Patient, identity, rng};
@@ -210,29 +212,88 @@ fn a_rotation_that_leaves_us_out_holds_readings_instead_of_sealing_them_to_the_o
 }
 
 #[test]
+fn after_the_patients_keys_changed_sealing_goes_on_and_into_the_epoch_that_the_new_keys_publish() {
+    let mut home = home();
+    let old = home.patient.rotate(&mut home.ledger);
+    assert!(home.follow().unwrap(), "the rotation is followed without a restart");
+    let before = home.seal_and_commit(&[reading(NOW, "61", "a")]);
+    assert_eq!(before[1].core().epoch, home.epoch);
+    let next = home.patient.epoch(&mut home.ledger, Category::Cardiac, Some(home.epoch), &[home.grant], &[]);
+    home.follow().unwrap();
+    let after = home.seal_and_commit(&[reading(NOW, "62", "a")]);
+    assert_eq!(after[1].core().epoch, next);
+    assert_eq!(home.open(&after, &after[1]).len(), 1);
+    // Who has the old keys still publishes nothing that a gateway seals to.
+    let error = shown_with_a_forged_epoch(&mut home, &old);
+    assert!(matches!(error, FollowError::Ledger(LedgerError::Signature { .. })), "{error}");
+    assert_eq!(home.seal_and_commit(&[reading(NOW, "63", "a")])[0].core().epoch, next);
+}
+
+#[test]
+fn a_delegate_who_may_publish_keys_moves_sealing_to_its_epoch() {
+    let mut home = home();
+    let mut delegate = home.patient.delegate(&mut home.ledger, Rights::EPOCH);
+    let next = delegate.epoch(&mut home.ledger, Category::Cardiac, Some(home.epoch), &[home.grant], &[]);
+    home.patient.seeds.extend(delegate.seeds);
+    home.follow().unwrap();
+    let sealed = home.seal_and_commit(&[reading(NOW, "61", "a")]);
+    assert_eq!(sealed[1].core().epoch, next);
+    assert_eq!(home.open(&sealed, &sealed[1]).len(), 1);
+}
+
+#[test]
+fn an_epoch_record_by_somebody_who_may_not_publish_keys_changes_nothing() {
+    let mut home = home();
+    let delegate = home.patient.delegate(&mut home.ledger, Rights::GRANT).identity;
+    home.follow().unwrap();
+    let mut rules = Vec::new();
+    for forger in [&delegate, &home.gateway.clone(), &identity()] {
+        match shown_with_a_forged_epoch(&mut home, forger) {
+            FollowError::Ledger(LedgerError::Rules { why, .. }) => rules.push(why),
+            other => panic!("{other}"),
+        }
+    }
+    assert_eq!(rules, [Refusal::NotDelegated, Refusal::NotOwner, Refusal::NotInvited]);
+    let sealed = home.seal_and_commit(&[reading(NOW, "61", "a")]);
+    assert_eq!(sealed[1].core().epoch, home.epoch, "what was verified before still stands");
+}
+
+#[test]
 fn an_epoch_record_that_the_patient_did_not_sign_changes_nothing() {
     let mut home = home();
-    // A node makes up a room's next entry: its own key as group key, in a run that it signs in the patient's name.
-    let forger = identity();
-    home.patient.epoch(&mut home.ledger, Category::Cardiac, Some(home.epoch), &[home.grant], &[]);
-    let (following, mut answers) = fetch(&home.rooms, &home.ledger, home.patient.room);
-    let Some(Response::Item(item)) = answers.iter_mut().find(|a| matches!(a, Response::Item(i) if i.run.is_some()))
-    else {
-        panic!("no control entry")
-    };
-    let mut run = item.run.as_ref().unwrap().decode().unwrap().claims().clone();
-    let Ok(Control::Epoch(mut record)) = Control::decode(&item.events[0].clone().check().unwrap()) else { panic!() };
-    record.group_key = forger.public().kem.clone();
-    let patient = home.patient.identity.author_id();
-    let forged = Control::Epoch(record).event(&mut rng(), home.patient.room, patient, NOW, None).unwrap();
-    run.ids = vec![forged.id()];
-    item.run = Some(run.sign(&forger));
-    item.leaf.entry = item.run.as_ref().unwrap().hash();
-    item.events = vec![forged.into_event()];
-    let error = judge(following, answers, &home.ledger).unwrap_err();
+    let forger = identity().acting_as(home.patient.identity.author_id());
+    let error = shown_with_a_forged_epoch(&mut home, &forger);
     assert!(matches!(error, FollowError::Ledger(LedgerError::Signature { .. })), "{error}");
     let sealed = home.seal_and_commit(&[reading(NOW, "61", "a")]);
     assert_eq!(sealed[1].core().epoch, home.epoch, "what was verified before still stands");
+}
+
+/// A node makes up a room's next entry: an epoch record with the forger's own key as group key, in a run that the forger signs.
+fn shown_with_a_forged_epoch(home: &mut Home, forger: &Identity) -> FollowError {
+    let current = home.rooms.get(home.patient.room).unwrap();
+    let open = current.room().epochs.iter().find(|(_, e)| e.superseded_by.is_none()).map(|(id, _)| *id);
+    let link = ControlLink { seq: current.room().next_control, previous: current.room().last_control };
+    let (room, author) = (home.patient.room, forger.author_id());
+    let record = EpochRecord {
+        link,
+        epoch: EpochId([9; 16]),
+        group_key: forger.public().kem.clone(),
+        supersedes: open,
+        continues: vec![home.grant],
+        seeds: vec![],
+    };
+    let forged = Control::Epoch(record).event(&mut rng(), room, author, NOW, None).unwrap();
+    let run = Strand::new(room, StrandId([9; 8]), None).link_events(forger, std::slice::from_ref(&forged)).run;
+    let (mut following, _) = fetch(&home.rooms, &home.ledger, room);
+    let leaf = Leaf {
+        room,
+        index: current.next(),
+        previous: current.last(),
+        entry: run.hash(),
+        accepted_at: NOW,
+        control: link.seq + 1,
+    };
+    following.take(Item { leaf, run: Some(run), events: vec![forged.into_event()], access: None }).unwrap_err()
 }
 
 #[test]

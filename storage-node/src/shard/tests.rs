@@ -431,7 +431,10 @@ fn files_of_another_format_shard_or_alliance_are_refused() {
     });
     write.unwrap();
     drop(store);
-    assert!(matches!(Store::open(&dir, PLACE.alliance, 0, CACHE), Err(StoreError::Format { found: 99, known: 2 })));
+    assert!(matches!(
+        Store::open(&dir, PLACE.alliance, 0, CACHE),
+        Err(StoreError::Format { found: 99, known: schema::FORMAT })
+    ));
 }
 
 #[test]
