@@ -176,6 +176,16 @@ fn documents_at_their_bounds_are_refused_or_read_in_bounded_time() {
     // A long base name, which every record of the pack carries, does not multiply the input.
     let long = format!(r#"[{{"bn":"{}","n":"a","v":1}},{}]"#, "b".repeat(50_000), vec![r#"{"v":1}"#; 1_000].join(","));
     assert_eq!(senml(&long).unwrap_err().kind(), "invalid");
+    // CBOR needs a byte for a record, and two for a label.
+    let cbor = |input: &[u8]| {
+        let decoded = Format::SenmlCbor.adapter(&Options::default()).unwrap().decode(input, &receipt(None));
+        decoded.unwrap_err().kind()
+    };
+    for (mut input, element) in [(vec![0x9f], vec![0xa0]), (vec![0x81, 0xbf], vec![0x18, 0x63, 0x00])] {
+        input.extend(element.repeat(JSON_ELEMENTS_MAX + 1));
+        input.extend([0xff]);
+        assert_eq!(cbor(&input), "too_many_elements");
+    }
     for input in [
         "[".repeat(INPUT_MAX_BYTES),
         "{\"a\":".repeat(INPUT_MAX_BYTES / 5),
