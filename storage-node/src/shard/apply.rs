@@ -9,7 +9,7 @@ use std::sync::Arc;
 use redb::ReadableTable;
 
 use ehe::cbor;
-use ehe::event::CheckedEvent;
+use ehe::event::{CheckedEvent, Event};
 use ehe::id::{AuthorId, EheId, Hash, RoomId, StrandId, WrapId};
 use ehe::identity::PublicIdentity;
 use ehe::leaf::Leaf;
@@ -24,8 +24,8 @@ use ehe::time::{Hour, UnixMs};
 use ehe::wire::Submission;
 
 use super::block::{BLOCK_COMMANDS_MAX, Block, Command, Outcome};
-use super::entry::{Admitted, LogName, Names, StoredEvent};
-use super::known::{self, EventAt};
+use super::entry::{Admitted, LogName, Names};
+use super::known;
 use super::place::Place;
 use super::places::Head;
 use super::record::{Record, What};
@@ -91,13 +91,13 @@ impl<'a, 't> Apply<'a, 't> {
     }
 
     /// Applies one block: one outcome for each command.
-    pub(super) fn block(&mut self, block: &Block) -> Result<Vec<Outcome>, StoreError> {
+    pub(super) fn block(&mut self, block: Block) -> Result<Vec<Outcome>, StoreError> {
         // An ordering party whose clock was set back, or a new one behind the old: the ledger's time stands still meanwhile.
         self.carried.shard.time = self.carried.shard.time.max(block.time);
         self.carried.shard.blocks += 1;
         self.summarise_refusals()?;
         self.forget_nonces()?;
-        let outcomes = block.commands.iter().map(|command| self.command(command)).collect();
+        let outcomes = block.commands.into_iter().map(|command| self.command(command)).collect();
         let Carried { peaks, roots, .. } = &mut *self.carried;
         roots.insert(peaks.size(), peaks.root());
         while roots.len() > ROOTS_KEPT {
@@ -110,30 +110,31 @@ impl<'a, 't> Apply<'a, 't> {
         self.carried.shard.time
     }
 
-    fn command(&mut self, command: &Command) -> Result<Outcome, StoreError> {
+    fn command(&mut self, command: Command) -> Result<Outcome, StoreError> {
         match command {
             Command::Submit(submission) => self.submit(submission),
-            Command::Read(request, identity) => self.read(request, identity),
+            Command::Read(request, identity) => self.read(&request, &identity),
         }
     }
 
     // ---- runs
 
-    fn submit(&mut self, submission: &Submission) -> Result<Outcome, StoreError> {
-        let Ok(run) = submission.run.decode() else { return Ok(Outcome::Refused(Refusal::RunMalformed)) };
+    fn submit(&mut self, submission: Submission) -> Result<Outcome, StoreError> {
+        let Submission { run: signed, events } = submission;
+        let Ok(run) = signed.decode() else { return Ok(Outcome::Refused(Refusal::RunMalformed)) };
         let (room_id, author) = (run.claims().room, run.claims().author);
         if room_id.shard(self.place.shard_count) != self.place.shard {
             return Ok(Outcome::Refused(Refusal::WrongShard));
         }
         let room = self.room(room_id)?;
         let signature = run.signature();
-        match self.judge(run, &submission.events, room.as_deref())? {
+        match self.judge(run, events, room.as_deref())? {
             Ok((admission, run, events)) => {
                 let control_seq = match &admission.room {
                     Some(changed) => changed.next_control,
                     None => room.as_ref().map_or(0, |room| room.next_control),
                 };
-                let run = Entering { signed: &submission.run, run: run.run(), signature, events: &events };
+                let run = Entering { signed: &signed, run: run.run(), signature, events: &events };
                 let log_index = self.enter(&run, control_seq, room.as_deref(), admission)?;
                 Ok(Outcome::Submitted { log_index, control_seq })
             }
@@ -141,7 +142,7 @@ impl<'a, 't> Apply<'a, 't> {
             Err(Judged::Refused(why)) => {
                 let party = room.as_ref().is_some_and(|room| room.key_of(author).is_some());
                 if party {
-                    self.keep_refusal(room_id, author, RunRefusal { run: submission.run.hash(), why, at: self.now() })?;
+                    self.keep_refusal(room_id, author, RunRefusal { run: signed.hash(), why, at: self.now() })?;
                 }
                 Ok(Outcome::Refused(why))
             }
@@ -153,10 +154,10 @@ impl<'a, 't> Apply<'a, 't> {
     fn judge(
         &self,
         run: UnverifiedRun,
-        events: &[ehe::event::Event],
+        events: Vec<Event>,
         room: Option<&RoomState>,
-    ) -> Result<Result<(Admission, VerifiedRun, Vec<CheckedEvent>), Judged>, StoreError> {
-        let Ok(events) = events.iter().map(|e| e.clone().check()).collect::<Result<Vec<_>, _>>() else {
+    ) -> Result<Result<Admissible, Judged>, StoreError> {
+        let Ok(events) = events.into_iter().map(Event::check).collect::<Result<Vec<_>, _>>() else {
             return Ok(Err(Judged::Refused(Refusal::EventMalformed)));
         };
         let key = match author_key(room, run.claims(), &events) {
@@ -174,7 +175,9 @@ impl<'a, 't> Apply<'a, 't> {
         } else {
             run.trust_ordering_party()
         };
-        let ledger = RoomLedger::new(self.tables, self.log(), verified.run().room, &events);
+        let hours = events.iter().map(|event| (event.id(), event.core().hour)).collect();
+        let (tables, room_id) = (&*self.tables, verified.run().room);
+        let ledger = RoomLedger { tables, room: room_id, hours, found: RefCell::default() };
         // This decides, too, whether one author's sequence is used twice: the strand's end is the table's.
         Ok(match admit(self.place.alliance, room, &verified, &events, &ledger, self.now())? {
             Ok(admission) => Ok((admission, verified, events)),
@@ -428,6 +431,9 @@ struct Entering<'a> {
     events: &'a [CheckedEvent],
 }
 
+/// A run that may enter: what it changes, the run, its events.
+type Admissible = (Admission, VerifiedRun, Vec<CheckedEvent>);
+
 /// Why a run does not enter.
 enum Judged {
     /// Some of its events are in the log, by the runs at these places.
@@ -443,42 +449,12 @@ fn decode_record(bytes: &[u8]) -> Result<AccessRecord, StoreError> {
 
 /// What admission asks about one room.
 struct RoomLedger<'a, 't> {
-    names: Names<'a, Tables<'t>>,
     tables: &'a Tables<'t>,
     room: RoomId,
     /// The hours of the events that are to be admitted, by which known ones are found.
     hours: BTreeMap<EheId, Hour>,
     /// Runs that hold one of them already.
     found: RefCell<BTreeSet<u64>>,
-    /// Ids of the events of the run that was looked at last.
-    read: RefCell<Option<(u64, Vec<EheId>)>>,
-}
-
-impl<'a, 't> RoomLedger<'a, 't> {
-    fn new(tables: &'a Tables<'t>, log: LogName, room: RoomId, events: &[CheckedEvent]) -> Self {
-        Self {
-            names: Names::new(tables, log, None),
-            tables,
-            room,
-            hours: events.iter().map(|event| (event.id(), event.core().hour)).collect(),
-            found: RefCell::default(),
-            read: RefCell::default(),
-        }
-    }
-
-    /// Whether the event at a place is this one. A run that is submitted again asks this of each of its events: the run is read
-    /// once.
-    fn is_at(&self, id: EheId, (log_index, position): EventAt) -> Result<bool, StoreError> {
-        let mut read = self.read.borrow_mut();
-        let ids = match &*read {
-            Some((at, ids)) if *at == log_index => ids,
-            _ => {
-                let ids = self.names.entry(log_index)?.events.iter().map(StoredEvent::id).collect();
-                &read.insert((log_index, ids)).1
-            }
-        };
-        Ok(ids.get(usize::from(position)) == Some(&id))
-    }
 }
 
 impl Ledger for RoomLedger<'_, '_> {
@@ -498,12 +474,8 @@ impl Ledger for RoomLedger<'_, '_> {
 
     fn has_event(&self, id: EheId) -> Result<bool, StoreError> {
         let Some(hour) = self.hours.get(&id) else { return Ok(false) };
-        for at in known::places(&self.tables.known, *hour, id)? {
-            if self.is_at(id, at)? {
-                self.found.borrow_mut().insert(at.0);
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let Some((log_index, _)) = known::find(&self.tables.known, *hour, id)? else { return Ok(false) };
+        self.found.borrow_mut().insert(log_index);
+        Ok(true)
     }
 }

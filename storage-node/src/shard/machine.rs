@@ -76,16 +76,17 @@ impl Machine for ShardMachine {
             }
             blocks.push(block);
         }
+        let any = !blocks.is_empty();
         let (place, carried) = (self.place, &mut self.carried);
         let outcomes = self.store.write(Durability::None, |tables| {
             let mut apply = Apply::new(place, tables, carried);
-            let outcomes: Result<Vec<_>, StoreError> = blocks.iter().map(|block| apply.block(block)).collect();
+            let outcomes: Result<Vec<_>, StoreError> = blocks.into_iter().map(|block| apply.block(block)).collect();
             apply.finish()?;
             tables.meta.insert(META_APPLIED, meta)?;
             outcomes
         });
         let outcomes = outcomes.map_err(failed)?;
-        if !blocks.is_empty() {
+        if any {
             self.show();
         }
         Ok(outcomes.iter().map(|outcomes| Bytes::from(block::encode_outcomes(outcomes))).collect())

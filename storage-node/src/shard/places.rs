@@ -52,7 +52,7 @@ impl Head {
     ) -> Result<(), StoreError> {
         self.open.push(log_index);
         self.entries += 1;
-        if self.entries % LIST_ENTRIES == 0 {
+        if self.entries.is_multiple_of(LIST_ENTRIES) {
             let key = (room.as_bytes(), self.entries / LIST_ENTRIES - 1);
             tables.positions.insert(key, pack_list(Vec::new(), &self.open).as_slice())?;
             self.open.clear();

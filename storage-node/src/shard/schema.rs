@@ -12,7 +12,7 @@ use ehe::id::AllianceId;
 use ehe::room::WrapFact;
 use ehe::time::UnixMs;
 
-use super::known::KnownKey;
+use super::known::{KnownAt, KnownKey};
 use super::segments::SegmentKey;
 use super::store::StoreError;
 
@@ -169,7 +169,7 @@ tables! {
     /// The log's entries, see `record.rs`, in rows that fill a page, see `segments.rs`.
     log: SegmentKey => &'static [u8];
     /// Which events are in the log, see `known.rs`.
-    known: KnownKey => ();
+    known: KnownKey => KnownAt;
     /// Hashes of the log's leaves, 127 in a row.
     leaves: u64 => &'static [u8];
     /// Merkle tree above them: leaves when the subtree was complete, level → its hash. See `tree.rs`.

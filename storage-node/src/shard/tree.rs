@@ -31,7 +31,7 @@ impl LeafTail {
     /// Appends a leaf to the tree and to the tables.
     pub(super) fn append(&mut self, tables: &mut Tables<'_>, peaks: &mut Peaks, leaf: Hash) -> Result<(), StoreError> {
         let index = peaks.size();
-        if index % ROW_LEAVES == 0 {
+        if index.is_multiple_of(ROW_LEAVES) {
             self.0.clear();
         }
         self.0.extend_from_slice(leaf.as_bytes());

@@ -16,10 +16,11 @@ struct Script {
     disk: Disk,
     blocks: Vec<Bytes>,
     states: Vec<Vec<u8>>,
+    room: ehe::id::RoomId,
 }
 
 /// What may be left of unsynced writes when the power goes; the step chooses which of them.
-fn after(step: u64) -> [Unsynced; 3] {
+fn after_crash(step: u64) -> [Unsynced; 3] {
     [Unsynced::Lost, Unsynced::Kept, Unsynced::Some(step)]
 }
 
@@ -75,7 +76,7 @@ fn script() -> Script {
     }
     let (leaves, _) = root(&store);
     assert!(leaves > 127 + 6, "a row of leaf hashes is filled on the way, and a list of places");
-    Script { disk, blocks: blocks[base - 1..].to_vec(), states }
+    Script { disk, blocks: blocks[base - 1..].to_vec(), states, room: home.patient.room }
 }
 
 /// Runs the steps until one fails. Returns how many blocks were made durable.
@@ -110,7 +111,7 @@ fn a_shard_whose_disk_fails_at_any_step_comes_back_as_it_was_after_some_block_an
     };
     assert!(count > 30, "{count} steps of IO");
     for step in 1..=count {
-        for unsynced in after(step) {
+        for unsynced in after_crash(step) {
             let disk = script.disk.copy();
             disk.fail_at(step);
             let durable = run(&disk, &script.blocks, &steps());
@@ -126,7 +127,8 @@ fn a_shard_whose_disk_fails_at_any_step_comes_back_as_it_was_after_some_block_an
             assert!(snapshot(&machine) == script.states[LATER], "step {step}, {unsynced:?}: it went on another way");
             // Every entry decodes; in the snapshot it is a part of a row.
             let view = store.view().unwrap();
-            (110..view.shard().leaves).for_each(|at| drop(view.leaf(&view.entry(at).unwrap()).unwrap()));
+            (110..view.shard().leaves)
+                .for_each(|at| assert_eq!(view.leaf(&view.entry(at).unwrap()).unwrap().room, script.room));
         }
     }
 }
@@ -145,7 +147,7 @@ fn a_snapshot_whose_installation_fails_at_any_step_is_there_whole_or_not_at_all(
         disk.steps()
     };
     for step in (1..=count).step_by(if count > 200 { 3 } else { 1 }) {
-        for unsynced in after(step) {
+        for unsynced in after_crash(step) {
             let disk = script.disk.copy();
             disk.fail_at(step);
             let installed = install(&disk).is_ok();
@@ -164,7 +166,7 @@ fn what_a_crash_left_while_the_file_was_made_does_not_pass_for_a_shard() {
         disk.steps()
     };
     for step in 1..=count {
-        for unsynced in after(step) {
+        for unsynced in after_crash(step) {
             let disk = Disk::default();
             disk.fail_at(step);
             let made = open(&disk).is_ok();
