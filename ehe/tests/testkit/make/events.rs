@@ -284,9 +284,32 @@ fn private(kit: &mut Kit) {
         .keys(json!({"reader": seeds("patient")}))
         .input(bytes(swapped.event()))
         .invalid();
+    let (rule, slug, title) = ("E3", "label-oversized", "a sealed part whose purpose has 201 bytes");
+    kit.case(FOLDER, rule, slug, title, "private")
+        .keys(json!({"reader": seeds("patient")}))
+        .input(bytes(long_label(&scene).event()))
+        .invalid();
     let no_commitment = checked(event.core().clone(), Hash::ZERO, event.body().to_vec());
     kit.case(FOLDER, "K3", "commitment-zeros", "a sealed part under a header without commitment", "private")
         .keys(json!({"reader": seeds("patient")}))
         .input(bytes(no_commitment.event()))
         .invalid();
+}
+
+/// A grant whose sealed part holds a purpose that is too long; the library would not seal it.
+fn long_label(scene: &Scene) -> CheckedEvent {
+    let purpose = Cbor::Map(vec![(0, Cbor::Array(vec![])), (1, Cbor::Text("x".repeat(201)))]);
+    let patient = &world().patient;
+    let (author, salt) = (patient.author_id(), Nonce([6; 16]));
+    let grant = scene.grant_record(&world().clinician, Right::Read, |_| {});
+    let plain = grant.event(&mut rng(4), scene.id, author, UnixMs(scene.now), None).unwrap();
+    let core = Core { salt, ..plain.core().clone() };
+    let sealed = seal::seal(&Scene::ek(), core.clone(), &purpose.to_vec()).unwrap();
+    let wrap = WrapPurpose::ControlPart { room: scene.id, author, salt, recipient: author };
+    let wrapped = kem::wrap(&mut rng(5), &patient.public().kem, &wrap, &Scene::ek()).unwrap();
+    let party = Cbor::Map(vec![(0, Cbor::Bytes(author.0.to_vec())), (1, Cbor::Bytes(wrapped.as_bytes().to_vec()))]);
+    let mut body = Cbor::parse(plain.body());
+    body.set(1, Cbor::Bytes(sealed.body().to_vec()));
+    body.set(2, Cbor::Array(vec![party]));
+    checked(core, sealed.header().commitment, body.to_vec())
 }

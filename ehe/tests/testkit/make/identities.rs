@@ -6,6 +6,7 @@ use ehe::identity::PublicIdentity;
 use serde_json::{Value, json};
 
 use super::Kit;
+use super::hostile::sign_again;
 use super::scene::create;
 use super::world::{seeds, world};
 use crate::json::h;
@@ -234,6 +235,8 @@ fn cose(kit: &mut Kit) {
             let mut header = Cbor::parse(v.at(0).bytes());
             change(&mut header);
             *v.at(0) = Cbor::Bytes(header.to_vec());
+            // The signature is right for what stands there now: it is the header alone that is refused.
+            sign_again(v, b"ehe/1 run", patient);
         })
     };
     let mut tagged = vec![0xd2];
@@ -244,10 +247,10 @@ fn cose(kit: &mut Kit) {
         ("altered-payload", "the payload was altered", "run", with(&|v| v.at(2).bytes()[0] ^= 1), key.clone()),
         ("altered-signature", "the signature was altered", "run", with(&|v| v.at(3).bytes()[40] ^= 1), key.clone()),
         (
-            "other-signer",
-            "the key id names another",
+            "further-parameter",
+            "a parameter besides in the protected header",
             "run",
-            protected(&|p| *p.at(4) = Cbor::Bytes(vec![7; 16])),
+            protected(&|p| p.set(5, Cbor::Int(1))),
             key.clone(),
         ),
         ("other-algorithm", "the algorithm is ES256", "run", protected(&|p| *p.at(1) = Cbor::Int(-7)), key.clone()),

@@ -10,6 +10,7 @@ mod events;
 mod follow;
 mod frames;
 mod holding;
+mod hostile;
 mod identities;
 mod log;
 mod pco;

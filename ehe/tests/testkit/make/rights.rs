@@ -9,6 +9,7 @@ use ehe::time::{Hour, UnixMs};
 use serde_json::json;
 
 use super::Kit;
+use super::hostile::sign_again;
 use super::identities::bad_kem;
 use super::runs::{forged, ledger};
 use super::scene::{EPOCH, EPOCH_2, Granted, HOUR_MS, NOW, Scene, hour, with_plain};
@@ -30,15 +31,7 @@ pub(super) fn sign_as(run: &Run, author: AuthorId, by: &Identity) -> SignedRun {
     let mut protected = Cbor::parse(signed.at(0).bytes());
     *protected.at(4) = Cbor::Bytes(author.0.to_vec());
     *signed.at(0) = Cbor::Bytes(protected.to_vec());
-    let structure = Cbor::Array(vec![
-        Cbor::Text("Signature1".into()),
-        signed.at(0).clone(),
-        Cbor::Bytes(b"ehe/1 run".to_vec()),
-        signed.at(2).clone(),
-    ]);
-    use ed25519_dalek::Signer;
-    let key = ed25519_dalek::SigningKey::from_bytes(&by.sign_key().to_seed());
-    *signed.at(3) = Cbor::Bytes(key.sign(&structure.to_vec()).to_bytes().to_vec());
+    sign_again(&mut signed, b"ehe/1 run", by);
     SignedRun(signed.to_vec())
 }
 

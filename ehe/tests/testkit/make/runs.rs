@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::Kit;
 use super::encoding::full_run;
+use super::hostile::sign_again;
 use super::scene::{EPOCH, Granted, Scene, create, hour, with_header};
 use super::world::world;
 use crate::json::h;
@@ -330,16 +331,7 @@ fn shape(kit: &mut Kit) {
 /// A run whose key id is the author's and whose signature is another's.
 pub(super) fn forged(run: &ehe::run::Run, author: &Identity, by: &Identity) -> SignedRun {
     let mut right = Cbor::parse(&run.sign(author).0);
-    // What `by` would sign, under the author's key id: only the signature differs from the right run's.
-    let structure = Cbor::Array(vec![
-        Cbor::Text("Signature1".into()),
-        right.at(0).clone(),
-        Cbor::Bytes(b"ehe/1 run".to_vec()),
-        right.at(2).clone(),
-    ]);
-    use ed25519_dalek::Signer;
-    let key = ed25519_dalek::SigningKey::from_bytes(&by.sign_key().to_seed());
-    *right.at(3) = Cbor::Bytes(key.sign(&structure.to_vec()).to_bytes().to_vec());
+    sign_again(&mut right, b"ehe/1 run", by);
     SignedRun(right.to_vec())
 }
 

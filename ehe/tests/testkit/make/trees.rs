@@ -55,6 +55,11 @@ fn trees(kit: &mut Kit) {
         ("swapped", "a proof in another order", inclusion(3, 3, 7, &swapped)),
         ("short", "a proof with a hash too few", inclusion(3, 3, 7, &hashes[..2])),
         ("long", "a proof with a hash too many", inclusion(3, 3, 7, &long)),
+        ("ends-early", "a leaf whose hash is called the root of seven leaves", {
+            let mut input = inclusion(3, 0, 7, &[]);
+            input["root"] = json!(merkle::leaf_hash(&leaves[3]).to_string());
+            input
+        }),
         ("oversized", "a proof of 65 hashes", inclusion(3, 3, 7, &[Hash::ZERO; 65])),
     ] {
         kit.case(FOLDER, "M2", slug, title, "inclusion").input(input).invalid();
@@ -79,6 +84,11 @@ fn trees(kit: &mut Kit) {
             "shrunk",
             "a tree that became smaller",
             json!({"old": 7, "old_root": tree.root().to_string(), "new": 3, "new_root": tree_of(3).root().to_string(), "proof": []}),
+        ),
+        (
+            "ends-early",
+            "an older tree's root called the newer one's",
+            json!({"old": 4, "old_root": tree_of(4).root().to_string(), "new": 7, "new_root": tree_of(4).root().to_string(), "proof": []}),
         ),
         ("same-size-other-root", "two trees of one size", consistency(7, tree_of(6).root(), 7, &[])),
         (
