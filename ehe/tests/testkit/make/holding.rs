@@ -4,6 +4,7 @@ use ehe::control::{Ending, Grant, Right};
 use ehe::id::{EheId, EpochId};
 use ehe::identity::Identity;
 use ehe::time::{Hour, UnixMs};
+use serde_json::json;
 
 use super::Kit;
 use super::rights::{accept, submit};
@@ -15,6 +16,7 @@ const FOLDER: &str = "rights";
 
 pub(super) fn cases(kit: &mut Kit) {
     holding(kit);
+    telling(kit);
     wraps(kit);
     content(kit);
     limits(kit);
@@ -84,6 +86,65 @@ fn holding(kit: &mut Kit) {
         NOW + 1,
     );
     case("drains-and-expired", "an expiry ends draining too", Some(13), &expires, &drain, hour(), NOW + HOUR_MS);
+}
+
+/// Of several grants that do not allow it, the one that says most is heard.
+fn telling(kit: &mut Kit) {
+    ledger(
+        kit,
+        (FOLDER, Granted::None),
+        "A8",
+        "ok-most-telling",
+        "of several grants the most telling refusal",
+        None,
+        |scene| {
+            let (expired, cut, bounded) = (&world().stranger, &world().clinician, &world().other);
+            let append = |scene: &mut Scene, to: &Identity, change: &dyn Fn(&mut Grant)| {
+                let event = scene.grant(to, Right::Append, change);
+                scene.accept(&world().patient, std::slice::from_ref(&event));
+                event.id()
+            };
+            let control = scene.epoch(EPOCH_2, None, vec![]);
+            accept(scene, &control);
+            for who in [expired, cut, bounded] {
+                append(scene, who, &|g| g.expires = Some(UnixMs(NOW + 1)));
+            }
+            for who in [cut, bounded] {
+                let grant = append(scene, who, &|_| {});
+                let event = scene.revoke(grant, Ending::Cut);
+                scene.accept(&world().patient, &[event]);
+            }
+            append(scene, bounded, &|g| {
+                g.epochs = vec![EPOCH_2];
+                g.from = Some(hour());
+            });
+            let (before, unknown, later) = (Hour(hour().0 - 1), EpochId([1; 16]), NOW + 10);
+            scene.ask("append", bounded, EPOCH, hour(), NOW, json!("yes"));
+            scene.ask("append", expired, EPOCH, hour(), later, json!(13));
+            scene.ask("append", expired, unknown, hour(), later, json!(13));
+            scene.ask("append", cut, EPOCH, hour(), later, json!(14));
+            scene.ask("append", cut, unknown, hour(), later, json!(14));
+            scene.ask("append", bounded, EPOCH, hour(), later, json!(15));
+            scene.ask("append", bounded, EPOCH, before, later, json!(16));
+            scene.ask("append", bounded, unknown, before, later, json!(15));
+            scene.ask("append", bounded, EPOCH_2, hour(), later, json!("yes"));
+            scene.ask("read", bounded, EPOCH_2, hour(), later, json!(12));
+        },
+    );
+    ledger(
+        kit,
+        (FOLDER, Granted::Append),
+        "A10",
+        "right-before-wrap",
+        "content without a wrap after the grant was cut",
+        Some(14),
+        |scene| {
+            let event = scene.revoke(scene.append, Ending::Cut);
+            scene.accept(&world().patient, &[event]);
+            let reading = scene.reading(&world().gateway, hour());
+            scene.submit(&world().gateway, &[reading.content]);
+        },
+    );
 }
 
 fn wraps(kit: &mut Kit) {

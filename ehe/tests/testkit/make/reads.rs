@@ -90,6 +90,15 @@ fn requests(kit: &mut Kit) {
         *payload.at(5) = Cbor::Int(9);
         scene.read_signed(sign(clinician, Domain::ReadRequest, payload.to_vec()), clinician.public());
     });
+    case("D1", "age-before-alliance", "an old request for another alliance", Some(41), &|scene| {
+        scene.read(clinician, |r| {
+            r.made_at = UnixMs(0);
+            r.alliance.0[0] ^= 1;
+        });
+    });
+    case("D1", "alliance-before-rights", "a stranger's request for another alliance", Some(25), &|scene| {
+        scene.read(&world().stranger, |r| r.alliance.0[0] ^= 1);
+    });
     case("D1", "epochs-65", "a request for 65 epochs", Some(40), &|scene| {
         scene.read(clinician, |r| r.scope.epochs = vec![EPOCH; 65]);
     });

@@ -309,6 +309,25 @@ fn shape(kit: &mut Kit) {
         let run = scene.run(gateway, &events);
         scene.step(forged(&run, gateway, &world().stranger), bytes(&events));
     });
+    // Two rules broken at once: the SPEC says which is heard of.
+    malformed("Q1", "signature-before-ids", "a forged run that misses an event too", 2, &|scene| {
+        let events = scene.reading(gateway, hour()).both();
+        let run = scene.run(gateway, &events);
+        scene.step(forged(&run, gateway, &world().stranger), bytes(&events[..1]));
+    });
+    malformed("A1", "ids-before-strand", "a run that misses an event, after a gap in its strand", 4, &|scene| {
+        let events = scene.reading(gateway, hour()).both();
+        let mut run = scene.run(gateway, &events);
+        run.from.next = 5;
+        scene.step(run.sign(gateway), bytes(&events[..1]));
+    });
+    malformed("A2", "strand-before-rights", "a grant by the gateway, after a gap in its strand", 3, &|scene| {
+        let control = scene.grant_record(&world().other, Right::Append, |_| {});
+        let event = scene.by(gateway, &control);
+        let mut run = scene.run(gateway, std::slice::from_ref(&event));
+        run.from.next = 5;
+        scene.step_run(&run, gateway, &[event]);
+    });
     malformed("A13", "grant-beside-content", "the patient's content and grant in one run", 1, &|scene| {
         let [wrap, content] = scene.reading(&world().patient, hour()).both();
         let grant = scene.grant(&world().other, Right::Append, |_| {});
