@@ -82,7 +82,7 @@ pub enum Command {
     /// Show who read what, when and what for, and who was refused (the patient)
     Audit(RoomArgs),
     /// Verify a room whole: chain, signatures, strands, rules, inclusion, quorum (the patient)
-    Verify(RoomArgs),
+    Verify(VerifyArgs),
     /// Show how the nodes are
     Status,
 }
@@ -136,6 +136,17 @@ pub struct RoomArgs {
     /// The room's id
     #[arg(long, value_name = "ID")]
     pub room: RoomId,
+}
+
+/// `ehe verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The room's id
+    #[arg(long, value_name = "ID")]
+    pub room: RoomId,
+    /// Keep what the node served in this new file, for another program to judge
+    #[arg(long, value_name = "FILE")]
+    pub save: Option<PathBuf>,
 }
 
 /// One category, or all.

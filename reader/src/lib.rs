@@ -22,6 +22,7 @@ pub mod nodes;
 pub mod output;
 pub mod read;
 pub mod rooms;
+pub mod saved;
 pub mod scope;
 pub mod session;
 pub mod submit;

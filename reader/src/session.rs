@@ -1,5 +1,6 @@
 //! One command's work: credentials, nodes, clock, and the requests that it signs.
 
+use std::path::Path;
 use std::time::Duration;
 
 use certs::{Credentials, Role};
@@ -18,6 +19,7 @@ use crate::error::Error;
 use crate::follow::Following;
 use crate::home::Home;
 use crate::nodes::Nodes;
+use crate::saved::Saving;
 use crate::scope;
 
 /// The operating system's randomness. It stops the program where there is none, before anything weak could be made of it.
@@ -40,6 +42,8 @@ pub struct Session {
     pub nodes: Nodes,
     clock: fn() -> UnixMs,
     patience: Duration,
+    /// Where what the next fetch is served is kept besides.
+    saving: Option<Saving>,
 }
 
 /// Something that a node showed, after it was verified.
@@ -55,7 +59,7 @@ impl Session {
     pub fn open(home: Home, patience: Duration, clock: fn() -> UnixMs) -> Result<Self, Error> {
         let credentials = Credentials::load(home.dir())?;
         let nodes = Nodes::new(credentials.clone(), patience)?;
-        Ok(Self { home, credentials, nodes, clock, patience })
+        Ok(Self { home, credentials, nodes, clock, patience, saving: None })
     }
 
     /// The same work in another directory's name.
@@ -107,6 +111,13 @@ impl Session {
         self.clock
     }
 
+    /// Keeps what the next fetch of a room is served in a new file as well.
+    pub fn save(&mut self, room: RoomId, file: &Path) -> Result<(), Error> {
+        let (alliance, charters) = (self.credentials.alliance_id(), self.credentials.charter_chain());
+        self.saving = Some(Saving::begin(file, room, alliance, charters)?);
+        Ok(())
+    }
+
     /// Begins to follow a room, with what is remembered of it.
     pub fn following(&self, room: RoomId, whole: bool) -> Result<Following, Error> {
         self.following_as(room, whole, self.me())
@@ -156,6 +167,9 @@ impl Session {
             match answers.next().await? {
                 Response::Wrap(event) => show(Shown::Wrap(event), following)?,
                 Response::Item(item) => {
+                    if let Some(saving) = &mut self.saving {
+                        saving.item(&item)?;
+                    }
                     let shown = following.take(item)?;
                     show(shown, following)?;
                 }
@@ -166,6 +180,9 @@ impl Session {
                         tracing::warn!(
                             "the node's head is {age} ms old by this clock: something newer may be missing, or a clock is wrong"
                         );
+                    }
+                    if let Some(saving) = self.saving.take() {
+                        saving.end(&head, asked)?;
                     }
                     return self.home.remember(following.room(), &memory);
                 }

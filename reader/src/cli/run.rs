@@ -86,8 +86,11 @@ async fn command(
         }
         Command::Watch(args) => return watch_until_stopped(session, &args, around, printer).await,
         Command::Audit(room) => printer.audit(&audit(session, room.room).await?)?,
-        Command::Verify(room) => {
-            let report = verify(session, room.room).await?;
+        Command::Verify(args) => {
+            if let Some(file) = &args.save {
+                session.save(args.room, file)?;
+            }
+            let report = verify(session, args.room).await?;
             printer.report(&report)?;
             return Ok(if report.holds() { Exit::Done } else { Exit::Unverified });
         }

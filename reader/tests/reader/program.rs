@@ -101,6 +101,17 @@ async fn the_invited_reads_what_was_measured_and_the_patient_sees_that_and_who_w
     let verified = world.ok("patient", &format!("verify --room {room}")).await;
     assert_eq!(verified.lines().count(), 10, "{verified}");
     assert!(verified.lines().all(|line| line.contains(" ok ")), "{verified}");
+
+    // What was served can be kept for somebody else's program: whole, for the patient alone, over no other file.
+    let saved = world.path("patient").join("served.json");
+    let line = format!("verify --room {room} --save {}", saved.display());
+    world.ok("patient", &line).await;
+    let case: serde_json::Value = serde_json::from_slice(&std::fs::read(&saved).unwrap()).unwrap();
+    assert_eq!((&case["what"], &case["input"]["room"]), (&"follow".into(), &room.as_str().into()));
+    assert_eq!(case["expect"]["verified"], case["input"]["items"].as_array().unwrap().len());
+    assert_eq!(std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&saved).unwrap()) & 0o777, 0o600);
+    let again = world.ehe("patient", &line).await;
+    assert!(again.exit != 0 && again.err.contains("exists already"), "{again:?}");
     node.stop().await.unwrap();
 }
 
