@@ -19,9 +19,11 @@ use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
+use crate::age;
 use crate::certificate::{Facts, Serial};
 use crate::enrol::{HostNames, VerifiedRequest, subject_alt_names};
 use crate::file::{self, FileError, SMALL_FILE_MAX_BYTES};
+use crate::passphrase::{self, Protection, Source};
 use crate::peer::{PeerError, PeerIdentity, server_name};
 use crate::store::names;
 
@@ -99,7 +101,7 @@ pub struct IssuedRecord {
     pub not_after_unix_s: i64,
 }
 
-/// The authority. Its directory: `ca.key` (0600), `ca.crt`, `issued.jsonl`, `revoked.json`, `crl.pem`.
+/// The authority. Its directory: `ca.key` (0600, protected by a passphrase unless its owner wants it otherwise), `ca.crt`, `issued.jsonl`, `revoked.json`, `crl.pem`.
 pub struct Authority {
     dir: PathBuf,
     pub(crate) issuer: Issuer<'static, KeyPair>,
@@ -113,8 +115,19 @@ impl core::fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// Makes a new authority in a directory. Overwrites nothing.
+    /// As [`Authority::create_with`], without a passphrase.
     pub fn create(dir: &Path, name: &str, days: u32, now: OffsetDateTime) -> Result<Self, AuthorityError> {
+        Self::create_with(dir, name, days, now, &Protection::None)
+    }
+
+    /// Makes a new authority in a directory. Overwrites nothing.
+    pub fn create_with(
+        dir: &Path,
+        name: &str,
+        days: u32,
+        now: OffsetDateTime,
+        protection: &Protection,
+    ) -> Result<Self, AuthorityError> {
         if !(1..=NAME_MAX_BYTES).contains(&name.len()) || name.chars().any(char::is_control) {
             return Err(AuthorityError::Name);
         }
@@ -135,20 +148,30 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let pem = params.self_signed(&key)?.pem();
         // The key first: a certificate without its key would be worth nothing and in the way.
-        file::create_secret(&dir.join(names::CA_KEY), Zeroizing::new(key.serialize_pem()).as_bytes())?;
+        let key_path = dir.join(names::CA_KEY);
+        let key_pem = Zeroizing::new(key.serialize_pem());
+        match protection.seal(&key_path, key_pem.as_bytes())? {
+            Some(sealed) => file::create_secret(&key_path, sealed.as_bytes())?,
+            None => file::create_secret(&key_path, key_pem.as_bytes())?,
+        }
         file::create_public(&dir.join(names::CA), pem.as_bytes())?;
-        Self::open(dir)
+        Self::with_key(dir, key)
     }
 
-    /// Opens an authority's directory.
+    /// Opens an authority's directory. Asks nobody: a key that a passphrase protects is refused.
     pub fn open(dir: &Path) -> Result<Self, AuthorityError> {
-        let (key_path, pem_path) = (dir.join(names::CA_KEY), dir.join(names::CA));
-        let key = file::read_secret(&key_path, SMALL_FILE_MAX_BYTES, REMEDY)?;
-        let key = std::str::from_utf8(&key)
-            .ok()
-            .and_then(|pem| KeyPair::from_pkcs8_pem_and_sign_algo(pem, &PKCS_ECDSA_P256_SHA256).ok());
-        let key =
-            key.ok_or_else(|| FileError::format(&key_path, "not an ECDSA P-256 key in PKCS #8 PEM: restore it"))?;
+        Self::open_with(dir, &Source::Nobody)
+    }
+
+    /// As [`Authority::open`], with a passphrase where the key is protected by one.
+    pub fn open_with(dir: &Path, passphrase: &Source) -> Result<Self, AuthorityError> {
+        let path = dir.join(names::CA_KEY);
+        let pem = read_key(&path, passphrase)?;
+        Self::with_key(dir, parse_key(&path, &pem)?)
+    }
+
+    fn with_key(dir: &Path, key: KeyPair) -> Result<Self, AuthorityError> {
+        let pem_path = dir.join(names::CA);
         let pem = file::read_text(&pem_path, SMALL_FILE_MAX_BYTES, REMEDY)?;
         let bad = |why: &str| FileError::format(&pem_path, why);
         let der =
@@ -222,6 +245,35 @@ impl Authority {
         };
         // A crash may have left half a last line; such a certificate was never handed out.
         Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+}
+
+/// The key's PEM. Protected by a passphrase, the file is an age file (armored) of that PEM: `age -d ca.key` opens it, too.
+fn read_key(path: &Path, passphrase: &Source) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    let bytes = file::read_secret(path, age::ARMORED_MAX_BYTES, REMEDY)?;
+    match std::str::from_utf8(&bytes) {
+        Ok(text) if text.starts_with(age::ARMOR_BEGIN) => passphrase::open(path, text, passphrase),
+        _ => Ok(bytes),
+    }
+}
+
+fn parse_key(path: &Path, pem: &[u8]) -> Result<KeyPair, FileError> {
+    let key = std::str::from_utf8(pem).ok();
+    key.and_then(|pem| KeyPair::from_pkcs8_pem_and_sign_algo(pem, &PKCS_ECDSA_P256_SHA256).ok())
+        .ok_or_else(|| FileError::format(path, "not an ECDSA P-256 key in PKCS #8 PEM: restore it"))
+}
+
+/// Protects an authority's key in another way: a new passphrase, the first one, or none any more.
+pub fn protect_key(
+    path: &Path,
+    old: &Source,
+    new: impl FnOnce() -> Result<Protection, FileError>,
+) -> Result<(), FileError> {
+    let pem = read_key(path, old)?;
+    parse_key(path, &pem)?;
+    match new()?.seal(path, &pem)? {
+        Some(sealed) => file::replace_secret(path, sealed.as_bytes()),
+        None => file::replace_secret(path, &pem),
     }
 }
 

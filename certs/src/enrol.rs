@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::file::{self, FileError, SMALL_FILE_MAX_BYTES};
 use crate::identity_file::{self, PublicIdentityError};
+use crate::passphrase::{Protection, Source};
 use crate::peer::{PeerError, PeerIdentity, SERVER_NAME_SUFFIX};
 use crate::store::names;
 
@@ -137,13 +138,19 @@ pub struct Prepared {
     pub request: PathBuf,
 }
 
-/// Makes a directory with a new identity (`identity.json`, `identity.pub`), a new channel key (`channel.key`) and the request
-/// for its certificate (`request.json`). Overwrites nothing.
+/// As [`prepare_with`], without a passphrase: for what a daemon holds.
 pub fn prepare(dir: &Path, role: Role, host: &HostNames) -> Result<Prepared, EnrolError> {
+    prepare_with(dir, role, host, &Protection::None)
+}
+
+/// Makes a directory with a new identity (`identity.json`, `identity.pub`), a new channel key (`channel.key`) and the request
+/// for its certificate (`request.json`). Overwrites nothing. The protection is the identity's: the channel key opens nothing and
+/// grants nothing, so it stays as files are, 0600.
+pub fn prepare_with(dir: &Path, role: Role, host: &HostNames, protection: &Protection) -> Result<Prepared, EnrolError> {
     check_host_names(role, host)?;
     file::create_dir(dir)?;
     let identity = identity_file::generate()?;
-    identity_file::create(&dir.join(names::IDENTITY), &identity)?;
+    identity_file::create_with(&dir.join(names::IDENTITY), &identity, protection)?;
     identity_file::create_public(&dir.join(names::IDENTITY_PUBLIC), identity.public())?;
     let key = new_key(dir)?;
     let request = dir.join(names::REQUEST);
@@ -154,9 +161,9 @@ pub fn prepare(dir: &Path, role: Role, host: &HostNames) -> Result<Prepared, Enr
 /// Makes a new request from the identity of a directory, for renewing a certificate. Replaces `request.json`, which holds no
 /// secret. The channel key stays; where there is none (its owner moved it away, or [`prepare`] was interrupted), a new one is
 /// made.
-pub fn renew(dir: &Path, role: Role, host: &HostNames) -> Result<Prepared, EnrolError> {
+pub fn renew(dir: &Path, role: Role, host: &HostNames, passphrase: &Source) -> Result<Prepared, EnrolError> {
     check_host_names(role, host)?;
-    let identity = identity_file::load(&dir.join(names::IDENTITY))?;
+    let identity = identity_file::open(&dir.join(names::IDENTITY), passphrase)?;
     let public = dir.join(names::IDENTITY_PUBLIC);
     if !public.exists() {
         identity_file::create_public(&public, identity.public())?;
@@ -377,13 +384,13 @@ mod tests {
         let error = prepare(dir.path(), Role::Gateway, &HostNames::default()).unwrap_err();
         assert!(matches!(error, EnrolError::File(FileError::Exists(_))));
         let before = EnrolmentRequest::load(&first.request).unwrap().verify().unwrap();
-        let second = renew(dir.path(), Role::Gateway, &HostNames::default()).unwrap();
+        let second = renew(dir.path(), Role::Gateway, &HostNames::default(), &Source::Nobody).unwrap();
         let after = EnrolmentRequest::load(&second.request).unwrap().verify().unwrap();
         assert_eq!(before.csr.public_key, after.csr.public_key);
         assert_eq!(second.peer, first.peer);
 
         std::fs::remove_file(dir.path().join(names::CHANNEL_KEY)).unwrap();
-        let third = renew(dir.path(), Role::Gateway, &HostNames::default()).unwrap();
+        let third = renew(dir.path(), Role::Gateway, &HostNames::default(), &Source::Nobody).unwrap();
         let rekeyed = EnrolmentRequest::load(&third.request).unwrap().verify().unwrap();
         assert_ne!(rekeyed.csr.public_key, after.csr.public_key);
     }

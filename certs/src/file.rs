@@ -2,10 +2,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use zeroize::Zeroizing;
+
+use crate::age::AgeError;
+use crate::passphrase::PassphraseError;
 
 /// Mode of a file that holds a secret.
 const SECRET_MODE: u32 = 0o600;
@@ -54,6 +58,30 @@ pub enum FileError {
         /// What is wrong, and what to do.
         why: String,
     },
+    /// A directory, a pipe, a device.
+    #[error("{} is {what}: name a regular file", .path.display())]
+    NotAFile {
+        /// What was named.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// It is protected by a passphrase, and there is none to open it with.
+    #[error("{}: {source}", .path.display())]
+    Passphrase {
+        /// The file.
+        path: PathBuf,
+        /// Why there is none.
+        source: PassphraseError,
+    },
+    /// It is protected by a passphrase, and does not open.
+    #[error("{}: {source}", .path.display())]
+    Sealed {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: AgeError,
+    },
     /// The operating system refused.
     #[error("{}: cannot {doing}: {source}", .path.display())]
     Io {
@@ -74,7 +102,11 @@ impl FileError {
         Self::Format { path: path.into(), why: why.to_string() }
     }
 
-    fn io(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn sealed(path: &Path) -> impl FnOnce(AgeError) -> Self {
+        move |source| Self::Sealed { path: path.into(), source }
+    }
+
+    pub(crate) fn io(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { path: path.into(), doing, source }
     }
 }
@@ -120,11 +152,23 @@ fn create(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
 
 /// Replaces a file at once: whoever reads it finds the old or the new content, also after a crash.
 pub fn replace(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    replace_as(path, content, PUBLIC_MODE)
+}
+
+/// As [`replace`], for a file that holds a secret: mode 0600 from its first moment. What the disk held before may still be found
+/// on it by whoever reads the device.
+pub(crate) fn replace_secret(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    // Through a link to the file that it stands for: a plain copy must not stay behind there.
+    let path = fs::canonicalize(path).map_err(FileError::io(path, "find it"))?;
+    replace_as(&path, content, SECRET_MODE)
+}
+
+fn replace_as(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}.new", std::process::id()));
     let temporary = path.with_file_name(name);
     let _ = fs::remove_file(&temporary); // left by a crashed process of the same number
-    create(&temporary, content, PUBLIC_MODE)?;
+    create(&temporary, content, mode)?;
     fs::rename(&temporary, path).map_err(FileError::io(path, "put the new version in its place"))?;
     sync_parent(path)
 }
@@ -162,11 +206,19 @@ fn sync_parent(path: &Path) -> Result<(), FileError> {
 pub fn read_secret(path: &Path, limit: usize, remedy: &'static str) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let file = open(path, remedy)?;
     // Of the open file, not of the path: nobody can exchange it in between.
-    let mode = file.metadata().map_err(FileError::io(path, "look at it"))?.mode() & 0o777;
-    if mode & 0o077 != 0 {
+    let metadata = file.metadata().map_err(FileError::io(path, "look at it"))?;
+    let mode = metadata.mode() & 0o777;
+    if mode & 0o077 != 0 && !is_systemd_credential(&metadata) {
         return Err(FileError::OpenToOthers { path: path.into(), mode });
     }
     read(file, path, limit)
+}
+
+/// systemd (from 254 on) shows a service its credentials as root's, with an access list that names the service's user; the list's
+/// mask stands where the group's bits are, so the mode reads 0440. Root and its group could read the original anyway.
+fn is_systemd_credential(metadata: &fs::Metadata) -> bool {
+    let roots = metadata.uid() == 0 && metadata.gid() == 0 && !rustix::process::geteuid().is_root();
+    roots && metadata.mode() & 0o777 == 0o440
 }
 
 /// Reads a file that holds no secret.
@@ -179,14 +231,32 @@ pub fn read_text(path: &Path, limit: usize, remedy: &'static str) -> Result<Stri
     String::from_utf8(read_public(path, limit, remedy)?).map_err(|_| FileError::format(path, "not a text (UTF-8)"))
 }
 
+/// Whether a path names a descriptor of this very process: whoever started it opened that.
+pub(crate) fn is_own_descriptor(path: &Path) -> bool {
+    path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd") || path == Path::new("/dev/stdin")
+}
+
+/// Opens for reading, and waits for nobody: a pipe without a writer would keep a program from ever starting.
 fn open(path: &Path, remedy: &'static str) -> Result<File, FileError> {
-    File::open(path).map_err(|source| {
+    let mut options = OpenOptions::new();
+    if !is_own_descriptor(path) {
+        options.custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed());
+    }
+    let file = options.read(true).open(path).map_err(|source| {
         if source.kind() == io::ErrorKind::NotFound {
             FileError::Missing { path: path.into(), remedy }
         } else {
             FileError::Io { path: path.into(), doing: "open it", source }
         }
-    })
+    })?;
+    let kind = file.metadata().map_err(FileError::io(path, "look at it"))?.file_type();
+    let other = |what| Err(FileError::NotAFile { path: path.into(), what });
+    match kind {
+        kind if kind.is_file() || (kind.is_fifo() && is_own_descriptor(path)) => Ok(file),
+        kind if kind.is_dir() => other("a directory"),
+        kind if kind.is_fifo() => other("a pipe"),
+        _ => other("a device"),
+    }
 }
 
 fn read(file: File, path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, FileError> {
@@ -236,7 +306,33 @@ mod tests {
         create_public(&path, &[0; 11]).unwrap();
         assert!(matches!(read_public(&path, 10, ""), Err(FileError::TooLarge { limit: 10, .. })));
         assert!(read_public(&path, 11, "").is_ok());
-        assert!(matches!(read_public(Path::new("/dev/zero"), 10, ""), Err(FileError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for (path, expected) in
+            [(pipe.as_path(), "pipe"), (dir.path(), "directory"), (Path::new("/dev/zero"), "device")]
+        {
+            for error in [read_public(path, 10, "").unwrap_err(), read_secret(path, 10, "").unwrap_err()] {
+                assert!(matches!(error, FileError::NotAFile { what, .. } if what.contains(expected)), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_secret_that_is_replaced_stays_its_owners_alone_also_behind_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, link) = (dir.path().join("secret"), dir.path().join("link"));
+        create_secret(&path, b"one").unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        replace_secret(&link, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 
     #[test]

@@ -1,4 +1,8 @@
 //! Identities in files: `identity.json` holds both secret seeds, `identity.pub` the public half on one line.
+//!
+//! Unprotected, `identity.json` is `{"type":"ehe identity","version":1,"protection":"none","author":…,"sign_seed":…,"kem_seed":…}`.
+//! Protected by a passphrase it is `{…,"protection":"age-scrypt","author":…,"sealed":"-----BEGIN AGE ENCRYPTED FILE-----…"}`, and what
+//! `sealed` opens to is the unprotected file: `jq -r .sealed identity.json | age -d` gets it back without any program of ours.
 
 use std::path::Path;
 
@@ -13,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::file::{self, FileError, SMALL_FILE_MAX_BYTES};
+use crate::passphrase::{self, Protection, Source};
 
 const TYPE: &str = "ehe identity";
 const VERSION: u32 = 1;
@@ -24,8 +29,10 @@ const PUBLIC_MAX_BYTES: usize = 2048;
 const SECRET_REMEDY: &str = "make one with `ehe identity new` or `ehe-certs identity new`";
 const PUBLIC_REMEDY: &str = "ask the identity's owner for the file `identity.pub`";
 
-/// The file's members. `protection` says how the seeds are protected: `none` so far; a passphrase becomes another value, which
-/// this version refuses by name.
+const PLAIN: &str = "none";
+const SEALED: &str = "age-scrypt";
+
+/// The members of an unprotected file, and of what a protected one opens to.
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 #[serde(deny_unknown_fields)]
 struct Stored {
@@ -35,6 +42,17 @@ struct Stored {
     author: String,
     sign_seed: String,
     kem_seed: String,
+}
+
+/// The members of a file that a passphrase protects.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredSealed {
+    r#type: String,
+    version: u32,
+    protection: String,
+    author: String,
+    sealed: String,
 }
 
 /// The file's first members, to give a newer file its right name.
@@ -51,38 +69,119 @@ pub fn generate() -> Result<Identity, FileError> {
     Ok(Identity::new(sign, KemSecret::from_seed(file::random_32()?)))
 }
 
-/// Writes both secret seeds to a new file of mode 0600. Never overwrites; durable when this returns.
+/// Writes both secret seeds to a new file of mode 0600, without a passphrase: for what a daemon holds. Never overwrites; durable
+/// when this returns.
 pub fn create(path: &Path, identity: &Identity) -> Result<(), FileError> {
+    create_with(path, identity, &Protection::None)
+}
+
+/// As [`create`], with the protection that the identity's owner wants.
+pub fn create_with(path: &Path, identity: &Identity, protection: &Protection) -> Result<(), FileError> {
+    file::create_secret(path, &encoded(path, identity, protection)?)
+}
+
+fn encoded(path: &Path, identity: &Identity, protection: &Protection) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let stored = Stored {
         r#type: TYPE.into(),
         version: VERSION,
-        protection: "none".into(),
+        protection: PLAIN.into(),
         author: identity.author_id().to_string(),
         sign_seed: hex(identity.sign_key().to_seed().as_slice()),
         kem_seed: hex(identity.kem_secret().seed().as_slice()),
     };
-    // Room for all of it, so that no copy stays behind when the buffer grows.
-    let mut text = Zeroizing::new(Vec::with_capacity(1024));
-    serde_json::to_writer_pretty(&mut *text, &stored).map_err(|e| FileError::format(path, e))?;
-    text.push(b'\n');
-    file::create_secret(path, &text)
+    let plain = text(path, &stored)?;
+    let Some(sealed) = protection.seal(path, &plain)? else { return Ok(plain) };
+    let author = stored.author.clone();
+    text(path, &StoredSealed { r#type: TYPE.into(), version: VERSION, protection: SEALED.into(), author, sealed })
 }
 
-/// Reads an identity. Refuses a file that others may read, and one whose seeds are not its author's.
+fn text(path: &Path, stored: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    // Room for all of it, so that no copy stays behind when the buffer grows.
+    let mut text = Zeroizing::new(Vec::with_capacity(4096));
+    serde_json::to_writer_pretty(&mut *text, stored).map_err(|e| FileError::format(path, e))?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+/// Reads an identity without asking anybody: one that a passphrase protects is refused, by name. Refuses a file that others may
+/// read, and one whose seeds are not its author's.
 pub fn load(path: &Path) -> Result<Identity, FileError> {
+    open(path, &Source::Nobody)
+}
+
+/// As [`load`], with a passphrase where the file is protected by one.
+pub fn open(path: &Path, passphrase: &Source) -> Result<Identity, FileError> {
+    match read(path)? {
+        Read::Plain(bytes) => plain(path, &bytes),
+        Read::Sealed(stored) => {
+            let bytes = passphrase::open(path, &stored.sealed, passphrase)?;
+            let damaged =
+                || FileError::format(path, "what the passphrase opens is not this identity: restore the file");
+            let inner = marker(path, &bytes)?;
+            if inner.r#type != TYPE || inner.version != VERSION || inner.protection != PLAIN {
+                return Err(damaged());
+            }
+            let identity = plain(path, &bytes)?;
+            // The name outside is what is shown without the passphrase: it must not be another's.
+            if stored.author == identity.author_id().to_string() { Ok(identity) } else { Err(damaged()) }
+        }
+    }
+}
+
+/// Whose identity a file says that it is, and whether a passphrase protects it. Opens nothing: believe it after [`open`].
+pub fn glance(path: &Path) -> Result<(String, bool), FileError> {
+    match read(path)? {
+        Read::Plain(bytes) => plain(path, &bytes).map(|identity| (identity.author_id().to_string(), false)),
+        Read::Sealed(stored) => Ok((stored.author, true)),
+    }
+}
+
+/// Protects a file in another way: a new passphrase, the first one, or none any more. Whoever reads it meanwhile finds the old or
+/// the new one. What the disk held before may still be found on it by whoever reads the device.
+pub fn protect(
+    path: &Path,
+    old: &Source,
+    new: impl FnOnce() -> Result<Protection, FileError>,
+) -> Result<(), FileError> {
+    let identity = open(path, old)?;
+    file::replace_secret(path, &encoded(path, &identity, &new()?)?)
+}
+
+enum Read {
+    Plain(Zeroizing<Vec<u8>>),
+    Sealed(StoredSealed),
+}
+
+fn marker(path: &Path, bytes: &[u8]) -> Result<Marker, FileError> {
+    serde_json::from_slice(bytes)
+        .map_err(|_| FileError::format(path, "not an identity file: `identity.json` is made by `ehe identity new`"))
+}
+
+/// An error's text names a place in the file, never its content.
+fn damaged(path: &Path) -> impl FnOnce(serde_json::Error) -> FileError {
+    move |e| FileError::format(path, format!("damaged identity file (line {}): restore it", e.line()))
+}
+
+fn read(path: &Path) -> Result<Read, FileError> {
     let bytes = file::read_secret(path, SMALL_FILE_MAX_BYTES, SECRET_REMEDY)?;
-    let marker: Marker = serde_json::from_slice(&bytes)
-        .map_err(|_| FileError::format(path, "not an identity file: `identity.json` is made by `ehe identity new`"))?;
+    let marker = marker(path, &bytes)?;
     if marker.r#type != TYPE {
-        return Err(FileError::format(path, format!("a file of type {:?}, not an identity", marker.r#type)));
+        let found: String = marker.r#type.chars().take(40).collect();
+        return Err(FileError::format(path, format!("a file of type {found:?}, not an identity")));
     }
-    if marker.version != VERSION || marker.protection != "none" {
-        let what = format!("version {}, protection {:?}", marker.version, marker.protection);
-        return Err(FileError::format(path, format!("made by a newer program ({what}): update this one")));
+    match (marker.version, marker.protection.as_str()) {
+        (VERSION, PLAIN) => Ok(Read::Plain(bytes)),
+        (VERSION, SEALED) => serde_json::from_slice(&bytes).map(Read::Sealed).map_err(damaged(path)),
+        (version, protection) => {
+            let protection: String = protection.chars().take(40).collect();
+            let what = format!("version {version}, protection {protection:?}");
+            Err(FileError::format(path, format!("made by a newer program ({what}): update this one")))
+        }
     }
-    // An error's text names a place in the file, never its content.
-    let stored: Stored = serde_json::from_slice(&bytes)
-        .map_err(|e| FileError::format(path, format!("damaged identity file (line {}): restore it", e.line())))?;
+}
+
+fn plain(path: &Path, bytes: &[u8]) -> Result<Identity, FileError> {
+    let stored: Stored = serde_json::from_slice(bytes).map_err(damaged(path))?;
     let seed = |text: &str| {
         unhex::<32>(text).map(Zeroizing::new).map_err(|e| FileError::format(path, format!("damaged seed: {e}")))
     };

@@ -7,6 +7,7 @@
 //! leave its machine, [`authority`] issues and revokes, [`store`] reads the directory that results, [`channel`] speaks QUIC
 //! with it, [`reload`] reads it again while a program runs.
 
+pub mod age;
 pub mod authority;
 pub mod certificate;
 pub mod channel;
@@ -15,10 +16,13 @@ pub mod crl;
 pub mod enrol;
 pub mod file;
 pub mod identity_file;
+pub mod passphrase;
 pub mod peer;
+pub mod process;
 pub mod reload;
 pub mod revocation;
 pub mod store;
+pub mod terminal;
 
 pub use ehe::charter::Role;
 

@@ -2,6 +2,7 @@
 
 use ehe::id::{AllianceId, AuthorId};
 
+use crate::file::FileError;
 use crate::store::{Credentials, StoreError, names};
 
 /// Why new files are not taken up. The old ones stay in use; each text says what to do.
@@ -52,7 +53,11 @@ impl Credentials {
     /// certificate and the revocation list; never who this is, in which alliance, or who may say so. Reads files: not for an
     /// async worker.
     pub fn reload(&self) -> Result<Option<Self>, ReloadError> {
-        let new = Self::load(self.dir())?;
+        let new = match Self::load(self.dir()) {
+            // Protected by a passphrase, which was given once: the identity that is in use is the only one that may come of it.
+            Err(StoreError::File(FileError::Passphrase { .. })) => Self::of(self.dir(), self.identity().clone())?,
+            other => other?,
+        };
         new.may_follow(self)?;
         Ok((!new.channel().is_same(self.channel())).then_some(new))
     }

@@ -2,7 +2,7 @@
 //!
 //! | file | holds | comes from |
 //! |---|---|---|
-//! | `identity.json` | both secret seeds of the identity, 0600 | `enrol::prepare` |
+//! | `identity.json` | both secret seeds of the identity, 0600; protected by a passphrase where a person holds it | `enrol::prepare` |
 //! | `identity.pub` | its public half | `enrol::prepare` |
 //! | `channel.key` | the channel's private key, PKCS #8 PEM, 0600 | `enrol::prepare` |
 //! | `request.json` | the enrolment request | `enrol::prepare` |
@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ehe::charter::{CHAIN_MAX_BYTES, CharterChain, CharterError, VerifiedCharter};
-use ehe::id::AllianceId;
+use ehe::id::{AllianceId, AuthorId};
 use ehe::identity::Identity;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::pki_types::pem::PemObject;
@@ -30,6 +30,7 @@ use crate::certificate::Facts;
 use crate::crl::Revocations;
 use crate::file::{self, FileError, SMALL_FILE_MAX_BYTES};
 use crate::identity_file;
+use crate::passphrase::Source;
 use crate::peer::{PeerError, PeerIdentity};
 
 /// Names of the files, in a credentials directory and in an authority's.
@@ -156,9 +157,19 @@ impl core::fmt::Debug for Credentials {
 
 impl Credentials {
     /// Reads a directory. Whether its certificate is still valid is for the peer to say, whose clock may be the better one.
+    /// Asks nobody: an identity that a passphrase protects is refused.
     pub fn load(dir: &Path) -> Result<Self, StoreError> {
-        let identity = identity_file::load(&dir.join(names::IDENTITY))?;
-        let (channel, facts) = load_channel(dir, &identity)?;
+        Self::open(dir, &Source::Nobody)
+    }
+
+    /// As [`Credentials::load`], with a passphrase where the identity is protected by one.
+    pub fn open(dir: &Path, passphrase: &Source) -> Result<Self, StoreError> {
+        let identity = identity_file::open(&dir.join(names::IDENTITY), passphrase)?;
+        Self::of(dir, identity)
+    }
+
+    pub(crate) fn of(dir: &Path, identity: Identity) -> Result<Self, StoreError> {
+        let (channel, facts) = load_channel(dir, identity.author_id())?;
         let (charter, chain) = load_charter(&dir.join(names::CHARTER))?;
         Ok(Self(Arc::new(Inner { dir: dir.into(), identity, peer: facts.peer, facts, channel, charter, chain })))
     }
@@ -217,6 +228,13 @@ impl Credentials {
     }
 }
 
+/// Who an author is in the alliance of a directory: what can be said of it without the identity's secrets.
+pub fn enrolment(dir: &Path, author: AuthorId) -> Result<(PeerIdentity, AllianceId), StoreError> {
+    let (_, facts) = load_channel(dir, author)?;
+    let (charter, _) = load_charter(&dir.join(names::CHARTER))?;
+    Ok((facts.peer, charter.alliance_id()))
+}
+
 /// Reads and verifies a chain of charters. The file itself is the pin: whoever installed it decided for its alliance.
 pub fn load_charter(path: &Path) -> Result<(VerifiedCharter, CharterChain), StoreError> {
     let bytes = file::read_public(path, CHAIN_MAX_BYTES, REMEDY_CHARTER)?;
@@ -226,7 +244,7 @@ pub fn load_charter(path: &Path) -> Result<(VerifiedCharter, CharterChain), Stor
     Ok((chain.verify(alliance).map_err(failed)?, chain))
 }
 
-fn load_channel(dir: &Path, identity: &Identity) -> Result<(ChannelFiles, Facts), StoreError> {
+fn load_channel(dir: &Path, author: AuthorId) -> Result<(ChannelFiles, Facts), StoreError> {
     let key_path = dir.join(names::CHANNEL_KEY);
     let key_pem = file::read_secret(&key_path, SMALL_FILE_MAX_BYTES, names::REMEDY_PREPARE)?;
     let bad_key = || FileError::format(&key_path, "not an ECDSA P-256 key in PKCS #8 PEM: restore it");
@@ -236,7 +254,7 @@ fn load_channel(dir: &Path, identity: &Identity) -> Result<(ChannelFiles, Facts)
     let path = dir.join(names::CHANNEL);
     let leaf = read_certificate(&path)?;
     let facts = Facts::read(&leaf).map_err(|source| StoreError::Certificate { path: path.clone(), source })?;
-    let own = PeerIdentity::of(facts.peer.role(), identity.author_id());
+    let own = PeerIdentity::of(facts.peer.role(), author);
     if facts.peer != own {
         return Err(StoreError::OtherIdentity { path, named: facts.peer, own });
     }

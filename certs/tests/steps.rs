@@ -47,8 +47,8 @@ impl Desk {
     /// Authority, member, node and charter.
     fn founded() -> Self {
         let desk = Self::new();
-        desk.ok("init --name Alliance --out alliance");
-        let member = desk.ok("member new --name St.Anna --out st-anna");
+        desk.ok("init --name Alliance --out alliance --no-passphrase");
+        let member = desk.ok("member new --name St.Anna --out st-anna --no-passphrase");
         let node = desk.ok("identity new --role node --dns node1.example --ip 127.0.0.1 --out node1");
         let node = node.replace("member = \"\"", "member = \"St.Anna\"");
         fs::write(desk.path("alliance.toml"), format!("alliance = \"Two hospitals\"\n{member}{node}")).unwrap();
@@ -67,7 +67,7 @@ fn the_documented_steps_make_an_alliance_in_which_everybody_is_somebody() {
     let desk = Desk::founded();
     desk.ok("issue node1/request.json --role node --authority alliance --into node1");
     for role in ["gateway", "patient", "clinician"] {
-        desk.ok(&format!("identity new --role {role} --out {role}"));
+        desk.ok(&format!("identity new --role {role} --out {role} --no-passphrase"));
         desk.ok(&format!("issue {role}/request.json --role {role} --authority alliance --into {role}"));
     }
     for (dir, role) in
@@ -90,15 +90,15 @@ fn the_documented_steps_make_an_alliance_in_which_everybody_is_somebody() {
 #[test]
 fn a_charter_of_several_members_becomes_valid_with_their_majority() {
     let desk = Desk::new();
-    desk.ok("init --name Alliance --out alliance");
+    desk.ok("init --name Alliance --out alliance --no-passphrase");
     let mut text = "alliance = \"Three\"\n".to_owned();
     for name in ["a", "b", "c"] {
-        text += &desk.ok(&format!("member new --name {name} --out {name}"));
+        text += &desk.ok(&format!("member new --name {name} --out {name} --no-passphrase"));
     }
     let node = desk.ok("identity new --role node --dns node.example --out node");
     text += &node.replace("member = \"\"", "member = \"a\"");
     fs::write(desk.path("alliance.toml"), &text).unwrap();
-    desk.ok("member new --name stranger --out stranger");
+    desk.ok("member new --name stranger --out stranger --no-passphrase");
 
     assert!(desk.ok("charter new --from alliance.toml --sign a/identity.json --out charter").contains("1 of 2"));
     assert_eq!(desk.json("charter show charter")["valid"], false);
@@ -125,8 +125,8 @@ fn nothing_secret_is_overwritten() {
     let files = ["alliance/ca.key", "st-anna/identity.json", "node1/identity.json", "node1/channel.key"];
     let before = files.map(|file| fs::read(desk.path(file)).unwrap());
     for line in [
-        "init --name Alliance --out alliance",
-        "member new --name St.Anna --out st-anna",
+        "init --name Alliance --out alliance --no-passphrase",
+        "member new --name St.Anna --out st-anna --no-passphrase",
         "identity new --role node --out node1",
     ] {
         let (status, text) = desk.fails(line);
@@ -194,7 +194,7 @@ fn credentials_of_one_alliance_are_never_replaced_by_those_of_another() {
     desk.ok("issue node1/request.json --role node --into node1");
     let files = ["ca.crt", "channel.crt", "charter"].map(|name| desk.path("node1").join(name));
     let before = files.clone().map(|file| fs::read(file).unwrap());
-    desk.ok("init --name Other --out other");
+    desk.ok("init --name Other --out other --no-passphrase");
     for line in [
         "issue node1/request.json --role node --authority other --into node1",
         "install --authority other --charter alliance/charter --into node1",
@@ -212,7 +212,7 @@ fn credentials_of_one_alliance_are_never_replaced_by_those_of_another() {
     assert!(text.contains("channel.crt was issued by"), "{text}");
     fs::remove_file(desk.path("alliance/charter")).unwrap();
     fs::rename(desk.path("st-anna"), desk.path("old")).unwrap();
-    desk.ok("member new --name St.Anna --out st-anna");
+    desk.ok("member new --name St.Anna --out st-anna --no-passphrase");
     desk.ok("charter new --from alliance.toml --sign st-anna/identity.json --out alliance/charter");
     assert!(desk.fails("install --into node1").1.contains("is of alliance"));
     fs::remove_file(&files[2]).unwrap();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use certs::terminal::escaped;
 use clap::{Parser, Subcommand};
 use ehe_gateway::config::{Checked, Config};
 use ehe_gateway::status::HeldPart;
@@ -49,12 +50,15 @@ struct WithConfig {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments: Arguments = match certs::process::begin("ehe-gateway") {
+        Ok(arguments) => arguments,
+        Err(end) => return end,
+    };
     match carry_out(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nobody is left to tell if this fails too.
-            let _ = writeln!(std::io::stderr(), "ehe-gateway: {}", told(&error));
+            let _ = writeln!(std::io::stderr(), "ehe-gateway: {}", escaped(&told(&error)));
             ExitCode::FAILURE
         }
     }
@@ -156,8 +160,11 @@ fn held(checked: &Checked) -> anyhow::Result<()> {
         let (first, last) = (time(device.first.0), time(device.last.0));
         writeln!(
             out,
-            "{:<32} {user:<8} {:>9} {:>9}  {first} … {last}",
-            device.device, device.readings, device.dropped
+            "{:<32} {:<8} {:>9} {:>9}  {first} … {last}",
+            escaped(&device.device),
+            escaped(user),
+            device.readings,
+            device.dropped
         )?;
     }
     Ok(())

@@ -25,8 +25,7 @@ impl Watching {
         let (send, seen) = mpsc::channel(256);
         let (mut children, mut readers) = (Vec::new(), JoinSet::new());
         for patient in &scene.patients {
-            let mut command = scene.alliance.programs().command("ehe");
-            command.arg("--home").arg(scene.alliance.path("clinician"));
+            let mut command = scene.alliance.command("clinician");
             command.args(["--json", "watch", "--room", &patient.room]);
             let mut child = command
                 .stdin(Stdio::null())

@@ -1,10 +1,12 @@
 //! The command line: what can be asked for, in words.
 
 mod authority;
+mod identity;
 mod run;
 
 use std::path::PathBuf;
 
+use certs::age::WorkFactor;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use ehe::id::{AuthorId, EheId, RoomId};
 use ehe::read::Purpose;
@@ -28,6 +30,9 @@ pub struct Cli {
     /// Directory of the credentials and of what is remembered of rooms [default: $EHE_HOME, else ~/.config/ehe]
     #[arg(long, global = true, value_name = "DIR")]
     pub home: Option<PathBuf>,
+    /// File (mode 0600, or /dev/fd/N) with the identity's passphrase on one line [default: the terminal is asked]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
     /// Print JSON, one value a line
     #[arg(long, global = true)]
     pub json: bool,
@@ -42,7 +47,7 @@ pub struct Cli {
 impl Cli {
     /// What clap cannot see: global options beside a command's own, and one value beside another.
     pub fn check(&self) -> Result<(), Error> {
-        let (Command::Read(args) | Command::Watch(args)) = &self.command else { return Ok(()) };
+        let (Command::Read(args) | Command::Watch(args)) = &self.command else { return self.check_key() };
         if self.json && args.csv {
             return Err(Error::Usage("--json and --csv exclude each other".into()));
         }
@@ -52,6 +57,17 @@ impl Cli {
                 when::shown(from),
                 when::shown(until)
             ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_key(&self) -> Result<(), Error> {
+        match &self.command {
+            Command::Identity(IdentityCommand::New { key, .. })
+                if key.no_passphrase && self.passphrase_file.is_some() =>
+            {
+                Err(Error::Usage("--passphrase-file and --no-passphrase exclude each other".into()))
+            }
             _ => Ok(()),
         }
     }
@@ -95,9 +111,32 @@ pub enum IdentityCommand {
         /// As what
         #[arg(long)]
         role: IdentityRole,
+        /// How its secrets are protected
+        #[command(flatten)]
+        key: NewKey,
+    },
+    /// Change the passphrase of the identity, give it one, or take it off
+    Passphrase {
+        /// File with the new passphrase [default: the terminal is asked]
+        #[arg(long, value_name = "FILE", conflicts_with = "no_passphrase")]
+        new_passphrase_file: Option<PathBuf>,
+        /// How the secrets are protected from now on
+        #[command(flatten)]
+        key: NewKey,
     },
     /// Show the identity
     Show,
+}
+
+/// How secrets are protected beyond their file's mode.
+#[derive(Debug, Args)]
+pub struct NewKey {
+    /// Without a passphrase: whoever gets hold of the file is you
+    #[arg(long)]
+    pub no_passphrase: bool,
+    /// What each try of the passphrase costs, 14 to 19: 18 takes 256 MiB of memory, each step less half of it
+    #[arg(long, value_name = "NUMBER", default_value_t = WorkFactor::DEFAULT)]
+    pub work_factor: WorkFactor,
 }
 
 /// Who uses this program.

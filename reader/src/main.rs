@@ -4,7 +4,7 @@ use std::io::{BufWriter, ErrorKind, Write};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use clap::Parser;
+use certs::terminal::escaped;
 use ehe::time::UnixMs;
 use ehe_reader::cli::{Cli, Surroundings, run};
 use ehe_reader::output::Printer;
@@ -18,12 +18,15 @@ fn clock() -> UnixMs {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = match certs::process::begin("ehe") {
+        Ok(cli) => cli,
+        Err(end) => return end,
+    };
     let filter = EnvFilter::try_from_env("EHE_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let mut complain = |text: &str| {
         // Nobody reads it: there is nobody left to tell.
-        let _ = writeln!(std::io::stderr(), "ehe: {text}");
+        let _ = writeln!(std::io::stderr(), "{}", escaped(&format!("ehe: {text}")));
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,

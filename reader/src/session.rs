@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use certs::passphrase::Source;
 use certs::{Credentials, Role};
 use ehe::charter::VerifiedCharter;
 use ehe::event::{CheckedEvent, Event};
@@ -55,9 +56,9 @@ pub enum Shown {
 }
 
 impl Session {
-    /// Reads the credentials. Needs a tokio runtime around it.
-    pub fn open(home: Home, patience: Duration, clock: fn() -> UnixMs) -> Result<Self, Error> {
-        let credentials = Credentials::load(home.dir())?;
+    /// Reads the credentials, with a passphrase where the identity is protected by one. Needs a tokio runtime around it.
+    pub fn open(home: Home, passphrase: &Source, patience: Duration, clock: fn() -> UnixMs) -> Result<Self, Error> {
+        let credentials = Credentials::open(home.dir(), passphrase)?;
         let nodes = Nodes::new(credentials.clone(), patience)?;
         Ok(Self { home, credentials, nodes, clock, patience, saving: None })
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use certs::Credentials;
+use certs::terminal::escaped;
 use clap::{Parser, Subcommand};
 use ehe_node::clock::Clock;
 use ehe_node::config::Config;
@@ -40,17 +41,21 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    let cli: Cli = match certs::process::begin("ehe-node") {
+        Ok(cli) => cli,
+        Err(end) => return end,
+    };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,openraft=warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let done = match Cli::parse().command {
+    let done = match cli.command {
         Command::Run { config } => run(config),
         Command::Check { config } => check(config),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!("{}", escaped(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }

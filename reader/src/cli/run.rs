@@ -3,18 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use certs::enrol::{self, HostNames};
-use certs::store::names;
-use certs::{Role, identity_file};
+use certs::identity_file;
+use certs::passphrase::Source;
 use ehe::control::Right;
 use ehe::read::Purpose;
 use ehe::time::UnixMs;
-use serde_json::json;
 
 use super::authority::{self, Issued};
-use super::{
-    Cli, Command, GrantArgs, IdentityCommand, IdentityRole, PurposeArg, ReadArgs, RevokeArgs, RoomCommand, categories,
-};
+use super::identity::identity;
+use super::{Cli, Command, GrantArgs, PurposeArg, ReadArgs, RevokeArgs, RoomCommand, categories};
 use crate::audit::audit;
 use crate::build::Invitation;
 use crate::error::{Error, Exit};
@@ -41,11 +38,12 @@ pub struct Surroundings<'a> {
 pub async fn run(cli: Cli, mut around: Surroundings<'_>, printer: &mut Printer<'_>) -> Result<Exit, Error> {
     cli.check()?;
     let home = Home::find(cli.home, around.variable)?;
+    let passphrase = Source::of(cli.passphrase_file.as_deref());
     if let Command::Identity(command) = cli.command {
-        return identity(&command, &home, printer).map(|()| Exit::Done);
+        return identity(&command, &home, &passphrase, printer).map(|()| Exit::Done);
     }
     let patience = Duration::from_secs(cli.timeout.into());
-    let mut session = Session::open(home, patience, around.clock)?;
+    let mut session = Session::open(home, &passphrase, patience, around.clock)?;
     let done = command(cli.command, &mut session, &mut around, printer).await;
     session.nodes.close().await;
     let exit = done?;
@@ -103,58 +101,6 @@ async fn command(
         }
     }
     Ok(Exit::Done)
-}
-
-fn identity(command: &IdentityCommand, home: &Home, printer: &mut Printer<'_>) -> Result<(), Error> {
-    match command {
-        IdentityCommand::New { role } => {
-            let role = match role {
-                IdentityRole::Patient => Role::Patient,
-                IdentityRole::Clinician => Role::Clinician,
-            };
-            let made = enrol::prepare(home.dir(), role, &HostNames::default())?;
-            let author = made.identity.author_id();
-            if printer.is_json() {
-                return printer
-                    .value(&json!({ "author": author, "peer": made.peer.to_string(), "request": made.request }));
-            }
-            printer.line(format!("made {author} ({role}) in {}", home.dir().display()))?;
-            printer.line(format!("1. send {} to the alliance; it holds no secret", made.request.display()))?;
-            printer.line(format!(
-                "2. put what comes back beside it: {}, {}, {}",
-                names::CHANNEL,
-                names::CA,
-                names::CHARTER
-            ))?;
-            printer.line(format!(
-                "3. keep a copy of {} in a safe place: whoever has it is you, and without it nothing can be opened",
-                home.dir().join(names::IDENTITY).display()
-            ))
-        }
-        IdentityCommand::Show => {
-            let public = identity_file::load_public(&home.dir().join(names::IDENTITY_PUBLIC))?;
-            let credentials = certs::Credentials::load(home.dir());
-            let (author, line) = (public.author_id(), identity_file::public_line(&public));
-            if printer.is_json() {
-                let enrolled = credentials.as_ref().ok();
-                return printer.value(&json!({
-                    "author": author,
-                    "public": line.trim_end(),
-                    "peer": enrolled.map(|c| c.peer().to_string()),
-                    "alliance": enrolled.map(|c| c.alliance_id()),
-                }));
-            }
-            printer.line(format!("author    {author}"))?;
-            match credentials {
-                Ok(credentials) => {
-                    printer.line(format!("channel   {}", credentials.peer()))?;
-                    printer.line(format!("alliance  {}", credentials.alliance_id()))?;
-                }
-                Err(why) => printer.line(format!("channel   not ready: {why}"))?,
-            }
-            printer.line(format!("public    {}", line.trim_end()))
-        }
-    }
 }
 
 async fn grant(session: &mut Session, args: GrantArgs, printer: &mut Printer<'_>) -> Result<(), Error> {

@@ -300,25 +300,38 @@ async fn a_broken_node_that_changes_hides_or_rolls_back_is_noticed() {
 async fn an_identity_is_made_certified_and_finds_its_rooms() {
     let world = World::new(PEOPLE);
     let node = world.start().await;
-    let made = world.ok("anna", "identity new --role patient").await;
+    let made = world.ok("anna", "identity new --role patient --no-passphrase").await;
     assert!(made.contains("send ") && made.contains("channel.crt, ca.crt, charter"), "{made}");
     let shown = world.ok("anna", "identity show").await;
     assert!(shown.contains("not ready"), "{shown}");
     // A second identity never replaces the first.
-    assert_eq!(world.ehe("anna", "identity new --role patient").await.exit, 1);
-    let unready = world.ehe("anna", "rooms").await;
+    assert_eq!(world.ehe("anna", "identity new --role patient --no-passphrase").await.exit, 1);
+    // From now on with a passphrase, which a script keeps in a file.
+    let words = world.path("words");
+    std::fs::write(&words, "four words of mine").unwrap();
+    std::fs::set_permissions(&words, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let words = words.display();
+    world.ok("anna", &format!("identity passphrase --new-passphrase-file {words} --work-factor 14")).await;
+    assert!(world.ok("anna", "identity show").await.contains("protected by a passphrase"));
+    let unready = world.ehe("anna", &format!("rooms --passphrase-file {words}")).await;
     assert_eq!(unready.exit, 1);
     assert!(unready.err.contains("channel.crt is missing"), "{}", unready.err);
     world.certify("anna", Role::Patient, &world.path("anna").join("request.json"));
     world.install("anna");
     assert!(world.ok("anna", "identity show").await.contains("urn:ehe:patient:"));
 
-    assert_eq!(world.ok("anna", "--json rooms").await, "");
-    let room = world.ok("anna", "--json room create --name Mine --shard 2").await;
+    let other = world.path("other-words");
+    std::fs::write(&other, "some other words").unwrap();
+    std::fs::set_permissions(&other, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let wrong = world.ehe("anna", &format!("--passphrase-file {} rooms", other.display())).await;
+    assert_eq!((wrong.exit, wrong.err.contains("the passphrase does not open it")), (1, true), "{wrong:?}");
+    assert_eq!(world.ok("anna", &format!("--passphrase-file {words} --json rooms")).await, "");
+    let room = world.ok("anna", &format!("--json room create --name Mine --shard 2 --passphrase-file {words}")).await;
     let room = values(&room)[0].clone();
     assert_eq!(room["shard"], 2);
     let id = room["room"].as_str().unwrap();
     let doctor = world.public("doctor");
+    world.ok("anna", &format!("identity passphrase --passphrase-file {words} --no-passphrase")).await;
     world.ok("anna", &format!("grant --room {id} --to {doctor} --read sleep --name Dr+Weber")).await;
     let own = values(&world.ok("anna", "--json rooms").await);
     assert_eq!((own.len(), &own[0]["name"], &own[0]["own"]), (1, &"Mine".into(), &true.into()));

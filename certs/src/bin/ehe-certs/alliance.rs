@@ -20,7 +20,8 @@ const COPY_MAX_BYTES: usize = 16 * 1024 * 1024;
 const CERTIFICATE_MAX_BYTES: usize = 64 * 1024;
 
 pub(crate) fn init(args: &Init, out: &mut dyn Write) -> anyhow::Result<()> {
-    let authority = Authority::create(&args.out, &args.name, args.days, OffsetDateTime::now_utc())?;
+    let protection = args.key.protection(&args.out.join(names::CA_KEY))?;
+    let authority = Authority::create_with(&args.out, &args.name, args.days, OffsetDateTime::now_utc(), &protection)?;
     writeln!(out, "made the authority of {:?} in {}", args.name, authority.dir().display())?;
     writeln!(
         out,
@@ -32,7 +33,6 @@ pub(crate) fn init(args: &Init, out: &mut dyn Write) -> anyhow::Result<()> {
 }
 
 pub(crate) fn issue(args: &Issue, out: &mut dyn Write) -> anyhow::Result<()> {
-    let authority = Authority::open(&args.authority)?;
     let request = EnrolmentRequest::load(&args.request)
         .and_then(|request| request.verify())
         .with_context(|| format!("{} is refused", args.request.display()))?;
@@ -40,6 +40,8 @@ pub(crate) fn issue(args: &Issue, out: &mut dyn Write) -> anyhow::Result<()> {
     if let Some(dir) = &args.into {
         refuse_another_alliance(dir, &args.authority, &charter)?;
     }
+    // What was asked for is judged before anybody types a passphrase.
+    let authority = Authority::open_with(&args.authority, &args.key.source())?;
     let issued = authority.issue(&request, args.role, args.days, OffsetDateTime::now_utc())?;
     if let Some(path) = &args.out {
         file::replace(path, issued.pem.as_bytes())?;
@@ -130,7 +132,8 @@ pub(crate) fn revoke(args: &Revoke, out: &mut dyn Write) -> anyhow::Result<()> {
         (None, None, Some(serial)) => Which::Serial(serial.clone()),
         (None, None, None) => Which::Refresh,
     };
-    let list = Authority::open(&args.authority)?.revoke(&which, args.days, OffsetDateTime::now_utc())?;
+    let authority = Authority::open_with(&args.authority, &args.key.source())?;
+    let list = authority.revoke(&which, args.days, OffsetDateTime::now_utc())?;
     writeln!(
         out,
         "signed revocation list {} with {} certificates: {}",

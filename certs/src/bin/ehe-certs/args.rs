@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use certs::Role;
+use certs::age::WorkFactor;
 use certs::authority::AUTHORITY_DAYS;
 use certs::certificate::Serial;
 use certs::peer::PeerIdentity;
@@ -23,6 +24,11 @@ and for each gateway, patient and clinician:
 
   ehe-certs identity new --role gateway --out gateway1
   ehe-certs issue gateway1/request.json --role gateway --authority alliance --into gateway1
+
+Keys that a person holds (the authority's, a member's, a patient's, a clinician's) are protected by a passphrase, which is
+asked for on the terminal; scripts name a file with --passphrase-file, and --no-passphrase goes without. A gateway and a node
+start unattended: theirs have none. The files are of the tool age: `age -d alliance/ca.key` and
+`jq -r .sealed identity.json | age -d` open them, too.
 
 `member new` and `identity new` print the lines that belong in alliance.toml.
 On another machine than the authority's, `identity new` runs there, request.json travels to the authority, and what
@@ -59,11 +65,70 @@ pub(crate) enum Command {
     Install(Install),
     /// Revoke certificates, and sign a new revocation list (crl.pem in the authority's directory).
     Revoke(Revoke),
+    /// Change the passphrase of a key, give it one, or take it off (--no-passphrase).
+    Passphrase(ChangePassphrase),
     /// Show what a file holds, as JSON: identity, request, certificate, authority, charter. Never a secret.
     Show {
         /// The file.
         file: PathBuf,
     },
+}
+
+/// How a new key is protected.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct NewKey {
+    /// File (mode 0600, or /dev/fd/N) with the new key's passphrase on one line; without it, the terminal is asked.
+    #[arg(long, value_name = "FILE", conflicts_with = "no_passphrase")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Protect the key by its file's mode alone.
+    #[arg(long)]
+    pub(crate) no_passphrase: bool,
+    #[command(flatten)]
+    pub(crate) work: Work,
+}
+
+/// What a passphrase costs to try.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Work {
+    /// What each try of the passphrase costs: 14 to 19. 18 takes 256 MiB of memory, each step less half of it.
+    #[arg(long, value_name = "NUMBER", default_value_t = WorkFactor::DEFAULT)]
+    pub(crate) work_factor: WorkFactor,
+}
+
+/// The passphrase of a key that is there.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Unlock {
+    /// File (mode 0600, or /dev/fd/N) with the key's passphrase on one line; without it, the terminal is asked.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+/// The passphrases of several identities.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct UnlockAll {
+    /// File with the identity's passphrase on one line; one for all identities, or one for each, in their order.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Vec<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(group = ArgGroup::new("key").required(true).args(["identity", "authority"]))]
+pub(crate) struct ChangePassphrase {
+    /// The identity's file (identity.json).
+    pub(crate) identity: Option<PathBuf>,
+    /// The authority's directory, for its key.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) authority: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) old: Unlock,
+    /// File with the new passphrase; without it, the terminal is asked.
+    #[arg(long, value_name = "FILE", conflicts_with = "no_passphrase")]
+    pub(crate) new_passphrase_file: Option<PathBuf>,
+    /// From now on without a passphrase.
+    #[arg(long)]
+    pub(crate) no_passphrase: bool,
+    #[command(flatten)]
+    pub(crate) work: Work,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -77,6 +142,8 @@ pub(crate) struct Init {
     /// Days that the authority's own certificate is valid.
     #[arg(long, default_value_t = AUTHORITY_DAYS)]
     pub(crate) days: u32,
+    #[command(flatten)]
+    pub(crate) key: NewKey,
 }
 
 #[derive(Debug, Subcommand)]
@@ -93,6 +160,8 @@ pub(crate) struct NewMember {
     /// Directory to make.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) key: NewKey,
 }
 
 #[derive(Debug, Subcommand)]
@@ -122,6 +191,8 @@ pub(crate) struct NewCharter {
     /// File to write: all charters up to the new one. May be the file of --after, and no other that is there.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) keys: UnlockAll,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -131,6 +202,8 @@ pub(crate) struct SignCharter {
     /// A member's secret identity to sign with; may be given several times.
     #[arg(long, value_name = "IDENTITY", required = true)]
     pub(crate) with: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) keys: UnlockAll,
 }
 
 #[derive(Debug, Subcommand)]
@@ -138,11 +211,27 @@ pub(crate) enum IdentityCommand {
     /// Make a directory with a new identity, a channel key and the request for its certificate.
     New(NewIdentity),
     /// Make a new request from a directory's identity and channel key (a new key, if channel.key was moved away).
-    Renew(NewIdentity),
+    Renew(RenewIdentity),
 }
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct NewIdentity {
+    #[command(flatten)]
+    pub(crate) whose: Whose,
+    #[command(flatten)]
+    pub(crate) key: NewKey,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RenewIdentity {
+    #[command(flatten)]
+    pub(crate) whose: Whose,
+    #[command(flatten)]
+    pub(crate) key: Unlock,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Whose {
     /// node, gateway, patient or clinician.
     #[arg(long)]
     pub(crate) role: Role,
@@ -177,6 +266,8 @@ pub(crate) struct Issue {
     /// Directory to write channel.crt and the alliance's public files to; not one of another alliance.
     #[arg(long, value_name = "DIR")]
     pub(crate) into: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) key: Unlock,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -213,4 +304,6 @@ pub(crate) struct Revoke {
     /// Days after which the list is too old. Ends that have it then refuse everybody.
     #[arg(long, default_value_t = CRL_DAYS)]
     pub(crate) days: u32,
+    #[command(flatten)]
+    pub(crate) key: Unlock,
 }

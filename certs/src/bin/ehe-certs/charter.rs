@@ -10,7 +10,7 @@ use ehe::charter::{CHAIN_MAX_BYTES, Charter, CharterChain, CharterError, Placeme
 use ehe::id::AllianceId;
 use serde_json::{Value, json};
 
-use crate::args::{NewCharter, SignCharter};
+use crate::args::{NewCharter, SignCharter, UnlockAll};
 use crate::show::print;
 
 const REMEDY: &str = "make one with `ehe-certs charter new`";
@@ -27,7 +27,7 @@ pub(crate) fn new(args: &NewCharter, out: &mut dyn Write) -> anyhow::Result<()> 
         .and_then(|description| description.charter(base, verified))
         .with_context(|| args.from.display().to_string())?;
     let mut signed = SignedCharter::unsigned(&charter).with_context(|| args.from.display().to_string())?;
-    sign_with(&mut signed, &args.sign)?;
+    sign_with(&mut signed, &args.sign, &args.keys)?;
     let mut chain = before.map(|(_, chain)| chain).unwrap_or_default();
     chain.0.push(signed);
     write(&args.out, &chain)?;
@@ -38,15 +38,15 @@ pub(crate) fn sign(args: &SignCharter, out: &mut dyn Write) -> anyhow::Result<()
     let mut chain = read(&args.file)?;
     let newest = chain.0.last_mut().with_context(|| format!("{} holds no charter", args.file.display()))?;
     newest.read().with_context(|| args.file.display().to_string())?;
-    sign_with(newest, &args.with)?;
+    sign_with(newest, &args.with, &args.keys)?;
     write(&args.file, &chain)?;
     report(&args.file, &chain, out)
 }
 
-fn sign_with(signed: &mut SignedCharter, identities: &[PathBuf]) -> anyhow::Result<()> {
+fn sign_with(signed: &mut SignedCharter, identities: &[PathBuf], keys: &UnlockAll) -> anyhow::Result<()> {
     let charter = signed.read()?;
-    for path in identities {
-        let identity = identity_file::load(path)?;
+    for (path, passphrase) in identities.iter().zip(keys.sources(identities.len())?) {
+        let identity = identity_file::open(path, &passphrase)?;
         // The rest of a quorum may be of the charter before; a signature of nobody at all would refuse the whole.
         if charter.version == 1 && charter.members.iter().all(|m| m.identity.author_id() != identity.author_id()) {
             bail!("{} is no member of this charter: its signature would make the charter invalid", path.display());

@@ -7,6 +7,7 @@ mod alliance;
 mod args;
 mod charter;
 mod identity;
+mod passphrase;
 mod show;
 
 use std::io::Write;
@@ -15,14 +16,18 @@ use std::process::ExitCode;
 use certs::authority::AuthorityError;
 use certs::enrol::EnrolError;
 use certs::peer::PeerError;
+use certs::process;
 use certs::store::StoreError;
-use clap::Parser;
+use certs::terminal::escaped;
 use ehe::charter::CharterError;
 
 use crate::args::{Args, CharterCommand, Command, IdentityCommand, MemberCommand};
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = match process::begin("ehe-certs") {
+        Ok(args) => args,
+        Err(end) => return end,
+    };
     let only_shows = matches!(args.command, Command::Show { .. } | Command::Charter(CharterCommand::Show { .. }));
     let mut out = std::io::stdout().lock();
     match run(args, &mut out).and_then(|()| Ok(out.flush()?)) {
@@ -30,7 +35,7 @@ fn main() -> ExitCode {
         // Who read our output has seen enough.
         Err(error) if only_shows && is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr().lock(), "ehe-certs: {error:#}");
+            let _ = writeln!(std::io::stderr().lock(), "{}", escaped(&format!("ehe-certs: {error:#}")));
             if is_refusal(&error) { ExitCode::from(3) } else { ExitCode::FAILURE }
         }
     }
@@ -48,6 +53,7 @@ fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
         Command::Issue(issue) => alliance::issue(&issue, out),
         Command::Install(install) => alliance::install(&install, out),
         Command::Revoke(revoke) => alliance::revoke(&revoke, out),
+        Command::Passphrase(change) => passphrase::change(&change, out),
         Command::Show { file } => show::show(&file, out),
     }
 }

@@ -33,15 +33,18 @@ fn recognise(path: &Path, bytes: &[u8]) -> anyhow::Result<Value> {
         };
     }
     if text.contains("PRIVATE KEY-----") {
-        return Ok(json!({ "type": "private key", "secret": true }));
+        return Ok(json!({ "type": "private key", "secret": true, "passphrase": false }));
+    }
+    if text.starts_with("-----BEGIN AGE ENCRYPTED FILE-----") {
+        return Ok(json!({ "type": "private key", "secret": true, "passphrase": true }));
     }
     if let Ok(identity) = identity_file::parse_public(text) {
         return Ok(json!({ "type": "public identity", "author": identity.author_id() }));
     }
     match serde_json::from_str::<Kind>(text).map(|kind| kind.r#type) {
         Ok(kind) if kind == "ehe identity" => {
-            let identity = identity_file::load(path)?;
-            Ok(json!({ "type": "identity", "secret": true, "author": identity.author_id() }))
+            let (author, protected) = identity_file::glance(path)?;
+            Ok(json!({ "type": "identity", "secret": true, "author": author, "passphrase": protected }))
         }
         Ok(kind) if kind == "ehe enrolment request" => {
             let request = EnrolmentRequest::from_text(text)?.verify()?;

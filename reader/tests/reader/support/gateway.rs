@@ -62,7 +62,8 @@ impl World {
     pub async fn measure(&self, who: &str, room: &str, readings: &[Reading]) -> Result<(), Error> {
         let room: RoomId = room.parse().unwrap();
         let home = Home::find(Some(self.path(who)), |_| None).unwrap();
-        let mut session = Session::open(home, Duration::from_secs(20), now).unwrap();
+        let mut session =
+            Session::open(home, &certs::passphrase::Source::Nobody, Duration::from_secs(20), now).unwrap();
         let following = session.control(room, Purpose::Operations).await?;
         let events = sealed(&session, &following, readings);
         let receipts = submit(&mut session, following.me(), room, Some(&following), events).await?;
