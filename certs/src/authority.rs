@@ -19,7 +19,6 @@ use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
-use crate::age;
 use crate::certificate::{Facts, Serial};
 use crate::enrol::{HostNames, VerifiedRequest, subject_alt_names};
 use crate::file::{self, FileError, SMALL_FILE_MAX_BYTES};
@@ -101,7 +100,7 @@ pub struct IssuedRecord {
     pub not_after_unix_s: i64,
 }
 
-/// The authority. Its directory: `ca.key` (0600, protected by a passphrase unless its owner wants it otherwise), `ca.crt`, `issued.jsonl`, `revoked.json`, `crl.pem`.
+/// The authority. Its directory: `ca.key` (0600, an age file unless its owner wants it without a passphrase: `age -d ca.key`), `ca.crt`, `issued.jsonl`, `revoked.json`, `crl.pem`.
 pub struct Authority {
     dir: PathBuf,
     pub(crate) issuer: Issuer<'static, KeyPair>,
@@ -150,10 +149,7 @@ impl Authority {
         // The key first: a certificate without its key would be worth nothing and in the way.
         let key_path = dir.join(names::CA_KEY);
         let key_pem = Zeroizing::new(key.serialize_pem());
-        match protection.seal(&key_path, key_pem.as_bytes())? {
-            Some(sealed) => file::create_secret(&key_path, sealed.as_bytes())?,
-            None => file::create_secret(&key_path, key_pem.as_bytes())?,
-        }
+        passphrase::create(&key_path, key_pem.as_bytes(), protection)?;
         file::create_public(&dir.join(names::CA), pem.as_bytes())?;
         Self::with_key(dir, key)
     }
@@ -166,7 +162,7 @@ impl Authority {
     /// As [`Authority::open`], with a passphrase where the key is protected by one.
     pub fn open_with(dir: &Path, passphrase: &Source) -> Result<Self, AuthorityError> {
         let path = dir.join(names::CA_KEY);
-        let pem = read_key(&path, passphrase)?;
+        let pem = passphrase::read(&path, REMEDY, passphrase)?;
         Self::with_key(dir, parse_key(&path, &pem)?)
     }
 
@@ -176,7 +172,7 @@ impl Authority {
         let bad = |why: &str| FileError::format(&pem_path, why);
         let der =
             CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| bad("not a certificate in PEM: restore it"))?;
-        if !is_key_of(&key, &der) {
+        if !is_key_of(&key.subject_public_key_info(), &der) {
             return Err(bad("the certificate is not that of ca.key beside it: restore both").into());
         }
         let issuer =
@@ -248,15 +244,6 @@ impl Authority {
     }
 }
 
-/// The key's PEM. Protected by a passphrase, the file is an age file (armored) of that PEM: `age -d ca.key` opens it, too.
-fn read_key(path: &Path, passphrase: &Source) -> Result<Zeroizing<Vec<u8>>, FileError> {
-    let bytes = file::read_secret(path, age::ARMORED_MAX_BYTES, REMEDY)?;
-    match std::str::from_utf8(&bytes) {
-        Ok(text) if text.starts_with(age::ARMOR_BEGIN) => passphrase::open(path, text, passphrase),
-        _ => Ok(bytes),
-    }
-}
-
 fn parse_key(path: &Path, pem: &[u8]) -> Result<KeyPair, FileError> {
     let key = std::str::from_utf8(pem).ok();
     key.and_then(|pem| KeyPair::from_pkcs8_pem_and_sign_algo(pem, &PKCS_ECDSA_P256_SHA256).ok())
@@ -269,17 +256,14 @@ pub fn protect_key(
     old: &Source,
     new: impl FnOnce() -> Result<Protection, FileError>,
 ) -> Result<(), FileError> {
-    let pem = read_key(path, old)?;
+    let pem = passphrase::read(path, REMEDY, old)?;
     parse_key(path, &pem)?;
-    match new()?.seal(path, &pem)? {
-        Some(sealed) => file::replace_secret(path, sealed.as_bytes()),
-        None => file::replace_secret(path, &pem),
-    }
+    passphrase::replace(path, &pem, &new()?)
 }
 
-/// Whether a certificate is that of a key.
-pub(crate) fn is_key_of(key: &KeyPair, certificate: &[u8]) -> bool {
-    X509Certificate::from_der(certificate).is_ok_and(|(_, c)| c.public_key().raw == key.subject_public_key_info())
+/// Whether a certificate is that of a public key.
+pub(crate) fn is_key_of(public: &[u8], certificate: &[u8]) -> bool {
+    X509Certificate::from_der(certificate).is_ok_and(|(_, c)| c.public_key().raw == public)
 }
 
 /// Reads whom a PEM certificate names, and its serial number.

@@ -33,7 +33,7 @@ use ehe::charter::{Charter, Member, Node, Permissions, Placement, Role, RoleSet,
 use ehe::id::{MemberId, NodeId};
 use serde::Deserialize;
 
-use crate::file::FileError;
+use crate::file::{self, FileError};
 use crate::identity_file;
 use crate::peer::node_id;
 
@@ -47,7 +47,7 @@ const HEAD_FRESH_MS: u32 = 60_000;
 pub enum CharterFileError {
     /// Not TOML, or with unknown or missing members.
     #[error("the charter's description: {0}")]
-    Toml(#[from] toml::de::Error),
+    Toml(String),
     /// A public identity was not read.
     #[error("the charter's description: {0}")]
     Identity(#[from] FileError),
@@ -116,7 +116,7 @@ struct PermissionsEntry {
 impl CharterFile {
     /// Reads the text.
     pub fn parse(text: &str) -> Result<Self, CharterFileError> {
-        Ok(toml::from_str(text)?)
+        toml::from_str(text).map_err(|error| CharterFileError::Toml(file::toml_fault(text, &error)))
     }
 
     /// The charter that it describes: version 1, or the one that follows `before`. Identity files are looked up from `base`.

@@ -177,16 +177,17 @@ pub fn renew(dir: &Path, role: Role, host: &HostNames, passphrase: &Source) -> R
     Ok(Prepared { peer: PeerIdentity::of(role, identity.author_id()), identity, request })
 }
 
-fn new_key(dir: &Path) -> Result<KeyPair, EnrolError> {
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(EnrolError::Make)?;
+fn new_key(dir: &Path) -> Result<Zeroizing<KeyPair>, EnrolError> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map(Zeroizing::new).map_err(EnrolError::Make)?;
     file::create_secret(&dir.join(names::CHANNEL_KEY), Zeroizing::new(key.serialize_pem()).as_bytes())?;
     Ok(key)
 }
 
-fn load_key(path: &Path) -> Result<KeyPair, FileError> {
+fn load_key(path: &Path) -> Result<Zeroizing<KeyPair>, FileError> {
     let pem = file::read_secret(path, SMALL_FILE_MAX_BYTES, names::REMEDY_PREPARE)?;
     let key = std::str::from_utf8(&pem).ok();
     key.and_then(|pem| KeyPair::from_pkcs8_pem_and_sign_algo(pem, &PKCS_ECDSA_P256_SHA256).ok())
+        .map(Zeroizing::new)
         .ok_or_else(|| FileError::format(path, "not an ECDSA P-256 key in PKCS #8 PEM: restore it"))
 }
 

@@ -231,6 +231,17 @@ pub fn read_text(path: &Path, limit: usize, remedy: &'static str) -> Result<Stri
     String::from_utf8(read_public(path, limit, remedy)?).map_err(|_| FileError::format(path, "not a text (UTF-8)"))
 }
 
+/// What is wrong with a TOML text: line, column and the parser's words, without the line itself. It may be long, and where
+/// somebody named the wrong file it may be a secret.
+pub fn toml_fault(text: &str, error: &toml::de::Error) -> String {
+    const MESSAGE_MAX_CHARS: usize = 300;
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
+    let message: String = error.message().chars().take(MESSAGE_MAX_CHARS).collect();
+    format!("line {line}, column {column}: {}", message.trim_end())
+}
+
 /// Whether a path names a descriptor of this very process: whoever started it opened that.
 pub(crate) fn is_own_descriptor(path: &Path) -> bool {
     path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd") || path == Path::new("/dev/stdin")

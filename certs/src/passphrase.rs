@@ -75,7 +75,7 @@ impl Passphrase {
         self.0.as_bytes()
     }
 
-    fn read(path: &Path) -> Result<Self, FileError> {
+    fn from_file(path: &Path) -> Result<Self, FileError> {
         let bytes = match file::is_own_descriptor(path) {
             // Whoever started this program opened it: a pipe will do, and nobody else sees it.
             true => descriptor(path).map_err(file::FileError::io(path, "read it"))?,
@@ -118,7 +118,7 @@ impl Source {
     pub fn existing(&self, of: &Path) -> Result<Passphrase, FileError> {
         match self {
             Self::Nobody => Err(at(of)(PassphraseError::Unattended)),
-            Self::File(path) => Passphrase::read(path),
+            Self::File(path) => Passphrase::from_file(path),
             Self::Terminal => ask(&format!("Passphrase of {}: ", shown(of)), false).map_err(at(of)),
         }
     }
@@ -127,7 +127,7 @@ impl Source {
     pub fn new_one(&self, of: &Path) -> Result<Passphrase, FileError> {
         let passphrase = match self {
             Self::Nobody => return Err(at(of)(PassphraseError::Unattended)),
-            Self::File(path) => Passphrase::read(path)?,
+            Self::File(path) => Passphrase::from_file(path)?,
             Self::Terminal => {
                 let first = ask(&format!("New passphrase of {}: ", shown(of)), true).map_err(at(of))?;
                 let again = ask("The same again: ", true).map_err(at(of))?;
@@ -179,4 +179,30 @@ impl Protection {
 pub(crate) fn open(path: &Path, armored: &str, source: &Source) -> Result<Zeroizing<Vec<u8>>, FileError> {
     age::judge(armored).map_err(FileError::sealed(path))?;
     age::open(armored, &source.existing(path)?).map_err(FileError::sealed(path))
+}
+
+/// Creates a file for a secret text: protected, it is an age file (armored) of that text, else the text. Never overwrites, mode
+/// 0600 from its first moment, durable when this returns.
+pub fn create(path: &Path, text: &[u8], protection: &Protection) -> Result<(), FileError> {
+    match protection.seal(path, text)? {
+        Some(sealed) => file::create_secret(path, sealed.as_bytes()),
+        None => file::create_secret(path, text),
+    }
+}
+
+/// Puts a file in another protection's place, at once. What the disk held before may still be found on it.
+pub(crate) fn replace(path: &Path, text: &[u8], protection: &Protection) -> Result<(), FileError> {
+    match protection.seal(path, text)? {
+        Some(sealed) => file::replace_secret(path, sealed.as_bytes()),
+        None => file::replace_secret(path, text),
+    }
+}
+
+/// Reads what [`create`] wrote, with a passphrase where it is protected by one. `remedy` says how the file comes to be.
+pub fn read(path: &Path, remedy: &'static str, source: &Source) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    let bytes = file::read_secret(path, age::ARMORED_MAX_BYTES, remedy)?;
+    match std::str::from_utf8(&bytes) {
+        Ok(text) if text.starts_with(age::ARMOR_BEGIN) => open(path, text, source),
+        _ => Ok(bytes),
+    }
 }

@@ -42,3 +42,18 @@ pub fn begin<P: clap::Parser>(program: &str) -> Result<P, ExitCode> {
         ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(2))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_keeps_its_memory_private_leaves_no_core_file_and_lets_nobody_look() {
+        keep_memory_private().unwrap();
+        let limit = rustix::process::getrlimit(Resource::Core);
+        assert_eq!((limit.current, limit.maximum), (Some(0), Some(0)));
+        assert_eq!(rustix::process::dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
+        // Its own files in /proc stay its own.
+        assert!(std::fs::read_to_string("/proc/self/limits").unwrap().contains("Max core file size        0"));
+    }
+}

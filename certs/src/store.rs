@@ -20,10 +20,11 @@ use std::sync::Arc;
 use ehe::charter::{CHAIN_MAX_BYTES, CharterChain, CharterError, VerifiedCharter};
 use ehe::id::{AllianceId, AuthorId};
 use ehe::identity::Identity;
-use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::authority::is_key_of;
 use crate::certificate::Facts;
@@ -116,10 +117,26 @@ pub enum StoreError {
     },
 }
 
+/// The channel's private key; our copy of it is cleared when it goes. rustls keeps one of its own in each endpoint.
+pub(crate) struct ChannelKey(PrivateKeyDer<'static>);
+
+impl ChannelKey {
+    /// A copy, for a TLS configuration to keep.
+    pub(crate) fn for_tls(&self) -> PrivateKeyDer<'static> {
+        self.0.clone_key()
+    }
+}
+
+impl Drop for ChannelKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
 /// The TLS side of a credentials directory.
 pub(crate) struct ChannelFiles {
     pub(crate) chain: Vec<CertificateDer<'static>>,
-    pub(crate) key: PrivateKeyDer<'static>,
+    pub(crate) key: ChannelKey,
     pub(crate) authority: CertificateDer<'static>,
     pub(crate) revocations: Option<Revocations>,
 }
@@ -129,7 +146,7 @@ impl ChannelFiles {
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         let Self { chain, key, authority, revocations } = self;
         *chain == other.chain
-            && key.secret_der() == other.key.secret_der()
+            && key.0.secret_der() == other.key.0.secret_der()
             && *authority == other.authority
             && *revocations == other.revocations
     }
@@ -249,7 +266,9 @@ fn load_channel(dir: &Path, author: AuthorId) -> Result<(ChannelFiles, Facts), S
     let key_pem = file::read_secret(&key_path, SMALL_FILE_MAX_BYTES, names::REMEDY_PREPARE)?;
     let bad_key = || FileError::format(&key_path, "not an ECDSA P-256 key in PKCS #8 PEM: restore it");
     let key = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|_| bad_key())?;
-    let pair = KeyPair::from_der_and_sign_algo(&key, &PKCS_ECDSA_P256_SHA256).map_err(|_| bad_key())?;
+    let key = ChannelKey(key);
+    let pair = KeyPair::from_der_and_sign_algo(&key.0, &PKCS_ECDSA_P256_SHA256).map_err(|_| bad_key())?;
+    let public = Zeroizing::new(pair).subject_public_key_info();
 
     let path = dir.join(names::CHANNEL);
     let leaf = read_certificate(&path)?;
@@ -258,7 +277,7 @@ fn load_channel(dir: &Path, author: AuthorId) -> Result<(ChannelFiles, Facts), S
     if facts.peer != own {
         return Err(StoreError::OtherIdentity { path, named: facts.peer, own });
     }
-    if !is_key_of(&pair, &leaf) {
+    if !is_key_of(&public, &leaf) {
         return Err(StoreError::OtherKey(path));
     }
     let authority = read_certificate(&dir.join(names::CA))?;
@@ -287,6 +306,7 @@ fn is_signed_by(leaf: &[u8], authority: &[u8]) -> bool {
 mod tests {
     use super::*;
     use crate::Role;
+    use crate::enrol;
     use crate::test_world::World;
 
     #[test]
@@ -299,6 +319,31 @@ mod tests {
             credentials.expect_alliance(world.alliance()).unwrap();
             let error = credentials.expect_alliance(AllianceId::ZERO).unwrap_err();
             assert!(matches!(error, StoreError::OtherAlliance { .. }));
+        }
+    }
+
+    #[test]
+    fn what_holds_secrets_shows_none_in_debug_output() {
+        use crate::passphrase::{Passphrase, Protection};
+        let world = World::new();
+        let dir = world.dir_of(Role::Gateway);
+        let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+        // Each word of four letters and more that only a secret has.
+        let secrets =
+            [dir.join(names::IDENTITY), dir.join(names::CHANNEL_KEY), world.authority.dir().join(names::CA_KEY)];
+        let secrets: String = secrets.iter().map(|path| read(path)).collect();
+        let lines: Vec<&str> =
+            secrets.lines().filter(|l| l.contains("seed") || !l.contains(['-', '"', '{', '}'])).collect();
+        let secrets: Vec<&str> = lines.iter().map(|l| l.split('"').nth(3).unwrap_or(l)).collect();
+        assert!(secrets.len() > 6 && secrets.iter().all(|s| s.len() > 8), "{secrets:?}");
+        let words = || Passphrase::new(Zeroizing::new("open sesame".to_owned())).unwrap();
+        let credentials = world.credentials(Role::Gateway);
+        for shown in [
+            format!("{credentials:?} {:?}", credentials.identity()),
+            format!("{:?} {:?}", world.authority, enrol::prepare(&world.path("x"), Role::Patient, &Default::default())),
+            format!("{:?} {:?}", words(), Protection::Passphrase(words(), crate::age::WorkFactor::MIN)),
+        ] {
+            assert!(!shown.contains("sesame") && secrets.iter().all(|s| !shown.contains(&s[..8])), "{shown}");
         }
     }
 

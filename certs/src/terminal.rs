@@ -11,10 +11,18 @@ const INTERRUPT: u8 = 3;
 /// Longest line of a terminal (Linux).
 const LINE_MAX_BYTES: usize = 4096;
 
-/// The text with what would command a terminal, or hide a part of the text, in its escaped form. Line ends and tabs stay.
+/// Most characters of one message: what somebody made to be echoed does not scroll everything else away.
+const MESSAGE_MAX_CHARS: usize = 8 * 1024;
+
+/// The text with what would command a terminal, or hide a part of the text, in its escaped form, and cut where it is longer than
+/// any message. Line ends and tabs stay.
 pub fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
+    let mut out = String::with_capacity(text.len().min(MESSAGE_MAX_CHARS));
+    for (count, c) in text.chars().enumerate() {
+        if count == MESSAGE_MAX_CHARS {
+            out.push_str("… (cut off here)");
+            break;
+        }
         let commands = c.is_control() && !matches!(c, '\n' | '\t');
         // Marks that change the order in which a line is shown (Unicode, UAX #9).
         let reorders =
@@ -79,5 +87,6 @@ mod tests {
     fn nothing_in_a_text_commands_the_terminal_and_the_rest_stays() {
         assert_eq!(escaped("a\x1b[31mred\x07\r\u{9b}0m\u{202e}b"), "a\\u{1b}[31mred\\u{7}\\r\\u{9b}0m\\u{202e}b");
         assert_eq!(escaped("Größe\n\t36.40 °C"), "Größe\n\t36.40 °C");
+        assert!(escaped(&"x".repeat(1 << 20)).len() < MESSAGE_MAX_CHARS + 40);
     }
 }

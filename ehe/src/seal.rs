@@ -7,7 +7,7 @@
 //! ```
 
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
-use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce as AeadNonce, Tag};
+use chacha20poly1305::{ChaCha20Poly1305, Nonce as AeadNonce, Tag};
 use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroizing;
@@ -87,7 +87,7 @@ pub fn seal(ek: &Secret32, core: Core, plaintext: &[u8]) -> Result<CheckedEvent,
     body.extend_from_slice(plaintext);
     body.push(0x80);
     body.resize(body_len - TAG_LEN, 0);
-    let cipher = ChaCha20Poly1305::new(&Key::from(*derived.key));
+    let cipher = ChaCha20Poly1305::new((&*derived.key).into());
     let tag = cipher
         .encrypt_inout_detached(&AeadNonce::from(derived.nonce), &sha256(&core_bytes).0, body.as_mut_slice().into())
         .map_err(|_| TooLong { limit, found: plaintext.len() })?;
@@ -115,7 +115,7 @@ pub(crate) fn open_body(
     }
     let (ciphertext, tag) = body.split_last_chunk::<TAG_LEN>().ok_or(OpenError::Altered)?;
     let mut plain = Zeroizing::new(ciphertext.to_vec());
-    ChaCha20Poly1305::new(&Key::from(*derived.key))
+    ChaCha20Poly1305::new((&*derived.key).into())
         .decrypt_inout_detached(
             &AeadNonce::from(derived.nonce),
             &sha256(&core_bytes).0,

@@ -10,6 +10,7 @@ mod route;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use certs::FileError;
 use ehe::id::AllianceId;
 use ehe::vital::Vital;
 use firmware_adapters::json::MappingConfig;
@@ -27,7 +28,7 @@ use crate::uplink::UplinkConfig;
 /// A window is sealed this long after its first reading came, unless `window.window_ms` says otherwise.
 pub const WINDOW_MS: u64 = 15_000;
 /// Largest configuration file.
-const FILE_MAX_BYTES: u64 = 4 * 1024 * 1024;
+const FILE_MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// The whole file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -82,13 +83,8 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file, or one that it names, cannot be read.
-    #[error("{}: {why}", .path.display())]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// What the system said.
-        why: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The file itself is not there.
     #[error("{} is not there: name the configuration file with --config", .0.display())]
     Missing(PathBuf),
@@ -96,7 +92,7 @@ pub enum ConfigError {
     #[error("{} is not UTF-8: the configuration is a TOML file, and TOML is UTF-8; save it again in that encoding", .0.display())]
     NotText(PathBuf),
     /// Not TOML, an unknown key, a missing one, or a value of another type.
-    #[error("{}: {message}\ngateway.example.toml shows every key", .path.display())]
+    #[error("{}: {message}; gateway.example.toml shows every key", .path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
@@ -127,23 +123,19 @@ impl ConfigError {
 impl Config {
     /// Reads and parses the file; [`Config::check`] judges the values.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let io = |why| ConfigError::File { path: path.to_owned(), why };
-        let length = match std::fs::metadata(path) {
-            Err(why) if why.kind() == std::io::ErrorKind::NotFound => {
-                return Err(ConfigError::Missing(path.to_owned()));
-            }
-            found => found.map_err(io)?.len(),
-        };
-        if length > FILE_MAX_BYTES {
-            return Err(io(std::io::Error::other("larger than 4 MiB: not a configuration")));
-        }
-        let text = String::from_utf8(std::fs::read(path).map_err(io)?);
-        Self::parse(&text.map_err(|_| ConfigError::NotText(path.to_owned()))?, path)
+        let bytes = certs::file::read_public(path, FILE_MAX_BYTES, "").map_err(|why| match why {
+            FileError::Missing { path, .. } => ConfigError::Missing(path),
+            why => ConfigError::File(why),
+        })?;
+        Self::parse(std::str::from_utf8(&bytes).map_err(|_| ConfigError::NotText(path.to_owned()))?, path)
     }
 
     /// Parses the text of the file at `path`.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        toml::from_str(text).map_err(|error| ConfigError::Syntax { path: path.to_owned(), message: error.to_string() })
+        toml::from_str(text).map_err(|error| {
+            let message = certs::file::toml_fault(text, &error);
+            ConfigError::Syntax { path: path.to_owned(), message }
+        })
     }
 }
 

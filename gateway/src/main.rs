@@ -49,6 +49,9 @@ struct WithConfig {
     config: PathBuf,
 }
 
+/// Largest file of numbers that is read: one line for each of some ten thousand devices.
+const STATUS_MAX_BYTES: usize = 16 * 1024 * 1024;
+
 fn main() -> ExitCode {
     let arguments: Arguments = match certs::process::begin("ehe-gateway") {
         Ok(arguments) => arguments,
@@ -140,8 +143,7 @@ fn check(checked: &Checked) -> anyhow::Result<()> {
 
 fn read_status(checked: &Checked) -> anyhow::Result<String> {
     let path = daemon::status_path(&checked.config.data_dir);
-    std::fs::read_to_string(&path)
-        .with_context(|| format!("{}: has the gateway run with this configuration?", path.display()))
+    Ok(certs::file::read_text(&path, STATUS_MAX_BYTES, "has the gateway run with this configuration?")?)
 }
 
 fn held(checked: &Checked) -> anyhow::Result<()> {

@@ -1,17 +1,18 @@
 //! The program's directory: credentials, and under `rooms/` what is remembered of each room.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use certs::FileError;
 use ehe::id::RoomId;
 
 use crate::error::Error;
 use crate::memory::RoomMemory;
 
 /// Largest memory file that is read.
-const MEMORY_MAX_BYTES: u64 = 4096;
+const MEMORY_MAX_BYTES: usize = 4096;
 
 /// The program's directory.
 #[derive(Debug, Clone)]
@@ -52,16 +53,11 @@ impl Home {
     /// What is remembered of a room.
     pub fn recall(&self, room: RoomId) -> Result<Option<RoomMemory>, Error> {
         let path = self.memory_file(room);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(Error::Io { path, source }),
+        let bytes = match certs::file::read_public(&path, MEMORY_MAX_BYTES, "") {
+            Err(FileError::Missing { .. }) => return Ok(None),
+            other => other?,
         };
-        let mut text = String::new();
-        if let Err(source) = file.take(MEMORY_MAX_BYTES).read_to_string(&mut text) {
-            return Err(Error::Io { path, source });
-        }
-        serde_json::from_str(&text).map(Some).map_err(|e| Error::MemoryFile { path, why: e.to_string() })
+        serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::MemoryFile { path, why: e.to_string() })
     }
 
     /// Remembers a room, unless another command remembered more of it meanwhile. Durable when this returns: a crash leaves the

@@ -4,9 +4,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use certs::ServerLimits;
+use certs::file::toml_fault;
+use certs::{FileError, ServerLimits};
 use ehe::id::AllianceId;
 use serde::Deserialize;
+
+/// Largest configuration file.
+const FILE_MAX_BYTES: usize = 1024 * 1024;
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -169,22 +173,15 @@ impl Default for Running {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("{path}: {source}; give the configuration file with --config")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        #[source]
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Read(#[from] FileError),
     /// Not TOML, an unknown key, a value of another type.
-    #[error("{path}: {source}node.example.toml has every key with its type")]
+    #[error("{}: {message}; node.example.toml has every key with its type", .path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
-        /// Key, line and reason.
-        #[source]
-        source: Box<toml::de::Error>,
+        /// Line, column and reason.
+        message: String,
     },
     /// A number out of its range.
     #[error("{key} = {found}: it has to be from {least} to {most}")]
@@ -203,8 +200,7 @@ pub enum ConfigError {
 impl Config {
     /// Reads and checks a file. Relative paths in it are taken from its directory.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let read = |source| ConfigError::Read { path: path.to_path_buf(), source };
-        let text = std::fs::read_to_string(path).map_err(read)?;
+        let text = certs::file::read_text(path, FILE_MAX_BYTES, "give the configuration file with --config")?;
         let mut config = Self::parse(&text, path)?;
         let base = path.parent().unwrap_or(Path::new("."));
         for dir in [&mut config.data_dir, &mut config.credentials_dir] {
@@ -215,7 +211,7 @@ impl Config {
 
     /// Reads and checks a text; `path` is for errors.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let syntax = |source| ConfigError::Syntax { path: path.to_path_buf(), source: Box::new(source) };
+        let syntax = |error| ConfigError::Syntax { path: path.into(), message: toml_fault(text, &error) };
         let config: Self = toml::from_str(text).map_err(syntax)?;
         config.check()?;
         Ok(config)

@@ -42,7 +42,7 @@ pub(super) fn server(credentials: &Credentials) -> Result<ServerConfig, ChannelE
         .with_protocol_versions(&[&TLS13])
         .map_err(setup)?
         .with_client_cert_verifier(verifier.build().map_err(setup)?)
-        .with_single_cert(files.chain.clone(), files.key.clone_key())
+        .with_single_cert(files.chain.clone(), files.key.for_tls())
         .map_err(setup)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     // A resumed session would not be verified again: no tickets, no storage, no 0-RTT.
@@ -63,7 +63,7 @@ pub(super) fn client(credentials: &Credentials) -> Result<ClientConfig, ChannelE
         .with_protocol_versions(&[&TLS13])
         .map_err(setup)?
         .with_webpki_verifier(verifier.build().map_err(setup)?)
-        .with_client_auth_cert(files.chain.clone(), files.key.clone_key())
+        .with_client_auth_cert(files.chain.clone(), files.key.for_tls())
         .map_err(setup)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
@@ -131,7 +131,7 @@ mod tests {
             .with_protocol_versions(&[&rustls::version::TLS12])
             .unwrap()
             .with_root_certificates(roots(&credentials).unwrap())
-            .with_client_auth_cert(credentials.channel().chain.clone(), credentials.channel().key.clone_key())
+            .with_client_auth_cert(credentials.channel().chain.clone(), credentials.channel().key.for_tls())
             .unwrap();
         old.alpn_protocols = vec![ALPN.to_vec()];
         let (mut client, mut server) = pair(&world, old);

@@ -34,7 +34,7 @@ const DROPPED_TOPIC: &str = "$SYS/broker/publish/messages/dropped";
 /// Requests that we make beside acknowledgements.
 const OTHER_REQUESTS: usize = 16;
 /// Largest password file, certificate or key.
-const SECRET_FILE_MAX_BYTES: u64 = 256 * 1024;
+const FILE_MAX_BYTES: usize = 256 * 1024;
 
 /// A durable message's acknowledgement, with the connection that it belongs to.
 #[derive(Debug)]
@@ -333,32 +333,22 @@ fn options(config: &Mqtt) -> Result<MqttOptions, ConfigError> {
     }
     if let Some(tls) = &config.tls {
         let client_auth = match (&tls.client_cert_file, &tls.client_key_file) {
-            (Some(cert), Some(key)) => Some((file(cert)?.to_vec(), secret(key)?.to_vec())),
+            (Some(cert), Some(key)) => Some((file(cert)?, secret(key)?.to_vec())),
             _ => None,
         };
-        let ca = file(&tls.ca_file)?.to_vec();
+        let ca = file(&tls.ca_file)?;
         options.set_transport(Transport::tls_with_config(TlsConfiguration::Simple { ca, alpn: None, client_auth }));
     }
     Ok(options)
 }
 
-fn file(path: &std::path::Path) -> Result<Zeroizing<Vec<u8>>, ConfigError> {
-    let io = |why| ConfigError::File { path: path.to_owned(), why };
-    if std::fs::metadata(path).map_err(io)?.len() > SECRET_FILE_MAX_BYTES {
-        return Err(io(std::io::Error::other("larger than 256 KiB: not a password, certificate or key")));
-    }
-    std::fs::read(path).map(Zeroizing::new).map_err(io)
+fn file(path: &std::path::Path) -> Result<Vec<u8>, ConfigError> {
+    Ok(certs::file::read_public(path, FILE_MAX_BYTES, "name the file that is there, or leave the key out")?)
 }
 
-/// A file that nobody else may read.
+/// A file that nobody else may read. The client keeps a copy of its content as long as it lives.
 fn secret(path: &std::path::Path) -> Result<Zeroizing<Vec<u8>>, ConfigError> {
-    use std::os::unix::fs::PermissionsExt;
-    let io = |why| ConfigError::File { path: path.to_owned(), why };
-    let mode = std::fs::metadata(path).map_err(io)?.permissions().mode();
-    if mode & 0o007 != 0 {
-        return Err(io(std::io::Error::other("everybody may read or write this secret: chmod o= it")));
-    }
-    file(path)
+    Ok(certs::file::read_secret(path, FILE_MAX_BYTES, "name the file that is there, or leave the key out")?)
 }
 
 /// Tells the client that our half of the session is known, and empty: so it goes on with a session that the broker kept.

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use certs::FileError;
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
-use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce, Tag};
+use chacha20poly1305::{ChaCha20Poly1305, Nonce, Tag};
 use ehe::id::{hex, unhex};
 use ehe::time::Day;
 use sha2::{Digest, Sha256};
@@ -19,7 +20,9 @@ use zeroize::Zeroizing;
 /// First line of the file.
 const HEADING: &str = "ehe spool keys 1";
 /// A key for each day of ten years, and then some: anything larger is not our file.
-const FILE_MAX_BYTES: u64 = 1024 * 1024;
+const FILE_MAX_BYTES: usize = 1024 * 1024;
+/// A number of ten digits, 64 of a key, and what lies between.
+const LINE_MAX_BYTES: usize = 80;
 const NONCE_LEN: usize = 12;
 const TAG_LEN: usize = 16;
 /// What sealing adds to a plaintext: the day of the key, the nonce, the tag.
@@ -36,14 +39,9 @@ pub enum KeyError {
         /// What the system said.
         why: io::Error,
     },
-    /// Others may read it.
-    #[error("spool keys {}: mode {mode:o} lets others read it; chmod 600, and consider the keys known", .path.display())]
-    Mode {
-        /// Which file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
+    /// It is there and cannot be read, others may read it, or it is no file of keys.
+    #[error("spool keys: {0}")]
+    File(#[from] FileError),
     /// Not a key file.
     #[error("spool keys {}: line {line} is not one of a key file; restore the file from where it was moved", .path.display())]
     Malformed {
@@ -81,28 +79,20 @@ pub(super) struct KeyRing {
 impl KeyRing {
     /// Reads the file, or makes it where there is none.
     pub(super) fn open(path: &Path) -> Result<Self, KeyError> {
-        let io = |why| KeyError::Io { path: path.to_owned(), why };
-        match File::open(path) {
-            Ok(file) => Self::read(path, file),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+        match certs::file::read_secret(path, FILE_MAX_BYTES, "it is made when the gateway first starts") {
+            Ok(bytes) => Self::read(path, &bytes),
+            Err(FileError::Missing { .. }) => {
                 let ring = Self { path: path.to_owned(), secret: random()?, days: BTreeMap::new() };
-                ring.write(&ring.days).map_err(io)?;
+                ring.write(&ring.days).map_err(|why| KeyError::Io { path: path.to_owned(), why })?;
                 Ok(ring)
             }
-            Err(e) => Err(io(e)),
+            Err(why) => Err(KeyError::File(why)),
         }
     }
 
-    fn read(path: &Path, file: File) -> Result<Self, KeyError> {
-        let io = |why| KeyError::Io { path: path.to_owned(), why };
-        let mode = file.metadata().map_err(io)?.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(KeyError::Mode { path: path.to_owned(), mode });
-        }
-        let mut text = Zeroizing::new(String::new());
-        file.take(FILE_MAX_BYTES).read_to_string(&mut text).map_err(io)?;
+    fn read(path: &Path, bytes: &[u8]) -> Result<Self, KeyError> {
         let malformed = |line: usize| KeyError::Malformed { path: path.to_owned(), line };
-        let mut lines = text.lines();
+        let mut lines = std::str::from_utf8(bytes).map_err(|_| malformed(1))?.lines();
         if lines.next() != Some(HEADING) {
             return Err(malformed(1));
         }
@@ -123,10 +113,16 @@ impl KeyRing {
     /// Writes the file anew beside the old one, syncs, and puts it in its place; then overwrites the old one's bytes. (On flash
     /// the medium may keep a copy all the same: the volume is to be encrypted.)
     fn write(&self, days: &BTreeMap<Day, Zeroizing<[u8; 32]>>) -> io::Result<()> {
-        let mut text = Zeroizing::new(format!("{HEADING}\nsecret {}\n", hex(self.secret.as_slice())));
-        for (day, key) in days {
-            text.push_str(&format!("{} {}\n", day.0, hex(key.as_slice())));
-        }
+        // Room for all of it at once: a text that grows would leave copies of the keys behind.
+        let mut text = Zeroizing::new(String::with_capacity(HEADING.len() + LINE_MAX_BYTES * (days.len() + 1)));
+        let mut line = |name: &str, key: &[u8; 32]| {
+            text.push_str(name);
+            text.push(' ');
+            text.push_str(&Zeroizing::new(hex(key)));
+            text.push('\n');
+        };
+        line(&format!("{HEADING}\nsecret"), &self.secret);
+        days.iter().for_each(|(day, key)| line(&day.0.to_string(), key));
         let mut old = OpenOptions::new().write(true).open(&self.path).ok();
         let temporary = self.path.with_extension("key.new");
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
@@ -207,7 +203,7 @@ impl KeyRing {
         out.extend_from_slice(&nonce);
         out.extend_from_slice(plain);
         let sealed = out.get_mut(4 + NONCE_LEN..).and_then(|body| {
-            let cipher = ChaCha20Poly1305::new(&Key::from(**key));
+            let cipher = ChaCha20Poly1305::new((&**key).into());
             cipher.encrypt_inout_detached(&Nonce::from(nonce), place, body.into()).ok()
         });
         // Cannot fail: a row is far below the cipher's limit of 256 GiB.
@@ -224,7 +220,7 @@ impl KeyRing {
         let (nonce, rest) = rest.split_first_chunk::<NONCE_LEN>().ok_or(DoesNotOpen)?;
         let (body, tag) = rest.split_last_chunk::<TAG_LEN>().ok_or(DoesNotOpen)?;
         let mut plain = Zeroizing::new(body.to_vec());
-        ChaCha20Poly1305::new(&Key::from(**key))
+        ChaCha20Poly1305::new((&**key).into())
             .decrypt_inout_detached(&Nonce::from(*nonce), place, plain.as_mut_slice().into(), &Tag::from(*tag))
             .map_err(|_| DoesNotOpen)?;
         Ok(plain)
@@ -244,6 +240,8 @@ fn random() -> Result<Zeroizing<[u8; 32]>, KeyError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -272,7 +270,7 @@ mod tests {
         let path = dir.path().join("spool.key");
         KeyRing::open(&path).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(KeyRing::open(&path), Err(KeyError::Mode { mode: 0o640, .. })));
+        assert!(matches!(KeyRing::open(&path), Err(KeyError::File(FileError::OpenToOthers { mode: 0o640, .. }))));
     }
 
     #[test]

@@ -35,7 +35,7 @@ fn odd_client(world: &World, shown: Option<(CertificateDer<'static>, PrivateKeyD
 
 fn shown_by(credentials: &Credentials) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
     let files = credentials.channel();
-    (files.chain[0].clone(), files.key.clone_key())
+    (files.chain[0].clone(), files.key.for_tls())
 }
 
 /// A certificate of the world's own authority with these names.
