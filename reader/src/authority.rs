@@ -1,5 +1,6 @@
 //! Who may speak for the patient: other keys, delegates, the recovery key. And what of it stands in the ledger.
 
+use certs::passphrase::Source;
 use ehe::control::Rights;
 use ehe::id::{AuthorId, EheId, Hash, RoomId};
 use ehe::recovery::RecoveryKey;
@@ -126,8 +127,8 @@ async fn on_paper(
 }
 
 /// Moves a room to the keys of another directory, and gives every category a new key.
-pub async fn rotate(session: &mut Session, room: RoomId, to: Home) -> Result<Moved, Error> {
-    let mut after = session.beside(to)?;
+pub async fn rotate(session: &mut Session, room: RoomId, to: Home, passphrase: &Source) -> Result<Moved, Error> {
+    let mut after = session.beside(to, passphrase)?;
     let moved = rotate_to(session, room, &mut after).await;
     after.nodes.close().await;
     moved

@@ -64,8 +64,8 @@ impl Session {
     }
 
     /// The same work in another directory's name.
-    pub fn beside(&self, home: Home) -> Result<Self, Error> {
-        let other = Self::open(home, self.patience, self.clock)?;
+    pub fn beside(&self, home: Home, passphrase: &Source) -> Result<Self, Error> {
+        let other = Self::open(home, passphrase, self.patience, self.clock)?;
         if other.credentials.alliance_id() != self.credentials.alliance_id() {
             return Err(Error::Usage(format!("{} is of another alliance", other.home.dir().display())));
         }

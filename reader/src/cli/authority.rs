@@ -3,7 +3,9 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use certs::{file, identity_file};
+use certs::age::WorkFactor;
+use certs::passphrase::{self, Protection, Source};
+use certs::{FileError, identity_file};
 use clap::{Args, Subcommand, ValueEnum};
 use ehe::control::Rights;
 use ehe::id::{AuthorId, RoomId};
@@ -35,6 +37,9 @@ pub enum AuthorityCommand {
         /// Look with the recovery key in this file (`-`: standard input), where the patient's keys are lost
         #[arg(long, value_name = "FILE")]
         key: Option<PathBuf>,
+        /// File with the passphrase that protects the recovery key's file [default: the terminal is asked]
+        #[arg(long, value_name = "FILE", requires = "key")]
+        key_passphrase_file: Option<PathBuf>,
     },
     /// Move a room to the keys of another directory, made by `ehe identity new` and certified
     Rotate {
@@ -44,6 +49,9 @@ pub enum AuthorityCommand {
         /// The other directory
         #[arg(long, value_name = "DIR")]
         to: PathBuf,
+        /// File with the passphrase of that directory's identity [default: the terminal is asked]
+        #[arg(long, value_name = "FILE")]
+        to_passphrase_file: Option<PathBuf>,
     },
     /// Give every category of a room a new key
     Renew(RoomArgs),
@@ -111,6 +119,9 @@ pub struct RecoverArgs {
     /// The file with the recovery key as it was printed; `-`: standard input
     #[arg(long, value_name = "FILE")]
     pub key: PathBuf,
+    /// File with the passphrase that protects the recovery key's file [default: the terminal is asked]
+    #[arg(long, value_name = "FILE")]
+    pub key_passphrase_file: Option<PathBuf>,
     /// The keys were stolen: end what they granted from this control event on (its number in `ehe authority show`)
     #[arg(long, value_name = "NUMBER")]
     pub distrust_from: Option<u64>,
@@ -128,6 +139,34 @@ pub struct RecoveryOut {
     /// Write the recovery key to this new file (mode 0600), do not print it
     #[arg(long, value_name = "FILE")]
     pub recovery_out: Option<PathBuf>,
+    /// File (mode 0600, or /dev/fd/N) with a passphrase that protects that file [default: the terminal is asked]
+    #[arg(long, value_name = "FILE", requires = "recovery_out", conflicts_with = "recovery_no_passphrase")]
+    pub recovery_passphrase_file: Option<PathBuf>,
+    /// Protect that file by its mode alone, for a printer or a safe
+    #[arg(long, requires = "recovery_out")]
+    pub recovery_no_passphrase: bool,
+}
+
+impl RecoveryOut {
+    /// How the file at `path` is protected. Asks only if nothing is there yet.
+    fn protection(&self, path: &Path) -> Result<Protection, FileError> {
+        if path.symlink_metadata().is_ok() {
+            return Err(FileError::Exists(path.into()));
+        }
+        if self.recovery_no_passphrase {
+            return Ok(Protection::None);
+        }
+        let words = Source::of(self.recovery_passphrase_file.as_deref()).new_one(path)?;
+        Ok(Protection::Passphrase(words, WorkFactor::DEFAULT))
+    }
+}
+
+/// The text as a line, without a copy that is left behind.
+fn line(text: &str) -> Zeroizing<Vec<u8>> {
+    let mut line = Zeroizing::new(Vec::with_capacity(text.len() + 1));
+    line.extend_from_slice(text.as_bytes());
+    line.push(b'\n');
+    line
 }
 
 /// A recovery key that was made for the user, and where it is shown.
@@ -154,7 +193,7 @@ impl Issued {
         let key = RecoveryKey::generate(&mut rng());
         let text = key.to_text();
         match &out.recovery_out {
-            Some(path) => file::create_secret(path, Zeroizing::new(format!("{}\n", *text)).as_bytes())?,
+            Some(path) => passphrase::create(path, &line(&text), &out.protection(path)?)?,
             None if json => {}
             None => tell(&text, around),
         }
@@ -191,14 +230,14 @@ fn tell(text: &str, around: &mut Surroundings<'_>) {
 }
 
 /// Reads a recovery key as somebody typed it.
-fn typed(path: &Path) -> Result<RecoveryKey, Error> {
+fn typed(path: &Path, words: Option<&Path>) -> Result<RecoveryKey, Error> {
     let bytes = if path == Path::new("-") {
         let mut bytes = Zeroizing::new(Vec::with_capacity(KEY_FILE_MAX_BYTES + 1));
         let read = std::io::stdin().lock().take(KEY_FILE_MAX_BYTES as u64 + 1).read_to_end(&mut bytes);
         read.map_err(|source| Error::Io { path: "standard input".into(), source })?;
         bytes
     } else {
-        file::read_secret(path, KEY_FILE_MAX_BYTES, "write the recovery key into it as it was printed")?
+        passphrase::read(path, "write the recovery key into it as it was printed", &Source::of(words))?
     };
     // Text that is none has no key in it either.
     Ok(std::str::from_utf8(&bytes).unwrap_or_default().parse()?)
@@ -213,12 +252,13 @@ pub(super) async fn run(
 ) -> Result<(), Error> {
     let json = printer.is_json();
     match command {
-        AuthorityCommand::Show { room, key } => {
-            let key = key.as_deref().map(typed).transpose()?;
+        AuthorityCommand::Show { room, key, key_passphrase_file } => {
+            let key = key.as_deref().map(|key| typed(key, key_passphrase_file.as_deref())).transpose()?;
             printer.standing(&authority::show(session, room.room, key.as_ref()).await?)
         }
-        AuthorityCommand::Rotate { room, to } => {
-            let moved = authority::rotate(session, room.room, Home::at(to.clone())).await?;
+        AuthorityCommand::Rotate { room, to, to_passphrase_file } => {
+            let words = Source::of(to_passphrase_file.as_deref());
+            let moved = authority::rotate(session, room.room, Home::at(to.clone()), &words).await?;
             printer.moved(&moved, (None, None))?;
             if json { Ok(()) } else { printer.line(format!("use --home {} for this room from now on", to.display())) }
         }
@@ -247,7 +287,7 @@ pub(super) async fn run(
             printer.recovery_set(room.room, issued.shown())
         }
         AuthorityCommand::Recover(args) => {
-            let key = typed(&args.key)?;
+            let key = typed(&args.key, args.key_passphrase_file.as_deref())?;
             let issued = Issued::new(!args.no_recovery, &args.out, json, around)?;
             let moved = authority::recover(session, args.room, &key, issued.key(), args.distrust_from).await;
             let moved = moved.inspect_err(|_| issued.failed(around))?;

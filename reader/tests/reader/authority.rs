@@ -173,8 +173,12 @@ async fn with_the_printed_key_a_robbed_patient_gets_everything_back_and_the_thie
     let control = values(&shown)[0]["control"].as_array().unwrap().clone();
     assert_eq!((control[before]["number"].as_u64(), &control[before]["what"]), (Some(before as u64), &"grant".into()));
     let new_paper = world.path("new-key").display().to_string();
-    let line =
-        format!("authority recover --room {room} --key {paper} --distrust-from {before} --recovery-out {new_paper}");
+    // In a file that a passphrase protects.
+    let words = typed("words", "four words of mine");
+    let line = format!(
+        "authority recover --room {room} --key {paper} --distrust-from {before} --recovery-out {new_paper} \
+         --recovery-passphrase-file {words}"
+    );
     let said = world.ok("fresh", &line).await;
     assert!(said.contains("new keys for all categories"), "{said}");
     measure(&world, &room, "61").await;
@@ -192,7 +196,12 @@ async fn with_the_printed_key_a_robbed_patient_gets_everything_back_and_the_thie
 
     // The paper is used up; the new one stands ready.
     assert_eq!(world.ehe("fresh", &format!("authority show --room {room} --key {paper}")).await.exit, 3);
-    world.ok("fresh", &format!("authority show --room {room} --key {new_paper}")).await;
+    let sealed = std::fs::read_to_string(&new_paper).unwrap();
+    assert!(sealed.starts_with("-----BEGIN AGE ENCRYPTED FILE-----"), "{sealed}");
+    let show = format!("authority show --room {room} --key {new_paper} --key-passphrase-file");
+    let wrong = world.ehe("fresh", &format!("{show} {}", typed("other-words", "other words of mine"))).await;
+    assert!(wrong.exit == 1 && wrong.err.contains("the passphrase does not open it"), "{wrong:?}");
+    world.ok("fresh", &format!("{show} {words}")).await;
     assert_eq!(world.ehe("fresh", &format!("authority set-recovery --room {room}")).await.exit, 3);
     node.stop().await.unwrap();
 }

@@ -148,7 +148,9 @@ impl World {
     /// A new room of `patient`, by its id.
     pub async fn room(&self) -> String {
         let key = self.path("recovery-key").display().to_string();
-        let made = self.ehe("patient", &format!("room create --name Home --recovery-out {key}")).await;
+        let made = self
+            .ehe("patient", &format!("room create --name Home --recovery-out {key} --recovery-no-passphrase"))
+            .await;
         assert_eq!((made.exit, made.err.as_str()), (0, ""), "{made:?}");
         made.out.trim().to_owned()
     }
