@@ -208,7 +208,8 @@ pub fn read_secret(path: &Path, limit: usize, remedy: &'static str) -> Result<Ze
     // Of the open file, not of the path: nobody can exchange it in between.
     let metadata = file.metadata().map_err(FileError::io(path, "look at it"))?;
     let mode = metadata.mode() & 0o777;
-    if mode & 0o077 != 0 && !is_systemd_credential(&metadata) {
+    let root = rustix::process::geteuid().is_root();
+    if mode & 0o077 != 0 && !is_systemd_credential(metadata.uid(), metadata.gid(), mode, root) {
         return Err(FileError::OpenToOthers { path: path.into(), mode });
     }
     read(file, path, limit)
@@ -216,9 +217,8 @@ pub fn read_secret(path: &Path, limit: usize, remedy: &'static str) -> Result<Ze
 
 /// systemd (from 254 on) shows a service its credentials as root's, with an access list that names the service's user; the list's
 /// mask stands where the group's bits are, so the mode reads 0440. Root and its group could read the original anyway.
-fn is_systemd_credential(metadata: &fs::Metadata) -> bool {
-    let roots = metadata.uid() == 0 && metadata.gid() == 0 && !rustix::process::geteuid().is_root();
-    roots && metadata.mode() & 0o777 == 0o440
+fn is_systemd_credential(owner: u32, group: u32, mode: u32, we_are_root: bool) -> bool {
+    owner == 0 && group == 0 && mode == 0o440 && !we_are_root
 }
 
 /// Reads a file that holds no secret.
@@ -247,8 +247,36 @@ pub(crate) fn is_own_descriptor(path: &Path) -> bool {
     path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd") || path == Path::new("/dev/stdin")
 }
 
+/// Whether a program's own file is there already. It got its name when it was whole, so that what is there and is empty, a directory
+/// or a pipe is damage, which must not pass for "not there yet".
+pub fn is_made(path: &Path) -> io::Result<bool> {
+    let metadata = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        other => other?,
+    };
+    match kind_of(&metadata) {
+        Some(what) => {
+            Err(io::Error::other(format!("it is {what}, not the file that this program made: put that back")))
+        }
+        None if metadata.len() == 0 => Err(io::Error::other(
+            "it is empty, and was not when it was made: restore it, or move it away to begin anew",
+        )),
+        None => Ok(true),
+    }
+}
+
+/// What something is that is no regular file.
+fn kind_of(metadata: &fs::Metadata) -> Option<&'static str> {
+    match metadata.file_type() {
+        kind if kind.is_file() => None,
+        kind if kind.is_dir() => Some("a directory"),
+        kind if kind.is_fifo() => Some("a pipe"),
+        _ => Some("a device"),
+    }
+}
+
 /// Opens for reading, and waits for nobody: a pipe without a writer would keep a program from ever starting.
-fn open(path: &Path, remedy: &'static str) -> Result<File, FileError> {
+pub fn open(path: &Path, remedy: &'static str) -> Result<File, FileError> {
     let mut options = OpenOptions::new();
     if !is_own_descriptor(path) {
         options.custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed());
@@ -260,13 +288,11 @@ fn open(path: &Path, remedy: &'static str) -> Result<File, FileError> {
             FileError::Io { path: path.into(), doing: "open it", source }
         }
     })?;
-    let kind = file.metadata().map_err(FileError::io(path, "look at it"))?.file_type();
-    let other = |what| Err(FileError::NotAFile { path: path.into(), what });
-    match kind {
-        kind if kind.is_file() || (kind.is_fifo() && is_own_descriptor(path)) => Ok(file),
-        kind if kind.is_dir() => other("a directory"),
-        kind if kind.is_fifo() => other("a pipe"),
-        _ => other("a device"),
+    match kind_of(&file.metadata().map_err(FileError::io(path, "look at it"))?) {
+        // What the caller opened may be a pipe.
+        Some("a pipe") if is_own_descriptor(path) => Ok(file),
+        Some(what) => Err(FileError::NotAFile { path: path.into(), what }),
+        None => Ok(file),
     }
 }
 
@@ -307,6 +333,20 @@ mod tests {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             let error = read_secret(&path, 10, "").unwrap_err();
             assert!(matches!(error, FileError::OpenToOthers { mode: m, .. } if m == mode), "{error}");
+        }
+    }
+
+    #[test]
+    fn of_wider_modes_only_that_of_a_systemd_credential_is_taken() {
+        assert!(is_systemd_credential(0, 0, 0o440, false));
+        for (owner, group, mode, root) in [
+            (0, 0, 0o440, true),
+            (0, 0, 0o460, false),
+            (0, 0, 0o444, false),
+            (0, 7, 0o440, false),
+            (7, 0, 0o440, false),
+        ] {
+            assert!(!is_systemd_credential(owner, group, mode, root), "{owner} {group} {mode:o} {root}");
         }
     }
 

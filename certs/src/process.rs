@@ -10,12 +10,16 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 
 /// Forbids core files for this process, for good, and other processes of the same user to attach to it or to read its memory.
 /// The first thing that a program does.
 pub fn keep_memory_private() -> io::Result<()> {
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    // Where a service manager has done it, it may have forbidden to set limits as well.
+    if getrlimit(Resource::Core) != none {
+        setrlimit(Resource::Core, none)?;
+    }
     // A kernel that pipes cores to a collector does not ask the limit; this it asks.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     Ok(())
@@ -50,7 +54,7 @@ mod tests {
     #[test]
     fn a_process_that_keeps_its_memory_private_leaves_no_core_file_and_lets_nobody_look() {
         keep_memory_private().unwrap();
-        let limit = rustix::process::getrlimit(Resource::Core);
+        let limit = getrlimit(Resource::Core);
         assert_eq!((limit.current, limit.maximum), (Some(0), Some(0)));
         assert_eq!(rustix::process::dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
         // Its own files in /proc stay its own.

@@ -362,6 +362,25 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_of_which_any_file_is_torn_anywhere_is_nobody() {
+        let world = World::new();
+        let dir = world.dir_of(Role::Gateway);
+        for name in [names::IDENTITY, names::CHANNEL_KEY, names::CHANNEL, names::CA, names::CHARTER] {
+            let path = dir.join(name);
+            let whole = std::fs::read(&path).unwrap();
+            for end in (0..whole.len()).step_by(3) {
+                std::fs::write(&path, &whole[..end]).unwrap();
+                match Credentials::load(&dir) {
+                    Ok(_) => assert!(whole[end..].iter().all(u8::is_ascii_whitespace), "{name} of {end} bytes"),
+                    Err(error) => assert!(error.to_string().contains(name), "{name} of {end} bytes: {error}"),
+                }
+            }
+            std::fs::write(&path, &whole).unwrap();
+        }
+        Credentials::load(&dir).unwrap();
+    }
+
+    #[test]
     fn files_of_two_directories_do_not_pass_for_one() {
         let world = World::new();
         let other = World::new();

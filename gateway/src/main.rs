@@ -128,7 +128,7 @@ fn check(checked: &Checked) -> anyhow::Result<()> {
         source::mqtt::check(one)?;
     }
     for one in &checked.config.replay {
-        std::fs::metadata(&one.file).with_context(|| one.file.display().to_string())?;
+        source::replay::check(one)?;
     }
     tracing_subscriber::EnvFilter::try_new(&checked.config.log.filter).context("log.filter")?;
     let out = &mut std::io::stdout().lock();

@@ -87,7 +87,9 @@ pub enum SpoolError {
     #[error("rows of a window were taken twice (a fault of this program; nothing was lost)")]
     Conflict,
     /// The file does not open.
-    #[error("the spool's file does not open: {0}. Another ehe-gateway may be running on it, or the disk is failing")]
+    #[error(
+        "the spool's file spool.redb (in data_dir) does not open: {0}. Another ehe-gateway may be running on it, or the disk is failing"
+    )]
     Open(String),
     /// The spool's keys.
     #[error(transparent)]
@@ -161,7 +163,7 @@ pub fn file(data_dir: &Path, cache_bytes: usize) -> OpenDatabase {
         Database::builder().set_cache_size(cache_bytes).create_file(file)
     };
     Box::new(move || {
-        if !path.try_exists()? {
+        if !certs::file::is_made(&path)? {
             match std::fs::remove_file(&unfinished) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
                 _ => {}

@@ -150,7 +150,7 @@ impl CosignFile {
         may_create: bool,
     ) -> Result<Self, CosignError> {
         let io = |source| CosignError::File { path: path.to_path_buf(), source };
-        if !path.try_exists().map_err(io)? {
+        if !certs::file::is_made(path).map_err(io)? {
             if !may_create {
                 return Err(CosignError::Missing(path.to_path_buf()));
             }

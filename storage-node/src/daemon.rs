@@ -59,7 +59,9 @@ impl Daemon {
         let board = Arc::new(Board::default());
         let (mut machines, mut lines, mut halves) = (Vec::new(), BTreeMap::new(), Vec::new());
         for (place, store) in stores {
-            machines.push((GroupId(place.shard), ShardMachine::new(place, store.clone(), Arc::clone(&board))?));
+            let machine = ShardMachine::new(place, store.clone(), Arc::clone(&board));
+            let machine = machine.map_err(|source| StartError::Store { shard: place.shard, source })?;
+            machines.push((GroupId(place.shard), machine));
             let (shown, checkpoints) = watch::channel(Checkpointed::None);
             lines.insert(place.shard, Line { store: store.clone(), shown });
             let (sequencer, queue) = Sequencer::new(config.limits.queue_commands_max, config.limits.queue_bytes_max);
@@ -160,8 +162,10 @@ fn open(config: &Config) -> Result<Opened, StartError> {
     let mut stores = Vec::new();
     let mut empty = true;
     for shard in placed.charter.shards_of(placed.id) {
-        let store = Store::open(&config.data_dir, alliance, shard, config.storage.shard_cache_bytes)?;
-        empty &= store.view()?.shard().leaves == 0;
+        let opened = Store::open(&config.data_dir, alliance, shard, config.storage.shard_cache_bytes);
+        let looked = opened.and_then(|store| Ok((store.view()?.shard().leaves, store)));
+        let (leaves, store) = looked.map_err(|source| StartError::Store { shard, source })?;
+        empty &= leaves == 0;
         stores.push((Place { alliance, shard_count, shard }, store));
     }
     let path = config.data_dir.join(COSIGN_FILE);

@@ -55,10 +55,19 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{}", escaped(&format!("{error:#}")));
+            tracing::error!("{}", escaped(&told(&error)));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes; a cause that an error above has told already is not told twice.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
+        "" => cause,
+        before if before.contains(&cause) => told,
+        _ => format!("{told}: {cause}"),
+    })
 }
 
 fn run(path: PathBuf) -> anyhow::Result<()> {

@@ -385,7 +385,7 @@ async fn a_node_that_forgot_what_it_cosigned_or_is_another_ones_does_not_start()
     let mut config = alliance.config();
     config.credentials_dir = other.path("node");
     let error = Daemon::start(config, ehe_node::clock::Clock::system()).await.err().unwrap();
-    assert!(matches!(error, StartError::Store(_)), "{error}");
+    assert!(matches!(error, StartError::Store { .. }), "{error}");
     assert_eq!(Credentials::load(&alliance.path("node")).unwrap().alliance_id(), alliance.charter().alliance_id());
 }
 

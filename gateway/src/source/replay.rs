@@ -32,6 +32,9 @@ pub enum ReplayError {
         /// What the system said.
         why: std::io::Error,
     },
+    /// The file is not there, or none.
+    #[error(transparent)]
+    File(#[from] certs::FileError),
     /// A line that is none of its format.
     #[error("{}: line {line}: {problem}", .path.display())]
     Line {
@@ -68,7 +71,7 @@ pub struct Records {
 impl Records {
     /// Opens the file; a CSV file's head line is read.
     pub fn open(path: &Path, format: ReplayFormat, time_column: Option<String>) -> Result<Self, ReplayError> {
-        let file = std::fs::File::open(path).map_err(|why| ReplayError::Io { path: path.to_owned(), why })?;
+        let file = certs::file::open(path, "name the file that is to be played, or leave [[replay]] out")?;
         let mut records =
             Self { path: path.to_owned(), lines: BufReader::new(file), line: 0, columns: None, time_column };
         if format == ReplayFormat::Csv {
@@ -157,6 +160,11 @@ fn time_ms(text: &str) -> Option<i64> {
     let civil: jiff::civil::DateTime = text.parse().ok()?;
     let zoned = civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
     Some(zoned.timestamp().as_millisecond())
+}
+
+/// Looks whether the file can be played, and at its head line: for `ehe-gateway check`.
+pub fn check(config: &Replay) -> Result<(), ReplayError> {
+    Records::open(&config.file, config.format, config.time_column.clone()).map(drop)
 }
 
 /// Plays one file.

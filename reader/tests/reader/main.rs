@@ -9,6 +9,10 @@
 )]
 
 mod authority;
+mod bad_files;
 mod nodes;
 mod program;
+#[allow(dead_code)]
+#[path = "../../../certs/tests/support/spoil.rs"]
+mod spoil;
 mod support;

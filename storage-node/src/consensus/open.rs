@@ -45,8 +45,8 @@ const NEW_LOG_FILE: &str = "raft.redb.new";
 pub(super) async fn file_backend(dir: PathBuf) -> Result<FileBackend, OpenError> {
     blocking(move || {
         let path = dir.join(LOG_FILE);
-        let io = |source| OpenError::Io { doing: "opening the log file", source };
-        if !path.try_exists().map_err(io)? {
+        let io = |source| OpenError::Io { doing: "opening the log file raft.redb", source };
+        if !certs::file::is_made(&path).map_err(io)? {
             let new = dir.join(NEW_LOG_FILE);
             let made = File::options().read(true).write(true).create(true).truncate(true).open(&new).map_err(io)?;
             let backend = FileBackend::new(made).map_err(|error| OpenError::Log(error.into()))?;

@@ -57,13 +57,19 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// A shard's file.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    #[error("shard-{shard:04}.redb: {source}")]
+    Store {
+        /// The shard.
+        shard: u16,
+        /// What is wrong with it.
+        #[source]
+        source: StoreError,
+    },
     /// The file of cosigned checkpoints.
     #[error(transparent)]
     Cosign(#[from] CosignError),
     /// The log.
-    #[error(transparent)]
+    #[error("raft.redb: {0}")]
     Consensus(#[from] OpenError),
     /// The listener.
     #[error(transparent)]

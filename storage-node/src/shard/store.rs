@@ -101,7 +101,7 @@ impl Store {
         let path = dir.join(format!("shard-{shard:04}.redb"));
         let io = |source| StoreError::File { path: path.clone(), source };
         let log = LogName { alliance, shard };
-        if !path.try_exists().map_err(io)? {
+        if !certs::file::is_made(&path).map_err(io)? {
             // A crash while redb makes a file leaves one that does not open: it gets its name when it is whole.
             let new = dir.join(format!("shard-{shard:04}.redb.new"));
             let made = File::options().read(true).write(true).create(true).truncate(true).open(&new).map_err(io)?;
