@@ -3,6 +3,9 @@
 use certs::passphrase::Source;
 use ehe::control::Rights;
 use ehe::id::{AuthorId, EheId, Hash, RoomId};
+use ehe::identity::Identity;
+use ehe::ledger::Verified;
+use ehe::read::Part;
 use ehe::recovery::RecoveryKey;
 use ehe::refusal::Refusal;
 use ehe::time::UnixMs;
@@ -12,9 +15,10 @@ use crate::build::{self, Delegated, KeyChange, Recovery, Renewal};
 use crate::error::Error;
 use crate::follow::Following;
 use crate::home::Home;
-use crate::session::{Session, rng};
+use crate::scope;
+use crate::session::{Session, Shown, rng};
 use crate::submit::submit;
-use crate::view::ControlLine;
+use crate::view::{ControlLine, RoomView};
 
 /// Keys of the patient.
 #[derive(Debug, Clone)]
@@ -111,11 +115,7 @@ pub async fn show(session: &mut Session, room: RoomId, key: Option<&RecoveryKey>
 }
 
 /// Follows a room in the name of its recovery identity.
-async fn on_paper(
-    session: &mut Session,
-    room: RoomId,
-    key: &RecoveryKey,
-) -> Result<(Following, ehe::identity::Identity), Error> {
+async fn on_paper(session: &mut Session, room: RoomId, key: &RecoveryKey) -> Result<(Following, Identity), Error> {
     let paper = key.identity();
     let purpose = session.usual_purpose();
     match session.control_as(room, purpose, &paper).await {
@@ -144,7 +144,8 @@ async fn rotate_to(session: &mut Session, room: RoomId, after: &mut Session) -> 
     if let Some(memory) = session.home().recall(room)? {
         after.home().remember(room, &memory)?;
     }
-    settle(after, room, state.owner, hand_over).await
+    let settled = settle(after, room, state.owner, hand_over).await;
+    settled.map_err(|why| Error::Unfinished { why: Box::new(why) })
 }
 
 /// Gives the patient of a room the keys of this directory, by the recovery key, and every category a new key.
@@ -162,7 +163,33 @@ pub async fn recover(
     let change = build::recover(&mut rng(), &paper, state, control.view(), session.me(), plan, now)?;
     let KeyChange { change, hand_over } = change;
     submit(session, &paper, room, Some(&control), vec![change]).await?;
-    settle(session, room, state.owner, hand_over).await
+    let settled = settle(session, room, state.owner, hand_over).await;
+    settled.map_err(|why| Error::Unfinished { why: Box::new(why) })
+}
+
+/// Finishes what broke off after a rotation or a recovery: hands over to the present keys what `other` keys could open, and gives
+/// every category a new key.
+pub async fn resume(session: &mut Session, room: RoomId, other: &Identity) -> Result<Moved, Error> {
+    let mut following = session.following(room, false)?;
+    let (everything, purpose) = (scope::everything(Part::Control), session.usual_purpose());
+    let (mut before, keys) = (RoomView::default(), other.public().author_id());
+    let mut other = other.clone();
+    let learn = |shown: Shown, following: &Following| {
+        if let Shown::Entry(_, verified) = shown
+            && let Verified::Run { events, .. } = *verified
+        {
+            let state = following.state()?;
+            if state.owner_keys.iter().any(|key| key.id == keys) {
+                other = other.acting_as(state.owner);
+            }
+            events.iter().for_each(|event| before.learn(event, &other));
+        }
+        Ok(())
+    };
+    session.fetch(&mut following, &everything, purpose, learn).await?;
+    let (state, view, now) = (following.state()?, following.view(), session.now());
+    let events = build::hand_over(&mut rng(), following.me(), state, view, (&other, &before), now)?;
+    settle(session, room, state.owner, events).await
 }
 
 /// The new keys' first work: what did not fit the change, and new keys for every category.

@@ -142,6 +142,12 @@ pub enum Error {
         /// Most of them.
         limit: usize,
     },
+    /// The patient's keys changed; what has to follow broke off.
+    #[error("{why}; the patient's keys HAVE changed: run `ehe authority resume` with the new ones to finish")]
+    Unfinished {
+        /// What happened.
+        why: Box<Error>,
+    },
     /// The events are known to the ledger, but by another run.
     #[error("the ledger holds event {0} already, by another run: fetch the control records and try again")]
     KnownElsewhere(EheId),

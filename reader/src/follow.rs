@@ -54,7 +54,8 @@ impl Following {
             }
             self.view.learn_run(run, self.me.author_id());
             for event in events.iter().filter(|e| !e.core().kind.is_content() && e.core().kind != Kind::Wrap) {
-                self.view.learn(event, &self.me, at);
+                self.view.learn(event, &self.me);
+                self.view.note(event, at);
             }
         }
         Ok(Shown::Entry(index, Box::new(verified)))

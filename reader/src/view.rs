@@ -79,10 +79,9 @@ pub struct RoomView {
 }
 
 impl RoomView {
-    /// Learns from a control event that was verified, and accepted at `at`.
-    pub fn learn(&mut self, event: &CheckedEvent, me: &Identity, at: UnixMs) {
+    /// Learns from a control event that was verified.
+    pub fn learn(&mut self, event: &CheckedEvent, me: &Identity) {
         let Ok(control) = Control::decode(event) else { return };
-        self.note(event, &control, at);
         // Not being a party is the ordinary case; a part that names us and does not open tells us nothing either.
         let private = Private::open(event, me).ok().flatten().unwrap_or_default();
         match control {
@@ -108,9 +107,11 @@ impl RoomView {
         }
     }
 
-    fn note(&mut self, event: &CheckedEvent, control: &Control, at: UnixMs) {
+    /// Notes a control event that was verified, and accepted at `at`, for whoever looks through what happened.
+    pub fn note(&mut self, event: &CheckedEvent, at: UnixMs) {
+        let Ok(control) = Control::decode(event) else { return };
         let Some(link) = control.link() else { return };
-        let (what, whom) = match control {
+        let (what, whom) = match &control {
             Control::RoomCreate(_) => ("room-create", None),
             Control::Epoch(_) => ("epoch", None),
             Control::Grant(grant) => ("grant", Some(grant.subject.author_id())),

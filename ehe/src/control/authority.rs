@@ -208,5 +208,10 @@ mod tests {
         let mixed = PublicIdentity { sign: keys.public().sign, kem: other.public().kem.clone() };
         assert!(!possesses(&mixed, room, link, &proof), "the encryption key is bound too");
         assert!(!possesses(keys.public(), room, link, &[]));
+        let statement = cbor::to_vec(&Statement { room, link });
+        let in_its_name = cose::sign(&other.acting_as(keys.author_id()), Domain::Possession, statement.clone());
+        assert!(!possesses(keys.public(), room, link, &in_its_name), "by its name, not by its key");
+        let of_another_kind = cose::sign(&keys, Domain::Enrolment, statement);
+        assert!(!possesses(keys.public(), room, link, &of_another_kind));
     }
 }

@@ -199,10 +199,6 @@ impl RoomState {
                 if distrusted_from.is_some_and(|from| from == 0 || from > link.seq) {
                     return Err(Refusal::ControlMalformed);
                 }
-                // The recovery identity's own keys lie on paper and in the machine that was used now: they become nobody's.
-                if self.is_recovery(keys.author_id()) {
-                    return Err(Refusal::ControlMalformed);
-                }
                 if let Some(from) = distrusted_from {
                     self.distrust(*from, now);
                 }
@@ -223,6 +219,7 @@ impl RoomState {
     ) -> Result<(), Refusal> {
         check_kem(&keys.kem)?;
         let id = keys.author_id();
+        // Not the recovery key either: it lies on paper, and was in the machine that is used now.
         if self.known_ids().any(|known| known == id) || self.is_recovery(id) {
             return Err(Refusal::ControlMalformed);
         }

@@ -147,7 +147,7 @@ fn changed(
     let recovery = draft.recovery.cloned();
     let mut records = Vec::new();
     let mut next = Some((draft.me.author_id(), change));
-    for Load { seeds, private } in loads(rng, draft.me, state, view, &audience.recipients)? {
+    for Load { seeds, private } in loads(rng, draft.me, state, view, &audience.recipients, |_| true)? {
         let private = match records.is_empty() {
             true => Private { name: view.name().map(str::to_owned), recovery: recovery.clone(), ..private },
             false => private,
@@ -155,7 +155,7 @@ fn changed(
         let (author, change) = next.take().unwrap_or((state.owner, Change::HandOver));
         records.push((author, change, seeds, private, audience.keepers.as_slice()));
     }
-    if !audience.delegates.is_empty() {
+    if recovery.is_some() && !audience.delegates.is_empty() {
         let private = Private { recovery, ..Private::default() };
         records.push((state.owner, Change::HandOver, vec![], private, audience.delegates.as_slice()));
     }

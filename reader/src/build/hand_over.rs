@@ -1,14 +1,16 @@
 //! Handing on what somebody can open: the seeds of group keys, and what sealed parts said, wrapped to new recipients.
 
-use ehe::control::{EpochCategory, GrantNote, Private, SeedWrap};
+use ehe::control::{Authority, Change, Control, EpochCategory, GrantNote, Private, SeedWrap};
+use ehe::event::CheckedEvent;
 use ehe::id::EpochId;
 use ehe::identity::{Identity, Party};
 use ehe::kem::KemSecret;
 use ehe::limits;
 use ehe::room::RoomState;
+use ehe::time::UnixMs;
 use getrandom::rand_core::CryptoRng;
 
-use super::BuildError;
+use super::{BuildError, Draft};
 use crate::keys::open_seed;
 use crate::view::RoomView;
 
@@ -21,17 +23,46 @@ pub(super) struct Load {
     pub(super) private: Private,
 }
 
-/// All that `me` can open, for `recipients`, in as many loads as it takes: at least one. An epoch whose key does not open for
-/// `me` is left out, its category is not.
+/// What the patient could open with other keys – those before a rotation, a recovery key – and cannot with the present ones,
+/// because the work broke off in between. `before` is what those other keys see of the room.
+pub fn hand_over(
+    rng: &mut impl CryptoRng,
+    me: &Identity,
+    state: &RoomState,
+    view: &RoomView,
+    (other, before): (&Identity, &RoomView),
+    now: UnixMs,
+) -> Result<Vec<CheckedEvent>, BuildError> {
+    let mut draft = Draft::owners(state, view, me, now)?;
+    let lacks = |epoch| view.category(epoch).is_none() || open_seed(me, state.room, view, epoch).is_err();
+    if !view.epochs().any(|(epoch, _)| lacks(epoch)) {
+        return Ok(Vec::new());
+    }
+    let keepers = draft.keepers();
+    for load in loads(rng, other, state, before, &keepers, lacks)? {
+        let name = before.name().map(str::to_owned).filter(|_| draft.events.is_empty());
+        let private = Private { name, ..load.private };
+        let record = Authority { link: draft.link, change: Change::HandOver, seeds: load.seeds };
+        draft.push(rng, &Control::Authority(record), Some((&private, &keepers)))?;
+    }
+    Ok(draft.events)
+}
+
+/// All that `me` can open of the epochs that are `wanted`, for `recipients`, in as many loads as it takes: at least one. An epoch
+/// whose key does not open for `me` is left out, its category is not.
 pub(super) fn loads(
     rng: &mut impl CryptoRng,
     me: &Identity,
     state: &RoomState,
     view: &RoomView,
     recipients: &[Party<'_>],
+    wanted: impl Fn(EpochId) -> bool,
 ) -> Result<Vec<Load>, BuildError> {
-    let epochs: Vec<(EpochId, Option<KemSecret>)> =
-        view.epochs().map(|(epoch, _)| (epoch, open_seed(me, state.room, view, epoch).ok())).collect();
+    let epochs: Vec<(EpochId, Option<KemSecret>)> = view
+        .epochs()
+        .filter(|(epoch, _)| wanted(*epoch))
+        .map(|(epoch, _)| (epoch, open_seed(me, state.room, view, epoch).ok()))
+        .collect();
     let notes: Vec<GrantNote> = view
         .grants()
         .filter(|(_, shown)| shown.purpose.is_some() || shown.name.is_some())

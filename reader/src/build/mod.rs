@@ -13,6 +13,7 @@ mod tests;
 pub use authority::{Delegated, KeyChange, Recovery, delegate, recover, rotate, set_recovery, withdraw};
 pub use create::{NewRoom, RoomPlan, create};
 pub use grant::{Invitation, grant};
+pub use hand_over::hand_over;
 pub use renew::{Renewal, renew};
 pub use revoke::{Revocation, grants_of_subject, revoke};
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use certs::age::WorkFactor;
 use certs::passphrase::{self, Protection, Source};
 use certs::{FileError, identity_file};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use ehe::control::Rights;
 use ehe::id::{AuthorId, RoomId};
 use ehe::recovery::RecoveryKey;
@@ -52,6 +52,22 @@ pub enum AuthorityCommand {
         /// File with the passphrase of that directory's identity [default: the terminal is asked]
         #[arg(long, value_name = "FILE")]
         to_passphrase_file: Option<PathBuf>,
+    },
+    /// Finish a rotation or a recovery that broke off, as the patient with the new keys
+    #[command(group(ArgGroup::new("other").required(true).args(["from", "key"])))]
+    Resume {
+        /// The room
+        #[command(flatten)]
+        room: RoomArgs,
+        /// The directory with the keys before the rotation
+        #[arg(long, value_name = "DIR")]
+        from: Option<PathBuf>,
+        /// The file with the recovery key that was used; `-`: standard input
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+        /// File with the passphrase that protects those keys [default: the terminal is asked]
+        #[arg(long, value_name = "FILE")]
+        other_passphrase_file: Option<PathBuf>,
     },
     /// Give every category of a room a new key
     Renew(RoomArgs),
@@ -261,6 +277,15 @@ pub(super) async fn run(
             let moved = authority::rotate(session, room.room, Home::at(to.clone()), &words).await?;
             printer.moved(&moved, (None, None))?;
             if json { Ok(()) } else { printer.line(format!("use --home {} for this room from now on", to.display())) }
+        }
+        AuthorityCommand::Resume { room, from, key, other_passphrase_file } => {
+            let words = other_passphrase_file.as_deref();
+            let other = match (from, key) {
+                (Some(dir), _) => session.beside(Home::at(dir), &Source::of(words))?.me().clone(),
+                (None, Some(key)) => typed(&key, words)?.identity(),
+                (None, None) => return Err(Error::Usage("name --from or --key".into())),
+            };
+            printer.moved(&authority::resume(session, room.room, &other).await?, (None, None))
         }
         AuthorityCommand::Renew(room) => printer.renewed(&authority::renew(session, room.room).await?),
         AuthorityCommand::Delegate(args) => {

@@ -85,6 +85,11 @@ async fn after_a_rotation_the_new_keys_are_the_patient_and_everybody_goes_on() {
     world.ok("fresh", &history).await;
     assert_eq!(read(&world, "friend", &room).await, ["60", "61"]);
 
+    let line = format!("authority resume --room {room} --from {}", world.path("patient").display());
+    let said = world.ok("fresh", &line).await;
+    assert!(said.contains("new keys for all categories"), "nothing was left over, but the keys are renewed: {said}");
+    assert_eq!(read(&world, "fresh", &room).await, ["60", "61"]);
+
     let standing = standing(&world, "fresh", &room).await;
     let old = world.credentials("patient").identity().author_id().to_string();
     assert_eq!(standing["patient"], old.as_str(), "the patient's author id stays");

@@ -181,7 +181,8 @@ fn keys_that_are_somebody_elses_or_were_replaced_do_not_become_the_owners() {
         sign: new.public().sign,
         kem: kem::KemPublic::from_slice(&[0xff; kem::KEM_PUBLIC_LEN]).unwrap(),
     };
-    refused(world.change(Change::Rotate(broken, vec![])), Refusal::BadKey);
+    refused(world.change(Change::Rotate(broken.clone(), vec![])), Refusal::BadKey);
+    refused(world.change(Change::Delegate(broken, Rights::GRANT, None)), Refusal::BadKey);
 }
 
 #[test]
@@ -419,6 +420,7 @@ fn a_room_without_a_recovery_key_is_recovered_by_nobody() {
     let (keys, recovery) = (world.identity(), world.identity());
     let recover = world.recovery(&recovery, &keys, Hash::ZERO, None);
     refused(world.by(&recovery, &recover), Refusal::NotRecovery);
+    assert!(!world.state().is_recovery(AuthorId([0; 16])), "no commitment is nobody's");
 }
 
 #[test]

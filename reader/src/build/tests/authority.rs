@@ -102,6 +102,35 @@ fn a_rotation_of_many_epochs_hands_all_of_them_over() {
 }
 
 #[test]
+fn a_rotation_or_a_recovery_that_broke_off_is_finished_with_the_keys_before_it() {
+    let paper = identity();
+    for by_recovery in [false, true] {
+        let mut room = TestRoom::committed_to(Some(paper.public()));
+        for _ in 0..8 {
+            room.renew(&room.patient.clone());
+        }
+        let (other, new) = (if by_recovery { paper.clone() } else { room.patient.clone() }, identity());
+        let (seen, plan) = (room.following(&other), Recovery { next: None, distrusted_from: None });
+        let made = match by_recovery {
+            true => recover(&mut rng(), &paper, &room.state, seen.view(), &new, plan, room.now).unwrap(),
+            false => rotate(&mut rng(), &other, &room.state, seen.view(), &new, room.now).unwrap(),
+        };
+        assert!(!made.hand_over.is_empty());
+        room.submit(&other, vec![made.change]).unwrap();
+        assert!(!opens_all(&room, &new), "the rest was lost");
+        let (mine, before) = (room.following(&new), room.following(&other));
+        let over = |room: &TestRoom, mine: &crate::follow::Following| {
+            let (me, other) = (mine.me(), (before.me(), before.view()));
+            hand_over(&mut rng(), me, &room.state, mine.view(), other, room.now).unwrap()
+        };
+        let events = over(&room, &mine);
+        room.submit(mine.me(), events).unwrap();
+        assert!(opens_all(&room, &new));
+        assert!(over(&room, &room.following(&new)).is_empty(), "and nothing is left to do");
+    }
+}
+
+#[test]
 fn the_recovery_key_opens_everything_from_the_first_key_on() {
     let paper = identity();
     let mut room = TestRoom::committed_to(Some(paper.public()));
