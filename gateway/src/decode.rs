@@ -46,10 +46,8 @@ pub fn run(
         };
         output.write_all(answer.as_bytes())?;
         output.write_all(b"\n")?;
-        // A technician's pipe shows each answer as it comes; so much costs a file nothing.
-        if input.fill_buf()?.is_empty() {
-            output.flush()?;
-        }
+        // Whoever types lines, or another program, waits for this answer before the next line.
+        output.flush()?;
     }
 }
 

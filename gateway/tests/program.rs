@@ -5,7 +5,7 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -308,6 +308,17 @@ fn decode_answers_line_by_line_and_survives_what_is_no_line() {
     assert_eq!(lines.len(), 2);
     assert!(lines[0].starts_with("{\"id\":\"a\",\"readings\":[{\"vital\":\"heart_rate\",\"value\":70,"), "{text}");
     assert!(lines[1].starts_with("{\"id\":null,\"error\":{\"kind\":\"malformed\""), "{text}");
+    // Each answer comes before the next line is there.
+    let mut child = Command::new(PROGRAM).arg("decode").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut ask, mut answers) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+    for (row, line) in rows.lines().zip(&lines) {
+        ask.write_all(format!("{row}\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        answers.read_line(&mut answer).unwrap();
+        assert_eq!(answer.trim_end(), *line);
+    }
+    drop(ask);
+    assert!(child.wait().unwrap().success());
     // From a file too; one that is not there is said.
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), rows).unwrap();
