@@ -119,20 +119,23 @@ impl OpenMhealth {
         readings: &mut Vec<Reading>,
     ) -> Result<(), AdapterError> {
         let clock = Clock { zone: self.zone.as_ref(), receipt };
-        let mut put =
-            |vital: Vital, value: Decimal, unit: Unit, time: ReadingTime, statistic: Option<Statistic>, flags| {
-                if readings.len() == READINGS_PER_INPUT_MAX {
-                    return Err(AdapterError::TooManyReadings);
-                }
-                let reading = Reading::new(vital, value, unit, receipt.device.clone(), time)
-                    .map_err(|problem| AdapterError::Unit { path: prefix.to_owned(), problem })?
-                    .with_flags(flags);
-                readings.push(match statistic {
-                    Some(statistic) => reading.with_statistic(statistic),
-                    None => reading,
-                });
-                Ok(())
-            };
+        let mut put = |name,
+                       (vital, value, unit): (Vital, Decimal, Unit),
+                       time: ReadingTime,
+                       statistic: Option<Statistic>,
+                       flags| {
+            if readings.len() == READINGS_PER_INPUT_MAX {
+                return Err(AdapterError::TooManyReadings);
+            }
+            let reading = Reading::new(vital, value, unit, receipt.device.clone(), time)
+                .map_err(|problem| AdapterError::Unit { path: Place { prefix, name }.path(), problem })?
+                .with_flags(flags);
+            readings.push(match statistic {
+                Some(statistic) => reading.with_statistic(statistic),
+                None => reading,
+            });
+            Ok(())
+        };
         match &schema.body {
             Body::Alone(of) => {
                 let of = *of;
@@ -141,14 +144,15 @@ impl OpenMhealth {
                 // A blood pressure's half alone: the schema says what it is.
                 if let Kind::Measured(measure) = of {
                     let (value, unit) = measure.read(body, place)?;
-                    put(measure.vital, value, unit, receipt.at_receipt(), None, flags)?;
+                    put(place.name, (measure.vital, value, unit), receipt.at_receipt(), None, flags)?;
                 }
                 Ok(())
             }
             Body::HealthKit => {
                 let node = object(body, prefix)?;
                 let Some(found) = health_kit::read(node, &clock, prefix)? else { return Ok(()) };
-                put(found.vital, found.value, found.unit, found.time, None, flags.union(found.flags))
+                let measured = (found.vital, found.value, found.unit);
+                put("unit_value", measured, found.time, None, flags.union(found.flags))
             }
             Body::Members(shape) => {
                 let node = object(body, prefix)?;
@@ -172,7 +176,7 @@ impl OpenMhealth {
                     };
                     let Some(vital) = specimen(measure.vital, node) else { continue };
                     let (value, unit) = measure.read(value, Place { prefix, name: member.name })?;
-                    put(vital, value, unit, time, statistic, flags)?;
+                    put(member.name, (vital, value, unit), time, statistic, flags)?;
                 }
                 Ok(())
             }
