@@ -86,6 +86,7 @@ async fn measure(dir: PathBuf, backlog_mib: u64) -> (Vec<Duration>, u64) {
     let clock = SystemClock::new(PathBuf::from("/nonexistent"));
     let limits = SpoolLimits {
         max_bytes: 1 << 30,
+        room_max_bytes: 1 << 30,
         held_max_bytes: 1 << 26,
         held_devices_max: 256,
         quarantine_max_bytes: 1 << 26,

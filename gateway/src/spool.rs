@@ -35,7 +35,7 @@ pub use self::read::{HeldRow, SpooledWindow, StoredEvent, Taken};
 pub use self::request::{Arrival, Confirmed, Intake, Mark, NewEvent, Place, Position, ReportedReading, Row, Stored};
 pub use self::rows::Body;
 pub use self::shared::{Fault, SpoolStatus};
-pub use self::tables::WindowKey;
+pub use self::tables::{Thinned, WindowKey};
 pub use self::writer::OpenDatabase;
 
 use self::apply::ApplyError;
@@ -56,6 +56,9 @@ const STORES_IN_FLIGHT_MAX: usize = 1024;
 pub struct SpoolLimits {
     /// All parts together: from here on nothing more is acknowledged to sources until there is room again.
     pub max_bytes: u64,
+    /// Readings of one room that cannot be sealed (no invitation, or none any more): from here on further ones are dropped, and
+    /// each drop is recorded. One room must not keep the others' readings from being stored.
+    pub room_max_bytes: u64,
     /// Readings of unassigned devices: from here on they are dropped, and the drops counted.
     pub held_max_bytes: u64,
     /// Unassigned devices that are told apart.
@@ -201,8 +204,10 @@ impl Spool {
         }
         let backlog = read::room_totals(&db).map_err(writer::opening)?.into_iter().collect();
         let totals = read::totals(&db).map_err(writer::opening)?;
-        let seen = read::seen(&db).map_err(writer::opening)?;
-        let status = SpoolStatus { totals, max_bytes: limits.max_bytes, commits: commit, ..SpoolStatus::default() };
+        let memory = read::memory(&db).map_err(writer::opening)?;
+        let thinned = read::thinned(&db).map_err(writer::opening)?;
+        let status =
+            SpoolStatus { totals, max_bytes: limits.max_bytes, commits: commit, thinned, ..SpoolStatus::default() };
         let shared = Arc::new(Shared {
             db: RwLock::new(Some(db)),
             keys: RwLock::new(keys),
@@ -219,7 +224,7 @@ impl Spool {
             limits,
             clock,
             commit,
-            seen,
+            memory,
             waiting: VecDeque::new(),
             others: Vec::new(),
             stopping: false,

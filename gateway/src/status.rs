@@ -49,6 +49,8 @@ pub struct Counts {
     pub readings_held: u64,
     /// Readings of unassigned devices for which there was no room.
     pub readings_dropped: u64,
+    /// Readings of rooms that had filled their share with what cannot be sealed to them.
+    pub readings_thinned: u64,
     /// Messages that gave no readings, by the kind of their fault.
     pub rejected: BTreeMap<&'static str, u64>,
     /// Messages in which a mapping found no value, by source and mapping: heartbeats, sensors that were not worn, or a mapping
@@ -121,6 +123,7 @@ impl Counters {
             counts.readings += stored.arrivals.iter().map(|a| u64::from(a.readings)).sum::<u64>();
             counts.readings_held += stored.held;
             counts.readings_dropped += stored.dropped;
+            counts.readings_thinned += stored.thinned;
         });
         self.source(source, |s| {
             s.acknowledged += 1;

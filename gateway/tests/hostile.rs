@@ -281,7 +281,7 @@ async fn a_full_spool_leaves_messages_with_the_broker_and_goes_on_once_there_is_
     let dir = tempfile::tempdir().unwrap();
     let broker = Mosquitto::start(dir.path(), "allow_anonymous true");
     let config = config(dir.path(), broker.port, "")
-        .replace("[spool]", "[spool]\nmax_mib = 1\nheld_max_mib = 0\nquarantine_max_mib = 0");
+        .replace("[spool]", "[spool]\nmax_mib = 1\nroom_max_percent = 100\nheld_max_mib = 0\nquarantine_max_mib = 0");
     let gateway = Gateway::start(dir.path(), &config, file(dir.path()));
     gateway.connected().await;
     let wearable = Wearable::connect(broker.port, "watch");

@@ -72,6 +72,7 @@ impl Home {
     async fn census(&self) -> BTreeMap<String, usize> {
         let limits = SpoolLimits {
             max_bytes: 1 << 30,
+            room_max_bytes: 1 << 30,
             held_max_bytes: 1 << 20,
             held_devices_max: 9,
             quarantine_max_bytes: 1 << 20,

@@ -78,6 +78,7 @@ impl Config {
         range("window.readings_max".into(), self.window.readings_max, 1..=readings_max, "an event holds no more")?;
         let spool = &self.spool;
         range("spool.max_mib".into(), spool.max_mib, 1..=1_048_576, "1024 is usual")?;
+        range("spool.room_max_percent".into(), spool.room_max_percent, 1..=100, "25 is usual")?;
         range("spool.held_max_mib".into(), spool.held_max_mib, 0..=spool.max_mib, "it is a share of max_mib")?;
         range(
             "spool.quarantine_max_mib".into(),

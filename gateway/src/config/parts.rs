@@ -69,6 +69,9 @@ pub struct SpoolConfig {
     /// All readings and events that wait, in MiB; the file grows to about twice that. When it is reached, messages stay with
     /// the broker, unacknowledged, until receipts make room. Default 1,024: about 1.5 million events of one reading.
     pub max_mib: u64,
+    /// Share of it, in percent, that readings of one room may take that cannot be sealed because the patient has not invited this
+    /// gateway, or not any more. Beyond it the room's further readings are dropped, and each drop is recorded. Default 25.
+    pub room_max_percent: u64,
     /// Share of it for readings of devices that nobody is assigned to; beyond it they are dropped and counted. Default 64.
     pub held_max_mib: u64,
     /// Unassigned devices that are told apart. Default 256.
@@ -87,6 +90,7 @@ impl Default for SpoolConfig {
     fn default() -> Self {
         Self {
             max_mib: 1024,
+            room_max_percent: 25,
             held_max_mib: 64,
             held_devices_max: 256,
             quarantine_max_mib: 64,
@@ -102,6 +106,7 @@ impl SpoolConfig {
     pub fn limits(&self) -> SpoolLimits {
         SpoolLimits {
             max_bytes: self.max_mib.saturating_mul(MIB),
+            room_max_bytes: self.max_mib.saturating_mul(MIB) / 100 * self.room_max_percent,
             held_max_bytes: self.held_max_mib.saturating_mul(MIB),
             held_devices_max: self.held_devices_max,
             quarantine_max_bytes: self.quarantine_max_mib.saturating_mul(MIB),

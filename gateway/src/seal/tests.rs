@@ -102,6 +102,7 @@ impl Lab {
     async fn start(&self, window_ms: u64, readings_max: u64) -> Running {
         let limits = SpoolLimits {
             max_bytes: 1 << 20,
+            room_max_bytes: 1 << 30,
             held_max_bytes: 0,
             held_devices_max: 0,
             quarantine_max_bytes: 0,

@@ -33,6 +33,10 @@ use crate::status::Counters;
 const DROPPED_TOPIC: &str = "$SYS/broker/publish/messages/dropped";
 /// Requests that we make beside acknowledgements.
 const OTHER_REQUESTS: usize = 16;
+/// Messages of our own that may be under way: there are none, but the client makes a place of some 200 bytes for each, 14 MiB
+/// where nothing is said, and twice that when it connects.
+const PUBLISHED_MAX: u16 = 1;
+const READ_BATCH: usize = 128;
 /// Largest password file, certificate or key.
 const FILE_MAX_BYTES: usize = 256 * 1024;
 
@@ -321,6 +325,9 @@ fn options(config: &Mqtt) -> Result<MqttOptions, ConfigError> {
     options.set_session_expiry_interval(Some(config.session_expiry_s));
     options.set_receive_maximum(Some(config.receive_maximum));
     options.set_max_packet_size(Some(config.max_packet_bytes));
+    options.set_outgoing_inflight_upper_limit(PUBLISHED_MAX);
+    // By itself the client would take it from the limit above: packets that are read before what waits to be written has its turn.
+    options.set_read_batch_size(READ_BATCH);
     options.set_ack_mode(AckMode::Manual);
     options.set_connect_timeout(Duration::from_millis(config.connect_timeout_ms));
     options.set_session_store(NothingToKeep);
@@ -362,7 +369,7 @@ impl SessionStore for NothingToKeep {
             client_id: key.client_id().to_owned(),
             clean_start: false,
             session_expiry_interval: None,
-            outgoing_inflight_upper_limit: None,
+            outgoing_inflight_upper_limit: Some(PUBLISHED_MAX),
             ack_mode: PersistedAckMode::Manual,
             last_pkid: 0,
             last_puback: 0,

@@ -16,7 +16,7 @@ use super::request::{Answer, Request};
 use super::seen::Seen;
 use super::tables::{
     self, BROKEN, HELD, HELD_DEVICES, KEY_USE, META, MQTT_SEEN, OUTBOX, OUTBOX_INDEX, QUARANTINE, READINGS, REPLAY,
-    ROOM_TOTALS, ROOMS, ROW_OVERHEAD_BYTES, RoomTotals,
+    ROOM_TOTALS, ROOMS, ROW_OVERHEAD_BYTES, RoomTotals, THINNED, Thinned,
 };
 
 type Bytes = &'static [u8];
@@ -85,9 +85,18 @@ impl Totals {
     }
 }
 
-fn cost(key: &[u8], value: &[u8]) -> u64 {
+pub(super) fn cost(key: &[u8], value: &[u8]) -> u64 {
     let bytes = u64::try_from(key.len() + value.len()).unwrap_or(u64::MAX);
     bytes.saturating_add(ROW_OVERHEAD_BYTES)
+}
+
+/// What would cost too much to look up in the file for each message. It holds what the tables hold.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// As `mqtt_seen`.
+    pub(super) seen: Seen,
+    /// Bytes of `readings`, by room.
+    pub(super) waiting: BTreeMap<RoomId, u64>,
 }
 
 /// The moment and bounds that a batch is judged by.
@@ -100,7 +109,8 @@ pub(super) struct Context<'a> {
 /// One write transaction's tables and running totals.
 pub(super) struct Apply<'t, 'a> {
     context: Context<'a>,
-    marks: &'a mut Seen,
+    memory: &'a mut Memory,
+    thinned: Table<'t, Bytes, Bytes>,
     meta: Table<'t, &'static str, u64>,
     readings: Table<'t, Bytes, Bytes>,
     held: Table<'t, Bytes, Bytes>,
@@ -117,6 +127,7 @@ pub(super) struct Apply<'t, 'a> {
     totals: Totals,
     next_row: u64,
     changed: BTreeMap<RoomId, RoomTotals>,
+    dropped: BTreeMap<RoomId, Thinned>,
     key_use_delta: BTreeMap<Day, i64>,
 }
 
@@ -125,21 +136,23 @@ pub(super) struct Apply<'t, 'a> {
 pub(super) struct Finished {
     pub(super) totals: Totals,
     pub(super) rooms: BTreeMap<RoomId, RoomTotals>,
+    pub(super) thinned: BTreeMap<RoomId, Thinned>,
 }
 
 impl<'t, 'a> Apply<'t, 'a> {
-    /// `marks` holds what `mqtt_seen` holds; it is to be read anew where the transaction is not committed.
+    /// `memory` is to be read anew where the transaction is not committed.
     pub(super) fn begin(
         tx: &'t WriteTransaction,
         context: Context<'a>,
-        marks: &'a mut Seen,
+        memory: &'a mut Memory,
     ) -> Result<Self, ApplyError> {
         let meta = tx.open_table(META)?;
         let totals = Totals::read(&meta)?;
         let next_row = meta.get("row")?.map_or(0, |v| v.value());
         Ok(Self {
             context,
-            marks,
+            memory,
+            thinned: tx.open_table(THINNED)?,
             totals,
             next_row,
             meta,
@@ -156,6 +169,7 @@ impl<'t, 'a> Apply<'t, 'a> {
             replay: tx.open_table(REPLAY)?,
             key_use: tx.open_table(KEY_USE)?,
             changed: BTreeMap::new(),
+            dropped: BTreeMap::new(),
             key_use_delta: BTreeMap::new(),
         })
     }
@@ -165,7 +179,7 @@ impl<'t, 'a> Apply<'t, 'a> {
         match request {
             Request::Store(intake) => self.store(intake),
             Request::NewSession(source) => {
-                self.marks.forget(source);
+                self.memory.seen.forget(source);
                 self.seen.retain_in((&**source, 0)..=(&**source, u64::MAX), |_, _| false)?;
                 Ok(Answer::Done)
             }
@@ -207,7 +221,7 @@ impl<'t, 'a> Apply<'t, 'a> {
                 self.room_totals.insert(room.0.as_slice(), cbor::to_vec(&*totals).as_slice())?;
             }
         }
-        Ok(Finished { totals: self.totals, rooms })
+        Ok(Finished { totals: self.totals, rooms, thinned: self.dropped })
     }
 
     fn row(&mut self) -> u64 {
@@ -237,7 +251,7 @@ pub(super) fn create_tables(tx: &WriteTransaction) -> Result<(), ApplyError> {
         Some(tables::LAYOUT) => {}
         Some(_) => return Err(ApplyError::Layout("meta")),
     }
-    for table in [READINGS, HELD, HELD_DEVICES, OUTBOX, OUTBOX_INDEX, ROOM_TOTALS, QUARANTINE, BROKEN, ROOMS] {
+    for table in [READINGS, HELD, HELD_DEVICES, OUTBOX, OUTBOX_INDEX, ROOM_TOTALS, QUARANTINE, BROKEN, THINNED, ROOMS] {
         tx.open_table(table)?;
     }
     tx.open_table(MQTT_SEEN)?;

@@ -1,11 +1,13 @@
 //! Looking into the spool: each of these is one read transaction.
 
+use std::collections::BTreeMap;
+
 use ehe::id::{EheId, RoomId};
 use ehe::reading::Reading;
 use ehe::time::{Day, UnixMs};
 use redb::{Database, ReadableDatabase, ReadableTable};
 
-use super::apply::ApplyError;
+use super::apply::{ApplyError, Memory, cost};
 use super::held::{self, HeldDevice};
 use super::keys::KeyRing;
 use super::request::ReportedReading;
@@ -13,7 +15,7 @@ use super::rows::{self, Outside, Table};
 use super::seen::{Seen, Sighting};
 use super::tables::{
     Class, HELD, HELD_DEVICES, KEY_USE, MQTT_SEEN, OUTBOX, OUTBOX_INDEX, OutboxRow, READINGS, REPLAY, ROOM_TOTALS,
-    ROOMS, RoomTotals, WindowKey, end_of, id_key, outbox_key, room_of_key,
+    ROOMS, RoomTotals, THINNED, Thinned, WindowKey, end_of, id_key, outbox_key, room_of_key,
 };
 
 /// A window as it lies in the spool.
@@ -207,9 +209,17 @@ pub(super) fn held_rows(
     Ok(out)
 }
 
-/// Which messages of brokers were stored before.
-pub(super) fn seen(db: &Database) -> Result<Seen, ApplyError> {
-    let table = db.begin_read()?.open_table(MQTT_SEEN)?;
+/// What the writer keeps in memory: which messages of brokers were stored before, and how much of each room waits to be sealed.
+pub(super) fn memory(db: &Database) -> Result<Memory, ApplyError> {
+    let tx = db.begin_read()?;
+    let mut waiting = BTreeMap::new();
+    for entry in tx.open_table(READINGS)?.iter()? {
+        let (key, value) = entry?;
+        if let Some(room) = room_of_key(key.value()) {
+            *waiting.entry(room).or_default() += cost(key.value(), value.value());
+        }
+    }
+    let table = tx.open_table(MQTT_SEEN)?;
     let mut seen = Seen::default();
     for entry in table.iter()? {
         let (key, value) = entry?;
@@ -218,7 +228,25 @@ pub(super) fn seen(db: &Database) -> Result<Seen, ApplyError> {
             seen.found(source, sighting);
         }
     }
-    Ok(seen)
+    Ok(Memory { seen, waiting })
+}
+
+/// The record of what was dropped, by room.
+pub(super) fn thinned(db: &Database) -> Result<BTreeMap<RoomId, Thinned>, ApplyError> {
+    let table = match db.begin_read()?.open_table(THINNED) {
+        Ok(table) => table,
+        // A file of before there was this table.
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(BTreeMap::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut out = BTreeMap::new();
+    for entry in table.iter()? {
+        let (key, value) = entry?;
+        if let (Some(room), Ok(thinned)) = (room_of_key(key.value()), minicbor::decode(value.value())) {
+            out.insert(room, thinned);
+        }
+    }
+    Ok(out)
 }
 
 /// Days whose keys some row needs.

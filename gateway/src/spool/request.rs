@@ -158,6 +158,8 @@ pub struct Stored {
     pub held: u64,
     /// Readings of unassigned devices for which there was no room: counted, and gone.
     pub dropped: u64,
+    /// Readings of a room that had filled its share with what nobody may read: recorded, and gone.
+    pub thinned: u64,
 }
 
 /// Readings came into a window.

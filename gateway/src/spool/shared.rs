@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::apply::{ApplyError, Finished, Totals};
 use super::keys::{KeyError, KeyRing};
-use super::tables::RoomTotals;
+use super::tables::{RoomTotals, Thinned};
 
 /// Why the spool takes nothing at present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -66,6 +66,8 @@ pub struct SpoolStatus {
     pub full: bool,
     /// Why nothing can be committed at present.
     pub fault: Option<Fault>,
+    /// Readings that were dropped since the file was made, by room: what waits there without an invitation had filled its share.
+    pub thinned: BTreeMap<RoomId, Thinned>,
     /// Messages that wait for room or for the disk, unacknowledged.
     pub waiting: usize,
     /// Commits since the file was made.
@@ -141,6 +143,17 @@ impl Shared {
                 );
             } else if !full && status.full {
                 tracing::info!("spool: has room again");
+            }
+            for (room, thinned) in finished.thinned {
+                let before = status.thinned.insert(room, thinned).unwrap_or_default();
+                // Each doubling is said, so that a long while fills no log.
+                if before.readings.checked_ilog2() != thinned.readings.checked_ilog2() {
+                    tracing::error!(
+                        %room,
+                        readings = thinned.readings,
+                        "spool: readings of a room are dropped, because what cannot be sealed to it fills its share (spool.room_max_percent); the drop is recorded. The patient grants this gateway again, or its assignments are taken out"
+                    );
+                }
             }
             status.totals = finished.totals;
             status.full = full;

@@ -10,6 +10,7 @@
 //! room_totals   room 16                               → RoomTotals
 //! quarantine    room 16 ‖ event id 32                 → QuarantineRow   refused for good; kept
 //! broken        the key that the row had              → the row         does not open any more; kept
+//! thinned       room 16                               → Thinned         readings for which the room's share had no place
 //! rooms         room 16                               → verified control state, opaque here
 //! mqtt_seen     source, row                           → packet id 2 ‖ digest 16 ‖ stored 8 ‖ timed 1
 //! replay        source                                → position
@@ -35,6 +36,7 @@ pub(super) const OUTBOX_INDEX: TableDefinition<'_, Bytes, Bytes> = TableDefiniti
 pub(super) const ROOM_TOTALS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("room_totals");
 pub(super) const QUARANTINE: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("quarantine");
 pub(super) const BROKEN: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("broken");
+pub(super) const THINNED: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("thinned");
 pub(super) const ROOMS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("rooms");
 pub(super) const MQTT_SEEN: TableDefinition<'_, (&str, u64), Bytes> = TableDefinition::new("mqtt_seen");
 pub(super) const REPLAY: TableDefinition<'_, &str, u64> = TableDefinition::new("replay");
@@ -190,6 +192,21 @@ pub(super) struct QuarantineRow {
     /// Its number in the outbox, to be put back in order.
     #[n(4)]
     pub(super) number: u64,
+}
+
+/// The record of a room's readings that were dropped, because what waits for an invitation had filled the room's share.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode, serde::Serialize)]
+#[cbor(map)]
+pub struct Thinned {
+    /// How many.
+    #[n(0)]
+    pub readings: u64,
+    /// Receipt of the first.
+    #[n(1)]
+    pub first: UnixMs,
+    /// Receipt of the last.
+    #[n(2)]
+    pub last: UnixMs,
 }
 
 /// What one room has in the outbox.

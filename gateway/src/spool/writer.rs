@@ -18,9 +18,9 @@ use std::time::Duration;
 use redb::{Database, Durability, ReadableDatabase};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::apply::{Apply, ApplyError, Context, Finished, create_tables};
+use super::apply::{Apply, ApplyError, Context, Finished, Memory, create_tables};
 use super::request::{Answer, Request};
-use super::seen::{Places, Seen};
+use super::seen::Places;
 use super::shared::{Fault, Shared};
 use super::tables::{KEY_USE, META};
 use super::{SpoolError, SpoolLimits};
@@ -57,7 +57,7 @@ pub(super) struct Writer {
     pub(super) clock: WallClock,
     pub(super) commit: u64,
     /// As of the last commit.
-    pub(super) seen: Seen,
+    pub(super) memory: Memory,
     /// Messages in the order of their receipt; those that find the spool full stay here, unacknowledged.
     pub(super) waiting: VecDeque<Job>,
     pub(super) others: Vec<Job>,
@@ -153,7 +153,7 @@ impl Writer {
         let mut pause_ms = self.limits.retry_min_ms;
         let mut doubtful: Option<Box<Attempt>> = None;
         loop {
-            let places = self.seen.places();
+            let places = self.memory.seen.places();
             match self.attempt() {
                 Ok(attempt) => return self.answer(attempt),
                 Err(Failed::Before(error)) => self.shared.set_fault(Some(Fault::of(&error))),
@@ -188,8 +188,8 @@ impl Writer {
         let mut db = self.shared.write_db();
         *db = None; // closes: the file's lock is free before it is opened again
         let (opened, commit) = open(&self.open)?;
-        self.seen = super::read::seen(&opened)?;
-        self.seen.back_to(places);
+        self.memory = super::read::memory(&opened)?;
+        self.memory.seen.back_to(places);
         *db = Some(opened);
         Ok(commit)
     }
@@ -207,7 +207,7 @@ impl Writer {
         tx.set_durability(Durability::Immediate).map_err(|e| ApplyError::Database(e.into()))?;
         tx.set_two_phase_commit(self.others.iter().any(|job| matches!(job.request, Request::SaveRoom { .. })));
         let (mut others, mut stores) = (Vec::new(), Vec::new());
-        let mut apply = Apply::begin(&tx, Context { keys: &keys, now, limits: &self.limits }, &mut self.seen)?;
+        let mut apply = Apply::begin(&tx, Context { keys: &keys, now, limits: &self.limits }, &mut self.memory)?;
         for job in &self.others {
             others.push(apply.request(&job.request)?);
         }

@@ -1,6 +1,7 @@
 //! Messages in: recognised, sorted into windows or held; and held readings that find their owner.
 
 use ehe::cbor;
+use ehe::id::RoomId;
 use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::{Apply, ApplyError, cost};
@@ -9,6 +10,7 @@ use crate::spool::keys;
 use crate::spool::request::{Answer, Arrival, Intake, Mark, Place, Row, Stored};
 use crate::spool::rows::{self, Table as Kept};
 use crate::spool::seen::{Judged, Sighting};
+use crate::spool::tables::Thinned;
 
 impl Apply<'_, '_> {
     pub(super) fn store(&mut self, intake: &Intake) -> Result<Answer, ApplyError> {
@@ -35,10 +37,10 @@ impl Apply<'_, '_> {
         let source = &*mark.source;
         let digest = self.context.keys.digest("mqtt", &[&mark.hash]);
         let timed = !rows.is_empty() && rows.iter().all(|row| row.body.timed);
-        let again = match self.marks.judge(mark, digest, timed, self.next_row) {
+        let again = match self.memory.seen.judge(mark, digest, timed, self.next_row) {
             Judged::Again => return Ok(true),
             Judged::AgainUnmarked { before } => {
-                self.marks.remove(source, before);
+                self.memory.seen.remove(source, before);
                 self.seen.remove((source, before))?;
                 true
             }
@@ -47,7 +49,7 @@ impl Apply<'_, '_> {
         let (row, packet_id, stored_ms) = (self.row(), mark.packet_id, self.context.now.0);
         let sighting = Sighting { row, packet_id, digest, stored_ms, timed };
         self.seen.insert((source, row), sighting.value().as_slice())?;
-        if let Some(oldest) = self.marks.put(mark, sighting) {
+        if let Some(oldest) = self.memory.seen.put(mark, sighting) {
             self.seen.remove((source, oldest))?;
         }
         Ok(again)
@@ -56,10 +58,16 @@ impl Apply<'_, '_> {
     fn store_row(&mut self, row: &Row, stored: &mut Stored) -> Result<(), ApplyError> {
         match &row.place {
             Place::Window(window) => {
+                let waiting = self.memory.waiting.get(&window.room).copied().unwrap_or_default();
+                if waiting >= self.context.limits.room_max_bytes {
+                    stored.thinned += u64::from(row.body.count);
+                    return self.thin(window.room, row);
+                }
                 let number = self.row();
                 let key = window.row_key(number);
                 let value = row.body.seal(self.context.keys, self.today(), Kept::Readings, &key)?;
                 self.totals.readings_bytes += cost(&key, &value);
+                *self.memory.waiting.entry(window.room).or_default() += cost(&key, &value);
                 self.readings.insert(key.as_slice(), value.as_slice())?;
                 self.key_used(self.today(), 1);
                 stored.arrivals.push(Arrival {
@@ -104,6 +112,21 @@ impl Apply<'_, '_> {
                 self.keep_held_device(&tag, Some(&summary))?;
             }
         }
+        Ok(())
+    }
+
+    /// Records a drop, in the same commit in which the reading would have been stored.
+    fn thin(&mut self, room: RoomId, row: &Row) -> Result<(), ApplyError> {
+        let before: Option<Thinned> =
+            self.thinned.get(room.0.as_slice())?.and_then(|bytes| minicbor::decode(bytes.value()).ok());
+        let before = before.unwrap_or(Thinned { first: row.body.received, ..Thinned::default() });
+        let thinned = Thinned {
+            readings: before.readings.saturating_add(u64::from(row.body.count)),
+            first: before.first.min(row.body.received),
+            last: before.last.max(row.body.received),
+        };
+        self.thinned.insert(room.0.as_slice(), cbor::to_vec(&thinned).as_slice())?;
+        self.dropped.insert(room, thinned);
         Ok(())
     }
 

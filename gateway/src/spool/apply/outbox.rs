@@ -11,7 +11,7 @@ use super::{Apply, ApplyError, cost};
 use crate::spool::keys;
 use crate::spool::request::{Answer, Confirmed, NewEvent};
 use crate::spool::rows::{self, Table as Kept};
-use crate::spool::tables::{Class, OutboxRow, QuarantineRow, RoomTotals, end_of, id_key, outbox_key};
+use crate::spool::tables::{Class, OutboxRow, QuarantineRow, RoomTotals, end_of, id_key, outbox_key, room_of_key};
 
 impl Apply<'_, '_> {
     // --- readings become events
@@ -29,7 +29,11 @@ impl Apply<'_, '_> {
         }
         for (key, is_broken) in rows.iter().map(|k| (k, false)).chain(broken.iter().map(|k| (k, true))) {
             let Some(value) = self.readings.remove(key.as_slice())?.map(|v| v.value().to_vec()) else { continue };
-            self.totals.readings_bytes = self.totals.readings_bytes.saturating_sub(cost(key, &value));
+            let bytes = cost(key, &value);
+            self.totals.readings_bytes = self.totals.readings_bytes.saturating_sub(bytes);
+            if let Some(waiting) = room_of_key(key).and_then(|room| self.memory.waiting.get_mut(&room)) {
+                *waiting = waiting.saturating_sub(bytes);
+            }
             if let Some(outside) = rows::outside(&value) {
                 self.key_used(outside.key_day, -1);
             }

@@ -40,6 +40,7 @@ impl TestClock {
 fn limits() -> SpoolLimits {
     SpoolLimits {
         max_bytes: 1 << 20,
+        room_max_bytes: 1 << 20,
         held_max_bytes: 1 << 16,
         held_devices_max: 3,
         quarantine_max_bytes: 1 << 16,

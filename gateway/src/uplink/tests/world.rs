@@ -191,6 +191,7 @@ impl World {
         spool::create_dir(&data).unwrap();
         let limits = SpoolLimits {
             max_bytes: 1 << 30,
+            room_max_bytes: 1 << 30,
             held_max_bytes: 1 << 20,
             held_devices_max: 10,
             quarantine_max_bytes: 1 << 28,
