@@ -259,16 +259,21 @@ impl Publisher {
     async fn write(&self) {
         // While the disk refuses, reading the held devices may wait: the numbers must come all the same.
         let held = tokio::time::timeout(Duration::from_millis(500), self.spool.held_devices()).await;
+        let (counts, spool, uplink) = (self.counters.snapshot(), self.spool.status(), self.uplink.borrow().clone());
+        let faults = status::Faults::of(&counts, &spool, &uplink);
         let status = Status {
             written_ms: self.clock.now().utc,
             pid: std::process::id(),
-            counts: self.counters.snapshot(),
-            spool: self.spool.status(),
-            uplink: self.uplink.borrow().clone(),
+            counts,
+            spool,
+            uplink,
+            faults,
             held: held
                 .map(|held| held.unwrap_or_default().into_iter().map(|(_, device)| device).collect())
                 .unwrap_or_default(),
         };
+        // Also where the disk does not take the file: systemd is told.
+        notify(&[sd_notify::NotifyState::Status(&status::line(&status))]);
         let path = self.path.clone();
         let written = tokio::task::spawn_blocking(move || status::write(&path, &status)).await;
         if let Ok(Err(error)) = written {

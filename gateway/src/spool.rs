@@ -65,6 +65,8 @@ pub struct SpoolLimits {
     pub held_devices_max: u64,
     /// Events that the ledger refused for good: from here on they stay in the outbox.
     pub quarantine_max_bytes: u64,
+    /// How long a message may wait for others to be committed with it, when there are few.
+    pub gather_ms: u64,
     /// First pause after a disk fault.
     pub retry_min_ms: u64,
     /// Longest pause between attempts during a disk fault.
@@ -225,6 +227,7 @@ impl Spool {
             clock,
             commit,
             memory,
+            committed: std::time::Instant::now(),
             waiting: VecDeque::new(),
             others: Vec::new(),
             stopping: false,

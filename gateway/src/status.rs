@@ -1,6 +1,8 @@
 //! The gateway in numbers: no readings, no names but those of held devices. Written to `status.json` for `ehe-gateway status`
 //! and `held`, because the database file belongs to the running program alone.
 
+mod line;
+
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -11,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ehe::time::UnixMs;
 use serde::{Deserialize, Serialize};
 
+pub use self::line::{Faults, line};
 use crate::spool::{HeldDevice, SpoolStatus, Stored};
 use crate::uplink::UplinkStatus;
 use crate::window::Reason;
@@ -167,6 +170,8 @@ pub struct Status {
     pub spool: SpoolStatus,
     /// The uplink.
     pub uplink: UplinkStatus,
+    /// What went wrong, by who can mend it.
+    pub faults: Faults,
     /// Devices that nobody is assigned to.
     pub held: Vec<HeldDevice>,
 }

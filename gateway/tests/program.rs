@@ -76,6 +76,7 @@ impl Home {
             held_max_bytes: 1 << 20,
             held_devices_max: 9,
             quarantine_max_bytes: 1 << 20,
+            gather_ms: 0,
             retry_min_ms: 1,
             retry_max_ms: 1,
         };

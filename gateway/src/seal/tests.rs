@@ -106,6 +106,7 @@ impl Lab {
             held_max_bytes: 0,
             held_devices_max: 0,
             quarantine_max_bytes: 0,
+            gather_ms: 0,
             retry_min_ms: 1,
             retry_max_ms: 1,
         };

@@ -45,7 +45,8 @@ impl Fault {
         fault
     }
 
-    fn remedy(self) -> &'static str {
+    /// What happened, and what to do.
+    pub fn remedy(self) -> &'static str {
         match self {
             Self::NoSpace => "the disk is full: free space on the data directory's volume",
             Self::Io => "the disk fails: look at the kernel's log, replace the medium",
@@ -68,6 +69,8 @@ pub struct SpoolStatus {
     pub fault: Option<Fault>,
     /// Readings that were dropped since the file was made, by room: what waits there without an invitation had filled its share.
     pub thinned: BTreeMap<RoomId, Thinned>,
+    /// Times that the disk began to refuse, since the start.
+    pub faults: u64,
     /// Messages that wait for room or for the disk, unacknowledged.
     pub waiting: usize,
     /// Commits since the file was made.
@@ -118,6 +121,7 @@ impl Shared {
                 None => tracing::info!("spool: commits again"),
             }
         }
+        status.faults += u64::from(status.fault.is_none() && fault.is_some());
         status.fault = fault;
     }
 

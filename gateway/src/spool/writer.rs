@@ -12,8 +12,8 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant};
 
 use redb::{Database, Durability, ReadableDatabase};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -28,6 +28,10 @@ use crate::clock::WallClock;
 
 /// Most requests in one commit: what a busy home sends while one commit of a slow disk lasts.
 const BATCH_MAX: usize = 512;
+/// So many messages wait for no further ones.
+const GATHERED_MAX: usize = 64;
+/// A message that comes so soon after a commit is one of many.
+pub(super) const BUSY: Duration = Duration::from_millis(2);
 /// From this size on, commits cost more and opening after a crash costs next to nothing.
 const QUICK_REPAIR_FROM_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -58,6 +62,8 @@ pub(super) struct Writer {
     pub(super) commit: u64,
     /// As of the last commit.
     pub(super) memory: Memory,
+    /// When the last commit ended.
+    pub(super) committed: Instant,
     /// Messages in the order of their receipt; those that find the spool full stay here, unacknowledged.
     pub(super) waiting: VecDeque<Job>,
     pub(super) others: Vec<Job>,
@@ -106,6 +112,16 @@ pub(super) fn open(open: &OpenDatabase) -> Result<(Database, u64), ApplyError> {
 }
 
 impl Writer {
+    /// Whether there is nothing to do but messages that can wait for company: an alarm waits for nothing, and neither do windows
+    /// and receipts.
+    fn may_gather(&self) -> bool {
+        let alarm = |job: &Job| match &job.request {
+            Request::Store(intake) => intake.rows.iter().any(|row| row.body.alarm),
+            _ => true,
+        };
+        !self.stopping && self.others.is_empty() && self.waiting.len() < GATHERED_MAX && !self.waiting.iter().any(alarm)
+    }
+
     pub(super) fn run(mut self) {
         while self.collect() {
             // What one commit does not cover goes into the next one at once: nobody's further order is waited for.
@@ -123,6 +139,16 @@ impl Writer {
             Ok(order) => self.take(order),
             Err(_) => return false,
         }
+        let idle = self.committed.elapsed() >= BUSY;
+        self.take_all();
+        if idle {
+            self.gather();
+        }
+        true
+    }
+
+    /// What is there.
+    fn take_all(&mut self) {
         for _ in 0..BATCH_MAX {
             match self.orders.try_recv() {
                 Ok(order) => self.take(order),
@@ -133,7 +159,20 @@ impl Writer {
                 }
             }
         }
-        true
+    }
+
+    /// After a rest, messages wait a moment for company: a commit costs the same for one as for ten, and at a hundred messages a second
+    /// the commits are most of what this program does. Under load they gather by themselves, while the commit before lasts.
+    fn gather(&mut self) {
+        let end = Instant::now() + Duration::from_millis(self.limits.gather_ms);
+        while self.may_gather() {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.orders.recv_timeout(left) {
+                Ok(order) => self.take(order),
+                Err(RecvTimeoutError::Timeout) => return,
+                Err(RecvTimeoutError::Disconnected) => self.stopping = true,
+            }
+        }
     }
 
     fn take(&mut self, order: Order) {
@@ -235,6 +274,7 @@ impl Writer {
 
     /// The numbers first: whoever has an answer finds them true. Says what [`Writer::carry_out`] says.
     fn answer(&mut self, attempt: Attempt) -> bool {
+        self.committed = Instant::now();
         let Attempt { others, stores, finished } = attempt;
         let waiting = self.waiting.len() - stores.len().min(self.waiting.len());
         let more = waiting > 0 && stores.len() == BATCH_MAX;

@@ -227,6 +227,33 @@ async fn a_room_that_cannot_be_sealed_to_fills_its_share_only_and_each_drop_is_r
     assert_eq!(store(&spool, message(31)).await.arrivals.len(), 1, "sealed, the room has its share again");
 }
 
+#[tokio::test]
+async fn messages_gather_for_one_commit_and_an_alarm_waits_for_nothing() {
+    let mut lab = Lab::new();
+    // Longer than any test may take: whoever waits for it to pass fails.
+    lab.limits.gather_ms = 3_600_000;
+    let (_disk, spool, _thread) = start(&lab);
+    let rest = || std::thread::sleep(2 * writer::BUSY);
+    rest();
+    let mut gathered = Vec::new();
+    for value in 0..5 {
+        gathered.push(spool.store(message(value)).await.unwrap());
+    }
+    let before = spool.status().commits;
+    let mut alarm = message(200);
+    alarm.rows[0].body.alarm = true;
+    store(&spool, alarm).await;
+    for storing in gathered {
+        storing.durable().await.unwrap();
+    }
+    assert_eq!(spool.status().commits, before + 1, "one for all six");
+    rest();
+    let waiting = spool.store(message(60)).await.unwrap();
+    let taken = spool.take(window(1), usize::MAX).await.unwrap();
+    spool.seal(taken.rows, taken.broken, Vec::new()).await.unwrap();
+    waiting.durable().await.unwrap();
+}
+
 fn held(device: &str, user: Option<&str>) -> Place {
     Place::Held { device: DeviceId::new(device).unwrap(), user: user.map(str::to_owned) }
 }
