@@ -1,5 +1,5 @@
 //! A whole demo run with planted secrets: a reading's value, a name, a purpose, every secret key, every password. Afterwards they
-//! are searched for in every file, log, metric and captured packet.
+//! are searched for in every file, log, metric and captured packet; and no program may leave a core dump.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::net::{TcpStream, UdpSocket};
@@ -81,6 +81,13 @@ fn secrets(out: &Path) -> Vec<(Canary, PathBuf)> {
     secrets
 }
 
+fn no_core_dumps(program: &str, id: u32) {
+    let limits = std::fs::read_to_string(format!("/proc/{id}/limits")).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    let figures: Vec<&str> = core.split_whitespace().skip(4).take(2).collect();
+    assert_eq!(figures, ["0", "0"], "{program} may leave its memory in a core dump: {core}");
+}
+
 #[tokio::test]
 async fn nothing_planted_in_a_whole_demo_run_is_in_any_file_log_metric_or_packet() {
     let folder = tempfile::tempdir().unwrap();
@@ -116,6 +123,9 @@ async fn nothing_planted_in_a_whole_demo_run_is_in_any_file_log_metric_or_packet
     assert_eq!(planted, 1);
     let (stop, stopped) = watch::channel(false);
     let mut publishing = scene.publish(&stopped).unwrap();
+    for (program, id) in [("ehe-node", scene.node.daemon.id()), ("ehe-gateway", scene.gateway.daemon.id())] {
+        no_core_dumps(program, id.unwrap());
+    }
     // The outage and the kill of every demo round, so that spool and replay are searched too.
     scene.node.daemon.kill().await.unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;
