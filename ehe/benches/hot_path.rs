@@ -1,8 +1,8 @@
 //! The hot paths on one core: readings to sealed event and back, runs signed and verified, wraps, log, receipts.
 //!
-//! Prints one JSON line for each row: group, what, target, measured, met, where the time goes. Each figure is the best of
-//! several rounds: what else the machine does can only make a round slower. The shares are measured here too, by timing the
-//! parts alone.
+//! Prints one JSON line for each row: group, what, target, measured, met, where the time goes. Time is that of the processor, and
+//! each figure the best of several rounds: what else the machine does can only make a round slower. The shares are measured here
+//! too, by timing the parts alone.
 
 #![allow(
     missing_docs,

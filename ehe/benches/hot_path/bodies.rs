@@ -8,7 +8,7 @@ use ehe::seal;
 use ehe::sign::VerifyKey;
 
 use crate::row::{Row, seconds, shares};
-use crate::world::{World, window};
+use crate::world::{World, costly, window};
 
 /// Readings in a window of the targets.
 const WINDOW: u32 = 60;
@@ -137,4 +137,18 @@ fn long_windows(world: &World) {
     let text = format!("{:.1} µs", decode * 1e6);
     Row { what: "600 readings out of a body", target: None, unit: "readings", rate: 600.0 / decode, place: text }
         .print();
+
+    let readings = costly();
+    let body = VitalsBody::from_readings(&readings).unwrap().to_vec();
+    let decode = seconds(|| VitalsBody::decode(&body).unwrap());
+    let text = format!("{:.2} ms for {} bytes: pco, 16 series of 7 columns", decode * 1e3, body.len());
+    let rate = 4096.0 / decode;
+    Row {
+        what: "4,096 readings out of the costliest body that we know",
+        target: None,
+        unit: "readings",
+        rate,
+        place: text,
+    }
+    .print();
 }

@@ -2,7 +2,7 @@
 
 use ehe::cbor;
 use ehe::checkpoint::{Checkpoint, Signer};
-use ehe::id::{EpochId, Hash, RoomId};
+use ehe::id::{AuthorId, EpochId, Hash, RoomId};
 use ehe::kem::{self, KemSecret, WrapPurpose};
 use ehe::leaf::{Leaf, Receipt};
 use ehe::merkle::{NodeAt, Nodes, Peaks, inclusion_proof, leaf_hash};
@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 
 use crate::bodies::run_of;
 use crate::row::{Row, seconds, shares};
-use crate::world::{START_MS, World, nobody};
+use crate::world::{START_MS, World};
 
 /// Leaves of the log that receipts are verified in: a day of a busy shard.
 const LEAVES: u64 = 100_000;
@@ -21,6 +21,7 @@ pub(crate) fn rows(world: &World) {
     wraps();
     merkle();
     receipt(world);
+    charters(world);
 }
 
 fn wraps() {
@@ -28,7 +29,8 @@ fn wraps() {
     let secret = KemSecret::generate(&mut rng);
     let public = secret.public();
     let day = UnixMs(START_MS).hour().day();
-    let purpose = WrapPurpose::EventKey { room: RoomId([1; 16]), author: nobody(), epoch: EpochId([3; 16]), day };
+    let purpose =
+        WrapPurpose::EventKey { room: RoomId([1; 16]), author: AuthorId([9; 16]), epoch: EpochId([3; 16]), day };
     let ek = kem::random_secret(&mut rng);
     let wrap = seconds(|| kem::wrap(&mut rng, &public, &purpose, &ek).unwrap());
     let place = |time: f64| format!("{:.0} µs: HPKE with X-Wing (ML-KEM-768, X25519)", time * 1e6);
@@ -119,6 +121,21 @@ fn receipt(world: &World) {
         what: "verify a receipt (a quorum of two of three)",
         target: None,
         unit: "receipts",
+        rate: 1.0 / time,
+        place,
+    }
+    .print();
+}
+
+fn charters(world: &World) {
+    let (chain, alliance) = (world.chain(), world.charter.alliance_id());
+    let bytes = chain.encode();
+    let time = seconds(|| ehe::charter::CharterChain::decode(&bytes).unwrap().verify(alliance).unwrap());
+    let place = format!("{:.0} µs: six Ed25519 verifications, {} bytes", time * 1e6, bytes.len());
+    Row {
+        what: "verify a chain of two charters, three members each",
+        target: None,
+        unit: "chains",
         rate: 1.0 / time,
         place,
     }

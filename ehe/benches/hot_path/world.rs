@@ -3,13 +3,16 @@
 use std::num::NonZeroU16;
 
 use ehe::body::vitals::VitalsBody;
-use ehe::charter::{Charter, Member, Node, Permissions, Placement, SignedCharter, Trust, VerifiedCharter};
+use ehe::charter::{
+    Charter, CharterChain, Member, Node, Permissions, Placement, SignedCharter, Trust, VerifiedCharter,
+};
 use ehe::decimal::Decimal;
 use ehe::event::{CheckedEvent, Core, Kind, Suite, VERSION};
-use ehe::id::{AllianceId, AuthorId, EpochId, MemberId, NodeId, Nonce, RoomId, WrapId};
+use ehe::id::{AllianceId, EpochId, MemberId, NodeId, Nonce, RoomId, WrapId};
 use ehe::identity::Identity;
 use ehe::kem::{Secret32, random_secret};
-use ehe::reading::{DeviceId, DeviceTime, Reading, ReadingTime, TimeMethod};
+use ehe::limits::{COLUMN_PCO_VALUES_MIN, READINGS_PER_BODY_MAX};
+use ehe::reading::{DeviceId, DeviceTime, Flags, Reading, ReadingTime, TimeMethod};
 use ehe::seal;
 use ehe::time::UnixMs;
 use ehe::unit::Unit;
@@ -20,6 +23,7 @@ use rand::{RngExt, SeedableRng};
 pub(crate) struct World {
     pub(crate) author: Identity,
     pub(crate) ek: Secret32,
+    pub(crate) members: Vec<Identity>,
     pub(crate) nodes: Vec<Identity>,
     pub(crate) charter: VerifiedCharter,
 }
@@ -34,7 +38,18 @@ impl World {
         let members: Vec<Identity> = (0..3).map(|_| Identity::generate(&mut rng)).collect();
         let nodes: Vec<Identity> = (0..3).map(|_| Identity::generate(&mut rng)).collect();
         let charter = charter(&members, &nodes);
-        Self { author, ek, nodes, charter }
+        Self { author, ek, members, nodes, charter }
+    }
+
+    /// Two versions of the charter: the second says what the first does.
+    pub(crate) fn chain(&self) -> CharterChain {
+        let predecessor = Some(self.charter.hash());
+        let next = Charter { version: 2, predecessor, ..self.charter.charter().clone() };
+        let mut second = SignedCharter::unsigned(&next).unwrap();
+        for member in &self.members {
+            second.sign(member).unwrap();
+        }
+        CharterChain(vec![self.charter.signed().clone(), second])
     }
 
     pub(crate) fn core(&self, number: u32) -> Core {
@@ -115,6 +130,30 @@ pub(crate) fn window(count: u32, seed: u64) -> Vec<Reading> {
         .collect()
 }
 
-pub(crate) fn nobody() -> AuthorId {
-    AuthorId([9; 16])
+/// As many readings as a body holds, in series of as few as pco may compress, and in each of their seven columns values that it
+/// compresses well: the costliest body to read that we know of.
+pub(crate) fn costly() -> Vec<Reading> {
+    let mut rng = StdRng::seed_from_u64(6);
+    // Most of the numbers are small, some are anything: plain columns take 64 bits for each.
+    let mut number = |bits: u32| if rng.random_range(0..32u8) == 0 { rng.random::<u64>() >> (64 - bits) } else { 3 };
+    let mut readings = Vec::new();
+    for series in 0..READINGS_PER_BODY_MAX / COLUMN_PCO_VALUES_MIN {
+        let device = DeviceId::new(&format!("d{series}")).unwrap();
+        for _ in 0..COLUMN_PCO_VALUES_MIN {
+            let time = ReadingTime {
+                device: Some(DeviceTime { wall_ms: number(62).cast_signed(), offset_min: None }),
+                received: UnixMs(number(62)),
+                received_monotonic_ms: number(62),
+                derived: Some(UnixMs(number(62))),
+                interval_ms: Some(number(62)),
+                method: TimeMethod::DeviceUtc,
+                uncertainty_ms: u32::try_from(number(32)).unwrap(),
+                clock_synchronised: true,
+            };
+            let value = Decimal::new(number(62).cast_signed(), 0);
+            let reading = Reading::new(Vital::HeartRate, value, Unit::PerMinute, device.clone(), time).unwrap();
+            readings.push(reading.with_flags(Flags::IMPLAUSIBLE));
+        }
+    }
+    readings
 }
