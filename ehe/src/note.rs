@@ -153,7 +153,8 @@ impl Note {
         let (text, signatures) = note.split_at_checked(split + 1).ok_or(NoteError::Shape)?;
         let signatures = signatures.strip_prefix('\n').filter(|s| s.ends_with('\n')).ok_or(NoteError::Shape)?;
         let mut parsed = Self::new(text.into())?;
-        for line in signatures.lines() {
+        // Not `lines`: that would take a carriage return for part of the line's end, and a note would have two encodings.
+        for line in signatures.split_terminator('\n') {
             let (name, base64) = line.strip_prefix("— ").and_then(|l| l.split_once(' ')).ok_or(NoteError::Shape)?;
             let bytes = STANDARD.decode(base64).map_err(|_| NoteError::Shape)?;
             let (key, signature) = bytes.split_first_chunk::<4>().ok_or(NoteError::Shape)?;
@@ -228,6 +229,7 @@ mod tests {
             "text\n\n— a !!!!\n",
             "text\n\n— a AAAA",
             "a\tb\n\n— a AAAAAAAA\n",
+            "text\n\n— a AAAAAAAA\r\n",
         ] {
             assert!(Note::parse(bad).is_err(), "{bad:?}");
         }
