@@ -4,7 +4,7 @@ SHELL := /bin/bash
 # /usr/sbin: Debian puts mosquitto there, outside an ordinary user's PATH. target/tools: programs that scripts/setup built.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
 
-.PHONY: help test demo bench check fmt advisories clean setup
+.PHONY: help test demo bench check fuzz fmt advisories clean setup
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -41,6 +41,11 @@ check: ## the read-only gate: format, lints, documentation, licences, banned cra
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
 	cargo deny --locked check bans licenses sources
+
+# Each target for a minute; longer or some only: make fuzz ARGS="600 body run". Needs a nightly toolchain.
+fuzz: ## throw hostile bytes at every decoder (needs a nightly toolchain)
+	@scripts/setup fuzz
+	@scripts/fuzz $(ARGS)
 
 # Apart from check: it fetches a database that not every build machine can reach.
 advisories: ## known vulnerabilities and yanked versions among the dependencies
