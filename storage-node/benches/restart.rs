@@ -32,7 +32,7 @@ use ehe::time::UnixMs;
 use ehe_node::checkpoint::Board;
 use ehe_node::consensus::{Config, Consensus, GroupId, NodeId};
 use ehe_node::shard::{ShardMachine, Store, block_of_runs};
-use homes::{CACHE_BYTES, Home, MIDNIGHT, PLACE, Shard, row};
+use homes::{CACHE_BYTES, Home, MIDNIGHT, PLACE, Shard, cpu_seconds, row};
 use sha2::Digest;
 
 const EVENTS: u64 = 5_000_000;
@@ -177,12 +177,13 @@ fn restart(dir: &Path) {
         let replayed = store.view().unwrap().shard();
         consensus.propose(GroupId(0), block_of_runs(MIDNIGHT, vec![]).into()).await.unwrap();
         println!(
-            "state opened in {} ms, log opened and {} blocks of {} runs replayed in {} ms, next block confirmed after {} ms more",
+            "state opened in {} ms, log opened and {} blocks of {} runs replayed in {} ms, next block confirmed after {} ms more, {:.2} s of a core in all",
             opened.as_millis(),
             replayed.blocks - durable.blocks,
             replayed.leaves - durable.leaves,
             (ready - opened).as_millis(),
-            (start.elapsed() - ready).as_millis()
+            (start.elapsed() - ready).as_millis(),
+            cpu_seconds()
         );
         std::io::stdout().flush().unwrap();
         std::process::exit(0);

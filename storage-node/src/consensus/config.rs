@@ -48,7 +48,8 @@ pub struct Config {
     /// The log is shortened when this many entries of it are no longer needed. Default 20,000 for each group.
     pub compact_after_entries: u64,
 
-    /// Entries that stay in the log though the state has them, for followers that are a little behind. Default 256.
+    /// Entries that stay in the log though the state has them, for followers that are a little behind. Default 16: under
+    /// load an entry has up to 4 MiB, and what stays in the log counts for each group.
     pub keep_entries: u64,
 }
 
@@ -69,7 +70,7 @@ impl Config {
             durable_after_bytes: 8 << 20,
             compact_after_bytes: 32 << 20,
             compact_after_entries: 20_000,
-            keep_entries: 256,
+            keep_entries: 16,
         }
     }
 

@@ -2,7 +2,6 @@
 //!
 //! A refusal is an outcome. An error is the store's, and stops the shard for good.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -10,22 +9,23 @@ use redb::ReadableTable;
 
 use ehe::cbor;
 use ehe::event::{CheckedEvent, Event};
-use ehe::id::{AuthorId, EheId, Hash, RoomId, StrandId, WrapId};
+use ehe::id::{AuthorId, Hash, RoomId, WrapId};
 use ehe::identity::PublicIdentity;
 use ehe::leaf::Leaf;
 use ehe::limits::REQUEST_SKEW_MAX_MS;
 use ehe::merkle::Peaks;
 use ehe::read::{AccessRecord, SignedRequest, record_hash};
 use ehe::refusal::Refusal;
-use ehe::room::{Admission, Ledger, Refused, RoomState, WrapFact, admit, author_key, decide};
+use ehe::room::{Admission, Refused, RoomState, admit, author_key, decide};
 use ehe::run::{Run, SignedRun, StrandEnd, UnverifiedRun, VerifiedRun};
 use ehe::sign::SIGNATURE_LEN;
-use ehe::time::{Hour, UnixMs};
+use ehe::time::UnixMs;
 use ehe::wire::Submission;
 
 use super::block::{BLOCK_COMMANDS_MAX, Block, Command, Outcome};
 use super::entry::{Admitted, LogName, Names};
 use super::known;
+use super::ledger::RoomLedger;
 use super::place::Place;
 use super::places::Head;
 use super::record::{Record, What};
@@ -175,13 +175,11 @@ impl<'a, 't> Apply<'a, 't> {
         } else {
             run.trust_ordering_party()
         };
-        let hours = events.iter().map(|event| (event.id(), event.core().hour)).collect();
-        let (tables, room_id) = (&*self.tables, verified.run().room);
-        let ledger = RoomLedger { tables, room: room_id, hours, found: RefCell::default() };
+        let ledger = RoomLedger::new(self.tables, verified.run().room, &events);
         // This decides, too, whether one author's sequence is used twice: the strand's end is the table's.
         Ok(match admit(self.place.alliance, room, &verified, &events, &ledger, self.now())? {
             Ok(admission) => Ok((admission, verified, events)),
-            Err(Refused::Known(_)) => Err(Judged::Known(ledger.found.into_inner())),
+            Err(Refused::Known(_)) => Err(Judged::Known(ledger.into_found())),
             Err(Refused::Because(why)) => Err(Judged::Refused(why)),
         })
     }
@@ -445,37 +443,4 @@ enum Judged {
 
 fn decode_record(bytes: &[u8]) -> Result<AccessRecord, StoreError> {
     AccessRecord::decode(bytes).map_err(|_| StoreError::Corrupt("a counted refusal does not decode"))
-}
-
-/// What admission asks about one room.
-struct RoomLedger<'a, 't> {
-    tables: &'a Tables<'t>,
-    room: RoomId,
-    /// The hours of the events that are to be admitted, by which known ones are found.
-    hours: BTreeMap<EheId, Hour>,
-    /// Runs that hold one of them already.
-    found: RefCell<BTreeSet<u64>>,
-}
-
-impl Ledger for RoomLedger<'_, '_> {
-    type Error = StoreError;
-
-    fn strand(&self, author: AuthorId, strand: StrandId) -> Result<Option<StrandEnd>, StoreError> {
-        let end = self.tables.strands.get((self.room.as_bytes(), author.as_bytes(), strand.as_bytes()))?;
-        Ok(end.map(|end| {
-            let (next, link, _) = end.value();
-            StrandEnd { strand, next, link: Hash(*link) }
-        }))
-    }
-
-    fn wrap(&self, wrap: WrapId) -> Result<Option<WrapFact>, StoreError> {
-        Ok(stored_wrap(self.tables, self.room, wrap)?.map(|stored| stored.fact))
-    }
-
-    fn has_event(&self, id: EheId) -> Result<bool, StoreError> {
-        let Some(hour) = self.hours.get(&id) else { return Ok(false) };
-        let Some((log_index, _)) = known::find(&self.tables.known, *hour, id)? else { return Ok(false) };
-        self.found.borrow_mut().insert(log_index);
-        Ok(true)
-    }
 }

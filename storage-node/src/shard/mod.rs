@@ -11,6 +11,7 @@ mod block;
 mod entry;
 mod export;
 mod known;
+mod ledger;
 mod machine;
 mod packed;
 mod place;
