@@ -194,7 +194,7 @@ fn disk(dir: &Path) -> Vec<Duration> {
 }
 
 fn at(sorted: &[Duration], percent: usize) -> Duration {
-    sorted[(sorted.len() * percent).div_ceil(100).max(1) - 1]
+    sorted.get((sorted.len() * percent).div_ceil(100).max(1) - 1).copied().unwrap_or_default()
 }
 
 fn ms(duration: Duration) -> f64 {
