@@ -1,0 +1,1 @@
+"""A second implementation of the format of SPEC.md, for judging bytes."""

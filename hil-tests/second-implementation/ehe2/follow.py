@@ -1,0 +1,132 @@
+"""Section 10: following a room through its items (L1 to L4, C0)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .charter import Charter
+from .event import CheckedEvent, check_event, check_fields
+from .ids import ZERO32, sha256
+from .judge import RoomLedger, check_place
+from .limits import FRAME_MAX_BYTES, READ_REQUEST_MAX_BYTES
+from .log import Head, Leaf, VerifiedHead, verify_head
+from .read import AccessRecord, SignedRequest
+from .refused import Refused, require
+from .run import SignedRun, check_strand_begin
+from .wire import Item
+
+
+@dataclass(frozen=True)
+class FollowedEvent:
+    event: CheckedEvent
+    leaf: Leaf
+    # The id of the owner's keys that signed; None for everybody else's events.
+    owner_key: bytes | None
+
+
+@dataclass
+class Follower:
+    alliance: bytes
+    room: bytes
+    whole: bool
+    ledger: RoomLedger = field(init=False)
+    last: Leaf | None = None
+    verified: int = 0
+    runs: int = 0
+    access_records: int = 0
+    events: list[FollowedEvent] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.ledger = RoomLedger(self.alliance, self.room)
+
+    @property
+    def next_control(self) -> int:
+        return self.ledger.room.next_control if self.ledger.room else 0
+
+    def follow(self, data: bytes) -> None:
+        item = Item.decode(data, FRAME_MAX_BYTES)
+        leaf = item.leaf
+        self._check_leaf(leaf)
+        require(item.run is None or item.access is None, "an item of two entries")
+        require(item.run is not None or not item.events, "events without their run")
+        entry = item.run if item.run is not None else item.access
+        require(entry is not None or not self.whole, "a leaf alone in the ledger")
+        require(entry is None or sha256(entry) == leaf.entry, "the leaf is of another entry")
+        if item.run is not None:
+            self._follow_run(SignedRun.decode(item.run), item, leaf)
+        elif item.access is not None:
+            self._follow_access(item.access)
+        require(leaf.control_events == self.next_control, "a control event was left out")
+        self.last = leaf
+        self.verified += 1
+
+    def _check_leaf(self, leaf: Leaf) -> None:
+        """L1."""
+        require(leaf.room == self.room, "a leaf of another room")
+        require(leaf.index == self.verified, "a gap between leaves")
+        before = self.last.hash if self.last else ZERO32
+        require(leaf.before == before, "the leaf names another before it")
+        require(self.last is None or leaf.accepted_at >= self.last.accepted_at, "time went back")
+
+    def _follow_run(self, signed: SignedRun, item: Item, leaf: Leaf) -> None:
+        """L2 and L3."""
+        check_strand_begin(signed.run)
+        room = self.ledger.room
+        # Read before the run is applied: a rotation at its end was signed by the keys before.
+        signer = room.owner_identity.id if room is not None else signed.run.author
+        owner = room.owner if room is not None else signed.run.author
+        owner_key = signer if signed.run.author == owner else None
+        events = [check_event(event.header, event.body, content_without_body=self.whole) for event in item.events]
+        if self.whole or any(event.is_control_record for event in events):
+            self.ledger.submit(signed, events, leaf.accepted_at, strands=self.whole)
+        else:
+            self._follow_part(signed, events, leaf)
+        self.runs += 1
+        self.events += [FollowedEvent(event, leaf, owner_key) for event in events]
+
+    def _follow_part(self, signed: SignedRun, events: list[CheckedEvent], leaf: Leaf) -> None:
+        run, room = signed.run, self.ledger.room
+        require(run.room == self.room, "a run of another room")
+        require(room is not None, "content before the room")
+        assert room is not None
+        self.ledger.check_signature(signed, None)
+        shown = [event.id for event in events]
+        require(len(set(shown)) == len(shown) and set(shown) <= set(run.ids), "events that the run does not name")
+        for event in events:
+            check_place(event, signed)
+            check_fields(event)
+            if event.is_content:
+                room.check_append(event.core.author, event.core.epoch, event.core.hour, leaf.accepted_at)
+
+    def _follow_access(self, data: bytes) -> None:
+        record = AccessRecord.decode(data, 2 * READ_REQUEST_MAX_BYTES)
+        signed = SignedRequest.decode(record.request)
+        request = signed.request
+        require(request.room == self.room, "a request for another room")
+        room = self.ledger.room
+        identity = room.reader_identity(request.reader) if room is not None else None
+        if identity is None:
+            identity = record.reader
+        if identity is None or identity.id != request.reader:
+            raise Refused("nobody knows the reader's keys")
+        signed.verify(identity)
+        self.access_records += 1
+
+    def not_the_owners(self) -> list[FollowedEvent]:
+        """A18: what distrusted keys signed from then on."""
+        room = self.ledger.room
+        since = {key.identity.id: key.distrusted_from for key in room.owner_keys} if room is not None else {}
+        return [
+            followed
+            for followed in self.events
+            if followed.owner_key is not None
+            and (first := since.get(followed.owner_key)) is not None
+            and followed.leaf.control_events > first
+        ]
+
+    def check_head(self, head: Head, nonce: bytes, charter: Charter, known: int | None) -> VerifiedHead:
+        """C4 and L4."""
+        verified = verify_head(head, self.room, nonce, charter)
+        require(self.last is not None and verified.leaf == self.last, "the head is of another entry than the last shown")
+        require(known is None or verified.checkpoint.size >= known, "the log became smaller")
+        return verified

@@ -1,0 +1,144 @@
+"""Judges a ledger as a node served it: the charters, every entry, the head, and the content where keys are given."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from .charter import Charter, read_chain, verify_chain
+from .event import FIRST_CONTROL_KIND, CheckedEvent, Event, check_event
+from .follow import Follower
+from .identity import SecretIdentity
+from .judge import KnownEvents
+from .limits import FRAME_MAX_BYTES
+from .log import Head, VerifiedHead
+from .octets import KitError, as_octets
+from .opening import Opener
+from .refused import Refused, require
+
+KIND_NAMES = {
+    1: "vitals", 2: "device status", 3: "clinical record", 4: "goal", 5: "note", 6: "instruction", 16: "room-create",
+    17: "authority", 18: "grant", 19: "revoke", 20: "epoch", 21: "wrap",
+}
+
+
+def verify_ledger_file(path: Path) -> bool:
+    try:
+        file = json.loads(path.read_text(encoding="utf-8"))
+        # A case of the kit and the bare members of its input are both taken.
+        given = file.get("input", file)
+        lines = verify_ledger(given, file.get("keys", {}))
+    except (Refused, KnownEvents) as refused:
+        print(f"refused: {refused}")
+        return False
+    except (KitError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        print(f"not a ledger file: {type(error).__name__}: {error}")
+        return False
+    for line in lines:
+        print(line)
+    print("verified")
+    return True
+
+
+def verify_ledger(given: dict[str, Any], keys: dict[str, Any]) -> list[str]:
+    """What was verified, as lines; raises at the first thing that does not stand."""
+    alliance, room = as_octets(given["alliance"]), as_octets(given["room"])
+    chain = as_octets(given["charter"])
+    charter = verify_chain(chain, alliance)
+    follower = Follower(alliance, room, given["whole"])
+    for index, item in enumerate(given["items"]):
+        try:
+            follower.follow(as_octets(item))
+        except Refused as refused:
+            raise Refused(f"item {index}: {refused.reason}", refused.code) from refused
+        except KnownEvents as known:
+            raise Refused(f"item {index}: {known}") from known
+    head = Head.decode(as_octets(given["head"]), FRAME_MAX_BYTES)
+    verified = follower.check_head(head, as_octets(given["nonce"]), charter, given.get("known"))
+    if "now" in given:
+        verified.check_fresh(given["now"], charter)
+    lines = _charter_lines(charter, len(read_chain(chain))) + _room_lines(follower) + _head_lines(verified)
+    if "reader" in keys:
+        lines += _content_lines(given, keys, follower)
+    return lines
+
+
+def _charter_lines(charter: Charter, versions: int) -> list[str]:
+    return [f"charter: version {charter.version} of {charter.record.alliance!r}, a chain of {versions},"
+            f" {charter.shard_count} shards"]
+
+
+def _room_lines(follower: Follower) -> list[str]:
+    kinds = Counter(followed.event.kind for followed in follower.events)
+    named = ", ".join(f"{count} {KIND_NAMES[kind]}" for kind, count in sorted(kinds.items()))
+    alone = follower.verified - follower.runs - follower.access_records
+    lines = [
+        f"room: {follower.room.hex()}, {'the whole ledger' if follower.whole else 'a part'}",
+        f"entries: {follower.verified} ({follower.runs} runs, {follower.access_records} access records,"
+        f" {alone} by their leaf alone)",
+        f"events: {len(follower.events)} ({named})",
+        f"control events: {follower.next_control}",
+    ]
+    distrusted = follower.not_the_owners()
+    if distrusted:
+        lines.append(f"signed by distrusted keys, not the owner's: {len(distrusted)} events")
+    return lines
+
+
+def _head_lines(head: VerifiedHead) -> list[str]:
+    checkpoint = head.checkpoint
+    cosigners = ", ".join(cosigner.node.hex() for cosigner in checkpoint.cosigners)
+    return [
+        f"checkpoint: {checkpoint.origin}, {checkpoint.size} leaves, root {checkpoint.root.hex()}",
+        f"ordered by {checkpoint.ordering_party.hex()}, cosigned by {cosigners}",
+        f"head: at {head.at} ms, last entry {head.leaf.index}",
+    ]
+
+
+def _contents(given: dict[str, Any], follower: Follower) -> list[CheckedEvent]:
+    """Content with its bodies: as the items bring it, and as further reads brought it for a whole ledger."""
+    contents = [followed.event for followed in follower.events if followed.event.is_content and followed.event.body]
+    named = {followed.event.id for followed in follower.events}
+    for encoded in given.get("contents", []):
+        event = Event.decode(as_octets(encoded), FRAME_MAX_BYTES)
+        checked = check_event(event.header, event.body)
+        require(checked.id in named, f"content {checked.id.hex()} that no entry names")
+        contents.append(checked)
+    return contents
+
+
+def _content_lines(given: dict[str, Any], keys: dict[str, Any], follower: Follower) -> list[str]:
+    reader = SecretIdentity(as_octets(keys["reader"]["sign"]), as_octets(keys["reader"]["kem"]))
+    room = follower.ledger.room
+    assert room is not None
+    # The owner keeps its author id where its keys are rotated.
+    author = room.owner if reader.public == room.owner_identity else reader.public.id
+    opener = Opener(reader, author, follower.room)
+    for followed in follower.events:
+        if followed.event.kind >= FIRST_CONTROL_KIND:
+            opener.take_control(followed.event)
+    for encoded in given.get("wraps", []):
+        event = Event.decode(as_octets(encoded), FRAME_MAX_BYTES)
+        checked = check_event(event.header, event.body)
+        require(checked.is_wrap and checked.core.room == follower.room, "a wrap that is none, or of another room")
+        opener.take_control(checked)
+    contents = _contents(given, follower)
+    opened = closed = readings = 0
+    for event in contents:
+        try:
+            content = opener.open(event)
+        except Refused as refused:
+            raise Refused(f"content {event.id.hex()}: {refused.reason}", refused.code) from refused
+        if content is None:
+            closed += 1
+            continue
+        opened += 1
+        readings += len(content.readings or [])
+    # Else a file whose keys fit nothing would look like one whose content was opened.
+    require(opened > 0 or not contents, "the keys open none of the content")
+    return [
+        f"reader: {author.hex()}, seeds of {len(opener.seeds)} epochs, {len(opener.privates)} sealed parts opened",
+        f"content: {opened} events opened with {readings} readings, {closed} without a key",
+    ]

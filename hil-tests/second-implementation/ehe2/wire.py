@@ -1,0 +1,101 @@
+"""Section 11: frames and messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import cbor
+from .event import Event
+from .form import Form, Record, array, blob, boolean, code, member, octets, text, uint
+from .identity import PublicIdentity
+from .limits import (CHAIN_MAX_BYTES, FRAME_MAX_BYTES, READ_REQUEST_MAX_BYTES, ROOMS_PER_ANSWER_MAX, RUN_MAX_BYTES,
+                     SHARDS_MAX)
+from .log import Head, Leaf, Receipt
+from .refused import CODES, FRAME_MALFORMED, refusing_with, require
+from .shard import Submission
+
+LENGTH_BYTES = 4
+
+
+class Submitted(Record):
+    receipt: Receipt = member(0, Receipt.read)
+    control_events: int = member(1, uint())
+
+
+class KnownRun(Record):
+    run: bytes = member(0, blob(RUN_MAX_BYTES))
+    receipt: Receipt = member(1, Receipt.read)
+
+
+class Item(Record):
+    leaf: Leaf = member(0, Leaf.read)
+    run: bytes | None = member(1, blob(RUN_MAX_BYTES), optional=True)
+    events: list[Event] = member(2, array(Event.read))
+    access: bytes | None = member(3, blob(2 * READ_REQUEST_MAX_BYTES), optional=True)
+
+
+class RoomEntry(Record):
+    room: bytes = member(0, octets(16))
+    owner: bytes = member(1, octets(16))
+    grants: list[bytes] = member(2, array(octets(32)))
+    entries: int = member(3, uint())
+
+
+class ShardStatus(Record):
+    shard: int = member(0, uint(16))
+    leader: bytes | None = member(1, octets(8), optional=True)
+    term: int = member(2, uint())
+    applied: int = member(3, uint())
+    leaves: int = member(4, uint())
+    rooms: int = member(5, uint())
+    faulted: bool = member(6, boolean)
+
+
+class Status(Record):
+    node: bytes = member(0, octets(8))
+    program: str = member(1, text(FRAME_MAX_BYTES))
+    charter: int = member(2, uint(32))
+    shards: list[ShardStatus] = member(3, array(ShardStatus.read, SHARDS_MAX))
+    at: int = member(4, uint())
+
+
+_fetch: list[Form] = [blob(READ_REQUEST_MAX_BYTES), PublicIdentity.read]
+
+# By direction and number: the forms of the members after the number.
+MESSAGES: dict[str, dict[int, list[Form]]] = {
+    "request": {
+        1: [Submission.read], 2: _fetch, 3: _fetch, 4: [octets(16), octets(16)], 5: [], 6: [], 7: [],
+    },
+    "response": {
+        1: [Submitted.read],
+        2: [array(KnownRun.read)],
+        3: [code(CODES)],
+        4: [octets(8)],
+        5: [Item.read],
+        6: [Head.read],
+        7: [array(RoomEntry.read, ROOMS_PER_ANSWER_MAX)],
+        8: [blob(CHAIN_MAX_BYTES)],
+        9: [Status.read],
+        10: [Event.read],
+    },
+}
+
+
+def read_message(message: Any, direction: str) -> int:
+    require(isinstance(message, list) and len(message) > 0, "a message is an array")
+    forms = MESSAGES[direction]
+    number = code(forms)(message[0])
+    require(len(message) == 1 + len(forms[number]), "a message with other members")
+    for form, item in zip(forms[number], message[1:]):
+        form(item)
+    return number
+
+
+def read_frame(data: bytes, direction: str) -> int:
+    """W4: the message's number."""
+    with refusing_with(FRAME_MALFORMED):
+        require(len(data) >= LENGTH_BYTES, "no length")
+        length = int.from_bytes(data[:LENGTH_BYTES], "big")
+        require(length <= FRAME_MAX_BYTES, "a frame above the limit")
+        require(length == len(data) - LENGTH_BYTES, "not the length of the rest")
+        return read_message(cbor.decode(data[LENGTH_BYTES:], FRAME_MAX_BYTES), direction)

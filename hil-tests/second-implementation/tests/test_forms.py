@@ -1,0 +1,109 @@
+"""Forms that the kit's valid files do not have, and the runner itself."""
+
+from __future__ import annotations
+
+import unittest
+
+from ehe2 import cbor, columns, recovery
+from ehe2.charter import check_address, read_placement
+from ehe2.identity import PublicIdentity
+from ehe2.kit import judge_case
+from ehe2.refused import Refused
+from ehe2.vitals import Reading
+
+
+class Encoding(unittest.TestCase):
+    def test_every_head_at_its_edges(self) -> None:
+        for number in (0, 23, 24, 255, 256, 65535, 65536, 2**32 - 1, 2**32, 2**64 - 1, -1, -24, -25, -(2**64)):
+            self.assertEqual(cbor.decode(cbor.encode(number), 9), number)
+
+    def test_what_e1_forbids(self) -> None:
+        for hex_ in ("", "1800", "1817", "190000", "1900ff", "1b00000000ffffffff", "1c", "1f", "5800", "9800", "b800", "ff",
+                     "f6", "f7", "f97e00", "f814", "c000", "9f00ff", "a2010000", "a2000000", "a16100", "62c328", "82"):
+            with self.subTest(hex_), self.assertRaises(Refused):
+                cbor.decode(bytes.fromhex(hex_), 16)
+
+    def test_a_claimed_length_takes_no_memory(self) -> None:
+        for head in ("9b7fffffffffffffff", "bb7fffffffffffffff", "5b7fffffffffffffff"):
+            with self.assertRaises(Refused):
+                cbor.decode(bytes.fromhex(head), 16)
+
+    def test_nesting_ends(self) -> None:
+        with self.assertRaises(Refused):
+            cbor.decode(b"\x81" * 5000 + b"\x00", 6000)
+
+    def test_true_is_not_1(self) -> None:
+        with self.assertRaises(Refused):
+            PublicIdentity.read({False: bytes(32), 1: True})
+
+
+class Charters(unittest.TestCase):
+    def test_both_placements(self) -> None:
+        a, b = b"\x0a" * 8, b"\x0b" * 8
+        self.assertEqual(read_placement([0, [[a]]]).groups, [[a]])
+        self.assertEqual(read_placement([1, [[[a], [b]]]]).groups, [[a], [b]])
+        for wrong in ([0, [[a], [b]]], [1, [[a], [b]]], [2, [[a]]], [0, []]):
+            with self.subTest(wrong), self.assertRaises(Refused):
+                read_placement(wrong)
+
+    def test_addresses(self) -> None:
+        for good in ("node-a.example:4433", "192.0.2.1:1", "[2001:db8::1]:65535"):
+            check_address(good)
+        for bad in ("node.example:0443", "node.example:65536", "2001:db8::1:1", "[fe80::1%eth0]:1", ":1", "A.example:1",
+                    "a..b:1", "a b:1", "[192.0.2.1]:1"):
+            with self.subTest(bad), self.assertRaises(Refused):
+                check_address(bad)
+
+
+class Vitals(unittest.TestCase):
+    def text(self, mantissa: int, exponent: int) -> str:
+        return Reading(1, 1, 1, "d", mantissa, exponent, 0, True, 0, 0, 0, None, None, None, None, None).text
+
+    def test_values_as_text(self) -> None:
+        self.assertEqual(self.text(3640, -2), "36.40")
+        self.assertEqual(self.text(-5, -1), "-0.5")
+        self.assertEqual(self.text(0, -2), "0.00")
+        self.assertEqual(self.text(1, -18), "0.000000000000000001")
+        self.assertEqual(self.text(1, -19), "1e-19")
+        self.assertEqual(self.text(12, 3), "12e3")
+
+    def test_columns_at_the_edges_of_64_bits(self) -> None:
+        low, high = -(1 << 63), (1 << 63) - 1
+        for values in ([low, high, 0], [high, low, high, low, 5], list(range(0, 3000, 7)) + [1], [low] * 3, [0, low, 0]):
+            self.assertEqual(columns.read_column(columns.plain_encoding(values), len(values)), values)
+
+
+class Paper(unittest.TestCase):
+    def test_there_and_back(self) -> None:
+        key = bytes(range(1, 33))
+        self.assertEqual(recovery.read_key(recovery.print_key(key)), key)
+
+
+class Runner(unittest.TestCase):
+    """A runner that is wrong about its own failures would find any program right."""
+
+    CASE = {"kit": 1, "what": "signature", "verdict": "invalid",
+            "input": {"key": "00" * 32, "signature": "00" * 64, "message": ""}}
+
+    def test_a_refusal_is_right(self) -> None:
+        self.assertTrue(judge_case(self.CASE).right)
+
+    def test_a_crash_is_no_refusal(self) -> None:
+        self.assertFalse(judge_case(self.CASE | {"input": {}}).right)
+        self.assertFalse(judge_case(self.CASE | {"input": {"key": "zz", "signature": "", "message": ""}}).right)
+
+    def test_what_is_unknown_is_wrong(self) -> None:
+        for change in ({"kit": 2}, {"what": "guess"}, {"verdict": "maybe"}, {"refusal": 63}):
+            with self.subTest(change):
+                self.assertFalse(judge_case(self.CASE | change).right)
+
+    def test_every_expected_member_is_compared(self) -> None:
+        case = {"kit": 1, "what": "shard", "verdict": "valid", "input": {"room": "00" * 16, "shard_count": 4}}
+        self.assertTrue(judge_case(case | {"expect": {"shard": 0}}).right)
+        for expect in ({"shard": 1}, {"shard": False}, {"shard": "0"}, {"shard": 0, "more": 1}):
+            with self.subTest(expect):
+                self.assertFalse(judge_case(case | {"expect": expect}).right)
+
+
+if __name__ == "__main__":
+    unittest.main()

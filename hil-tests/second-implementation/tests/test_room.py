@@ -1,0 +1,157 @@
+"""Rights and opening, where the kit has keys of one side only."""
+
+from __future__ import annotations
+
+import unittest
+
+from ehe2 import cbor, wrap
+from ehe2.control import APPEND, READ
+from ehe2.follow import Follower
+from ehe2.ids import ZERO32, sha256
+from ehe2.opening import Opener
+from ehe2.refused import EPOCH_NOT_COVERED, GRANT_REVOKED, NOT_INVITED, NOT_OWNER, Refused
+
+from .author import ALLIANCE, HOUR, NOW, Author, secret, wrap_secret
+
+EPOCH = b"\xe1" * 16
+EK = b"\x07" * 32
+# One heart rate of 70, with constant columns.
+VITALS = cbor.encode({0: NOW, 1: 0, 2: [
+    {0: 1, 2: "strap", 3: 0, 6: 6, 7: True, 8: 1, 9: 0, 11: 0, 12: 500, 16: 70},
+]})
+
+
+def refusal(act: object, *arguments: object) -> int | None:
+    try:
+        act(*arguments)  # type: ignore[operator]
+    except Refused as refused:
+        return refused.code
+    return None
+
+
+class Opening(unittest.TestCase):
+    """A part of a ledger from the author's hand to the reader's readings."""
+
+    def setUp(self) -> None:
+        self.patient, self.group = secret("patient"), secret("group")
+        self.author = Author(self.patient)
+        id_ = self.patient.public.id
+        info = wrap.info_gk(self.author.room, EPOCH, id_)
+        seed = wrap_secret(self.patient.public.kem, info, self.group.kem_seed)
+        self.epoch = self.author.epoch(EPOCH, self.group.public, [{0: EPOCH, 1: id_, 2: seed}])
+        self.author.submit(self.patient, [self.epoch])
+        day = HOUR // 24
+        wrapped = wrap_secret(self.group.public.kem, wrap.info_ek(self.author.room, id_, EPOCH, day), EK)
+        self.wrap = self.author.control(21, id_, cbor.encode({0: EPOCH, 1: day, 2: wrapped}))
+        self.content = self.author.content(id_, EPOCH, self.wrap.id[:16], EK, VITALS)
+        self.author.submit(self.patient, [self.wrap, self.content])
+
+    def opener(self, reader: str = "patient") -> Opener:
+        keys = secret(reader)
+        opener = Opener(keys, keys.public.id, self.author.room)
+        opener.take_control(self.epoch)
+        return opener
+
+    def test_readings_come_out(self) -> None:
+        opener = self.opener()
+        opener.take_control(self.wrap)
+        opened = opener.open(self.content)
+        assert opened is not None and opened.readings is not None
+        self.assertEqual(opened.plaintext, VITALS)
+        self.assertEqual([reading.text for reading in opened.readings], ["70"])
+
+    def test_who_has_no_seed_opens_nothing(self) -> None:
+        self.assertIsNone(self.opener("stranger").open(self.content))
+
+    def test_a_wrap_that_was_not_shown(self) -> None:
+        with self.assertRaises(Refused):
+            self.opener().open(self.content)
+
+
+class Distrust(unittest.TestCase):
+    """A18 as a reader sees it, and who may do what after it."""
+
+    def setUp(self) -> None:
+        self.patient, self.paper, self.new, self.group = (secret(n) for n in ("patient", "paper", "new", "group"))
+        self.gateway, self.reader = secret("gateway").public, secret("reader").public
+        self.author = Author(self.patient, self.paper.public.digest)
+        self.author.submit(self.patient, [self.author.epoch(EPOCH, self.group.public)])
+        self.author.submit(self.patient, [self.author.grant(self.gateway, APPEND, EPOCH)])
+        self.author.submit(self.patient, [self.author.grant(self.reader, READ, EPOCH)])
+
+    def recover(self, distrusted_from: int) -> None:
+        paper = self.paper.public
+        change = [4, paper.raw, self.new.public.raw, self.author.possession(self.new), ZERO32, distrusted_from]
+        self.author.submit(self.paper, [self.author.change(paper.id, change)])
+
+    def may(self, right: int, subject: bytes) -> int | None:
+        room = self.author.ledger.room
+        assert room is not None
+        return room.refusal_in_hour(subject, right, EPOCH, HOUR, NOW)
+
+    def test_only_what_came_from_then_on_ends(self) -> None:
+        self.recover(3)
+        self.assertIsNone(self.may(APPEND, self.gateway.id))
+        self.assertEqual(self.may(READ, self.reader.id), GRANT_REVOKED)
+        room = self.author.ledger.room
+        assert room is not None
+        self.assertEqual([key.distrusted_from for key in room.owner_keys], [3, None])
+        self.assertEqual(room.recovery, ZERO32)
+
+    def test_the_new_keys_sign_under_the_old_author_id(self) -> None:
+        self.recover(4)
+        grant = self.author.grant(self.reader, APPEND, EPOCH)
+        self.author.submit(self.new, [grant], author=self.patient.public.id)
+        self.assertIsNone(self.may(APPEND, self.reader.id))
+
+    def test_a_refused_recovery_ends_nothing(self) -> None:
+        self.assertIsNotNone(refusal(self.recover, 99))
+        self.assertIsNone(self.may(READ, self.reader.id))
+
+    def test_the_new_keys_own_id_is_nobody(self) -> None:
+        self.recover(4)
+        id_ = self.new.public.id
+        event = self.author.control(18, id_, cbor.encode(
+            {0: self.author.link, 1: self.reader.raw, 2: APPEND, 3: [EPOCH], 7: []}))
+        self.assertEqual(refusal(self.author.submit, self.new, [event]), NOT_OWNER)
+
+    def test_of_an_epoch_that_is_not_there(self) -> None:
+        room = self.author.ledger.room
+        assert room is not None
+        unknown = b"\xee" * 16
+        self.assertEqual(room.refusal_in_hour(room.owner, READ, unknown, HOUR, NOW), EPOCH_NOT_COVERED)
+        self.assertEqual(room.refusal_in_hour(self.reader.id, READ, unknown, HOUR, NOW), EPOCH_NOT_COVERED)
+        self.assertEqual(room.refusal_in_hour(self.gateway.id, READ, unknown, HOUR, NOW), NOT_INVITED)
+
+
+class Following(unittest.TestCase):
+    def setUp(self) -> None:
+        patient, paper, new, group = (secret(n) for n in ("patient", "paper", "new", "group"))
+        self.author = Author(patient, paper.public.digest)
+        for epoch in (b"\xe1" * 16, b"\xe2" * 16):
+            self.author.submit(patient, [self.author.epoch(epoch, group.public)])
+        change = [4, paper.public.raw, new.public.raw, self.author.possession(new), ZERO32, 2]
+        self.author.submit(paper, [self.author.change(paper.public.id, change)])
+
+    def follow(self, counts: list[int]) -> Follower:
+        follower = Follower(ALLIANCE, self.author.room, whole=False)
+        before = ZERO32
+        for (signed, events), count in zip(self.author.runs, counts, strict=True):
+            leaf = {0: self.author.room, 1: follower.verified, 2: before, 3: signed.hash, 4: NOW, 5: count}
+            shown = [{0: event.header.encoded, 1: event.body} for event in events]
+            follower.follow(cbor.encode({0: leaf, 1: signed.encoded, 2: shown}))
+            before = sha256(b"\x00", cbor.encode(leaf))
+        return follower
+
+    def test_what_distrusted_keys_signed_is_named(self) -> None:
+        follower = self.follow([1, 2, 3, 4])
+        # Distrusted from 2: the leaf of room-create counts 1, of the first epoch 2, of the second 3.
+        self.assertEqual([followed.leaf.index for followed in follower.not_the_owners()], [2])
+
+    def test_a_leaf_that_counts_more_than_was_shown(self) -> None:
+        with self.assertRaises(Refused):
+            self.follow([1, 2, 3, 5])
+
+
+if __name__ == "__main__":
+    unittest.main()
