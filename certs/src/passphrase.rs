@@ -89,7 +89,16 @@ impl Passphrase {
 fn descriptor(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     const ROOM: usize = PASSPHRASE_MAX_BYTES + 3;
     let mut bytes = Zeroizing::new(Vec::with_capacity(ROOM));
-    File::open(path)?.take(u64::try_from(ROOM).unwrap_or(0)).read_to_end(&mut bytes)?;
+    let most = u64::try_from(ROOM).unwrap_or(0);
+    match File::open(path) {
+        // Another user's pipe can be read from, and not be opened again: `sudo -u ehe …` with root's pipe on standard input.
+        Err(why) if why.kind() == io::ErrorKind::PermissionDenied && path == Path::new("/dev/stdin") => {
+            io::stdin().lock().take(most).read_to_end(&mut bytes)?;
+        }
+        opened => {
+            opened?.take(most).read_to_end(&mut bytes)?;
+        }
+    }
     Ok(bytes)
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hil_tests::canary::{Canary, files_with};
 use hil_tests::journal::{Entry, Journal};
-use hil_tests::lab::process::run;
+use hil_tests::lab::process::{Programs, run};
 use hil_tests::lab::wire::Capture;
 use hil_tests::publish::Publisher;
 use hil_tests::scenario::{self, Options, Scene};
@@ -55,29 +55,55 @@ async fn plant(scene: &Scene) -> usize {
     publisher.finish(Duration::from_secs(10)).await.unwrap()
 }
 
-/// The secret seeds, keys and passwords that lie in the run's files, each with the one file that may hold it.
-fn secrets(out: &Path) -> Vec<(Canary, PathBuf)> {
+/// What a key's file says once its passphrase is taken off: of a copy, outside of what is searched.
+fn unprotected(out: &Path, path: &Path) -> String {
+    let desk = tempfile::tempdir().unwrap();
+    let copy = desk.path().join(path.file_name().unwrap());
+    std::fs::copy(path, &copy).unwrap();
+    let mut command = std::process::Command::new(Programs::built().unwrap().path("ehe-certs"));
+    match copy.ends_with("ca.key") {
+        true => command.args(["passphrase", "--authority"]).arg(desk.path()),
+        false => command.arg("passphrase").arg(&copy),
+    };
+    command.arg("--no-passphrase").arg("--passphrase-file").arg(out.join("lab/passphrase"));
+    assert!(command.output().unwrap().status.success(), "{}", path.display());
+    std::fs::read_to_string(copy).unwrap()
+}
+
+/// The secret seeds, keys and passwords of the run, each with the one file that may hold it; none may where a passphrase protects
+/// what a person holds.
+fn secrets(out: &Path) -> Vec<(Canary, Vec<PathBuf>)> {
     let mut secrets = Vec::new();
     for who in ["patient1", "patient2", "clinician", "stranger", "gateway1", "node1", "hospital"] {
         let path = out.join("lab").join(who).join("identity.json");
-        let identity: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let text = unprotected(out, &path);
+        let identity: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let own = if ["gateway1", "node1"].contains(&who) { vec![path] } else { Vec::new() };
         for seed in ["sign_seed", "kem_seed"] {
             let seed: [u8; 32] = ehe::id::unhex(identity[seed].as_str().unwrap()).unwrap();
-            secrets.push((Canary::bytes("a seed of an identity", &seed), path.clone()));
+            let canary = Canary::bytes("a seed of an identity", &seed);
+            assert!(canary.is_in(text.as_bytes()));
+            secrets.push((canary, own.clone()));
         }
     }
     for key in ["lab/gateway1/channel.key", "lab/node1/channel.key", "lab/alliance/ca.key", "broker/broker.key"] {
         let path = out.join(key);
         // A line in the middle of the PEM: the DER around it is the same in every key.
-        let pem = std::fs::read_to_string(&path).unwrap();
+        let (pem, own) = match key {
+            "lab/alliance/ca.key" => (unprotected(out, &path), Vec::new()),
+            _ => (std::fs::read_to_string(&path).unwrap(), vec![path]),
+        };
         let line = pem.lines().nth(2).unwrap();
-        secrets.push((Canary::text("a private key", line), path));
+        secrets.push((Canary::text("a private key", line), own));
     }
+    let passphrase = out.join("lab/passphrase");
+    secrets.push((Canary::text("a passphrase", &std::fs::read_to_string(&passphrase).unwrap()), vec![passphrase]));
     let spool = out.join("lab/gateway1-data/spool.key");
     let password = out.join("lab/gateway1-mqtt-password");
-    secrets.push((Canary::text("the gateway's password", &std::fs::read_to_string(&password).unwrap()), password));
+    secrets
+        .push((Canary::text("the gateway's password", &std::fs::read_to_string(&password).unwrap()), vec![password]));
     let key = std::fs::read(&spool).unwrap();
-    secrets.push((Canary::bytes("the spool's key", &key[key.len() - 32..]), spool));
+    secrets.push((Canary::bytes("the spool's key", &key[key.len() - 32..]), vec![spool]));
     secrets
 }
 
@@ -194,7 +220,7 @@ async fn nothing_planted_in_a_whole_demo_run_is_in_any_file_log_metric_or_packet
         (Canary::text("a name", NAME), Vec::new()),
         (Canary::text("a purpose", PURPOSE), Vec::new()),
     ];
-    canaries.extend(secrets(&out).into_iter().map(|(canary, own)| (canary, vec![own])));
+    canaries.extend(secrets(&out));
     let mut leaks = Vec::new();
     for (canary, may_hold) in &canaries {
         for found in files_with(folder.path(), canary).unwrap() {
