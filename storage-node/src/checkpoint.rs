@@ -20,7 +20,7 @@ use ehe::merkle;
 
 use crate::clock::Clock;
 use crate::cosign::{CosignError, CosignFile, Cosigned};
-use crate::shard::{Store, StoreError};
+use crate::shard::{Recent, Store, StoreError};
 use crate::stats::Stats;
 
 /// A shard's log as of the last block.
@@ -128,6 +128,8 @@ enum Refused {
 pub struct Line {
     /// Its state, for consistency proofs.
     pub store: Store,
+    /// Its newest leaves, for those that begin among them.
+    pub recent: Recent,
     /// Where checkpoints are shown.
     pub shown: watch::Sender<Checkpointed>,
 }
@@ -202,7 +204,10 @@ impl Checkpointer {
             }
             // A later incarnation is another log: what it keeps of this one, its recovery record says.
             if incarnation == old.incarnation {
-                let proof = merkle::consistency_proof(&line.store.view()?, old.size, size)?;
+                let proof = match line.recent.consistency(old.size, size) {
+                    Some(proof) => proof,
+                    None => merkle::consistency_proof(&line.store.view()?, old.size, size)?,
+                };
                 merkle::verify_consistency((old.size, &old.root), (size, &root), &proof).map_err(|_| contradicts())?;
             }
         }

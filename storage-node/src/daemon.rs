@@ -61,11 +61,12 @@ impl Daemon {
         for (place, store) in stores {
             let machine = ShardMachine::new(place, store.clone(), Arc::clone(&board));
             let machine = machine.map_err(|source| StartError::Store { shard: place.shard, source })?;
+            let (rooms, recent) = (machine.rooms(), machine.recent());
             machines.push((GroupId(place.shard), machine));
             let (shown, checkpoints) = watch::channel(Checkpointed::None);
-            lines.insert(place.shard, Line { store: store.clone(), shown });
+            lines.insert(place.shard, Line { store: store.clone(), recent: recent.clone(), shown });
             let (sequencer, queue) = Sequencer::new(config.limits.queue_commands_max, config.limits.queue_bytes_max);
-            halves.push((Shard { place, store, sequencer, checkpoints }, queue));
+            halves.push((Shard { place, store, rooms, recent, sequencer, checkpoints }, queue));
         }
         let consensus = Consensus::open(raft_config(&config, raft_id(id)), &config.data_dir, machines).await?;
 

@@ -418,3 +418,37 @@ async fn everything_is_there_after_a_restart_and_the_author_hears_what_is_known(
     );
     node.stop().await.unwrap();
 }
+
+/// The run of these events, with the last bit of its signature flipped.
+fn forged(writer: &Writer, events: &[CheckedEvent]) -> Submission {
+    let (mut submission, _) = writer.linked(events);
+    *submission.run.0.last_mut().unwrap() ^= 1;
+    submission
+}
+
+/// Small runs of rooms whose rules are in memory, of others, and long runs are each checked in another place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_run_is_refused_wherever_it_is_checked_and_the_true_one_enters_after_it() {
+    let mut scene = Scene::new().await;
+    scene.append(&["72"]).await;
+    let bad = Response::Refused(Refusal::BadSignature);
+    let (one, many) = (scene.sealer.seal(b"73"), (0..40u8).map(|n| scene.sealer.seal(&[n])).collect::<Vec<_>>());
+    for events in [std::slice::from_ref(&one), &many] {
+        assert_eq!(scene.gateway.submit(forged(&scene.writer, events)).await, bad);
+        let mut altered = scene.writer.linked(events).0;
+        altered.events[0].body[0] ^= 1;
+        assert_eq!(scene.gateway.submit(altered).await, Response::Refused(Refusal::EventMalformed));
+    }
+    scene.node.stop().await.unwrap();
+
+    // Nothing of the room is in memory yet.
+    let node = scene.alliance.start().await;
+    let credentials = certs::Credentials::load(&scene.alliance.path("gateway")).unwrap();
+    let gateway = scene.alliance.connect(&credentials, node.local_addr().unwrap()).await;
+    for events in [std::slice::from_ref(&one), &many] {
+        assert_eq!(gateway.submit(forged(&scene.writer, events)).await, bad);
+        let run = scene.writer.run(events);
+        accepted(&scene.charter, &gateway, run).await;
+    }
+    node.stop().await.unwrap();
+}

@@ -3,13 +3,16 @@
 use certs::PeerIdentity;
 use ehe::limits;
 use ehe::refusal::Refusal;
+use ehe::room::RoomState;
 use ehe::run::SignedRun;
 use ehe::wire::{KnownRun, Response, Submission, Submitted};
 
 use crate::node::{Node, NotServed};
-use crate::shard::{Outcome, Shard, precheck};
+use crate::shard::{Outcome, Shard, View, precheck};
 use crate::stats::Stats;
 
+/// Longer runs are checked off the runtime's workers.
+const CHECK_INLINE_BYTES: usize = 8 * 1024;
 /// What an answer's frame holds beside its runs and receipts.
 const FRAME_REST_BYTES: usize = 4096;
 
@@ -36,27 +39,35 @@ async fn ordered(node: &Node, peer: PeerIdentity, submission: Submission, bytes:
     if bytes > limits::SUBMISSION_MAX_BYTES {
         return Err(Refusal::RunMalformed.into());
     }
-    let (room, author) = {
-        let run = submission.run.decode().map_err(|_| Refusal::RunMalformed)?;
-        (run.claims().room, run.claims().author)
-    };
+    let run = submission.run.decode().map_err(|_| Refusal::RunMalformed)?;
+    let (room, author) = (run.claims().room, run.claims().author);
     let channel = node.author(peer)?;
     let shard = node.shard_of(room)?;
     node.leads(shard.place.shard)?;
-    let look = node.look(shard, move |view| {
+    let check = move |room: Option<&RoomState>| {
         // Whose channel it is says whose run may come over it; keys that the owner rotated to have a channel of their own name.
-        let brings = channel == author || view.room(room)?.is_some_and(|room| room.may_bring(channel, author));
+        let brings = channel == author || room.is_some_and(|room| room.may_bring(channel, author));
         if !brings {
-            return Err(Refusal::NotYourIdentity.into());
+            return Err(Refusal::NotYourIdentity);
         }
-        Ok(precheck(view, &submission)?.map(|()| submission)?)
-    });
-    let submission = look.await?;
+        precheck(room, run, submission)
+    };
+    let submission = match shard.rooms.get(room) {
+        // A signature takes less than waking a thread for it and being woken by it.
+        Some(room) if bytes <= CHECK_INLINE_BYTES => check(Some(&room))?,
+        Some(room) => node.blocking.run(move || check(Some(&room))).await??,
+        None => node.look(shard, move |view| Ok(check(view.room(room)?.as_ref())?)).await?,
+    };
     match shard.sequencer.submit(submission).await? {
         Outcome::Submitted { log_index, control_seq } => {
             let checkpoint = shard.checkpoint_of(log_index + 1).await?;
-            let receipt =
-                node.look(shard, move |view| Ok(view.receipt(log_index, checkpoint.size, &checkpoint.note)?)).await?;
+            let receipt = match shard.recent.receipt(log_index, checkpoint.size, &checkpoint.note) {
+                Some(receipt) => receipt,
+                None => {
+                    let look = move |view: &View| Ok(view.receipt(log_index, checkpoint.size, &checkpoint.note)?);
+                    node.look(shard, look).await?
+                }
+            };
             Ok(Response::Submitted(Submitted { receipt, control_seq }))
         }
         Outcome::Known(runs) => known(node, shard, runs).await,

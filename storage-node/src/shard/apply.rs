@@ -28,6 +28,7 @@ use super::known;
 use super::ledger::RoomLedger;
 use super::place::Place;
 use super::places::Head;
+use super::recent::{Recent, Rooms};
 use super::record::{Record, What};
 use super::schema::{Look, META_SHARD, RUN_REFUSALS_KEPT, RunRefusal, ShardMeta, StoredWrap, Tables};
 use super::segments::Tail;
@@ -39,9 +40,6 @@ use super::view::{room_state, run_refusals, stored_wrap};
 const SUMMARIES_PER_BLOCK_MAX: usize = 16;
 /// Stale nonces that one block forgets at most: more than it adds, or the table would grow under load.
 const NONCES_PER_BLOCK_MAX: usize = 2 * BLOCK_COMMANDS_MAX;
-/// Rooms whose rules stay decoded.
-const ROOMS_CACHED_MAX: usize = 256;
-
 /// Roots that stay in memory: with a block every 10 ms, those of the last 40 seconds.
 const ROOTS_KEPT: usize = 4096;
 
@@ -51,21 +49,30 @@ pub(super) struct Carried {
     pub(super) shard: ShardMeta,
     log: Tail,
     leaves: LeafTail,
-    /// Shared, so that looking one up copies none of it.
-    rooms: BTreeMap<RoomId, Arc<RoomState>>,
+    /// Shared with those who check runs before they are ordered; looking one up copies none of it.
+    rooms: Rooms,
+    /// Shared with those who make receipts.
+    recent: Recent,
     /// Roots after the last blocks, by size. Runs name a checkpoint that was made lately; looking here saves computing its root.
     roots: BTreeMap<u64, Hash>,
 }
 
 impl Carried {
     /// As the tables have it. Reads O(log n) hashes, whatever the shard holds.
-    pub(super) fn load(tables: &impl Look, shard: ShardMeta) -> Result<Self, StoreError> {
+    pub(super) fn load(
+        tables: &impl Look,
+        shard: ShardMeta,
+        (rooms, recent): (Rooms, Recent),
+    ) -> Result<Self, StoreError> {
+        rooms.forget();
+        recent.restart(&Tree(tables), shard.leaves)?;
         Ok(Self {
             peaks: Peaks::load(&Tree(tables), shard.leaves)?,
             shard,
             log: Tail::load(tables.log())?,
             leaves: LeafTail::load(tables, shard.leaves)?,
-            rooms: BTreeMap::new(),
+            rooms,
+            recent,
             roots: BTreeMap::new(),
         })
     }
@@ -378,14 +385,11 @@ impl<'a, 't> Apply<'a, 't> {
     // ---- the log
 
     fn room(&mut self, room: RoomId) -> Result<Option<Arc<RoomState>>, StoreError> {
-        if let Some(state) = self.carried.rooms.get(&room) {
-            return Ok(Some(state.clone()));
+        if let Some(state) = self.carried.rooms.get(room) {
+            return Ok(Some(state));
         }
         let state = room_state(&self.tables.rooms, room)?.map(Arc::new);
         if let Some(state) = &state {
-            if self.carried.rooms.len() >= ROOMS_CACHED_MAX {
-                self.carried.rooms.clear();
-            }
             self.carried.rooms.insert(room, state.clone());
         }
         Ok(state)
@@ -410,13 +414,14 @@ impl<'a, 't> Apply<'a, 't> {
         entry: Hash,
         record: &[u8],
     ) -> Result<u64, StoreError> {
-        let Carried { peaks, log, leaves, shard, .. } = &mut *self.carried;
+        let Carried { peaks, log, leaves, shard, recent, .. } = &mut *self.carried;
         let log_index = peaks.size();
         let leaf = Leaf { room, index: head.entries, previous: head.leaf, entry, accepted_at: shard.time, control };
-        let leaf = leaf.hash();
+        let hash = leaf.hash();
         log.append(&mut self.tables.log, log_index, record)?;
-        leaves.append(self.tables, peaks, leaf)?;
-        head.append(self.tables, room, log_index, leaf)?;
+        leaves.append(self.tables, peaks, hash)?;
+        head.append(self.tables, room, log_index, hash)?;
+        recent.push(leaf, hash);
         Ok(log_index)
     }
 }

@@ -10,6 +10,7 @@ use super::apply::{Apply, Carried};
 use super::block::{self, Block, RULES};
 use super::export::{self, Export};
 use super::place::Place;
+use super::recent::{Recent, Rooms};
 use super::schema::{META_APPLIED, ShardMeta};
 use super::store::{Store, StoreError, check_marker, shard_meta};
 use crate::checkpoint::{Applied, Board};
@@ -21,6 +22,8 @@ pub struct ShardMachine {
     store: Store,
     carried: Carried,
     board: Arc<Board>,
+    rooms: Rooms,
+    recent: Recent,
 }
 
 /// Why a shard cannot go on.
@@ -43,10 +46,21 @@ fn failed(error: impl Into<ApplyError>) -> MachineError {
 impl ShardMachine {
     /// Continues the state in `store`. What is applied is shown on `board`, from where it is checkpointed.
     pub fn new(place: Place, store: Store, board: Arc<Board>) -> Result<Self, StoreError> {
-        let carried = load(&store)?;
-        let machine = Self { place, store, carried, board };
+        let (rooms, recent) = (Rooms::default(), Recent::default());
+        let carried = load(&store, (rooms.clone(), recent.clone()))?;
+        let machine = Self { place, store, carried, board, rooms, recent };
         machine.show();
         Ok(machine)
+    }
+
+    /// The rules of rooms as of the last block.
+    pub fn rooms(&self) -> Rooms {
+        self.rooms.clone()
+    }
+
+    /// The newest leaves.
+    pub fn recent(&self) -> Recent {
+        self.recent.clone()
     }
 
     fn show(&self) {
@@ -56,9 +70,9 @@ impl ShardMachine {
     }
 }
 
-fn load(store: &Store) -> Result<Carried, StoreError> {
+fn load(store: &Store, memory: (Rooms, Recent)) -> Result<Carried, StoreError> {
     let view = store.view()?;
-    Carried::load(view.tables(), view.shard())
+    Carried::load(view.tables(), view.shard(), memory)
 }
 
 impl Machine for ShardMachine {
@@ -110,7 +124,7 @@ impl Machine for ShardMachine {
             shard_meta(&tables.meta).map(drop)
         });
         installed.map_err(failed)?;
-        self.carried = load(&self.store).map_err(failed)?;
+        self.carried = load(&self.store, (self.rooms(), self.recent())).map_err(failed)?;
         self.show();
         Ok(())
     }

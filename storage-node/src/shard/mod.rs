@@ -17,6 +17,7 @@ mod packed;
 mod place;
 mod places;
 mod precheck;
+mod recent;
 mod record;
 mod schema;
 mod segments;
@@ -36,7 +37,8 @@ pub use block::{Outcome, block_of_runs};
 pub use entry::{Entry, StoredEvent};
 pub use machine::ShardMachine;
 pub use place::Place;
-pub use precheck::{precheck, room_of};
+pub use precheck::precheck;
+pub use recent::{Recent, Rooms};
 pub use schema::{RUN_REFUSALS_KEPT, RunRefusal, ShardMeta};
 pub use sequencer::{Committed, Decided, Sequencer, Unordered, Waiting, run as order};
 pub use store::{Store, StoreError};
@@ -51,6 +53,10 @@ pub struct Shard {
     pub place: Place,
     /// Its state.
     pub store: Store,
+    /// The rules of its rooms as of the last block, those that are in memory.
+    pub rooms: Rooms,
+    /// Its newest leaves.
+    pub recent: Recent,
     /// Its ordering party.
     pub sequencer: Sequencer,
     /// Its newest checkpoint.

@@ -197,3 +197,29 @@ fn answer(answers: Vec<Answer>, outcomes: Result<Vec<Outcome>, Unordered>) {
         let _ = answer.send(outcome);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ehe::run::SignedRun;
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn submission(bytes: usize) -> Submission {
+        Submission { run: SignedRun(vec![0; bytes]), events: vec![] }
+    }
+
+    #[test]
+    fn a_queue_that_is_full_by_count_or_by_bytes_says_so_at_once_and_goes_on_when_there_is_room() {
+        for (commands, bytes) in [(2, 1 << 20), (100, 2 * (1000 + COMMAND_FRAME_BYTES))] {
+            let (sequencer, mut queue) = Sequencer::new(commands, bytes);
+            let mut waiting: Vec<_> = (0..2).map(|_| Box::pin(sequencer.submit(submission(1000)))).collect();
+            assert!(waiting.iter_mut().all(|waits| waits.as_mut().now_or_never().is_none()));
+            let full = sequencer.submit(submission(1000)).now_or_never();
+            assert_eq!(full, Some(Err(Unordered::Overloaded)));
+            // Taken and answered: its place and its bytes are free.
+            drop(queue.try_recv().unwrap());
+            assert!(sequencer.submit(submission(1000)).now_or_never().is_none());
+        }
+    }
+}
