@@ -381,7 +381,16 @@ impl Spool {
 
     /// Puts back what was refused for want of rights, because the room's rights have changed. Gives how many events.
     pub async fn release(&self, room: RoomId) -> Result<u64, SpoolError> {
-        match self.ask(Request::Release { room }).await? {
+        self.release_some(room, false).await
+    }
+
+    /// Puts back all that was refused: a node may have been wrong, and be mended since. Gives how many events.
+    pub async fn release_all(&self, room: RoomId) -> Result<u64, SpoolError> {
+        self.release_some(room, true).await
+    }
+
+    async fn release_some(&self, room: RoomId, whatever: bool) -> Result<u64, SpoolError> {
+        match self.ask(Request::Release { room, whatever }).await? {
             Answer::Released(events) => Ok(events),
             _ => Ok(0),
         }

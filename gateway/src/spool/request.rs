@@ -123,8 +123,8 @@ pub(super) enum Request {
     Confirm { room: RoomId, ids: Vec<EheId> },
     /// The ledger refused an event for good.
     Quarantine { room: RoomId, id: EheId, refusal: Refusal },
-    /// The room's rights changed: what was refused for want of rights may be sent again.
-    Release { room: RoomId },
+    /// What was refused may be sent again: for want of rights, which have changed, or for whatever reason.
+    Release { room: RoomId, whatever: bool },
     /// Rows of the outbox that are no events any more.
     PutAside { room: RoomId, keys: Vec<Vec<u8>> },
     /// Keep a room's verified control state.

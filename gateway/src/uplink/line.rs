@@ -16,6 +16,7 @@ use ehe::limits;
 use ehe::refusal::Refusal;
 use ehe::run::{SeenCheckpoint, SignedRun, VerifiedRun};
 use ehe::sign::SignedError;
+use ehe::time::Day;
 use ehe::wire::{KnownRun, Request, Response, Submission};
 
 use super::remedy::{Remedy, remedy};
@@ -45,6 +46,9 @@ pub(super) struct Line {
     /// Events were put aside that our verified records allow, or may have been before this program started: they are tried
     /// again when the room's records are verified the next time.
     pub(super) contested: bool,
+    /// The UTC day on which all that was refused was last tried again, whatever the reason was: a node that wrongly calls an event
+    /// malformed is mended some day.
+    pub(super) retried: Option<Day>,
     /// Why the room last did not show its control records: said once, not at each attempt.
     pub(super) refused: Option<Refusal>,
     /// How many control records a node last said that the room has, where that was more than we know.
@@ -138,6 +142,7 @@ impl Line {
             dispute: None,
             followed,
             contested,
+            retried: None,
             refused: None,
             told: None,
         }

@@ -113,7 +113,8 @@ impl Visitor {
                 self.board.note(|s| s.rooms_followed += 1);
                 let saved = followed.encode();
                 let news = self.rooms.advance(line.room, followed);
-                if std::mem::take(&mut line.contested) || news {
+                let day_over = line.retried != Some((self.clock)().day());
+                if std::mem::take(&mut line.contested) || news || day_over {
                     self.release(line).await;
                 }
                 if let Err(error) = self.spool.save_room(line.room, saved).await {
@@ -145,8 +146,13 @@ impl Visitor {
     }
 
     /// What was refused under the rights as they were may be accepted under the new ones.
-    async fn release(&self, line: &Line) {
-        match self.spool.release(line.room).await {
+    async fn release(&self, line: &mut Line) {
+        let today = (self.clock)().day();
+        let released = match line.retried.replace(today) {
+            Some(day) if day == today => self.spool.release(line.room).await,
+            _ => self.spool.release_all(line.room).await,
+        };
+        match released {
             Ok(0) => {}
             Ok(released) => {
                 tracing::info!(room = %line.room, released, "refused events are tried again");

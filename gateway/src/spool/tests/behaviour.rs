@@ -194,6 +194,9 @@ async fn a_refused_event_is_kept_aside_and_comes_back_in_its_order_when_rights_r
     // What is malformed stays aside whatever the rights are.
     spool.quarantine(room(1), ids[2], Refusal::EventMalformed).await.unwrap();
     assert_eq!(spool.release(room(1)).await.unwrap(), 0);
+    // Until it is tried again for whatever reason.
+    assert_eq!(spool.release_all(room(1)).await.unwrap(), 1);
+    spool.quarantine(room(1), ids[2], Refusal::EventMalformed).await.unwrap();
     // And an event that was in the ledger after all leaves from there.
     spool.ask(Request::Confirm { room: room(1), ids: vec![ids[2]] }).await.unwrap();
     assert_eq!(spool.status().totals.quarantine_events, 0);

@@ -308,3 +308,28 @@ async fn a_node_that_goes_while_nothing_is_sent_is_missed_at_once() {
     up.stop().await;
     home.close();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_wrongly_called_malformed_is_sent_again_after_a_restart() {
+    let world = World::new(1);
+    let (patient, ..) = world.patient();
+    let nodes = world.start_all();
+    let home = world.home(&[patient.room]).await;
+    let mut up = home.uplink();
+    home.followed(patient.room).await;
+    for node in nodes {
+        node.stop().await;
+    }
+    let ids = home.fill(patient.room, 5).await;
+    world.script(0, |script| script.refuse.extend([(ids[2], Refusal::EventMalformed)]));
+    let _nodes = world.start_all();
+    up.until("put aside", |s| s.readings_confirmed == 4 && s.events_quarantined == 1).await;
+    up.stop().await;
+    world.script(0, |script| script.refuse.clear());
+    let mut up = home.uplink();
+    let status = up.until("sent again", |s| s.readings_confirmed == 1).await;
+    assert_eq!(status.events_released, 1);
+    assert_eq!(home.spool.status().totals.quarantine_events, 0);
+    up.stop().await;
+    home.close();
+}
