@@ -30,7 +30,7 @@ demo: setup ## the whole system on this machine; options: make demo ARGS="--once
 # Built as it is shipped: figures of a debug build say nothing. The libraries' benches print rows too; `--bench '*'` takes those and
 # leaves the unit tests alone.
 bench: setup ## measure: a table of target and measured value; options: make bench ARGS="--only node"
-	@cargo build --release --workspace --bins --locked
+	@cargo build --release --workspace --bins --example outage --locked
 	@cargo bench --workspace --bench '*' --locked -- $(ARGS) > $(TARGET)/bench.jsonl
 	@$(TARGET)/release/ehe-demo --bench --library $(TARGET)/bench.jsonl --out $(TARGET)/bench $(ARGS)
 

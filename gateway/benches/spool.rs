@@ -1,6 +1,13 @@
 //! How long a reading waits for its commit: the real spool on a real disk, windows being closed meanwhile. Beside it the disk's own
 //! sync, which no commit can be faster than.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    missing_docs
+)]
 
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -56,8 +63,14 @@ fn core(room: RoomId, now: UnixMs) -> Core {
 }
 
 fn main() {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-spool");
-    for (what, backlog_mib) in [("", 0), (", 128 MiB of events waiting (commits with quick-repair)", 128)] {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let cases = [
+        ("", target, 0),
+        (", 128 MiB of events waiting (commits with quick-repair)", target, 128),
+        (", in memory: without a disk's share", Path::new("/dev/shm"), 0),
+    ];
+    for (what, place, backlog_mib) in cases.into_iter().filter(|(_, place, _)| place.is_dir()) {
+        let dir = place.join(format!("ehe-bench-spool-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
         spool::create_dir(&dir).unwrap();
         let disk_before = disk(&dir);
@@ -78,8 +91,8 @@ fn main() {
             ms(at(&disk_before, 99)),
             ms(at(&disk_after, 99)),
         );
+        let _ = std::fs::remove_dir_all(&dir);
     }
-    let _ = std::fs::remove_dir_all(&dir);
 }
 
 async fn measure(dir: PathBuf, backlog_mib: u64) -> (Vec<Duration>, u64) {

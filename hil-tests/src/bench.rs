@@ -5,6 +5,7 @@
 
 mod crowd;
 mod disk;
+mod gateway;
 mod load;
 mod node;
 mod table;
@@ -41,6 +42,9 @@ pub async fn run(options: &Options) -> Result<Table> {
     }
     if options.wants(node::GROUP) {
         table.add(node::run(&options.out.join(node::GROUP)).await?);
+    }
+    if options.wants(gateway::GROUP) {
+        table.add(gateway::run(&options.out.join(gateway::GROUP)).await?);
     }
     if options.wants(way::GROUP) {
         table.add(way::run(&options.out.join(way::GROUP), options.seed).await?);
