@@ -63,17 +63,22 @@ async fn it_verifies_what_a_live_node_served_and_notices_what_was_changed() {
     second(&["-m", "ehe2", "ledger", &file]).await.success("the ledger as it was served").unwrap();
 
     let served: Value = serde_json::from_slice(&std::fs::read(&saved).unwrap()).unwrap();
-    let items = served["input"]["items"].as_array().unwrap().len();
-    assert!(items > 8, "{items} entries");
-    let spoilt: [(&str, Box<dyn Fn(&mut Value)>); 4] = [
-        ("an entry is left out", Box::new(|case| drop(case["input"]["items"].as_array_mut().unwrap().remove(4)))),
-        ("the last entry is left out", Box::new(|case| drop(case["input"]["items"].as_array_mut().unwrap().pop()))),
-        ("two entries change places", Box::new(|case| case["input"]["items"].as_array_mut().unwrap().swap(3, 5))),
-        ("the head answers another question", Box::new(|case| case["input"]["nonce"] = "00".repeat(16).into())),
-    ];
-    for (what, spoil) in spoilt {
+    let entries = served["input"]["items"].as_array().unwrap().len();
+    assert!(entries > 8, "{entries} entries");
+    let items = |case: &mut Value, spoil: fn(&mut Vec<Value>)| spoil(case["input"]["items"].as_array_mut().unwrap());
+    for what in [
+        "an entry is left out",
+        "the last entry is left out",
+        "two entries change places",
+        "the head answers another question",
+    ] {
         let mut case = served.clone();
-        spoil(&mut case);
+        match what {
+            "an entry is left out" => items(&mut case, |items| drop(items.remove(4))),
+            "the last entry is left out" => items(&mut case, |items| drop(items.pop())),
+            "two entries change places" => items(&mut case, |items| items.swap(3, 5)),
+            _ => case["input"]["nonce"] = "00".repeat(16).into(),
+        }
         let changed = folder.path().join("changed.json");
         std::fs::write(&changed, case.to_string()).unwrap();
         let judged = second(&["-m", "ehe2", "ledger", &changed.to_string_lossy()]).await;
