@@ -1,4 +1,5 @@
-//! A disk in memory that forgets what was not synced, and that fails at any step one likes.
+//! A disk in memory that forgets what was not synced, and that fails at any step one likes. A write that fails may be on the
+//! platter all the same.
 
 use std::{
     io,
@@ -6,6 +7,9 @@ use std::{
 };
 
 use redb::StorageBackend;
+
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
 
 /// What becomes of writes that were not synced when the power goes.
 #[derive(Clone, Copy, Debug)]
@@ -104,15 +108,32 @@ impl Disk {
         Self(Arc::new(Mutex::new(Inner { synced: seen.clone(), seen, ..Inner::default() })))
     }
 
+    /// The process was killed and the machine goes on: the same disk, what was not synced included, for the next process.
+    pub fn restarted(&self) -> Self {
+        let mut inner = self.lock();
+        inner.dead = true;
+        let (synced, seen, pending) = (inner.synced.clone(), inner.seen.clone(), inner.pending.clone());
+        Self(Arc::new(Mutex::new(Inner { synced, seen, pending, ..Inner::default() })))
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn step(&self) -> io::Result<std::sync::MutexGuard<'_, Inner>> {
+    /// One more step. The one that fails first is said to have failed; whether the change reached the platter nobody knows.
+    fn step(&self, change: Option<Change>) -> io::Result<std::sync::MutexGuard<'_, Inner>> {
         let mut inner = self.lock();
         inner.steps += 1;
-        if inner.dead || inner.fail_at.is_some_and(|at| inner.steps >= at) {
-            return Err(io::Error::other("the test disk fails"));
+        let failing = inner.fail_at.is_some_and(|at| inner.steps >= at);
+        if inner.dead || failing {
+            if !inner.dead && inner.fail_at == Some(inner.steps) {
+                inner.pending.extend(change);
+            }
+            return Err(io::Error::from_raw_os_error(if inner.steps % 2 == 0 { ENOSPC } else { EIO }));
+        }
+        if let Some(change) = change {
+            change.apply(&mut inner.seen);
+            inner.pending.push(change);
         }
         Ok(inner)
     }
@@ -132,15 +153,11 @@ impl StorageBackend for Disk {
     }
 
     fn set_len(&self, len: u64) -> Result<(), io::Error> {
-        let mut inner = self.step()?;
-        let change = Change::Len(usize::try_from(len).unwrap());
-        change.apply(&mut inner.seen);
-        inner.pending.push(change);
-        Ok(())
+        self.step(Some(Change::Len(usize::try_from(len).unwrap()))).map(drop)
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
-        let mut inner = self.step()?;
+        let mut inner = self.step(None)?;
         let pending = std::mem::take(&mut inner.pending);
         for change in &pending {
             change.apply(&mut inner.synced);
@@ -149,10 +166,6 @@ impl StorageBackend for Disk {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        let mut inner = self.step()?;
-        let change = Change::Write(usize::try_from(offset).unwrap(), data.to_vec());
-        change.apply(&mut inner.seen);
-        inner.pending.push(change);
-        Ok(())
+        self.step(Some(Change::Write(usize::try_from(offset).unwrap(), data.to_vec()))).map(drop)
     }
 }
