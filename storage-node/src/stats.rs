@@ -38,9 +38,9 @@ counters! {
     credentials_kept,
     /// Requests of any kind.
     requests,
-    /// Frames that were no request, or came too late, or were too large.
+    /// Frames that were no request, were cut off, or were too large: the client's program is faulty.
     requests_malformed,
-    /// Requests that ended because the client went away or did not take the answer.
+    /// Requests that ended because the client went away, sent too slowly, or did not take the answer.
     requests_abandoned,
     /// Blocks proposed.
     blocks,

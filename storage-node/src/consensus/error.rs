@@ -13,7 +13,7 @@ use super::{
 pub enum Fault {
     /// The log's file failed. All groups share it, so all of them stop.
     #[error(
-        "the disk failed under the log of all groups while {doing}: {source}; check the disk, then restart the node"
+        "the disk failed under the log of all groups while {doing}: {source}; check the disk and its free space, then restart the node"
     )]
     Log {
         /// What was under way.
@@ -24,7 +24,9 @@ pub enum Fault {
     },
 
     /// The group's machine failed.
-    #[error("the state of group {group} failed while {doing}: {source}; check the disk, then restart the node")]
+    #[error(
+        "the state of group {group} failed while {doing}: {source} (the group stays stopped until the node is restarted)"
+    )]
     Machine {
         /// The group.
         group: GroupId,

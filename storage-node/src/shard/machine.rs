@@ -94,10 +94,12 @@ impl Machine for ShardMachine {
         let (place, carried) = (self.place, &mut self.carried);
         let outcomes = self.store.write(Durability::None, |tables| {
             let mut apply = Apply::new(place, tables, carried);
-            let outcomes: Result<Vec<_>, StoreError> = blocks.into_iter().map(|block| apply.block(block)).collect();
+            // The first error says what happened; after it the file only says that there was one.
+            let outcomes =
+                blocks.into_iter().map(|block| apply.block(block)).collect::<Result<Vec<_>, StoreError>>()?;
             apply.finish()?;
             tables.meta.insert(META_APPLIED, meta)?;
-            outcomes
+            Ok(outcomes)
         });
         let outcomes = outcomes.map_err(failed)?;
         if any {

@@ -17,7 +17,7 @@ use super::view::View;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// redb, or the disk below it.
-    #[error("the shard's file: {0}; check the disk, then restart the node")]
+    #[error("the shard's file: {0}; check the disk and its free space, then restart the node")]
     Db(#[source] Box<redb::Error>),
     /// Another process has the file open.
     #[error("another process has the shard's file open: stop it, a node runs once")]
@@ -55,7 +55,9 @@ pub enum StoreError {
     #[error("the shard's file is corrupt: {0}; restore this node from a replica, under a new node id")]
     Corrupt(&'static str),
     /// A state that was sent by another node is none.
-    #[error("the state that was to be installed is not one: {0}")]
+    #[error(
+        "the state that was to be installed is not one: {0}; the node that sent it is faulty or of another version"
+    )]
     Stream(&'static str),
     /// More entries than the file's format has room for.
     #[error(
