@@ -38,7 +38,7 @@ pub struct Cosigned {
 #[derive(Debug, thiserror::Error)]
 pub enum CosignError {
     /// The file system.
-    #[error("{path}: {source}; check the disk, then restart the node")]
+    #[error("{path}: {source}; check the disk and its free space, then restart the node")]
     File {
         /// The file.
         path: PathBuf,
@@ -62,7 +62,8 @@ pub enum CosignError {
     },
     /// The checkpoint contradicts one that was cosigned.
     #[error(
-        "shard {shard}: {size} leaves do not extend the {cosigned} that were cosigned; this log was rewritten or is an older copy"
+        "shard {shard}: {size} leaves do not extend the {cosigned} that were cosigned; this log was rewritten or is an older copy: put back the \
+         files that belong together, or remove this node from the alliance and enrol it anew under another id"
     )]
     Contradicts {
         /// The shard.
@@ -162,6 +163,21 @@ impl CosignFile {
         let file = File::options().read(true).write(true).open(path).map_err(io)?;
         let file = FileBackend::new(file).map_err(|e| io(std::io::Error::other(e)))?;
         Self::read(Box::new(file), path, alliance, node, shards)
+    }
+
+    /// Opens the file, as it is made, on another kind of storage: the seam for tests that fail at each step of IO.
+    pub fn open_with_backend(
+        backend: impl StorageBackend,
+        alliance: AllianceId,
+        node: NodeId,
+        shards: u16,
+    ) -> Result<Self, CosignError> {
+        let path = Path::new("cosigned");
+        let io = |source| CosignError::File { path: path.to_path_buf(), source };
+        if backend.len().map_err(io)? == 0 {
+            backend.write(0, &blank(alliance, node, shards)).and_then(|()| backend.sync_data()).map_err(io)?;
+        }
+        Self::read(Box::new(backend), path, alliance, node, shards)
     }
 
     fn read(

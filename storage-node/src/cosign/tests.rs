@@ -84,13 +84,12 @@ fn a_file_that_is_gone_damaged_or_another_nodes_is_refused() {
 /// A disk with the file as it is made.
 fn made() -> Disk {
     let disk = Disk::default();
-    disk.write(0, &blank(ALLIANCE, NODE, 4)).unwrap();
-    disk.sync_data().unwrap();
+    read(&disk).unwrap();
     disk.copy()
 }
 
 fn read(disk: &Disk) -> Result<CosignFile, CosignError> {
-    CosignFile::read(Box::new(disk.clone()), Path::new("cosigned"), ALLIANCE, NODE, 4)
+    CosignFile::open_with_backend(disk.clone(), ALLIANCE, NODE, 4)
 }
 
 const ROUNDS: u8 = 4;
