@@ -34,10 +34,10 @@ pub enum CertificateFault {
 impl fmt::Display for CertificateFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Missing => "no certificate was shown",
+            Self::Missing => "no certificate was shown: enrol with `ehe-certs`",
             Self::UnknownAuthority => "it is of another authority, or the revocation list there is out of date",
             Self::Expired => "it has expired or is not valid yet, by the clock there: renew it, check both clocks",
-            Self::Revoked => "it was revoked",
+            Self::Revoked => "it was revoked: only a new one of the alliance's authority helps",
             Self::Purpose => "it is not for this use",
             Self::Signature => "its signature does not verify",
             Self::Malformed => "it is malformed or not for this name",
@@ -73,7 +73,9 @@ pub enum ChannelError {
         detail: String,
     },
     /// The other end speaks another protocol (ALPN), or another version of this.
-    #[error("the other end does not speak this version of the protocol")]
+    #[error(
+        "the other end does not speak this version of the protocol: one of the two programs is too old, or it is another service"
+    )]
     OtherProtocol,
     /// The node has too many connections. Trying again later helps.
     #[error("the node has too many connections: try again later")]
@@ -85,7 +87,7 @@ pub enum ChannelError {
     #[error("took too long: {0}")]
     Deadline(&'static str),
     /// A frame above the limit, announced by the peer or given by the caller.
-    #[error("a frame of {bytes} bytes; at most {limit} are allowed")]
+    #[error("a frame of {bytes} bytes; at most {limit} are allowed: the program that made it is faulty")]
     FrameTooLarge {
         /// Its announced length.
         bytes: u64,
@@ -93,7 +95,7 @@ pub enum ChannelError {
         limit: usize,
     },
     /// The stream ended within a frame.
-    #[error("the peer's stream ended within a frame")]
+    #[error("the peer's stream ended within a frame: it was interrupted, or its program is faulty")]
     Truncated,
     /// The peer closed the connection.
     #[error("the peer closed the connection: {0}")]
@@ -108,7 +110,9 @@ pub enum ChannelError {
     #[error("closed by this side")]
     ClosedHere,
     /// Credentials or configuration that TLS or QUIC does not take. A fault of this side.
-    #[error("the channel cannot be set up: {0}")]
+    #[error(
+        "the channel cannot be set up: {0}; look at the credentials, the configuration and the system of this side"
+    )]
     Setup(String),
 }
 
