@@ -19,3 +19,7 @@ pub mod node;
 pub mod server;
 pub mod shard;
 pub mod stats;
+#[cfg(test)]
+#[allow(dead_code, missing_docs, unreachable_pub, reason = "shared with the integration tests, which use more of it")]
+#[path = "../tests/support/disk.rs"]
+mod test_disk;

@@ -60,7 +60,7 @@ async fn readers_that_take_nothing_hold_bounded_memory_are_cut_and_keep_nobody_f
     let link = alliance.connect(&gateway, address).await;
     let (sealer, mut writer) =
         (Sealer::new(gateway.identity(), &patient, now()), Writer::new(gateway.identity(), patient.room));
-    let run = writer.run(&[sealer.wrap.clone()]);
+    let run = writer.run(std::slice::from_ref(&sealer.wrap));
     assert!(matches!(link.submit(run).await, Response::Submitted(_)));
     for _ in 0..RUNS {
         let events: Vec<_> = (0..EVENTS).map(|_| sealer.seal(&[7; PLAIN_BYTES])).collect();

@@ -1,11 +1,7 @@
 //! The file when it is damaged, torn, lost, or on a disk that fails.
 
-#[allow(dead_code, unreachable_pub, reason = "shared with the integration tests, which use more of it")]
-#[path = "../../tests/support/disk.rs"]
-mod disk;
-
-use self::disk::{Disk, Unsynced};
 use super::*;
+use crate::test_disk::{Disk, Unsynced};
 
 const ALLIANCE: AllianceId = AllianceId([1; 32]);
 const NODE: NodeId = NodeId([2; 8]);

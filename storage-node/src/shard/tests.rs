@@ -20,9 +20,6 @@ use crate::checkpoint::Board;
 use crate::consensus::{self, Machine, Position};
 
 #[allow(dead_code, unreachable_pub, reason = "shared with the integration tests, which use more of it")]
-#[path = "../../tests/support/disk.rs"]
-mod disk;
-#[allow(dead_code, unreachable_pub, reason = "shared with the integration tests, which use more of it")]
 #[path = "../../tests/support/people.rs"]
 mod people;
 

@@ -129,7 +129,7 @@ impl Disk {
             if !inner.dead && inner.fail_at == Some(inner.steps) {
                 inner.pending.extend(change);
             }
-            return Err(io::Error::from_raw_os_error(if inner.steps % 2 == 0 { ENOSPC } else { EIO }));
+            return Err(io::Error::from_raw_os_error(if inner.steps.is_multiple_of(2) { ENOSPC } else { EIO }));
         }
         if let Some(change) = change {
             change.apply(&mut inner.seen);

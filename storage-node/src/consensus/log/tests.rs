@@ -9,12 +9,6 @@ use openraft::{
 };
 use redb::backends::InMemoryBackend;
 
-#[allow(dead_code, unreachable_pub, reason = "shared with the integration tests, which use more of it")]
-#[path = "../../../tests/support/disk.rs"]
-mod disk;
-
-use disk::{Disk, Unsynced};
-
 use super::{
     file::{self, ENTRIES, LogFile, Stored},
     group::{Durable, GroupLog},
@@ -28,6 +22,7 @@ use crate::consensus::{
     ids::{GroupId, NodeId, NodeUid},
     types::{Entry, EntryPayload, LeaderId, Payload, Types, Vote, log_id},
 };
+use crate::test_disk::{Disk, Unsynced};
 
 struct Log {
     file: Arc<LogFile>,

@@ -110,10 +110,13 @@ pub(in crate::consensus) fn spawn<M: Machine>(machine: M, setup: Setup) -> io::R
     Ok((WorkerHandle(sender), thread))
 }
 
+/// What a panic is to the operator: nothing of the disk's, nothing of the configuration's.
+const PANICKED: &str = "it panicked; this is a bug of this program, please report it";
+
 /// A machine that panics stops its group like one that returns an error. It is not called again, so nobody sees what
 /// it left half done; what it committed is whole.
 fn caught<T>(call: impl FnOnce() -> Result<T, MachineError>) -> Result<T, MachineError> {
-    std::panic::catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| Err(MachineError::new("it panicked")))
+    std::panic::catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| Err(MachineError::new(PANICKED)))
 }
 
 struct Worker<M> {

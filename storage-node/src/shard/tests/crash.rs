@@ -1,8 +1,8 @@
 //! The shard's file when its disk fails at any step, or the power goes there: what is left is the state after some block, none
 //! older than the last that was made durable, and going on from it leads to the same state.
 
-use super::disk::{Disk, Unsynced};
 use super::*;
+use crate::test_disk::{Disk, Unsynced};
 
 /// What happens to a shard.
 enum Step {
