@@ -264,7 +264,8 @@ pub fn core_limit_while_asking(program: &str, line: &str, folder: &Path) -> Vec<
     let begun = Instant::now();
     let found = loop {
         let found = core_limit(child.id());
-        if found.first().is_some_and(|soft| soft == "0") || begun.elapsed() > LIMIT {
+        // Both: the shell may begin with a soft limit of 0 itself.
+        if found.iter().take(2).filter(|limit| *limit == "0").count() == 2 || begun.elapsed() > LIMIT {
             break found;
         }
         std::thread::sleep(Duration::from_millis(5));
