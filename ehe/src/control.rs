@@ -322,6 +322,11 @@ impl Control {
 
     /// Reads the plain part of a control event and checks its counts.
     pub fn decode(event: &CheckedEvent) -> Result<Self, ControlError> {
+        // A kind without rules has no form that could be judged either.
+        let known = [Kind::RoomCreate, Kind::Authority, Kind::Epoch, Kind::Grant, Kind::Revoke, Kind::Wrap];
+        if !known.contains(&event.core().kind) {
+            return Err(ControlError::Kind);
+        }
         let body: Body = cbor::from_slice(event.body(), limits::CONTROL_BODY_MAX_BYTES)?;
         if body.parties.len() > limits::WRAPS_PER_CONTROL_MAX {
             return Err(ControlError::Limit("more parties than a control event may have"));

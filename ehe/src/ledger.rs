@@ -374,7 +374,8 @@ pub fn verify_head(
         return Err(LedgerError::Nonce);
     }
     let statement = HeadStatement { room, last_leaf: leaf, log_size: tree.size, at: head.at, nonce };
-    let cose = Unverified::decode(&head.signature, 1024).map_err(LedgerError::HeadSignature)?;
+    let cose = Unverified::decode(&head.signature, crate::limits::HEAD_SIGNATURE_MAX_BYTES)
+        .map_err(LedgerError::HeadSignature)?;
     if cose.payload() != crate::cbor::to_vec(&statement) {
         return Err(LedgerError::HeadSignature(SignedError::Limit("the head's signature is of another statement")));
     }

@@ -20,6 +20,8 @@ pub const RUN_EVENTS_MAX: usize = 256;
 pub const RUN_MAX_BYTES: usize = RUN_EVENTS_MAX * 32 + 1024;
 /// Largest signed read request.
 pub const READ_REQUEST_MAX_BYTES: usize = 8 * 1024;
+/// Largest access record: a request, a reader's keys and little else.
+pub const ACCESS_RECORD_MAX_BYTES: usize = 2 * READ_REQUEST_MAX_BYTES;
 /// Largest encoded vitals body: with 16 bytes of tag and one of padding marker it fills a content body, itself a Padmé length.
 pub const VITALS_BODY_MAX_BYTES: usize = CONTENT_BODY_MAX_BYTES - 17;
 /// Readings in one vitals body.
@@ -34,8 +36,6 @@ pub const COLUMN_PCO_BINS_MAX: u32 = 256;
 pub const COLUMN_PCO_TABLE_LOG_MAX: u32 = 10;
 /// Device identifier, UTF-8 bytes.
 pub const DEVICE_ID_MAX_BYTES: usize = 64;
-/// Unit code (UCUM), ASCII bytes.
-pub const UNIT_MAX_BYTES: usize = 24;
 /// Free text in the sealed part of a control event (a name, a purpose), UTF-8 bytes.
 pub const LABEL_MAX_BYTES: usize = 200;
 /// Epochs that one grant or one read request names.
@@ -64,7 +64,7 @@ pub const MEMBERS_MAX: usize = 64;
 pub const CHARTER_MAX_BYTES: usize = 256 * 1024;
 /// Addresses that one node lists.
 pub const ADDRESSES_PER_NODE_MAX: usize = 4;
-/// Longest address (`host:port`) of a node: a DNS name, a colon, a port.
+/// Longest address (`host:port`) of a node: a DNS name of 253 bytes, a colon, a port.
 pub const ADDRESS_MAX_BYTES: usize = 253 + 1 + 5;
 /// Longest name of a node. It is a key name in signed notes and a DNS name in certificates.
 pub const NODE_NAME_MAX_BYTES: usize = 128;
@@ -78,6 +78,8 @@ pub const CHAIN_MAX_BYTES: usize = 16 * 1024 * 1024;
 pub const CHECKPOINT_MAX_BYTES: usize = 8 * 1024;
 /// Longest origin line of a log, and longest name of a key in a note.
 pub const ORIGIN_MAX_BYTES: usize = 128;
+/// Largest COSE_Sign1 by which a node signs a head.
+pub const HEAD_SIGNATURE_MAX_BYTES: usize = 1024;
 /// Hashes in an inclusion or consistency proof: a tree of 2^64 leaves has no longer one.
 pub const PROOF_HASHES_MAX: usize = 64;
 /// Rooms that one `RoomsOf` answer lists.

@@ -202,7 +202,7 @@ pub fn verify_consistency(
         return if proof.is_empty() && old_root == new_root { Ok(()) } else { Err(BadProof) };
     }
     if old == 0 {
-        return if proof.is_empty() { Ok(()) } else { Err(BadProof) };
+        return if proof.is_empty() && *old_root == Peaks::default().root() { Ok(()) } else { Err(BadProof) };
     }
     let mut steps = proof.iter();
     let first = if old.is_power_of_two() { old_root } else { steps.next().ok_or(BadProof)? };

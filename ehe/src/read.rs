@@ -193,7 +193,7 @@ impl AccessRecord {
 
     /// Decodes a record.
     pub fn decode(bytes: &[u8]) -> Result<Self, crate::cbor::CborError> {
-        cbor::from_slice(bytes, limits::READ_REQUEST_MAX_BYTES * 2)
+        cbor::from_slice(bytes, limits::ACCESS_RECORD_MAX_BYTES)
     }
 }
 

@@ -146,6 +146,12 @@ impl SignedRun {
         if run.seen.as_ref().is_some_and(|seen| seen.origin.len() > limits::ORIGIN_MAX_BYTES) {
             return Err(SignedError::Limit("the origin of the seen checkpoint is too long"));
         }
+        if run.from.next == 0 && run.from.link != Hash::ZERO {
+            return Err(SignedError::Cbor(CborError::Shape("a strand begins with a link of zeros".into())));
+        }
+        if run.from.next.checked_add(u64::try_from(run.ids.len()).unwrap_or(u64::MAX)).is_none() {
+            return Err(SignedError::Limit("a strand has no more than 2^64 - 1 events"));
+        }
         if run.continues.is_some() && run.from.next != 0 {
             return Err(SignedError::Cbor(CborError::Shape("only a strand's first run names another strand".into())));
         }

@@ -125,7 +125,9 @@ fn run() -> impl Strategy<Value = Run> {
     let ids = vec(id32(EheId), 1..=limits::RUN_EVENTS_MAX);
     (id16(RoomId), strand_end(), ids, option::of(seen()), option::of(strand_end())).prop_map(
         |(room, from, ids, seen, continues)| {
-            let from = if continues.is_some() { StrandEnd { next: 0, ..from } } else { from };
+            // A strand's numbers do not pass 64 bits, and its first run begins at zeros.
+            let from = StrandEnd { next: from.next.min(u64::MAX - 256), ..from };
+            let from = if continues.is_some() || from.next == 0 { StrandEnd::start(from.strand) } else { from };
             Run { room, author: SIGNER.author_id(), from, ids, seen, continues }
         },
     )

@@ -1,6 +1,6 @@
 //! What a room's control events add up to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use minicbor::{Decode, Encode};
 
@@ -168,7 +168,8 @@ impl RoomState {
     pub(super) fn create(create: &RoomCreate, event: EheId) -> Result<Self, Refusal> {
         check_kem(&create.owner.kem)?;
         let owner = create.owner.author_id();
-        if create.recovery == create.owner.commitment() {
+        // By the id, as later commitments are compared (A17): the room knows nobody by two names.
+        if AuthorId::truncated(&create.recovery.0) == owner {
             return Err(Refusal::ControlMalformed);
         }
         Ok(Self {
@@ -288,7 +289,7 @@ impl RoomState {
         if self.epochs.len() >= limits::EPOCHS_PER_ROOM_MAX || !self.takes_granted(record.continues.len()) {
             return Err(Refusal::LimitReached);
         }
-        if record.epoch == EpochId::ZERO || self.epochs.contains_key(&record.epoch) {
+        if record.epoch == EpochId::ZERO || self.epochs.contains_key(&record.epoch) || repeats(&record.continues) {
             return Err(Refusal::ControlMalformed);
         }
         for id in &record.continues {
@@ -330,7 +331,8 @@ impl RoomState {
             return Err(Refusal::EpochNotCovered);
         }
         let subject = grant.subject.author_id();
-        if self.is_or_was_owner(subject)
+        if repeats(&grant.epochs)
+            || self.is_or_was_owner(subject)
             || matches!((grant.from, grant.until), (Some(from), Some(until)) if from >= until)
         {
             return Err(Refusal::ControlMalformed);
@@ -368,6 +370,11 @@ impl RoomState {
         grant.ended = Some(GrantEnd { at, ending: revoke.ending });
         Ok(())
     }
+}
+
+/// Whether one stands there twice.
+fn repeats<T: Ord>(ids: &[T]) -> bool {
+    ids.iter().collect::<BTreeSet<_>>().len() != ids.len()
 }
 
 /// Of two refusals of one right by two grants, the one that says more: what was there and ended says more than what never was.

@@ -76,5 +76,5 @@ fn each_refusal_of_a_submission_or_a_request_is_the_verdict_of_a_file() {
 fn the_kit_stays_small() {
     let bytes: usize = case::files().values().map(String::len).sum();
     // What is many times the same (rooms begin alike, keys are used again) packs well: this bounds the checkout.
-    assert!(bytes < 3_700_000, "{bytes} bytes");
+    assert!(bytes < 4_300_000, "{bytes} bytes");
 }

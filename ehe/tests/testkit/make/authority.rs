@@ -194,7 +194,7 @@ fn rotations(kit: &mut Kit) {
         submit(scene, Change::Rotate(keys, proof));
     });
     type Proof = fn(&Scene) -> Vec<u8>;
-    let proofs: [(&str, &str, Proof); 5] = [
+    let proofs: [(&str, &str, Proof); 6] = [
         ("not-possessed", "a possession that other keys signed", |scene| {
             possession(&world().stranger, scene.id, scene.link)
         }),
@@ -215,6 +215,9 @@ fn rotations(kit: &mut Kit) {
             },
         ),
         ("possession-empty", "no possession", |_| vec![]),
+        ("possession-oversized", "a possession of more than 256 bytes", |_| {
+            ehe::cose::sign(&new_keys(), ehe::cose::Domain::Possession, vec![0; 256])
+        }),
     ];
     for (slug, title, proof) in proofs {
         ledger(kit, BARE, "A14", slug, title, Some(31), |scene| {
@@ -228,6 +231,21 @@ fn rotations(kit: &mut Kit) {
         let grant = scene.grant(&world().other, Right::Append, |_| {});
         scene.submit(&world().patient, &[rotation, grant]);
     });
+    ledger(
+        kit,
+        FOLDER,
+        "A20",
+        "before-form",
+        "an event that is malformed too, after the rotation in one run: that it follows is asked first",
+        Some(1),
+        |scene| {
+            let control = record(scene, rotation(scene, &new_keys()));
+            let rotation = scene.made(&control);
+            let grant = scene.grant(&world().other, Right::Append, |_| {});
+            let grant = with_plain(&grant, |v| v.set(8, Cbor::Int(0)));
+            scene.submit(&world().patient, &[rotation, grant]);
+        },
+    );
     ledger(kit, FOLDER, "A20", "ok-before-a-rotation", "a grant before the rotation in one run", None, |scene| {
         let grant = scene.grant(&world().other, Right::Append, |_| {});
         let control = record(scene, rotation(scene, &new_keys()));
@@ -237,6 +255,17 @@ fn rotations(kit: &mut Kit) {
 }
 
 fn delegations(kit: &mut Kit) {
+    ledger(kit, BARE, "A12", "delegations", "a delegate after 64 others", Some(24), |scene| {
+        let records: Vec<_> = (0..65)
+            .map(|at| {
+                let delegate = person(&format!("delegate {at}")).public().clone();
+                let control = record(scene, Change::Delegate(delegate, Rights::GRANT, None));
+                scene.made(&control)
+            })
+            .collect();
+        scene.accept(&world().patient, &records[..64]);
+        scene.submit(&world().patient, &records[64..]);
+    });
     let mut case = |rule: &str, slug: &str, title: &str, refusal: Option<u16>, make: &dyn Fn(&mut Scene)| {
         let room = if rule == "A6" { FOLDER } else { BARE };
         ledger(kit, room, rule, slug, title, refusal, make);
@@ -269,6 +298,11 @@ fn delegations(kit: &mut Kit) {
         let mut keys = delegate().public().clone();
         keys.kem = KemPublic::from_slice(&bad_kem()).unwrap();
         submit(scene, Change::Delegate(keys, Rights::GRANT, None));
+    });
+    case("A16", "ok-expired", "the withdrawal of a delegation that has expired", None, &|scene| {
+        accept(scene, delegated(Rights::GRANT, Some(UnixMs(NOW + 1))));
+        scene.now = NOW + 2;
+        accept(scene, Change::Withdraw(delegate().author_id()));
     });
     case("A16", "unknown-delegation", "the withdrawal of a delegation that there is not", Some(32), &|scene| {
         submit(scene, Change::Withdraw(delegate().author_id()));
@@ -415,6 +449,31 @@ fn readers(kit: &mut Kit) {
             accept(scene, delegated(Rights::REVOKE, None));
             accept(scene, Change::Withdraw(delegate().author_id()));
             read_part(scene, &delegate(), Part::Control);
+        },
+    );
+    ledger(
+        kit,
+        BARE,
+        "D2",
+        "ledger-delegate",
+        "whose delegation was withdrawn asks for the ledger: the room knows these keys",
+        Some(17),
+        |scene| {
+            accept(scene, delegated(Rights::REVOKE, None));
+            accept(scene, Change::Withdraw(delegate().author_id()));
+            read_part(scene, &delegate(), Part::Ledger);
+        },
+    );
+    ledger(
+        kit,
+        BARE,
+        "D2",
+        "ledger-recovery-identity",
+        "the recovery identity asks for the ledger: the room holds its hash, not its keys",
+        Some(12),
+        |scene| {
+            accept(scene, Change::SetRecovery(recovery().public().commitment()));
+            read_part(scene, &recovery(), Part::Ledger);
         },
     );
     ledger(kit, FOLDER, "D3", "recovery-identity", "the recovery identity asks for content", Some(12), |scene| {

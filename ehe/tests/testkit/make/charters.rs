@@ -158,7 +158,7 @@ fn signed_by_hand(charter: &Charter) -> SignedCharter {
 
 fn charter_rules(kit: &mut Kit) {
     type Change = fn(&mut Charter);
-    let changes: [(&str, &str, Change); 26] = [
+    let changes: [(&str, &str, Change); 36] = [
         ("version-0", "version 0", |c| c.version = 0),
         ("predecessor-in-1", "charter 1 names a predecessor", |c| c.predecessor = Some(Hash::ZERO)),
         ("node-id-twice", "two nodes of one id", |c| c.nodes[1].id = c.nodes[0].id),
@@ -195,6 +195,28 @@ fn charter_rules(kit: &mut Kit) {
             c.nodes[0].name = "-node.example".into()
         }),
         ("address-without-port", "an address without a port", |c| c.nodes[0].addresses = vec!["node-a.example".into()]),
+        ("address-port-above", "an address with port 65536", |c| {
+            c.nodes[0].addresses = vec!["node-a.example:65536".into()]
+        }),
+        ("address-port-zeros", "an address whose port has a leading zero", |c| {
+            c.nodes[0].addresses = vec!["node-a.example:0443".into()]
+        }),
+        ("address-no-host", "an address whose host has an underscore", |c| {
+            c.nodes[0].addresses = vec!["node_a.example:1".into()]
+        }),
+        ("address-zone", "an IPv6 address with a zone", |c| c.nodes[0].addresses = vec!["[fe80::1%eth0]:1".into()]),
+        ("name-oversized", "a node's name of 129 bytes", |c| {
+            c.nodes[0].name = format!("{0}.{0}.{1}", "x".repeat(60), "x".repeat(7))
+        }),
+        ("no-members", "no member", |c| c.members.clear()),
+        ("no-nodes", "no node", |c| c.nodes.clear()),
+        ("alliance-name-empty", "an empty name", |c| c.alliance = String::new()),
+        ("alliance-name-space", "a name that ends with a white space that is not ASCII (U+00A0)", |c| {
+            c.alliance = "Alliance\u{a0}".into()
+        }),
+        ("alliance-name-next-line", "a name with a control character that is not ASCII (U+0085)", |c| {
+            c.alliance = "next\u{85}line".into()
+        }),
         ("address-port-0", "an address with port 0", |c| c.nodes[0].addresses = vec!["node-a.example:0".into()]),
         ("no-address", "a node without an address", |c| c.nodes[0].addresses.clear()),
         ("addresses-5", "a node with five addresses", |c| c.nodes[0].addresses = vec!["node-a.example:1".into(); 5]),

@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ehe::cbor;
-use ehe::charter::{Charter, CharterChain, Trust};
+use ehe::charter::{Charter, CharterChain, Placement, Trust};
 use ehe::checkpoint::Checkpoint;
 use ehe::cose::{Domain, sign};
 use ehe::id::{AllianceId, Hash, Nonce};
@@ -74,7 +74,25 @@ fn checkpoints(kit: &mut Kit) {
     assert_eq!(by_node_0(&text, &good.origin), log.note());
     let size = |written: &str| text.replacen(&format!("\n{}\n", good.size), &format!("\n{written}\n"), 1);
     let other_shard = world().one.verified().origin((shard + 1) % 4, 1);
-    let other_alliance = good.origin.replacen("ehe/", "ehe/00", 1);
+    let other_alliance = {
+        let (start, digits) = good.origin.split_at("ehe/".len());
+        let (digit, rest) = digits.split_at(1);
+        format!("{start}{}{rest}", if digit == "0" { "1" } else { "0" })
+    };
+    // The last signature line, its base64 written otherwise.
+    let line_with = |change: &dyn Fn(&str) -> String| {
+        let whole = log.note();
+        let (start, base64) = whole.trim_end().rsplit_once(' ').unwrap();
+        format!("{start} {}\n", change(base64))
+    };
+    let first_line = log.note().lines().find(|line| line.starts_with("— ehe/")).unwrap().to_owned();
+    // One byte too many for a multiple of three leaves bits over in the last letter before the padding.
+    let left_over = |base64: &str| {
+        let at = base64.find('=').unwrap() - 1;
+        let next = char::from(base64.as_bytes()[at] + 1);
+        format!("{}{next}{}", &base64[..at], &base64[at + 1..])
+    };
+    let root = STANDARD.encode(good.root.0);
     let line = log.note().lines().last().unwrap().to_owned();
     let lines = |more: usize| format!("{}{}", log.note(), format!("{line}\n").repeat(more));
     for (slug, title, note) in [
@@ -111,7 +129,45 @@ fn checkpoints(kit: &mut Kit) {
         ),
         ("altered", "a text that was altered after signing", log.note().replacen(&text, &size("7"), 1)),
         ("no-blank-line", "no blank line before the signatures", log.note().replacen("\n\n", "\n", 1)),
-        ("bad-base64", "signatures that are not base64", log.note().replace("=\n", "!\n")),
+        ("bad-base64", "a cosignature that is not base64", line_with(&|base64| base64.replacen('A', "!", 1))),
+        ("not-padded", "a cosignature without its padding", line_with(&|base64| base64.trim_end_matches('=').into())),
+        ("bits-left-over", "a cosignature whose base64 has bits left over that are not zero", line_with(&left_over)),
+        (
+            "bad-base64-ordering",
+            "the ordering party's signature is not base64",
+            log.note().replacen(&first_line, &first_line.replace('=', "!"), 1),
+        ),
+        (
+            "root-not-padded",
+            "a root without its padding",
+            by_node_0(&text.replace(&root, root.trim_end_matches('=')), &good.origin),
+        ),
+        (
+            "root-bits-left-over",
+            "a root whose base64 has bits left over that are not zero",
+            by_node_0(&text.replace(&root, &left_over(&root)), &good.origin),
+        ),
+        (
+            "line-without-name",
+            "a signature line without a name",
+            line_with(&|base64| base64.into()).replacen("— node-a.example ", "— ", 1),
+        ),
+        (
+            "name-with-plus",
+            "a line of somebody else whose name has a plus sign",
+            format!("{}{}\n", log.note(), line.replacen("node-a", "node+a", 1)),
+        ),
+        (
+            "name-with-no-break-space",
+            "a line of somebody else whose name has a white space that is not ASCII (U+00A0)",
+            format!("{}{}\n", log.note(), line.replacen("node-a", "node\u{a0}a", 1)),
+        ),
+        (
+            "name-oversized",
+            "a line of somebody else whose name has 129 bytes",
+            format!("{}{}\n", log.note(), line.replacen("node-a.example", &"x".repeat(129), 1)),
+        ),
+        ("size-above-64-bits", "a size of 2^64", by_node_0(&size("18446744073709551616"), &good.origin)),
         ("no-final-newline", "no newline at the end", log.note().trim_end().to_string()),
         ("hyphen-for-dash", "signature lines that begin with a hyphen", log.note().replace('—', "-")),
         ("oversized", "a note of more than 8,192 bytes", lines(80)),
@@ -157,6 +213,33 @@ fn checkpoints(kit: &mut Kit) {
             .invalid();
     }
     two_nodes_of_one_member(kit, &good);
+    shards_on_groups(kit, &good);
+}
+
+/// Placement form 1: shard 0 lives on one node, the others on all three.
+fn shards_on_groups(kit: &mut Kit, good: &Checkpoint) {
+    let mut charter = world().three.charter.clone();
+    let all: Vec<_> = charter.nodes.iter().map(|node| node.id).collect();
+    charter.placement = Placement::Listed(vec![vec![all[1]], all.clone(), all.clone(), vec![all[2]]]);
+    let signed = signed(&charter, &[&world().members[0], &world().members[1]]);
+    let alliance = AllianceId(signed.hash().0);
+    let verified = signed.verify(Trust::Pinned(alliance)).unwrap();
+    let chain = h(CharterChain(vec![signed]).encode());
+    let title = "groups of one and of three nodes, listed by shard";
+    kit.case(FOLDER, "H5", "ok-groups-listed", title, "charter")
+        .input(json!({"alliance": alliance.to_string(), "charter": chain}))
+        .valid();
+    for (slug, title, shard, nodes, stands) in [
+        ("ok-group-of-shard-1", "two of three nodes, for a shard whose group has three", 1, &[0, 2][..], true),
+        ("ok-group-of-shard-3", "the one node of a shard's group", 3, &[2], true),
+        ("short-in-its-group", "one node, for a shard whose group has three", 2, &[0], false),
+        ("another-shards-group", "a node that holds other shards", 3, &[0, 1], false),
+    ] {
+        let checkpoint = Checkpoint { origin: verified.origin(shard, 1), ..good.clone() };
+        let input = json!({"alliance": alliance.to_string(), "charter": chain, "shard": shard, "note": note(&checkpoint, nodes).to_string()});
+        let draft = kit.case(FOLDER, "C2", slug, title, "checkpoint").input(input);
+        if stands { draft.valid() } else { draft.invalid() }
+    }
 }
 
 /// Three nodes, two of them of hospital A: members are counted, not nodes. And a charter that asks for more.

@@ -302,6 +302,50 @@ fn broken(kit: &mut Kit) {
         ("E1", "keys-out-of-order", "keys descending", "Header", header_with(&|v| v.members().reverse())),
         ("E1", "trailing-byte", "a byte after the value", "Header", trailing),
         ("E1", "tag", "a tagged value", "Header", tagged),
+        (
+            "E1",
+            "map-claims-too-much",
+            "a map that claims 2^32 members",
+            "Header",
+            [&[0xbb, 0, 0, 0, 1, 0, 0, 0, 0], &header[1..]].concat(),
+        ),
+        (
+            "E1",
+            "array-claims-too-much",
+            "an array that claims 2^40 items",
+            "Authority",
+            delegation(&|items| items[1] = Cbor::Raw(vec![0x9b, 0, 0, 1, 0, 0, 0, 0, 0])),
+        ),
+        (
+            "E1",
+            "bytes-claim-too-much",
+            "a byte string that claims 2^63 bytes",
+            "Header",
+            header_with(&|v| *v.at(0).at(8) = Cbor::Raw(vec![0x5b, 0x80, 0, 0, 0, 0, 0, 0, 0])),
+        ),
+        ("E1", "text-key", "a key that is text", "Header", [&[0xa4, 0x61, 0x30, 0x00], &header[1..]].concat()),
+        ("E1", "negative-key", "a key below zero", "Header", [&[0xa4, 0x20, 0x00], &header[1..]].concat()),
+        (
+            "E4",
+            "bool-for-integer",
+            "a version that is true",
+            "Header",
+            header_with(&|v| *v.at(0).at(0) = Cbor::Bool(true)),
+        ),
+        (
+            "E4",
+            "text-for-integer",
+            "an hour as text",
+            "Header",
+            header_with(&|v| *v.at(0).at(7) = Cbor::Text("488888".into())),
+        ),
+        (
+            "E4",
+            "integer-for-bytes",
+            "a salt that is a number",
+            "Header",
+            header_with(&|v| *v.at(0).at(8) = Cbor::Int(1)),
+        ),
         ("E1", "truncated", "a byte too few", "Header", header[..header.len() - 1].to_vec()),
         ("E2", "null-member", "an absent member written as null", "Run", run_with(&|v| *v.at(4) = Cbor::Null)),
         (
@@ -364,5 +408,19 @@ fn broken(kit: &mut Kit) {
     ] {
         let input = json!({"type": name, "bytes": h(bytes)});
         kit.case(FOLDER, rule, slug, title, "decode").input(input).invalid();
+    }
+    // Arrays within arrays: whoever reads them by calling itself needs as deep a stack.
+    for (slug, title, name, start) in [
+        ("nested-arrays", "a million arrays within each other", "Item", &[][..]),
+        ("nested-in-a-member", "500 arrays within each other in a member that there is not", "Header", &[0xa1, 0x09]),
+        (
+            "nested-in-an-array",
+            "a million arrays within each other as an event",
+            "Submission",
+            &[0xa2, 0x00, 0x40, 0x01],
+        ),
+    ] {
+        let input = json!({"type": name, "bytes": h(start), "nested": if name == "Header" { 500 } else { 1_000_000 }});
+        kit.case(FOLDER, "E1", slug, title, "decode").input(input).invalid();
     }
 }

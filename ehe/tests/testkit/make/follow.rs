@@ -20,8 +20,8 @@ use super::world::world;
 use crate::json::h;
 use crate::run::ledger::Entry;
 
-const FOLDER: &str = "follow";
-const NONCE: Nonce = Nonce([6; 16]);
+pub(super) const FOLDER: &str = "follow";
+pub(super) const NONCE: Nonce = Nonce([6; 16]);
 
 pub(super) fn cases(kit: &mut Kit) {
     served(kit);
@@ -31,7 +31,7 @@ pub(super) fn cases(kit: &mut Kit) {
     access(kit);
 }
 
-fn input(whole: bool, items: &[Item], head: &Head) -> Value {
+pub(super) fn input(whole: bool, items: &[Item], head: &Head) -> Value {
     json!({
         "alliance": world().one.id.to_string(),
         "charter": h(world().one.chain()),
@@ -44,11 +44,11 @@ fn input(whole: bool, items: &[Item], head: &Head) -> Value {
 }
 
 /// The whole ledger as the patient sees it.
-fn ledger_items(log: &Log) -> Vec<Item> {
+pub(super) fn ledger_items(log: &Log) -> Vec<Item> {
     (0..log.leaves.len()).map(|i| log.ledger_item(i)).collect()
 }
 
-fn bare(log: &Log, index: usize) -> Item {
+pub(super) fn bare(log: &Log, index: usize) -> Item {
     Item { leaf: log.leaves[index].clone(), run: None, events: vec![], access: None }
 }
 
@@ -211,6 +211,21 @@ fn left_out(kit: &mut Kit) {
     )
     .input(input(true, &ledger, &head))
     .invalid();
+    let mut both = log.item(2);
+    both.access = Some(vec![0xa0]);
+    kit.case(FOLDER, "L2", "run-and-access", "an item that brings a run and an access record", "follow")
+        .input(with(2, both))
+        .invalid();
+    let mut ledger = ledger_items(&log);
+    ledger[2] = log.item(2);
+    kit.case(FOLDER, "L3", "ok-body-in-the-ledger", "the whole ledger with one content event's body", "follow")
+        .input(input(true, &ledger, &head))
+        .valid();
+    let mut empty = log.item(2);
+    empty.events[0].body.clear();
+    kit.case(FOLDER, "L3", "no-body-in-a-part", "content without its body where the ledger is shown in part", "follow")
+        .input(with(2, empty))
+        .invalid();
     let mut foreign = log.item(2);
     foreign.events = log.item(4).events;
     kit.case(FOLDER, "L2", "event-of-another-run", "an event that the run does not name", "follow")
@@ -274,6 +289,17 @@ fn against_the_rules(kit: &mut Kit) {
     });
     kit.case(FOLDER, "A2", "gap-in-a-strand", "a node let in a run that leaves numbers of its strand out", "follow")
         .input(input(true, &[log.ledger_item(0), log.ledger_item(1)], &head))
+        .invalid();
+    let (log, head) = crafted(|scene| {
+        let home = scene.id;
+        scene.id = ehe::id::RoomId([7; 16]);
+        let events = scene.reading(gateway, hour()).both().to_vec();
+        let run = own(scene, gateway, &events);
+        scene.id = home;
+        (run, events, 4)
+    });
+    kit.case(FOLDER, "L2", "run-of-another-room", "a run of another room under a leaf of this one", "follow")
+        .input(input(false, &[log.item(0), log.item(1)], &head))
         .invalid();
     let (log, head) = crafted(|scene| {
         let event = scene.content(gateway, EPOCH, ehe::id::WrapId([1; 16]), hour());

@@ -16,6 +16,7 @@ const FOLDER: &str = "rights";
 
 pub(super) fn cases(kit: &mut Kit) {
     holding(kit);
+    revoked_later(kit);
     telling(kit);
     wraps(kit);
     content(kit);
@@ -86,6 +87,22 @@ fn holding(kit: &mut Kit) {
         NOW + 1,
     );
     case("drains-and-expired", "an expiry ends draining too", Some(13), &expires, &drain, hour(), NOW + HOUR_MS);
+}
+
+/// The hour of a revocation is the ledger's, not that which its core names.
+fn revoked_later(kit: &mut Kit) {
+    let gateway = &world().gateway;
+    let (rule, slug) = ("A8", "ok-hour-of-acceptance");
+    let title = "a revocation that waited an hour: readings up to the hour in which it was accepted drain";
+    ledger(kit, (FOLDER, Granted::Append), rule, slug, title, None, |scene| {
+        let revoke = scene.revoke(scene.append, Ending::DrainUntil(UnixMs(NOW + 3 * HOUR_MS)));
+        scene.now = NOW + HOUR_MS;
+        scene.accept(&world().patient, &[revoke]);
+        let events = scene.reading(gateway, Hour(hour().0 + 1)).both();
+        scene.accept(gateway, &events);
+        let at = scene.now;
+        scene.ask("append", gateway, EPOCH, Hour(hour().0 + 2), at, json!(14));
+    });
 }
 
 /// Of several grants that do not allow it, the one that says most is heard.

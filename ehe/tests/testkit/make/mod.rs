@@ -19,6 +19,7 @@ mod recovery;
 mod rights;
 mod runs;
 mod scene;
+mod shown;
 mod trees;
 mod world;
 
@@ -51,6 +52,7 @@ pub(crate) fn kit() -> BTreeMap<String, String> {
     checkpoints::cases(&mut kit);
     charters::cases(&mut kit);
     follow::cases(&mut kit);
+    shown::cases(&mut kit);
     bodies::cases(&mut kit);
     pco::cases(&mut kit);
     kit.files

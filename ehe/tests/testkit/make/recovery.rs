@@ -13,7 +13,7 @@ use super::authority::{
 };
 use super::identities::bad_kem;
 use super::runs::{forged, ledger};
-use super::scene::{EPOCH, HOUR_MS, NOW, Scene, hour};
+use super::scene::{EPOCH, HOUR_MS, NOW, Scene, hour, with_plain};
 use super::world::{RECOVERY, person, recovery, world};
 use crate::json::h;
 use crate::run::ledger::Outcome;
@@ -163,6 +163,50 @@ fn recoveries(kit: &mut Kit) {
             scene.step(signed, vec![event.into_event()]);
         },
     );
+    ledger(
+        kit,
+        BARE,
+        "A4",
+        "recovery-malformed",
+        "a run of the recovery identity whose recover record is malformed: nobody is known by that name",
+        Some(12),
+        |scene| {
+            set(scene);
+            let control = record(scene, recovering(scene, |_, _, _| {}));
+            let event = scene.made_by(&recovery(), &control);
+            let event = with_plain(&event, |v| v.set(8, crate::value::Cbor::Int(0)));
+            scene.submit(&recovery(), &[event]);
+        },
+    );
+    ledger(kit, BARE, "A18", "ok-same-paper", "the next recovery identity is the present one", None, |scene| {
+        set(scene);
+        let recover = recovering(scene, |_, next, _| *next = recovery().public().commitment());
+        assert_eq!(submit_by(scene, &recovery(), recover), Outcome::Accepted);
+    });
+    ledger(
+        kit,
+        BARE,
+        "A18",
+        "ok-distrusted-though-silent",
+        "keys that were replaced at 3, and signed nothing from 3 on, are distrusted from 3 by the next recovery",
+        None,
+        |scene| {
+            set(scene);
+            accept(scene, Change::HandOver);
+            let paper = person("the next paper");
+            let first = recovering(scene, |_, next, _| *next = paper.public().commitment());
+            assert_eq!(submit_by(scene, &recovery(), first), Outcome::Accepted);
+            let keys = person("the patient's third keys");
+            let second = Change::Recover {
+                recovery: paper.public().clone(),
+                keys: keys.public().clone(),
+                possession: possession(&keys, scene.id, scene.link),
+                next: Hash::ZERO,
+                distrusted_from: Some(3),
+            };
+            assert_eq!(submit_by(scene, &paper, second), Outcome::Accepted);
+        },
+    );
     ledger(kit, FOLDER, "A18", "ok-lost", "keys that were lost: new ones, and nothing ends", None, |scene| {
         set(scene);
         let recover = recovering(scene, |_, next, _| *next = person("the next paper").public().commitment());
@@ -247,6 +291,24 @@ fn distrust(kit: &mut Kit) {
             stolen(scene);
             let events = scene.reading(&world().other, hour()).both();
             scene.submit(&world().other, &events);
+        },
+    );
+    ledger(
+        kit,
+        FOLDER,
+        "A18",
+        "distrusted-content",
+        "content under a wrap from before, once the grant that stolen keys made is cut",
+        Some(14),
+        |scene| {
+            accept(scene, Change::SetRecovery(recovery().public().commitment()));
+            let grant = scene.grant(&world().other, Right::Append, |_| {});
+            scene.accept(&world().patient, &[grant]);
+            let [wrap, content] = scene.reading(&world().other, hour()).both();
+            scene.accept(&world().other, &[wrap]);
+            let recover = recovering(scene, |_, _, from| *from = Some(3));
+            assert_eq!(submit_by(scene, &recovery(), recover), Outcome::Accepted);
+            scene.submit(&world().other, &[content]);
         },
     );
     ledger(

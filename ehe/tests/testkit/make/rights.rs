@@ -227,6 +227,11 @@ fn epochs(kit: &mut Kit) {
             submit(scene, &control);
         },
     );
+    let title = "an epoch that continues a grant twice";
+    ledger(kit, (FOLDER, Granted::Append), "A5", "continues-twice", title, Some(21), |scene| {
+        let control = scene.epoch(EPOCH_2, Some(EPOCH), vec![scene.append; 2]);
+        submit(scene, &control);
+    });
     ledger(kit, (FOLDER, Granted::Append), "A5", "group-key", "a group key that is no X-Wing key", Some(22), |scene| {
         let control = scene.epoch(EPOCH_2, None, vec![]);
         let control = record(control, |r| r.group_key = KemPublic::from_slice(&bad_kem()).unwrap());
@@ -257,6 +262,7 @@ fn grants(kit: &mut Kit) {
         });
     };
     case("no-epoch", "a grant on no epoch", 15, &|g| g.epochs.clear());
+    case("epoch-twice", "a grant that names an epoch twice", 21, &|g| g.epochs.push(EPOCH));
     case("unknown-epoch", "a grant on an epoch that the room does not have", 15, &|g| g.epochs.push(EpochId([1; 16])));
     case("to-the-owner", "a grant to the patient", 21, &|g| g.subject = world().patient.public().clone());
     case("hours-reversed", "a grant whose hours end before they begin", 21, &|g| {
@@ -350,12 +356,11 @@ fn revocations(kit: &mut Kit) {
         (FOLDER, Granted::Append),
         "A7",
         "ok-shortened",
-        "an end may be shortened, to a cut at last",
+        "an end may stay or be shortened, into the past too, to a cut at last",
         None,
         |scene| {
-            for ending in
-                [Ending::DrainUntil(UnixMs(NOW + 9)), Ending::DrainUntil(UnixMs(NOW + 8)), Ending::Cut, Ending::Cut]
-            {
+            let drain = |until| Ending::DrainUntil(UnixMs(until));
+            for ending in [drain(NOW + 9), drain(NOW + 9), drain(NOW - 1), Ending::Cut, Ending::Cut] {
                 let event = scene.revoke(scene.append, ending);
                 scene.accept(&world().patient, &[event]);
             }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::Kit;
 use super::encoding::full_run;
 use super::hostile::sign_again;
-use super::scene::{EPOCH, Granted, Scene, create, hour, with_header};
+use super::scene::{EPOCH, Granted, Scene, checked, create, hour, with_header};
 use super::world::world;
 use crate::json::h;
 use crate::run::ledger::Outcome;
@@ -96,6 +96,11 @@ fn alone(kit: &mut Kit) {
     three.ids.swap(0, 1);
     kit.case(FOLDER, "R1", "broken-link", "a link over the same events in another order", "strand")
         .input(json!({"from": from, "ids": ids, "end": end(&three)}))
+        .invalid();
+    let mut last = run.clone();
+    last.from = StrandEnd { strand: StrandId([2; 8]), next: u64::MAX, link: Hash([1; 32]) };
+    kit.case(FOLDER, "R1", "numbers-used-up", "a run whose events pass number 2^64 - 1", "run")
+        .input(input(&last.sign(gateway)))
         .invalid();
     let mut wrong_next = end(&many);
     wrong_next["next"] = json!(1);
@@ -210,6 +215,13 @@ fn strands(kit: &mut Kit) {
             scene.submit(&world().other, &[wrap, first, later]);
         },
     );
+    let mut scene = Scene::room(Granted::Append);
+    let [wrap, content] = scene.reading(gateway, hour()).both();
+    scene.accept(gateway, &[wrap.clone(), content.clone()]);
+    let more = scene.content(gateway, EPOCH, wrap.id().into(), hour());
+    scene.submit(gateway, &[more, content]);
+    let title = "a committed event after a new one: the committed one is named";
+    kit.case(FOLDER, "R4", "replayed-beside-a-new-one", title, "ledger").input(scene.input()).invalid();
     for (slug, title, whole) in [
         ("replayed-run", "the same run again", true),
         ("replayed-event", "a committed event in a new run of another strand", false),
@@ -298,6 +310,18 @@ fn shape(kit: &mut Kit) {
         let reserved = with_header(&wrap, |v| *v.at(0).at(2) = Cbor::Int(22)).check().unwrap();
         scene.submit(gateway, &[reserved]);
     });
+    malformed("V2", "reserved-before-form", "an event of the reserved kind 23 whose body is nothing", 7, &|scene| {
+        let wrap = scene.wrap(gateway, EPOCH, hour());
+        let empty = checked(wrap.core().clone(), Hash::ZERO, vec![]);
+        let reserved = with_header(&empty, |v| *v.at(0).at(2) = Cbor::Int(23)).check().unwrap();
+        scene.submit(gateway, &[reserved]);
+    });
+    malformed("R1", "first-link-not-zeros", "a strand that begins with a link", 1, &|scene| {
+        let events = scene.reading(gateway, hour()).both();
+        let mut run = scene.run(gateway, &events);
+        run.from.link.0[0] = 1;
+        scene.step_run(&run, gateway, &events);
+    });
     malformed("R2", "malformed-in-a-ledger", "a run in another author's name", 1, &|scene| {
         let events = scene.reading(gateway, hour()).both();
         let mut run = scene.run(gateway, &events);
@@ -379,6 +403,13 @@ fn rooms(kit: &mut Kit) {
         scene.ask("read", patient, EpochId([1; 16]), hour(), scene.now, json!(15));
         scene.ask("read", &world().clinician, EpochId([1; 16]), hour(), scene.now, json!(15));
         scene.ask("read", &world().stranger, EpochId([1; 16]), hour(), scene.now, json!(12));
+    });
+    case("A3", "committed-to-the-owner", "a room committed to its owner's own keys", Some(21), &|scene| {
+        let mut create = create();
+        create.recovery = create.owner.commitment();
+        scene.id = create.room_id();
+        let event = scene.made(&Control::RoomCreate(create));
+        scene.submit(patient, &[event]);
     });
     case("A3", "no-room", "a reading for a room that is not there", Some(10), &|scene| {
         let events = scene.reading(&world().gateway, hour()).both();

@@ -85,11 +85,16 @@ fn trees(kit: &mut Kit) {
             "a tree that became smaller",
             json!({"old": 7, "old_root": tree.root().to_string(), "new": 3, "new_root": tree_of(3).root().to_string(), "proof": []}),
         ),
+        // From 3 to 7 the proof has the hashes of leaf 2, leaf 3, leaves 0 and 1, leaves 4 to 6. Without the last one what was
+        // computed so far is the root of four leaves, which is called that of seven: only that the path is not at its end is wrong.
         (
             "ends-early",
-            "an older tree's root called the newer one's",
-            json!({"old": 4, "old_root": tree_of(4).root().to_string(), "new": 7, "new_root": tree_of(4).root().to_string(), "proof": []}),
+            "a proof without its last hash, the hash that it leads to called the root",
+            json!({"old": 3, "old_root": tree_of(3).root().to_string(), "new": 7, "new_root": tree_of(4).root().to_string(), "proof": proof(&from(3)[..3])}),
         ),
+        ("nothing-with-a-proof", "a proof from the empty tree", consistency(0, tree_of(0).root(), 7, &from(1))),
+        ("nothing-with-another-root", "an empty tree that has another root", consistency(0, Hash::ZERO, 7, &[])),
+        ("same-tree-with-a-proof", "a proof between equal trees", consistency(7, tree_of(7).root(), 7, &from(6))),
         ("same-size-other-root", "two trees of one size", consistency(7, tree_of(6).root(), 7, &[])),
         (
             "long",

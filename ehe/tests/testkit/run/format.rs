@@ -27,7 +27,10 @@ fn again<'b, T: minicbor::Decode<'b, ()> + minicbor::Encode<()>>(bytes: &'b [u8]
 }
 
 pub(super) fn decode(input: &Value, facts: &mut Facts) -> Result<(), Fault> {
-    let bytes = input.bytes("bytes");
+    let mut bytes = input.bytes("bytes");
+    if let Some(nested) = input.get("nested") {
+        bytes.resize(bytes.len() + usize::try_from(nested.as_u64().unwrap()).unwrap(), 0x81);
+    }
     facts.insert("sha256".into(), h(Sha256::digest(&bytes)));
     let bytes = bytes.as_slice();
     match input.text("type") {
@@ -44,7 +47,7 @@ pub(super) fn decode(input: &Value, facts: &mut Facts) -> Result<(), Fault> {
         "WrapRecord" => again::<WrapRecord>(bytes, limits::CONTROL_BODY_MAX_BYTES),
         "Private" => again::<Private>(bytes, limits::CONTROL_BODY_MAX_BYTES),
         "ReadRequest" => again::<ReadRequest>(bytes, limits::READ_REQUEST_MAX_BYTES),
-        "AccessRecord" => again::<AccessRecord>(bytes, limits::READ_REQUEST_MAX_BYTES * 2),
+        "AccessRecord" => again::<AccessRecord>(bytes, limits::ACCESS_RECORD_MAX_BYTES),
         "Leaf" => again::<Leaf>(bytes, limits::FRAME_MAX_BYTES),
         "Receipt" => again::<Receipt>(bytes, limits::FRAME_MAX_BYTES),
         "Head" => again::<Head>(bytes, limits::FRAME_MAX_BYTES),

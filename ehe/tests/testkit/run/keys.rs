@@ -71,8 +71,8 @@ fn domain(purpose: &str) -> (Domain, usize) {
         "run" => (Domain::Run, limits::RUN_MAX_BYTES),
         "read request" => (Domain::ReadRequest, limits::READ_REQUEST_MAX_BYTES),
         "charter" => (Domain::Charter, 256),
-        "enrolment" => (Domain::Enrolment, 1024),
-        "head" => (Domain::Head, 1024),
+        "enrolment" => (Domain::Enrolment, 256),
+        "head" => (Domain::Head, limits::HEAD_SIGNATURE_MAX_BYTES),
         "possession" => (Domain::Possession, limits::POSSESSION_MAX_BYTES),
         other => panic!("no purpose {other}"),
     }

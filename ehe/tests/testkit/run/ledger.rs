@@ -8,7 +8,7 @@ use ehe::control::{Right, Rights};
 use ehe::event::CheckedEvent;
 use ehe::id::{AllianceId, AuthorId, EheId, EpochId, Nonce, RoomId, StrandId, WrapId};
 use ehe::identity::PublicIdentity;
-use ehe::ledger::{Follower, LedgerError};
+use ehe::ledger::{Follower, LedgerError, Verified};
 use ehe::limits;
 use ehe::read::SignedRequest;
 use ehe::refusal::Refusal;
@@ -252,8 +252,14 @@ pub(super) fn ledger(input: &Value, facts: &mut Facts) -> Result<(), Fault> {
     }
 }
 
+/// What was followed: what each entry held, and how many control events the room had before and after it.
+pub(super) struct Followed {
+    pub(super) room: RoomState,
+    pub(super) entries: Vec<(Verified, u64, u64)>,
+}
+
 /// Follows a room from what a node served, and ties it to the head.
-pub(super) fn follow(input: &Value, facts: &mut Facts) -> Result<(), Fault> {
+pub(super) fn follow(input: &Value, facts: &mut Facts) -> Result<Followed, Fault> {
     let charter = verified_charter(input)?;
     let mut follower = Follower::new(RoomId(input.fixed("room")), input["whole"].as_bool().unwrap());
     let refused = |why: LedgerError| {
@@ -263,16 +269,29 @@ pub(super) fn follow(input: &Value, facts: &mut Facts) -> Result<(), Fault> {
         };
         Fault { refusal, why: why.to_string() }
     };
+    let mut entries = Vec::new();
     for item in input.list("items") {
         let item: Item = cbor::from_slice(&unhex(item.as_str().unwrap()), limits::FRAME_MAX_BYTES)?;
+        let (before, after) = (follower.room().map_or(0, |room| room.next_control), item.leaf.control);
         let taken = follower.take(item, charter.alliance_id());
         facts.insert("verified".into(), json!(follower.next()));
-        taken.map_err(refused)?;
+        entries.push((taken.map_err(refused)?, before, after));
     }
     let head: Head = cbor::from_slice(&input.bytes("head"), limits::FRAME_MAX_BYTES)?;
     let known = input.get("known").and_then(Value::as_u64);
     let checkpoint = follower.confirm(&head, Nonce(input.fixed("nonce")), known, &charter).map_err(refused)?;
     facts.insert("size".into(), json!(checkpoint.checkpoint().size));
-    facts.insert("next_control".into(), json!(follower.room().map_or(0, |room| room.next_control)));
-    Ok(())
+    let room = follower.room().ok_or_else(|| Fault::new("no room"))?.clone();
+    facts.insert("next_control".into(), json!(room.next_control));
+    let mut distrusted = Vec::new();
+    for (entry, before, after) in &entries {
+        match entry {
+            Verified::Run { run, .. } if run.author == room.owner && room.distrusts(*before, *after) => {
+                distrusted.extend(run.ids.iter().map(|id| json!(id.to_string())));
+            }
+            _ => {}
+        }
+    }
+    facts.insert("distrusted".into(), json!(distrusted));
+    Ok(Followed { room, entries })
 }

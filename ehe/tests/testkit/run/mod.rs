@@ -4,6 +4,7 @@ mod format;
 mod keys;
 pub(crate) mod ledger;
 mod log;
+mod read;
 mod secrets;
 mod vitals;
 
@@ -55,7 +56,8 @@ pub(crate) fn run(case: &Case) -> (Result<(), Fault>, Facts) {
         "unwrap" => secrets::unwrap(keys, input, &mut facts),
         "private" => secrets::private(keys, input, &mut facts),
         "ledger" => ledger::ledger(input, &mut facts),
-        "follow" => ledger::follow(input, &mut facts),
+        "follow" => ledger::follow(input, &mut facts).map(|_| ()),
+        "read" => read::read(keys, input, &mut facts),
         "root" => log::root(input, &mut facts),
         "inclusion" => log::inclusion(input),
         "consistency" => log::consistency(input),
