@@ -22,6 +22,7 @@ use crate::source::mqtt::MqttSource;
 use crate::source::replay::ReplaySource;
 use crate::spool::{self, Spool, SpoolError};
 use crate::status::{self, Counters, Status};
+use crate::systemd::{Manager, Word};
 use crate::uplink::{Uplink, UplinkParts, UplinkStatus};
 
 /// The status file in the data directory.
@@ -150,10 +151,17 @@ pub async fn run(checked: Checked) -> Result<(), DaemonError> {
         let source = ReplaySource { config: one.clone(), clock: clock.clone(), spool: spool.clone() };
         intake.spawn(named("replay", source.run(inputs.clone(), stop_intake.clone())));
     }
-    let publisher =
-        Publisher { path: config.data_dir.join(STATUS_FILE), spool, counters, clock, uplink: uplink_status };
+    let manager = Manager::start().map_err(|why| DaemonError::Io { what: "starting a thread", why })?;
+    let publisher = Publisher {
+        path: config.data_dir.join(STATUS_FILE),
+        spool,
+        counters,
+        clock,
+        uplink: uplink_status,
+        manager: manager.clone(),
+    };
     let status = tokio::spawn(publisher.clone().run(stop_uplink.clone()));
-    notify(&[sd_notify::NotifyState::Ready]);
+    manager.tell(Word::Ready);
     tracing::info!(gateway = %credentials.peer(), "running");
 
     // --- until somebody says stop, or a part fails
@@ -173,7 +181,7 @@ pub async fn run(checked: Checked) -> Result<(), DaemonError> {
 
     // --- against the way of the data would lose nothing either; along it, less is sent again
     tracing::info!("stopping");
-    notify(&[sd_notify::NotifyState::Stopping]);
+    manager.tell(Word::Stopping);
     stop_intake.cancel();
     while intake.join_next().await.is_some() {}
     stop_sealing.cancel();
@@ -224,13 +232,6 @@ async fn named(name: &'static str, part: impl Future<Output = ()>) -> &'static s
     name
 }
 
-/// Tells systemd, where there is one.
-fn notify(state: &[sd_notify::NotifyState]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!(%error, "systemd could not be told");
-    }
-}
-
 /// Writes the status file every few seconds, and tells systemd's watchdog that the program lives.
 #[derive(Clone)]
 struct Publisher {
@@ -239,6 +240,7 @@ struct Publisher {
     counters: Arc<Counters>,
     clock: SystemClock,
     uplink: watch::Receiver<UplinkStatus>,
+    manager: Manager,
 }
 
 impl Publisher {
@@ -247,7 +249,7 @@ impl Publisher {
         loop {
             self.write().await;
             if watchdog {
-                notify(&[sd_notify::NotifyState::Watchdog]);
+                self.manager.tell(Word::Alive);
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -273,7 +275,7 @@ impl Publisher {
                 .unwrap_or_default(),
         };
         // Also where the disk does not take the file: systemd is told.
-        notify(&[sd_notify::NotifyState::Status(&status::line(&status))]);
+        self.manager.tell(Word::Status(status::line(&status)));
         let path = self.path.clone();
         let written = tokio::task::spawn_blocking(move || status::write(&path, &status)).await;
         if let Ok(Err(error)) = written {

@@ -27,6 +27,7 @@ pub mod seal;
 pub mod source;
 pub mod spool;
 pub mod status;
+pub mod systemd;
 pub mod topic;
 pub mod uplink;
 pub mod window;

@@ -23,6 +23,7 @@ const PURPOSE: &str = "verdächtige Herzrhythmusstörung bei Nacht";
 const VALUE: &str = "97.187346528301";
 const HELD_VALUE: &str = "83.904127365518";
 const POISON: &str = "Quittenmarmeladenbrot-4711";
+const END: &[u8] = b"the test is over";
 const BEACON: &[u8] = b"beacon: the capture sees this";
 
 /// Publishes as the first patient's strap: a planted value, then bytes that no mapping understands.
@@ -107,6 +108,18 @@ fn secrets(out: &Path) -> Vec<(Canary, Vec<PathBuf>)> {
     secrets
 }
 
+/// What the service manager hears until somebody says the end.
+fn listen(manager: &UnixDatagram) -> Vec<u8> {
+    let (mut messages, mut message) = (Vec::new(), vec![0; 65536]);
+    loop {
+        let length = manager.recv(&mut message).unwrap();
+        if &message[..length] == END {
+            return messages;
+        }
+        messages.extend_from_slice(&message[..length]);
+    }
+}
+
 fn no_core_dumps(program: &str, id: u32) {
     let limits = std::fs::read_to_string(format!("/proc/{id}/limits")).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
@@ -120,8 +133,8 @@ async fn nothing_planted_in_a_whole_demo_run_is_in_any_file_log_metric_or_packet
     let (out, temporary) = (folder.path().join("demo"), folder.path().join("tmp"));
     std::fs::create_dir(&temporary).unwrap();
     let told = folder.path().join("notify");
-    let metrics = UnixDatagram::bind(&told).unwrap();
-    metrics.set_nonblocking(true).unwrap();
+    let manager = UnixDatagram::bind(&told).unwrap();
+    let listening = std::thread::spawn(move || listen(&manager));
     let options = Options {
         window_ms: 2_000,
         // Everything that every program can say.
@@ -200,11 +213,8 @@ async fn nothing_planted_in_a_whole_demo_run_is_in_any_file_log_metric_or_packet
     UdpSocket::bind("127.0.0.1:0").unwrap().send_to(&beacon, scene.alliance.node_address()).unwrap();
     std::io::Write::write_all(&mut TcpStream::connect(("127.0.0.1", scene.broker.port())).unwrap(), BEACON).unwrap();
     capture.finish(&[&beacon, BEACON]).await.unwrap();
-    let mut messages = Vec::new();
-    let mut message = vec![0; 65536];
-    while let Ok(length) = metrics.recv(&mut message) {
-        messages.extend_from_slice(&message[..length]);
-    }
+    UnixDatagram::unbound().unwrap().send_to(END, &told).unwrap();
+    let messages = listening.join().unwrap();
     assert!(messages.windows(7).any(|w| w == b"READY=1"), "the daemons spoke to the service manager");
     std::fs::write(folder.path().join("notified"), messages).unwrap();
 
