@@ -85,13 +85,18 @@ pub struct Keyring {
     events: BTreeMap<WrapId, EventKey>,
 }
 
-/// Opens the seed of an epoch's group key and holds it against the published key.
+/// Opens the seed of an epoch's group key: of those that are wrapped to `me`, the one whose public key was published (SPEC K4).
 pub fn open_seed(me: &Identity, room: RoomId, view: &RoomView, epoch: EpochId) -> Result<KemSecret, KeyError> {
     let shown = view.epoch(epoch).ok_or(KeyError::NotGiven { epoch })?;
-    let wrapped = shown.seed.as_ref().ok_or(KeyError::NotGiven { epoch })?;
-    let seed = wrapped.open(me, room).map_err(|why| KeyError::Wrap { epoch, why })?;
-    let key = KemSecret::from_seed(seed);
-    if key.public() == shown.group_key { Ok(key) } else { Err(KeyError::OtherKey { epoch }) }
+    let mut opened = Err(KeyError::NotGiven { epoch });
+    for wrapped in &shown.seeds {
+        opened = match wrapped.open(me, room).map(KemSecret::from_seed) {
+            Ok(key) if key.public() == shown.group_key => return Ok(key),
+            Ok(_) => Err(KeyError::OtherKey { epoch }),
+            Err(why) => Err(KeyError::Wrap { epoch, why }),
+        };
+    }
+    opened
 }
 
 impl Keyring {
@@ -137,9 +142,11 @@ impl Keyring {
 mod tests {
     use std::collections::BTreeSet;
 
-    use ehe::control::Right;
+    use ehe::control::{Authority, Change, Control, ControlLink, Right, SeedWrap};
+    use ehe::id::{AuthorId, EheId};
     use ehe::ledger::LedgerError;
     use ehe::refusal::Refusal;
+    use ehe::time::UnixMs;
     use ehe::vital::Category;
     use ehe::wire::Item;
 
@@ -148,7 +155,7 @@ mod tests {
     use crate::error::Error;
     use crate::follow::Following;
     use crate::read::{Filter, Readings};
-    use crate::session::Shown;
+    use crate::session::{Shown, rng};
     use crate::test_room::{ALLIANCE, TestRoom, identity};
 
     struct World {
@@ -216,6 +223,25 @@ mod tests {
         let readings = read(&world, &identity(), items, world.room.wraps()).unwrap();
         assert_eq!((readings.rows.len(), readings.unopened_count), (0, 2));
         assert_eq!(readings.unopened[0].1, Unopened::Group(KeyError::NotGiven { epoch: world.epoch }));
+    }
+
+    #[test]
+    fn a_false_seed_is_no_key_and_hides_the_right_one_from_nobody() {
+        let world = world();
+        let (room, epoch, me) = (world.room.room, world.epoch, identity());
+        let right = open_seed(&world.doctor, room, world.room.following(&world.doctor).view(), epoch).unwrap();
+        let mut rng = rng();
+        let wrong: Secret32 = kem::random_secret(&mut rng);
+        let mut view = world.room.following(&me).view().clone();
+        let mut shown = |seed: &Secret32| {
+            let seeds = vec![SeedWrap::make(&mut rng, room, epoch, me.party(), seed).unwrap()];
+            let link = ControlLink { seq: 9, previous: EheId::ZERO };
+            let record = Control::Authority(Authority { link, change: Change::HandOver, seeds });
+            view.learn(&record.event(&mut rng, room, AuthorId::ZERO, UnixMs(1), None).unwrap(), &me);
+            open_seed(&me, room, &view, epoch).map(|key| key.public())
+        };
+        assert_eq!(shown(&wrong), Err(KeyError::OtherKey { epoch }));
+        assert_eq!(shown(right.seed()), Ok(right.public()));
     }
 
     #[test]

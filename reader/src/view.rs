@@ -15,6 +15,9 @@ use ehe::run::{Run, StrandEnd};
 use ehe::time::UnixMs;
 use ehe::vital::Category;
 
+/// Seeds of one epoch that are looked at.
+const SEEDS_PER_EPOCH_MAX: usize = 8;
+
 /// A key epoch as its record and the sealed parts show it.
 #[derive(Debug, Clone)]
 pub struct EpochView {
@@ -24,8 +27,8 @@ pub struct EpochView {
     pub category: Option<Category>,
     /// The epoch that it follows.
     pub supersedes: Option<EpochId>,
-    /// The group key's seed, wrapped to the one who looks.
-    pub seed: Option<SeedWrap>,
+    /// What is said to be the group key's seed, wrapped to the one who looks: the first [`SEEDS_PER_EPOCH_MAX`] of them.
+    pub seeds: Vec<SeedWrap>,
 }
 
 /// A grant as its record and its sealed part show it.
@@ -91,9 +94,10 @@ impl RoomView {
             }
             Control::Authority(record) => self.learn_authority(record, private, me.author_id()),
             Control::Epoch(record) => {
-                let seed = record.seeds.into_iter().find(|s| s.recipient == me.author_id() && s.epoch == record.epoch);
                 let (group_key, supersedes) = (record.group_key, record.supersedes);
-                self.epochs.insert(record.epoch, EpochView { group_key, category: None, supersedes, seed });
+                self.epochs
+                    .insert(record.epoch, EpochView { group_key, category: None, supersedes, seeds: Vec::new() });
+                self.learn_seeds(record.seeds, me.author_id());
                 self.learn_categories(&private);
             }
             Control::Grant(grant) => {
@@ -157,7 +161,10 @@ impl RoomView {
     fn learn_seeds(&mut self, seeds: Vec<SeedWrap>, me: AuthorId) {
         for seed in seeds.into_iter().filter(|seed| seed.recipient == me) {
             if let Some(epoch) = self.epochs.get_mut(&seed.epoch) {
-                epoch.seed.get_or_insert(seed);
+                // Whoever may make records may wrap anything: a false seed must not hide the right one, nor fill the memory.
+                if epoch.seeds.len() < SEEDS_PER_EPOCH_MAX {
+                    epoch.seeds.push(seed);
+                }
             }
         }
     }

@@ -57,7 +57,7 @@ fn a_stranger_sees_neither_name_nor_categories_nor_keys() {
     let seen = room.following(&stranger);
     assert_eq!(seen.view().name(), None);
     for (epoch, shown) in seen.view().epochs() {
-        assert_eq!((shown.category, shown.seed.is_some()), (None, false));
+        assert_eq!((shown.category, !shown.seeds.is_empty()), (None, false));
         assert!(open_seed(&stranger, room.room, seen.view(), epoch).is_err());
     }
 }
@@ -95,7 +95,7 @@ fn an_appender_learns_the_categories_and_gets_no_key() {
     for category in Category::ALL {
         let epoch = seen.view().current_epoch(&room.state, *category).unwrap();
         assert_eq!(may(&room, gateway.author_id(), Right::Append, epoch), Ok(()));
-        assert!(seen.view().epoch(epoch).unwrap().seed.is_none());
+        assert!(seen.view().epoch(epoch).unwrap().seeds.is_empty());
     }
 }
 

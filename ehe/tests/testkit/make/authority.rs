@@ -476,6 +476,24 @@ fn readers(kit: &mut Kit) {
             read_part(scene, &recovery(), Part::Ledger);
         },
     );
+    ledger(
+        kit,
+        FOLDER,
+        "D2",
+        "control-grant-before-delegation",
+        "whose grant was revoked and whose delegation was withdrawn asks for the control records: the grant is heard of",
+        Some(14),
+        |scene| {
+            accept(scene, delegated(Rights::REVOKE, None));
+            let grant = scene.grant(&delegate(), Right::Read, |_| {});
+            let id = grant.id();
+            scene.accept(&world().patient, &[grant]);
+            accept(scene, Change::Withdraw(delegate().author_id()));
+            let revoke = scene.revoke(id, Ending::Cut);
+            scene.accept(&world().patient, &[revoke]);
+            read_part(scene, &delegate(), Part::Control);
+        },
+    );
     ledger(kit, FOLDER, "D3", "recovery-identity", "the recovery identity asks for content", Some(12), |scene| {
         accept(scene, Change::SetRecovery(recovery().public().commitment()));
         scene.read(&recovery(), |_| {});

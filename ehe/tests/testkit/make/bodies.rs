@@ -176,6 +176,14 @@ fn other_encodings(kit: &mut Kit) {
     for (slug, title, body) in [
         ("padding-bits", "a bit is set after the last value", with(&six, |b| of(b, 16).at(3).bytes()[2] |= 0x80)),
         (
+            "column-too-long",
+            "a column with a member too many",
+            with(&six, |b| {
+                let Cbor::Array(items) = of(b, 16) else { panic!("packed") };
+                items.push(Cbor::Int(0));
+            }),
+        ),
+        (
             "wider-than-needed",
             "values of four bits where three do",
             with(&six, |b| *of(b, 16) = packed(70, 4, &bits(&[0, 2, 1, 5, 4, 0], 4))),

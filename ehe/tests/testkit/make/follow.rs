@@ -290,6 +290,12 @@ fn against_the_rules(kit: &mut Kit) {
     kit.case(FOLDER, "A2", "gap-in-a-strand", "a node let in a run that leaves numbers of its strand out", "follow")
         .input(input(true, &[log.ledger_item(0), log.ledger_item(1)], &head))
         .invalid();
+    let scene = scene_with_readings(1);
+    let early = vec![Entry { control: 0, ..scene.shard.entries[1].clone() }];
+    let log = Log::from_entries(&scene, early);
+    kit.case(FOLDER, "A3", "content-before-the-room", "a room's ledger that begins with content", "follow")
+        .input(input(false, &[log.item(0)], &log.head(NONCE)))
+        .refused(Refusal::RoomUnknown.code());
     let (log, head) = crafted(|scene| {
         let home = scene.id;
         scene.id = ehe::id::RoomId([7; 16]);

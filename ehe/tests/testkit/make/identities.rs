@@ -239,6 +239,10 @@ fn cose(kit: &mut Kit) {
             sign_again(v, b"ehe/1 run", patient);
         })
     };
+    fn items(value: &mut Cbor) -> &mut Vec<Cbor> {
+        let Cbor::Array(items) = value else { panic!("no array") };
+        items
+    }
     let mut tagged = vec![0xd2];
     tagged.extend_from_slice(&bytes);
     for (slug, title, purpose, bytes, key) in [
@@ -270,6 +274,17 @@ fn cose(kit: &mut Kit) {
         ),
         ("tagged", "with CBOR tag 18", "run", tagged, key.clone()),
         ("detached", "without its payload", "run", with(&|v| *v.at(2) = Cbor::Null), key.clone()),
+        ("array-of-3", "without its signature", "run", with(&|v| items(v).truncate(3)), key.clone()),
+        ("array-of-5", "with an item after the signature", "run", with(&|v| items(v).push(Cbor::Null)), key.clone()),
+        (
+            "protected-map",
+            "the protected header as a map, not as bytes that hold one",
+            "run",
+            with(&|v| *v.at(0) = Cbor::parse(v.at(0).bytes())),
+            key.clone(),
+        ),
+        ("payload-text", "the payload as text", "run", with(&|v| *v.at(2) = Cbor::Text("payload".into())), key.clone()),
+        ("key-id-15", "a key id of 15 bytes", "run", protected(&|p| p.at(4).bytes().truncate(15)), key.clone()),
         ("short-signature", "a signature of 63 bytes", "run", with(&|v| v.at(3).bytes().truncate(63)), key.clone()),
     ] {
         kit.case(FOLDER, "Q1", slug, title, "cose").input(input(purpose, &bytes, &key)).invalid();

@@ -46,6 +46,7 @@ fn recovery_keys(kit: &mut Kit) {
         true,
     );
     case("I4", "mistyped", "one letter is another", &RECOVERY.replace("rydp", "rydq"), false);
+    case("I4", "no-letter", "a character that Bech32 does not have", &RECOVERY.replace("rydp", "rybp"), false);
     case("I4", "swapped", "two groups in the wrong order", &RECOVERY.replace("qqqs yqcy", "yqcy qqqs"), false);
     case("I4", "mixed-case", "upper and lower case", &RECOVERY.replace("rydp", "RYDP"), false);
     case(

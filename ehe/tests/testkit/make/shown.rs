@@ -101,7 +101,11 @@ fn story(group: Option<KemSecret>) -> Story {
         scene.group = group;
     }
     let seed = scene.seed_wrap(EPOCH, clinician);
-    let grant = scene.grant(clinician, Right::Read, |grant| grant.seeds = vec![seed]);
+    // Another's seed stands before the right one, and hides it from nobody.
+    let group = std::mem::replace(&mut scene.group, KemSecret::from_seed(seed_of("another's group key").into()));
+    let false_seed = scene.seed_wrap(EPOCH, clinician);
+    scene.group = group;
+    let grant = scene.grant(clinician, Right::Read, |grant| grant.seeds = vec![false_seed, seed]);
     scene.read = grant.id();
     scene.accept(patient, &[grant]);
     append(&mut scene, gateway, EPOCH, None, &[72, 74]);
@@ -153,7 +157,7 @@ fn opened(kit: &mut Kit) {
         input
     };
     let reader = json!({"reader": seeds("clinician")});
-    let title = "from a reader's keys to readings: a grant's seed and an epoch's, a wrap in a run and one besides";
+    let title = "from a reader's keys to readings: a grant's seed after a false one, an epoch's, a wrap in a run and one besides";
     kit.case(FOLDER, "K4", "ok-read", title, "read").keys(reader.clone()).input(of(&good, &[&good.wrap])).valid();
     kit.case(FOLDER, "K4", "no-wrap", "content whose wrap was not shown", "read")
         .keys(reader.clone())

@@ -74,15 +74,16 @@ impl Keys<'_> {
         let mut published: BTreeMap<EpochId, KemPublic> = BTreeMap::new();
         let mut seeds: Vec<SeedWrap> = Vec::new();
         for control in shown.iter().filter_map(|event| control_of(event)) {
-            match control {
+            let brought = match control {
                 Control::Epoch(record) => {
                     published.insert(record.epoch, record.group_key);
-                    seeds.extend(record.seeds);
+                    record.seeds
                 }
-                Control::Grant(grant) => seeds.extend(grant.seeds),
-                Control::Authority(record) => seeds.extend(record.seeds),
-                Control::RoomCreate(_) | Control::Revoke(_) | Control::Wrap(_) => {}
-            }
+                Control::Grant(grant) => grant.seeds,
+                Control::Authority(record) => record.seeds,
+                Control::RoomCreate(_) | Control::Revoke(_) | Control::Wrap(_) => continue,
+            };
+            seeds.extend(brought.into_iter().filter(|seed| published.contains_key(&seed.epoch)));
         }
         for seed in seeds.iter().filter(|seed| seed.recipient == self.me.author_id()) {
             if let Ok(opened) = seed.open(&self.me, self.room.room) {
