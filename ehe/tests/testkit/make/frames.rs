@@ -112,6 +112,15 @@ fn frames(kit: &mut Kit) {
         let input = json!({"direction": direction, "bytes": h(bytes)});
         kit.case(FOLDER, "W4", slug, title, "frame").input(input).invalid();
     }
+    let largest = ehe::limits::FRAME_MAX_BYTES;
+    for (slug, title, start) in [
+        ("nested", "the largest frame, full of arrays within each other", &[][..]),
+        ("nested-in-an-item", "the largest frame, an item that is arrays within each other", &[0x82, 0x05]),
+    ] {
+        let bytes = [&u32::try_from(largest).unwrap().to_be_bytes(), start].concat();
+        let input = json!({"direction": "response", "bytes": h(bytes), "nested": largest - start.len()});
+        kit.case(FOLDER, "W4", slug, title, "frame").input(input).invalid();
+    }
     let (id, event) = (wrap.id(), wrap.event());
     let wrap_case = |named: ehe::id::WrapId, body: &[u8]| json!({"named": named.to_string(), "header": h(&event.header), "body": h(body)});
     let named = ehe::id::WrapId::from(id);

@@ -26,11 +26,16 @@ fn again<'b, T: minicbor::Decode<'b, ()> + minicbor::Encode<()>>(bytes: &'b [u8]
     Ok(())
 }
 
-pub(super) fn decode(input: &Value, facts: &mut Facts) -> Result<(), Fault> {
+/// The bytes, and as many arrays of one item behind them as the case says.
+fn bytes_of(input: &Value) -> Vec<u8> {
     let mut bytes = input.bytes("bytes");
-    if let Some(nested) = input.get("nested") {
-        bytes.resize(bytes.len() + usize::try_from(nested.as_u64().unwrap()).unwrap(), 0x81);
-    }
+    let nested = input.get("nested").map_or(0, |nested| nested.as_u64().unwrap());
+    bytes.resize(bytes.len() + usize::try_from(nested).unwrap(), 0x81);
+    bytes
+}
+
+pub(super) fn decode(input: &Value, facts: &mut Facts) -> Result<(), Fault> {
+    let bytes = bytes_of(input);
     facts.insert("sha256".into(), h(Sha256::digest(&bytes)));
     let bytes = bytes.as_slice();
     match input.text("type") {
@@ -68,7 +73,7 @@ pub(super) fn decode(input: &Value, facts: &mut Facts) -> Result<(), Fault> {
 }
 
 pub(super) fn frame(input: &Value, facts: &mut Facts) -> Result<(), Fault> {
-    let bytes = input.bytes("bytes");
+    let bytes = bytes_of(input);
     let (length, message) = bytes.split_first_chunk::<4>().ok_or_else(|| Fault::new("no length"))?;
     let length = usize::try_from(u32::from_be_bytes(*length)).unwrap();
     if length > limits::FRAME_MAX_BYTES || length != message.len() {
