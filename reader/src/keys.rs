@@ -195,11 +195,11 @@ mod tests {
         let mut following = Following::new(room, false, me.clone(), ALLIANCE, None);
         let (mut readings, mut seen, filter) = (Readings::default(), BTreeSet::new(), Filter::default());
         for wrap in wraps {
-            readings.take(Shown::Wrap(wrap), &mut keys, &mut seen, &filter)?;
+            readings.take(Shown::Wrap(wrap), &mut keys, &mut seen, &filter, None)?;
         }
         for item in items {
             let shown = following.take(item)?;
-            readings.take(shown, &mut keys, &mut seen, &filter)?;
+            readings.take(shown, &mut keys, &mut seen, &filter, None)?;
         }
         Ok(readings)
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use ehe::id::{AuthorId, EheId, RoomId};
 use ehe::read::Purpose;
 use ehe::reading::Reading;
+use ehe::room::RoomState;
 use ehe::time::UnixMs;
 use ehe::vital::Vital;
 
@@ -54,6 +55,8 @@ pub struct Row {
     pub event: EheId,
     /// Who sealed and signed the event.
     pub author: AuthorId,
+    /// Signed as the patient with keys that the patient distrusts from before then: somebody who had stolen them, it may be (A18).
+    pub distrusted: bool,
 }
 
 /// What came of reading.
@@ -68,13 +71,14 @@ pub struct Readings {
 }
 
 impl Readings {
-    /// Opens what an entry holds.
+    /// Opens what an entry holds. `distrusted`: whose signature there is distrusted ([`distrusted_at`]).
     pub(crate) fn take(
         &mut self,
         shown: Shown,
         keys: &mut Keyring,
         seen: &mut BTreeSet<EheId>,
         filter: &Filter,
+        distrusted: Option<AuthorId>,
     ) -> Result<(), Error> {
         let verified = match shown {
             Shown::Wrap(event) => return Ok(keys.take_wrap(event)?),
@@ -89,7 +93,12 @@ impl Readings {
                 Ok(readings) => {
                     let (event, author) = (event.id(), event.core().author);
                     let taken = readings.into_iter().filter(|reading| filter.takes(reading));
-                    self.rows.extend(taken.map(|reading| Row { reading, event, author }));
+                    self.rows.extend(taken.map(|reading| Row {
+                        reading,
+                        event,
+                        author,
+                        distrusted: distrusted == Some(author),
+                    }));
                 }
                 Err(why) => {
                     self.unopened_count += 1;
@@ -111,6 +120,13 @@ impl Readings {
     }
 }
 
+/// Whose signature on content is distrusted at the entry that was followed last, by the newest state that is known: the patient's,
+/// between a theft that a recovery tells of and that recovery.
+pub(crate) fn distrusted_at(following: &Following, newest: &RoomState) -> Option<AuthorId> {
+    let controls = following.state().ok()?.next_control;
+    newest.distrusts(controls, controls).then_some(newest.owner)
+}
+
 /// Reads. Each scope that the grants make necessary is one request, and one access record in the room.
 pub async fn read(session: &mut Session, room: RoomId, filter: &Filter, purpose: Purpose) -> Result<Readings, Error> {
     let control = session.control(room, purpose).await?;
@@ -121,7 +137,10 @@ pub async fn read(session: &mut Session, room: RoomId, filter: &Filter, purpose:
         let mut keys = Keyring::open(control.me(), room, control.view(), scope.epochs.iter().copied());
         let mut following: Following = session.following(room, false)?;
         session
-            .fetch(&mut following, &scope, purpose, |shown, _| readings.take(shown, &mut keys, &mut seen, filter))
+            .fetch(&mut following, &scope, purpose, |shown, following| {
+                let distrusted = distrusted_at(following, control.state()?);
+                readings.take(shown, &mut keys, &mut seen, filter, distrusted)
+            })
             .await?;
     }
     readings.sort();

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use crate::error::Error;
 use crate::follow::Following;
 use crate::keys::Keyring;
-use crate::read::{Filter, Readings};
+use crate::read::{Filter, Readings, distrusted_at};
 use crate::scope;
 use crate::session::{Session, fresh, kind};
 
@@ -73,7 +73,8 @@ async fn subscribe(
             Response::Wrap(event) => keys.take_wrap(event)?,
             Response::Item(item) => {
                 let shown = following.take(item)?;
-                pending.take(shown, &mut keys, &mut seen, filter)?;
+                let distrusted = distrusted_at(following, following.state()?);
+                pending.take(shown, &mut keys, &mut seen, filter, distrusted)?;
                 // Before the next entry: what is sealed to a new epoch must be asked for, or it would be skipped.
                 if following.state()?.next_control != control {
                     return Ok(());

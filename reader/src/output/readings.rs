@@ -56,6 +56,8 @@ struct Line<'a> {
     flags: Vec<&'static str>,
     event: String,
     author: String,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    distrusted: bool,
 }
 
 /// Prints readings of one room.
@@ -124,6 +126,7 @@ impl ReadingsPrinter {
             flags: reading.flags().names().collect(),
             event: row.event.to_string(),
             author: row.author.to_string(),
+            distrusted: row.distrusted,
         })
     }
 
@@ -140,7 +143,7 @@ impl ReadingsPrinter {
             line.method.to_owned(),
             line.uncertainty_ms.to_string(),
             line.statistic.unwrap_or_default().to_owned(),
-            line.flags.join(" "),
+            line.flags.into_iter().chain(line.distrusted.then_some("distrusted")).collect::<Vec<_>>().join(" "),
             line.event,
             line.author,
         ])
@@ -158,6 +161,9 @@ fn table(row: &Row) -> Vec<String> {
     remarks.extend(reading.flags().names().map(str::to_owned));
     if reading.time().derived.is_none() {
         remarks.push("time of receipt".into());
+    }
+    if row.distrusted {
+        remarks.push("signed with keys that the patient distrusts".into());
     }
     vec![
         when::shown(reading.at()),
@@ -183,13 +189,22 @@ mod tests {
         let value = value.parse().unwrap();
         let reading =
             Reading::new(Vital::BodyTemperature, value, Unit::Celsius, DeviceId::new(device).unwrap(), time).unwrap();
-        Row { reading, event: EheId([1; 32]), author: AuthorId([2; 16]) }
+        Row { reading, event: EheId([1; 32]), author: AuthorId([2; 16]), distrusted: false }
     }
 
     fn printed(format: Format, rows: &[Row]) -> String {
         let mut out = Vec::new();
         ReadingsPrinter::new(RoomId([9; 16]), None, format).print(&mut Printer::new(&mut out, false), rows).unwrap();
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn what_was_signed_with_distrusted_keys_says_so_in_every_form() {
+        let thief = Row { distrusted: true, ..row("36.4", "ear") };
+        assert!(printed(Format::Json, std::slice::from_ref(&thief)).contains(r#""distrusted":true"#));
+        assert!(printed(Format::Csv, std::slice::from_ref(&thief)).contains(",distrusted,"));
+        assert!(printed(Format::Table, &[thief]).contains("signed with keys that the patient distrusts"));
+        assert!(!printed(Format::Json, &[row("36.4", "ear")]).contains("distrusted"));
     }
 
     #[test]
