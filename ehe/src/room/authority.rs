@@ -99,7 +99,7 @@ impl RoomState {
     /// Whether `author`'s runs may come over the channel of `channel`: its own, or that of the owner's present keys. The recovery
     /// identity, a piece of paper, has no channel of its own.
     pub fn may_bring(&self, channel: AuthorId, author: AuthorId) -> bool {
-        channel == author || self.author_of(channel) == Ok(author) || self.is_recovery(author)
+        self.author_of(channel) == Ok(author) || self.is_recovery(author)
     }
 
     /// Whether what the owner signed in an entry was signed with keys that the owner distrusts from before it. `before` and
@@ -174,10 +174,11 @@ impl RoomState {
 
     /// Applies an authority record; its author is the caller's to check.
     pub(super) fn apply_authority(&mut self, record: &Authority, now: UnixMs) -> Result<(), Refusal> {
-        let link = record.link;
+        // The place that the record takes, which is not always the one that it names.
+        let (link, seq) = (record.link, self.next_control);
         match &record.change {
-            Change::Rotate(keys, proof) => self.take_keys(keys, link, proof, limits::OWNER_KEYS_BY_ROTATION_MAX),
-            Change::Delegate(delegate, rights, expires) => self.delegate(delegate, *rights, *expires, link.seq),
+            Change::Rotate(keys, proof) => self.take_keys(keys, (link, seq), proof, limits::OWNER_KEYS_BY_ROTATION_MAX),
+            Change::Delegate(delegate, rights, expires) => self.delegate(delegate, *rights, *expires, seq),
             Change::Withdraw(delegate) => {
                 let delegation = self.delegations.get_mut(delegate).ok_or(Refusal::DelegationUnknown)?;
                 if delegation.ended.is_some() {
@@ -196,13 +197,13 @@ impl RoomState {
                 self.commit_to(*recovery)
             }
             Change::Recover { keys, possession, next, distrusted_from, .. } => {
-                if distrusted_from.is_some_and(|from| from == 0 || from > link.seq) {
+                if distrusted_from.is_some_and(|from| from == 0 || from > seq) {
                     return Err(Refusal::ControlMalformed);
                 }
                 if let Some(from) = distrusted_from {
                     self.distrust(*from, now);
                 }
-                self.take_keys(keys, link, possession, limits::OWNER_KEYS_PER_ROOM_MAX)?;
+                self.take_keys(keys, (link, seq), possession, limits::OWNER_KEYS_PER_ROOM_MAX)?;
                 self.commit_to(*next)
             }
             Change::HandOver => Ok(()),
@@ -213,7 +214,7 @@ impl RoomState {
     fn take_keys(
         &mut self,
         keys: &PublicIdentity,
-        link: ControlLink,
+        (link, seq): (ControlLink, u64),
         proof: &[u8],
         most: usize,
     ) -> Result<(), Refusal> {
@@ -229,7 +230,7 @@ impl RoomState {
         if self.owner_keys.len() >= most {
             return Err(Refusal::LimitReached);
         }
-        self.owner_keys.push(OwnerKey { id, sign: keys.sign, from: link.seq, distrusted_from: None });
+        self.owner_keys.push(OwnerKey { id, sign: keys.sign, from: seq, distrusted_from: None });
         Ok(())
     }
 

@@ -46,7 +46,7 @@ async fn ordered(node: &Node, peer: PeerIdentity, submission: Submission, bytes:
     node.leads(shard.place.shard)?;
     let check = move |room: Option<&RoomState>| {
         // Whose channel it is says whose run may come over it; keys that the owner rotated to have a channel of their own name.
-        let brings = channel == author || room.is_some_and(|room| room.may_bring(channel, author));
+        let brings = room.map_or(channel == author, |room| room.may_bring(channel, author));
         if !brings {
             return Err(Refusal::NotYourIdentity);
         }
