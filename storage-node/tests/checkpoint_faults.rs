@@ -19,7 +19,7 @@ use ehe::id::Hash;
 use ehe_node::checkpoint::{Applied, Board, Checkpointed, Checkpointer, Line};
 use ehe_node::clock::Clock;
 use ehe_node::cosign::CosignFile;
-use ehe_node::shard::Store;
+use ehe_node::shard::{Recent, Store};
 use ehe_node::stats::Stats;
 use tokio::sync::watch;
 
@@ -46,7 +46,7 @@ async fn a_cosigned_file_that_fails_signs_nothing_more_of_any_shard_and_what_was
     for shard in 0..SHARDS {
         let store = Store::open_with_backend(Disk::default(), id, shard, 1 << 20).unwrap();
         let (sender, receiver) = watch::channel(Checkpointed::None);
-        lines.insert(shard, Line { store, shown: sender });
+        lines.insert(shard, Line { store, recent: Recent::default(), shown: sender });
         shown.push(receiver);
     }
     let stats = Arc::new(Stats::default());
