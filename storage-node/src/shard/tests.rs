@@ -186,6 +186,27 @@ fn control_events_are_verified_by_every_replica_and_strangers_change_nothing() {
     assert!(matches!(bench.submit(good), Outcome::Submitted { control_seq: 5, .. }));
 }
 
+#[test]
+fn content_under_keys_that_the_owner_replaced_is_refused_though_the_ordering_party_checked_it_before() {
+    use ehe::control::{Authority, Change, Control, possession};
+    let mut bench = Bench::new();
+    let mut home = home(&mut bench);
+    let old = home.patient.writer.identity.clone();
+    let sealer = Sealer::new(&old, &home.patient, NOON);
+    let run = home.patient.writer.run(std::slice::from_ref(&sealer.wrap));
+    assert!(matches!(bench.submit(run), Outcome::Submitted { .. }));
+    // Checked while these were the owner's keys; it waits in the queue while the rotation is applied.
+    let waiting = Writer::new(&old, home.patient.room).run(&[sealer.seal(b"a thief's reading")]);
+    let (new, link) = (Identity::generate(&mut rng()), home.patient.link());
+    let change = Change::Rotate(new.public().clone(), possession(&new, home.patient.room, link));
+    let rotate = home.patient.control(&Control::Authority(Authority { link, change, seeds: vec![] }), NOON);
+    let run = home.patient.writer.run(&[rotate]);
+    assert!(matches!(bench.submit(run), Outcome::Submitted { .. }));
+    let before = bench.root();
+    assert_eq!(bench.submit(waiting), Outcome::Refused(Refusal::BadSignature));
+    assert_eq!(bench.root(), before);
+}
+
 struct Control;
 impl Control {
     /// A grant that somebody else than the patient writes.

@@ -609,3 +609,38 @@ fn a_state_of_another_version_is_told_from_a_damaged_one() {
     assert!(matches!(RoomState::decode(&bytes[..bytes.len() - 1], limit), Err(StateError::Cbor(_))));
     assert!(matches!(RoomState::decode(&bytes, 8), Err(StateError::Cbor(_))));
 }
+
+#[test]
+fn who_writes_without_a_pause_keeps_out_neither_recovery_nor_a_withdrawal() {
+    let (mut world, recovery) = World::with_recovery();
+    let delegate = world.delegate(Rights::REVOKE, None);
+    let new = world.identity();
+    // Made at this place; then a thief and the delegate are quicker.
+    let recover = world.recovery(&recovery, &new, Hash::ZERO, Some(world.state().next_control));
+    let withdraw = world.authority(Change::Withdraw(delegate.author_id()));
+    let late = world.grant(&world.stranger.public().clone(), Right::Read);
+    for _ in 0..20 {
+        world.change(Change::HandOver).unwrap();
+        let again = world.revoke(&world.clinician.clone(), Ending::Cut);
+        world.by(&delegate, &again).unwrap();
+    }
+    refused(world.control(&late), Refusal::ControlOutOfSequence);
+    world.control(&withdraw).unwrap();
+    let before = world.state().next_control;
+    world.by(&recovery, &recover).unwrap();
+    let keys = world.state().owner_key().unwrap();
+    assert_eq!(
+        (keys.id, keys.from),
+        (new.public().author_id(), before),
+        "the place that it takes, not the one it names"
+    );
+    // No place that the room never had.
+    let mut ahead = world.authority(Change::Withdraw(delegate.author_id()));
+    for seq in [0, world.state().next_control + 1] {
+        if let Control::Authority(record) = &mut ahead {
+            record.link.seq = seq;
+        }
+        world.patient = new.acting_as(world.state().owner);
+        refused(world.control(&ahead), Refusal::ControlOutOfSequence);
+    }
+}

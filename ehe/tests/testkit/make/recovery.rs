@@ -131,6 +131,40 @@ fn recoveries(kit: &mut Kit) {
             submit_by(scene, &world().stranger, recover);
         },
     );
+    ledger(
+        kit,
+        BARE,
+        "A4",
+        "ok-recovery-names-an-earlier-place",
+        "a recovery that others were quicker than",
+        None,
+        |scene| {
+            set(scene);
+            let earlier = scene.link;
+            accept(scene, Change::HandOver);
+            accept(scene, Change::HandOver);
+            let late = std::mem::replace(&mut scene.link, earlier);
+            let recover = recovering(scene, |_, _, _| {});
+            let control = record(scene, recover);
+            scene.link = late;
+            let event = scene.made_by(&recovery(), &control);
+            scene.accept(&recovery(), &[event]);
+        },
+    );
+    ledger(
+        kit,
+        BARE,
+        "A4",
+        "hand-over-names-an-earlier-place",
+        "a hand-over that others were quicker than",
+        Some(20),
+        |scene| {
+            let earlier = scene.link;
+            accept(scene, Change::HandOver);
+            scene.link = earlier;
+            submit(scene, Change::HandOver);
+        },
+    );
     ledger(kit, BARE, "A4", "recovery-by-the-owner", "a recovery in the owner's name", Some(29), |scene| {
         set(scene);
         let recover = recovering(scene, |_, _, _| {});
