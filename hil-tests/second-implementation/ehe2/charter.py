@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import unicodedata
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from . import cbor
+from .characters import WHITE_SPACE, has_control
 from .cose import Signed
-from .form import Record, array, blob, code, flags, member, octets, text, uint
+from .form import Record, array, blob, code, flags, integer, member, octets, text, uint
 from .identity import PublicIdentity
 from .ids import sha256
 from .limits import (ADDRESS_MAX_BYTES, ADDRESSES_PER_NODE_MAX, CHAIN_MAX_BYTES, CHAIN_VERSIONS_MAX, CHARTER_MAX_BYTES,
-                     CHARTER_SIGNATURE_MAX_BYTES, HEAD_FRESH_MAX_MS, LABEL_MAX_BYTES, MEMBERS_MAX, NODE_NAME_MAX_BYTES,
-                     SHARDS_MAX)
+                     CHARTER_SIGNATURE_MAX_BYTES, HEAD_FRESH_MAX_MS, HOST_NAME_MAX_BYTES, LABEL_MAX_BYTES, MEMBERS_MAX,
+                     NODE_NAME_MAX_BYTES, SHARDS_MAX)
 from .refused import Refused, require
 
 GROUP_SIZES = (1, 3, 5, 7)
@@ -41,7 +41,7 @@ class Node(Record):
     of_member: bytes = member(1, member_id)
     name: str = member(2, text(NODE_NAME_MAX_BYTES))
     key: bytes = member(3, octets(32))
-    addresses: list[str] = member(4, array(text(ADDRESS_MAX_BYTES), ADDRESSES_PER_NODE_MAX))
+    addresses: list[str] = member(4, array(text(ADDRESS_MAX_BYTES)))
 
 
 class Permissions(Record):
@@ -59,9 +59,9 @@ class Placement:
 def read_placement(value: Any) -> Placement:
     require(isinstance(value, list) and len(value) == 2, "placement is an array of two")
     kind = code([ON_ONE_GROUP, BY_SHARD])(value[0])
-    group = array(node_id, max(GROUP_SIZES))
+    group = array(node_id)
     # The array's second item holds the placement's one member: a group, or the array of groups.
-    members = array(group if kind == ON_ONE_GROUP else array(group, SHARDS_MAX), 1, 1)(value[1])
+    members = array(group if kind == ON_ONE_GROUP else array(group), 1, 1)(value[1])
     return Placement(kind, members if kind == ON_ONE_GROUP else members[0])
 
 
@@ -69,9 +69,9 @@ class CharterRecord(Record):
     version: int = member(0, uint(32))
     alliance: str = member(1, text(LABEL_MAX_BYTES))
     predecessor: bytes | None = member(2, octets(32), optional=True)
-    shard_count: int = member(3, uint(16))
-    members: list[CharterMember] = member(4, array(CharterMember.read, MEMBERS_MAX))
-    nodes: list[Node] = member(5, array(Node.read, MEMBERS_MAX))
+    shard_count: int = member(3, integer(1, 0xFFFF))
+    members: list[CharterMember] = member(4, array(CharterMember.read))
+    nodes: list[Node] = member(5, array(Node.read))
     placement: Placement = member(6, read_placement)
     permissions: Permissions = member(7, Permissions.read)
     head_fresh: int = member(8, uint(32))
@@ -123,30 +123,32 @@ def _unique(what: str, values: Iterable[Hashable]) -> None:
 
 def _check_label(name: str) -> None:
     require(1 <= len(name.encode()) <= LABEL_MAX_BYTES, "a name of no or too many bytes")
-    require(not any(unicodedata.category(c) == "Cc" for c in name), "a control character in a name")
-    require(name == name.strip(), "white space at the end of a name")
+    require(not has_control(name), "a control character in a name")
+    require(WHITE_SPACE.isdisjoint((name[0], name[-1])), "white space at the end of a name")
 
 
-def is_dns_name(name: str) -> bool:
-    return 1 <= len(name) <= NODE_NAME_MAX_BYTES and all(_LABEL.fullmatch(label) for label in name.split("."))
+def is_dns_name(name: str, most: int) -> bool:
+    return 1 <= len(name) <= most and all(_LABEL.fullmatch(label) for label in name.split("."))
 
 
-def _is_ip(address: str, version: int) -> bool:
+def _is_ipv6(address: str) -> bool:
     # A zone ("%eth0") says something on one machine only.
     if "%" in address:
         return False
     try:
-        return ipaddress.ip_address(address).version == version
+        ipaddress.IPv6Address(address)
     except ValueError:
         return False
+    return True
 
 
 def check_address(address: str) -> None:
     host, colon, port = address.rpartition(":")
     require(colon == ":", "an address without a port")
     require(_PORT.fullmatch(port) is not None and int(port) <= 65535, "not a port")
-    in_brackets = host.startswith("[") and host.endswith("]") and _is_ip(host[1:-1], 6)
-    require(in_brackets or _is_ip(host, 4) or is_dns_name(host), "not a host")
+    in_brackets = host.startswith("[") and host.endswith("]") and _is_ipv6(host[1:-1])
+    # An IPv4 address has the form of a name.
+    require(in_brackets or is_dns_name(host, HOST_NAME_MAX_BYTES), "not a host")
 
 
 def check_charter(charter: CharterRecord) -> None:
@@ -155,7 +157,7 @@ def check_charter(charter: CharterRecord) -> None:
     require((charter.version == 1) == (charter.predecessor is None), "only version 1 has no predecessor")
     _check_label(charter.alliance)
     members, nodes = charter.members, charter.nodes
-    require(1 <= len(members) and 1 <= len(nodes), "no members or no nodes")
+    require(1 <= len(members) <= MEMBERS_MAX and 1 <= len(nodes) <= MEMBERS_MAX, "no members or nodes, or too many")
     for entry in members:
         _check_label(entry.name)
     _unique("a member's id", (entry.id for entry in members))
@@ -167,11 +169,11 @@ def check_charter(charter: CharterRecord) -> None:
     member_ids = {entry.id for entry in members}
     for node in nodes:
         require(node.of_member in member_ids, "a node of no member")
-        require(is_dns_name(node.name), "a node's name is no DNS name")
-        require(len(node.addresses) >= 1, "a node without address")
+        require(is_dns_name(node.name, NODE_NAME_MAX_BYTES), "a node's name is no DNS name")
+        require(1 <= len(node.addresses) <= ADDRESSES_PER_NODE_MAX, "a node without address, or with too many")
         for address in node.addresses:
             check_address(address)
-    require(1 <= charter.shard_count <= SHARDS_MAX, "no shards or too many")
+    require(charter.shard_count <= SHARDS_MAX, "too many shards")
     require(1 <= charter.head_fresh <= HEAD_FRESH_MAX_MS, "head fresh is out of its range")
     _check_groups(charter)
 

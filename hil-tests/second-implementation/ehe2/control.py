@@ -9,8 +9,7 @@ from . import cbor
 from .event import (AUTHORITY, EPOCH, GRANT, RESERVED_KINDS, REVOKE, ROOM_CREATE, WRAP, CheckedEvent, day, hour, ms)
 from .form import Record, array, blob, code, flags, member, octets, text, uint
 from .identity import XWING_KEY_BYTES, PublicIdentity, SecretIdentity
-from .limits import (CONTROL_BODY_MAX_BYTES, EPOCHS_PER_GRANT_MAX, LABEL_MAX_BYTES, POSSESSION_MAX_BYTES,
-                     WRAPS_PER_CONTROL_MAX)
+from .limits import CONTROL_BODY_MAX_BYTES, EPOCHS_PER_GRANT_MAX, LABEL_MAX_BYTES, WRAPS_PER_CONTROL_MAX
 from .refused import CONTROL_MALFORMED, KIND_NOT_ALLOWED, LIMIT_REACHED, Refused, refusing_with, require
 from .seal import open_body
 from .wrap import WRAPPED_BYTES, info_part, unwrap
@@ -49,11 +48,11 @@ class GrantNote(Record):
 
 
 class Private(Record):
-    categories: list[EpochCategory] = member(0, array(EpochCategory.read, EPOCHS_PER_GRANT_MAX))
+    categories: list[EpochCategory] = member(0, array(EpochCategory.read))
     purpose: str | None = member(1, text(LABEL_MAX_BYTES), optional=True)
     name: str | None = member(2, text(LABEL_MAX_BYTES), optional=True)
     recovery: PublicIdentity | None = member(3, PublicIdentity.read, optional=True)
-    notes: list[GrantNote] | None = member(4, array(GrantNote.read, EPOCHS_PER_GRANT_MAX), optional=True)
+    notes: list[GrantNote] | None = member(4, array(GrantNote.read), optional=True)
 
 
 class ControlLink(Record):
@@ -113,12 +112,21 @@ class HandOver:
 
 Change = Rotate | Delegate | Withdraw | SetRecovery | Recover | HandOver
 
-_possession = blob(POSSESSION_MAX_BYTES)
+# What is too long is not possessed (A14): its own limit is no matter of form.
+_possession = blob(CONTROL_BODY_MAX_BYTES)
 _identity = PublicIdentity.read
+
+
+def _rights(value: Any) -> int:
+    rights: int = flags(ALL_RIGHTS)(value)
+    require(rights != 0, "no right")
+    return rights
+
+
 # By the change's number: its class, its members, and how many of them may be left out at the end.
 _CHANGES: list[tuple[type, list[Any], int]] = [
     (Rotate, [_identity, _possession], 0),
-    (Delegate, [_identity, flags(0xFFFF), ms], 1),
+    (Delegate, [_identity, _rights, ms], 1),
     (Withdraw, [author_id], 0),
     (SetRecovery, [octets(32)], 0),
     (Recover, [_identity, _identity, _possession, octets(32), uint()], 1),
@@ -153,7 +161,7 @@ def read_ending(value: Any) -> Ending:
 class Authority(Record):
     link: ControlLink = member(0, ControlLink.read)
     change: Change = member(1, read_change)
-    seeds: list[SeedWrap] = member(2, array(SeedWrap.read, WRAPS_PER_CONTROL_MAX))
+    seeds: list[SeedWrap] = member(2, array(SeedWrap.read))
 
 
 class EpochRecord(Record):
@@ -161,19 +169,19 @@ class EpochRecord(Record):
     epoch: bytes = member(1, epoch_id)
     group_key: bytes = member(2, octets(XWING_KEY_BYTES))
     superseded: bytes | None = member(3, epoch_id, optional=True)
-    continues: list[bytes] = member(4, array(grant_id, WRAPS_PER_CONTROL_MAX))
-    seeds: list[SeedWrap] = member(5, array(SeedWrap.read, WRAPS_PER_CONTROL_MAX))
+    continues: list[bytes] = member(4, array(grant_id))
+    seeds: list[SeedWrap] = member(5, array(SeedWrap.read))
 
 
 class Grant(Record):
     link: ControlLink = member(0, ControlLink.read)
     subject: PublicIdentity = member(1, PublicIdentity.read)
     right: int = member(2, code([READ, APPEND]))
-    epochs: list[bytes] = member(3, array(epoch_id, EPOCHS_PER_GRANT_MAX))
+    epochs: list[bytes] = member(3, array(epoch_id))
     from_hour: int | None = member(4, hour, optional=True)
     until_hour: int | None = member(5, hour, optional=True)
     expires: int | None = member(6, ms, optional=True)
-    seeds: list[SeedWrap] = member(7, array(SeedWrap.read, EPOCHS_PER_GRANT_MAX))
+    seeds: list[SeedWrap] = member(7, array(SeedWrap.read))
 
 
 class Revoke(Record):
@@ -231,7 +239,10 @@ def open_private(event: CheckedEvent, reader: SecretIdentity, author: bytes | No
     core = event.core
     key = unwrap(reader.kem_seed, info_part(core.room, core.author, core.salt, recipient), mine[0].wrapped)
     plaintext = open_body(key, core.salt, core.encoded, event.header.commitment, body.sealed)
-    return Private.decode(plaintext, CONTROL_BODY_MAX_BYTES)
+    private = Private.decode(plaintext, CONTROL_BODY_MAX_BYTES)
+    for named in (private.categories, private.notes or []):
+        require(len(named) <= EPOCHS_PER_GRANT_MAX, "names more than allowed")
+    return private
 
 
 def is_recover_of(event: CheckedEvent, author: bytes) -> PublicIdentity | None:

@@ -77,13 +77,12 @@ class CheckedEvent:
         return not self.is_content and not self.is_wrap
 
 
-def check_event(header: bytes, body: bytes, content_without_body: bool = False) -> CheckedEvent:
-    """V1 to V3."""
+def check_event(header: bytes, body: bytes, body_may_lack: bool = False) -> CheckedEvent:
+    """V1 to V3. With `body_may_lack` content may come with an empty body, as in part *ledger*."""
     with refusing_with(EVENT_MALFORMED):
         read = Header.decode(header, HEADER_MAX_BYTES)
         event = CheckedEvent(sha256(header), read, body)
-        if content_without_body and event.is_content:
-            require(body == b"", "a body where none was asked for")
+        if body_may_lack and event.is_content and body == b"":
             return event
         require(len(body) <= body_limit(read.core.kind), "the body is above its kind's limit")
         require(sha256(body) == read.body_hash, "the header names another body")

@@ -8,20 +8,22 @@ from .charter import Charter
 from .event import CheckedEvent, check_event, check_fields
 from .ids import ZERO32, sha256
 from .judge import RoomLedger, check_place
-from .limits import FRAME_MAX_BYTES, READ_REQUEST_MAX_BYTES
+from .limits import ACCESS_RECORD_MAX_BYTES, FRAME_MAX_BYTES
 from .log import Head, Leaf, VerifiedHead, verify_head
 from .read import AccessRecord, SignedRequest
-from .refused import Refused, require
-from .run import SignedRun, check_strand_begin
+from .refused import ROOM_UNKNOWN, Refused, require
+from .run import SignedRun
 from .wire import Item
 
 
 @dataclass(frozen=True)
-class FollowedEvent:
-    event: CheckedEvent
+class OwnersEntry:
+    """A run or a read that keys of the owner signed."""
+
     leaf: Leaf
-    # The id of the owner's keys that signed; None for everybody else's events.
-    owner_key: bytes | None
+    key: bytes
+    # What a run names, shown or not; None for a read.
+    ids: list[bytes] | None
 
 
 @dataclass
@@ -34,7 +36,8 @@ class Follower:
     verified: int = 0
     runs: int = 0
     access_records: int = 0
-    events: list[FollowedEvent] = field(default_factory=list)
+    events: list[CheckedEvent] = field(default_factory=list)
+    owners: list[OwnersEntry] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.ledger = RoomLedger(self.alliance, self.room)
@@ -55,7 +58,7 @@ class Follower:
         if item.run is not None:
             self._follow_run(SignedRun.decode(item.run), item, leaf)
         elif item.access is not None:
-            self._follow_access(item.access)
+            self._follow_access(item.access, leaf)
         require(leaf.control_events == self.next_control, "a control event was left out")
         self.last = leaf
         self.verified += 1
@@ -70,24 +73,24 @@ class Follower:
 
     def _follow_run(self, signed: SignedRun, item: Item, leaf: Leaf) -> None:
         """L2 and L3."""
-        check_strand_begin(signed.run)
         room = self.ledger.room
         # Read before the run is applied: a rotation at its end was signed by the keys before.
         signer = room.owner_identity.id if room is not None else signed.run.author
         owner = room.owner if room is not None else signed.run.author
-        owner_key = signer if signed.run.author == owner else None
-        events = [check_event(event.header, event.body, content_without_body=self.whole) for event in item.events]
+        if signed.run.author == owner:
+            self.owners.append(OwnersEntry(leaf, signer, signed.run.ids))
+        events = [check_event(event.header, event.body, body_may_lack=self.whole) for event in item.events]
         if self.whole or any(event.is_control_record for event in events):
             self.ledger.submit(signed, events, leaf.accepted_at, strands=self.whole)
         else:
             self._follow_part(signed, events, leaf)
         self.runs += 1
-        self.events += [FollowedEvent(event, leaf, owner_key) for event in events]
+        self.events += events
 
     def _follow_part(self, signed: SignedRun, events: list[CheckedEvent], leaf: Leaf) -> None:
         run, room = signed.run, self.ledger.room
         require(run.room == self.room, "a run of another room")
-        require(room is not None, "content before the room")
+        require(room is not None, "content before the room", ROOM_UNKNOWN)
         assert room is not None
         self.ledger.check_signature(signed, None)
         shown = [event.id for event in events]
@@ -98,8 +101,8 @@ class Follower:
             if event.is_content:
                 room.check_append(event.core.author, event.core.epoch, event.core.hour, leaf.accepted_at)
 
-    def _follow_access(self, data: bytes) -> None:
-        record = AccessRecord.decode(data, 2 * READ_REQUEST_MAX_BYTES)
+    def _follow_access(self, data: bytes, leaf: Leaf) -> None:
+        record = AccessRecord.decode(data, ACCESS_RECORD_MAX_BYTES)
         signed = SignedRequest.decode(record.request)
         request = signed.request
         require(request.room == self.room, "a request for another room")
@@ -110,19 +113,22 @@ class Follower:
         if identity is None or identity.id != request.reader:
             raise Refused("nobody knows the reader's keys")
         signed.verify(identity)
+        if room is not None and room.is_owner_key(identity.id):
+            self.owners.append(OwnersEntry(leaf, identity.id, None))
         self.access_records += 1
 
-    def not_the_owners(self) -> list[FollowedEvent]:
-        """A18: what distrusted keys signed from then on."""
+    def not_the_owners(self) -> list[OwnersEntry]:
+        """A18: what distrusted keys signed from then on, by what the room knows now."""
         room = self.ledger.room
         since = {key.identity.id: key.distrusted_from for key in room.owner_keys} if room is not None else {}
         return [
-            followed
-            for followed in self.events
-            if followed.owner_key is not None
-            and (first := since.get(followed.owner_key)) is not None
-            and followed.leaf.control_events > first
+            entry
+            for entry in self.owners
+            if (first := since.get(entry.key)) is not None and entry.leaf.control_events > first
         ]
+
+    def distrusted(self) -> list[bytes]:
+        return [ehe_id for entry in self.not_the_owners() for ehe_id in entry.ids or []]
 
     def check_head(self, head: Head, nonce: bytes, charter: Charter, known: int | None) -> VerifiedHead:
         """C4 and L4."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .control import RoomCreate, is_recover_of, read_control
+from .control import Authority, Recover, RoomCreate, Rotate, is_recover_of, read_control
 from .event import ROOM_CREATE, CheckedEvent, check_fields
 from .identity import PublicIdentity
 from .ids import ZERO16
@@ -25,7 +25,7 @@ class KnownEvents(Exception):
 
 @dataclass
 class RoomLedger:
-    """A room with what its entries committed. `room` is None before room-create."""
+    """A room with what its entries committed. `room` is None before room-create, `committed` the whole shard's (R4)."""
 
     alliance: bytes
     id: bytes
@@ -92,7 +92,9 @@ class RoomLedger:
         room = self.room.draft() if self.room is not None and changes else self.room
         wraps: dict[bytes, WrapPlace] = {}
         author = signed.run.author
+        keys_changed = False
         for index, event in enumerate(events):
+            require(not keys_changed, "keys change within a run", RUN_MALFORMED)
             if event.is_content:
                 require(room is not None, "there is no such room", ROOM_UNKNOWN)
                 assert room is not None
@@ -106,7 +108,8 @@ class RoomLedger:
                 room.check_wrap(author, plain.epoch, plain.day, now)
                 wraps[event.id[:16]] = WrapPlace(author, plain.epoch, plain.day)
             else:
-                apply_control(room, event, plain, Place(author, now, index + 1 == len(events)))
+                apply_control(room, event, plain, Place(author, now))
+                keys_changed = isinstance(plain, Authority) and isinstance(plain.change, (Rotate, Recover))
         assert room is not None
         return room, wraps
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .charter import Charter, read_chain, verify_chain
-from .event import FIRST_CONTROL_KIND, CheckedEvent, Event, check_event
+from .event import CheckedEvent, Event, check_event
 from .follow import Follower
 from .identity import SecretIdentity
 from .judge import KnownEvents
@@ -71,7 +71,7 @@ def _charter_lines(charter: Charter, versions: int) -> list[str]:
 
 
 def _room_lines(follower: Follower) -> list[str]:
-    kinds = Counter(followed.event.kind for followed in follower.events)
+    kinds = Counter(event.kind for event in follower.events)
     named = ", ".join(f"{count} {KIND_NAMES[kind]}" for kind, count in sorted(kinds.items()))
     alone = follower.verified - follower.runs - follower.access_records
     lines = [
@@ -83,7 +83,9 @@ def _room_lines(follower: Follower) -> list[str]:
     ]
     distrusted = follower.not_the_owners()
     if distrusted:
-        lines.append(f"signed by distrusted keys, not the owner's: {len(distrusted)} events")
+        reads = sum(entry.ids is None for entry in distrusted)
+        lines.append(f"signed by distrusted keys, not the owner's word: {len(distrusted) - reads} runs of"
+                     f" {len(follower.distrusted())} events, {reads} reads")
     return lines
 
 
@@ -99,8 +101,8 @@ def _head_lines(head: VerifiedHead) -> list[str]:
 
 def _contents(given: dict[str, Any], follower: Follower) -> list[CheckedEvent]:
     """Content with its bodies: as the items bring it, and as further reads brought it for a whole ledger."""
-    contents = [followed.event for followed in follower.events if followed.event.is_content and followed.event.body]
-    named = {followed.event.id for followed in follower.events}
+    contents = [event for event in follower.events if event.is_content and event.body]
+    named = {event.id for event in follower.events}
     for encoded in given.get("contents", []):
         event = Event.decode(as_octets(encoded), FRAME_MAX_BYTES)
         checked = check_event(event.header, event.body)
@@ -111,19 +113,7 @@ def _contents(given: dict[str, Any], follower: Follower) -> list[CheckedEvent]:
 
 def _content_lines(given: dict[str, Any], keys: dict[str, Any], follower: Follower) -> list[str]:
     reader = SecretIdentity(as_octets(keys["reader"]["sign"]), as_octets(keys["reader"]["kem"]))
-    room = follower.ledger.room
-    assert room is not None
-    # The owner keeps its author id where its keys are rotated.
-    author = room.owner if reader.public == room.owner_identity else reader.public.id
-    opener = Opener(reader, author, follower.room)
-    for followed in follower.events:
-        if followed.event.kind >= FIRST_CONTROL_KIND:
-            opener.take_control(followed.event)
-    for encoded in given.get("wraps", []):
-        event = Event.decode(as_octets(encoded), FRAME_MAX_BYTES)
-        checked = check_event(event.header, event.body)
-        require(checked.is_wrap and checked.core.room == follower.room, "a wrap that is none, or of another room")
-        opener.take_control(checked)
+    opener = Opener.of(follower, reader, [as_octets(wrap) for wrap in given.get("wraps", [])])
     contents = _contents(given, follower)
     opened = closed = readings = 0
     for event in contents:
@@ -139,6 +129,7 @@ def _content_lines(given: dict[str, Any], keys: dict[str, Any], follower: Follow
     # Else a file whose keys fit nothing would look like one whose content was opened.
     require(opened > 0 or not contents, "the keys open none of the content")
     return [
-        f"reader: {author.hex()}, seeds of {len(opener.seeds)} epochs, {len(opener.privates)} sealed parts opened",
+        f"reader: {opener.author.hex()}, seeds of {len(opener.seeds)} epochs, {len(opener.privates)} sealed parts opened,"
+        f" {opener.closed_privates} did not open",
         f"content: {opened} events opened with {readings} readings, {closed} without a key",
     ]

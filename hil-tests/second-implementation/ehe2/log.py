@@ -9,12 +9,10 @@ from .cose import Signed
 from .event import ms
 from .form import Record, array, blob, member, octets, text, uint
 from .ids import sha256, shard_of
-from .limits import CHECKPOINT_MAX_BYTES, PROOF_HASHES_MAX
+from .limits import CHECKPOINT_MAX_BYTES, HEAD_SIGNATURE_MAX_BYTES, PROOF_HASHES_MAX
 from .note import Checkpoint, verify_checkpoint
 from .refused import Refused, require
 from .run import SignedRun
-
-HEAD_SIGNATURE_MAX_BYTES = 512
 
 
 class Leaf(Record):
@@ -33,7 +31,7 @@ class Leaf(Record):
 class Receipt(Record):
     leaf: Leaf = member(0, Leaf.read)
     log_index: int = member(1, uint())
-    proof: list[bytes] = member(2, array(octets(32), PROOF_HASHES_MAX))
+    proof: list[bytes] = member(2, array(octets(32)))
     checkpoint: str = member(3, text(CHECKPOINT_MAX_BYTES))
 
 

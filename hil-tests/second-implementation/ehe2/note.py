@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-import unicodedata
 from dataclasses import dataclass
 
+from .characters import has_control, has_white_space
 from .charter import Charter
 from .identity import verify_signature
 from .ids import sha256
@@ -66,17 +66,14 @@ def _base64(encoded: str) -> bytes:
     return data
 
 
-def _is_control(c: str) -> bool:
-    return unicodedata.category(c) == "Cc"
-
-
 def _read_line(line: str) -> Line:
     require(line.startswith("\u2014 "), "a signature line begins with a dash and a space")
     name, space, encoded = line[2:].partition(" ")
     require(space == " " and 1 <= len(name.encode()) <= ORIGIN_MAX_BYTES, "a line without name or signature")
-    require(not any(c.isspace() or _is_control(c) or c == "+" for c in name), "a name that may not be")
+    require(not has_white_space(name) and not has_control(name) and "+" not in name, "a name that may not be")
     data = _base64(encoded)
-    require(len(data) > 4, "a line without a signature")
+    # What stands behind the key id is judged only where the line is of a node whose signature is asked for.
+    require(len(data) >= 4, "a line without a key id")
     return Line(name, data[:4], data[4:])
 
 
@@ -92,7 +89,7 @@ def read_note(data: bytes) -> tuple[Note, list[str]]:
     require(len(lines) > TEXT_LINES + 1 and lines[TEXT_LINES] == "", "no text of four lines with an empty line after it")
     text_lines, signatures = lines[:TEXT_LINES], lines[TEXT_LINES + 1 :]
     require(len(signatures) <= NOTE_LINES_MAX, "too many signature lines")
-    require(not any(_is_control(c) for line in text_lines for c in line), "a control character in the text")
+    require(not any(has_control(line) for line in text_lines), "a control character in the text")
     text = "".join(line + "\n" for line in text_lines).encode()
     return Note(text, [_read_line(line) for line in signatures]), text_lines
 
@@ -114,7 +111,7 @@ def verify_checkpoint(data: bytes, shard: int, charter: Charter) -> Checkpoint:
     assert in_origin is not None and in_size is not None and in_version is not None
     require(in_origin[1] == charter.alliance_id[:16].hex(), "a checkpoint of another alliance")
     require(_number(in_origin[2], 16) == shard, "a checkpoint of another shard")
-    _number(in_origin[3], 64)
+    _number(in_origin[3], 32)
     root = _base64(root_line)
     require(len(root) == 32, "a root has 32 bytes")
     require(_number(in_version[1], 32) == charter.version, "under another charter")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .control import Authority, EpochRecord, Grant, Private, WrapRecord, open_private, read_control
-from .event import EPOCH, VITALS, WRAP, CheckedEvent
+from .control import Authority, EpochRecord, Grant, Private, SeedWrap, WrapRecord, open_private, read_control
+from .event import VITALS, CheckedEvent, Event, check_event
+from .follow import Follower
 from .identity import SecretIdentity, xwing_parts
+from .limits import FRAME_MAX_BYTES
 from .refused import Refused, require
 from .room import HOURS_PER_DAY
 from .seal import open_body
@@ -31,30 +33,67 @@ class Opener:
     group_keys: dict[bytes, bytes] = field(default_factory=dict)
     wraps: dict[bytes, CheckedEvent] = field(default_factory=dict)
     privates: list[Private] = field(default_factory=list)
+    closed_privates: int = 0
     event_keys: dict[bytes, bytes] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, follower: Follower, reader: SecretIdentity, wraps: list[bytes]) -> "Opener":
+        """A reader of what was followed, with what its control events and the wraps beside them have for it."""
+        room = follower.ledger.room
+        is_owner = room is not None and reader.public == room.owner_identity
+        # The owner keeps its author id where its keys are rotated.
+        opener = cls(reader, room.owner if room is not None and is_owner else reader.public.id, follower.room)
+        for event in follower.events:
+            if not event.is_content:
+                opener.take_control(event)
+        for wrap in wraps:
+            opener.take_wrap(wrap)
+        return opener
+
     def take_control(self, event: CheckedEvent) -> None:
-        """Learns from a control event what it has for the reader."""
-        body, plain = read_control(event)
-        if event.kind == WRAP:
+        """Learns from a control event what it has for the reader, in the order of the room."""
+        if event.is_wrap:
+            # Whether it is a wrap in form is asked where content names it (W3).
             self.wraps[event.id[:16]] = event
             return
-        if event.kind == EPOCH:
+        body, plain = read_control(event)
+        if isinstance(plain, EpochRecord):
             self.group_keys[plain.epoch] = plain.group_key
-        if any(part.recipient == self.author for part in body.parts):
-            self.privates.append(open_private(event, self.reader, self.author))
-        if not isinstance(plain, (Authority, EpochRecord, Grant)):
-            return
-        for seed in plain.seeds:
-            if seed.recipient == self.author:
-                info = info_gk(self.room, seed.epoch, self.author)
-                self._take_seed(seed.epoch, unwrap(self.reader.kem_seed, info, seed.wrapped))
+        if body.sealed is not None and any(part.recipient == self.author for part in body.parts):
+            self._take_private(event)
+        if isinstance(plain, (Authority, EpochRecord, Grant)):
+            for seed in plain.seeds:
+                if seed.recipient == self.author:
+                    self._take_seed(seed)
 
-    def _take_seed(self, epoch: bytes, seed: bytes) -> None:
-        mlkem, x25519 = xwing_parts(seed)
-        key = mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw()
-        require(self.group_keys.get(epoch) == key, "a seed that is not the epoch's group key's")
-        self.seeds[epoch] = seed
+    def take_wrap(self, encoded: bytes) -> None:
+        """A wrap that came beside the items. One that is not well formed is nobody's wrap."""
+        try:
+            event = Event.decode(encoded, FRAME_MAX_BYTES)
+            checked = check_event(event.header, event.body)
+        except Refused:
+            return
+        if checked.is_wrap:
+            self.take_control(checked)
+
+    def _take_private(self, event: CheckedEvent) -> None:
+        try:
+            self.privates.append(open_private(event, self.reader, self.author))
+        except Refused:
+            self.closed_privates += 1
+
+    def _take_seed(self, seed: SeedWrap) -> None:
+        """K4: what does not open, or is not the seed of the epoch's group key, does not count."""
+        group_key = self.group_keys.get(seed.epoch)
+        if group_key is None or seed.epoch in self.seeds:
+            return
+        try:
+            secret = unwrap(self.reader.kem_seed, info_gk(self.room, seed.epoch, self.author), seed.wrapped)
+        except Refused:
+            return
+        mlkem, x25519 = xwing_parts(secret)
+        if mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw() == group_key:
+            self.seeds[seed.epoch] = secret
 
     def open(self, event: CheckedEvent) -> Opened | None:
         """A content event with its body; None where the reader has no seed of its epoch."""
@@ -70,6 +109,12 @@ class Opener:
         plaintext = open_body(self._event_key(wrap, plain), core.salt, core.encoded, event.header.commitment, event.body)
         readings = read_vitals(plaintext)[0] if event.kind == VITALS else None
         return Opened(event, plaintext, readings)
+
+    def open_vitals(self, event: CheckedEvent) -> list[Reading]:
+        opened = self.open(event)
+        if opened is None or opened.readings is None:
+            raise Refused("no seed of the event's epoch")
+        return opened.readings
 
     def _event_key(self, wrap: CheckedEvent, plain: WrapRecord) -> bytes:
         if wrap.id not in self.event_keys:

@@ -13,10 +13,12 @@ from .form import Record
 from .identity import PublicIdentity, SecretIdentity, check_xwing_key, id_of, verify_signature
 from .ids import check_shard, node_id, room_id, sha256, shard_of, wrap_id
 from .judge import KnownEvents
-from .limits import (CHARTER_MAX_BYTES, CONTROL_BODY_MAX_BYTES, FRAME_MAX_BYTES, HEADER_MAX_BYTES,
-                     READ_REQUEST_MAX_BYTES, RUN_MAX_BYTES, SUBMISSION_MAX_BYTES)
+from .limits import (ACCESS_RECORD_MAX_BYTES, CHARTER_MAX_BYTES, CHARTER_SIGNATURE_MAX_BYTES, CONTROL_BODY_MAX_BYTES,
+                     ENROLMENT_MAX_BYTES, FRAME_MAX_BYTES, HEAD_SIGNATURE_MAX_BYTES, HEADER_MAX_BYTES,
+                     POSSESSION_MAX_BYTES, READ_REQUEST_MAX_BYTES, RUN_MAX_BYTES, SUBMISSION_MAX_BYTES)
 from .note import Checkpoint, verify_checkpoint
 from .octets import as_octets as octets
+from .opening import Opener
 from .recovery import print_key, read_key, recovery_identity
 from .refused import Refused, require
 from .seal import open_body, seal
@@ -70,17 +72,22 @@ _RECORDS: dict[str, tuple[type[Record], int]] = {
     "WrapRecord": (control.WrapRecord, CONTROL_BODY_MAX_BYTES),
     "Private": (control.Private, CONTROL_BODY_MAX_BYTES),
     "ReadRequest": (read.ReadRequest, READ_REQUEST_MAX_BYTES),
-    "AccessRecord": (read.AccessRecord, 2 * READ_REQUEST_MAX_BYTES),
+    "AccessRecord": (read.AccessRecord, ACCESS_RECORD_MAX_BYTES),
     "Submission": (shard.Submission, SUBMISSION_MAX_BYTES),
     "Charter": (charter.CharterRecord, CHARTER_MAX_BYTES),
     "SignedCharter": (charter.SignedCharter, CHARTER_MAX_BYTES),
 }
 
 
+def _nested(given: Input) -> bytes:
+    return octets(given["bytes"]) + b"\x81" * given.get("nested", 0)
+
+
 def _decode(given: Input, keys: Input) -> Finding:
-    data, type_ = octets(given["bytes"]), given["type"]
+    data, type_ = _nested(given), given["type"]
     if type_ == "CharterChain":
-        again = cbor.encode(charter.read_chain(data))
+        chain = charter.read_chain(data)
+        again = cbor.encode([charter.SignedCharter.decode(signed, CHARTER_MAX_BYTES).encoded for signed in chain])
     else:
         record, limit = _RECORDS[type_]
         again = record.decode(data, limit).encoded
@@ -89,7 +96,7 @@ def _decode(given: Input, keys: Input) -> Finding:
 
 
 def _frame(given: Input, keys: Input) -> Finding:
-    return Finding({"number": wire.read_frame(octets(given["bytes"]), given["direction"])})
+    return Finding({"number": wire.read_frame(_nested(given), given["direction"])})
 
 
 def _event(given: Input, keys: Input) -> Finding:
@@ -118,13 +125,16 @@ def _wrap_record(given: Input, keys: Input) -> Finding:
     return Finding({"author": checked.core.author, "epoch": plain.epoch, "day": plain.day})
 
 
-def _vitals(given: Input, keys: Input) -> Finding:
-    readings, pco_may_stand = vitals.read_vitals(octets(given["body"]))
-    found: dict[str, Any] = {"text": [reading.text for reading in readings]}
-    found["readings"] = [
+def _shown(readings: list[vitals.Reading]) -> list[dict[str, Any]]:
+    return [
         {f.name: getattr(reading, f.name) for f in fields(reading) if getattr(reading, f.name) is not None}
         for reading in readings[:READINGS_SHOWN_MAX]
     ]
+
+
+def _vitals(given: Input, keys: Input) -> Finding:
+    readings, pco_may_stand = vitals.read_vitals(octets(given["body"]))
+    found: dict[str, Any] = {"text": [reading.text for reading in readings], "readings": _shown(readings)}
     if not pco_may_stand:
         # A body that was accepted is the only one that these readings have.
         found["canonical"] = True
@@ -162,15 +172,20 @@ def _signature(given: Input, keys: Input) -> Finding:
     return Finding({})
 
 
+_COSE_LIMITS = {
+    "run": RUN_MAX_BYTES, "read request": READ_REQUEST_MAX_BYTES, "charter": CHARTER_SIGNATURE_MAX_BYTES,
+    "enrolment": ENROLMENT_MAX_BYTES, "head": HEAD_SIGNATURE_MAX_BYTES, "possession": POSSESSION_MAX_BYTES,
+}
+
+
 def _cose(given: Input, keys: Input) -> Finding:
-    signed = Signed.decode(octets(given["bytes"]), FRAME_MAX_BYTES)
+    signed = Signed.decode(octets(given["bytes"]), _COSE_LIMITS[given["purpose"]])
     signed.verify(given["purpose"], octets(given["key"]))
     return Finding({"signer": signed.signer, "payload": signed.payload})
 
 
 def _run(given: Input, keys: Input) -> Finding:
     signed = run.SignedRun.decode(octets(given["run"]))
-    run.check_strand_begin(signed.run)
     signed.verify(octets(given["key"]))
     strand, count, link = signed.run.end
     return Finding({"hash": signed.hash, "ids": signed.run.ids, "end": {"strand": strand, "next": count, "link": link}})
@@ -265,7 +280,7 @@ def _answer(the_shard: shard.Shard, ask: Input) -> Any:
     return "yes" if why is None else why
 
 
-def _follow(given: Input, keys: Input) -> Finding:
+def _followed(given: Input) -> tuple[Follower, dict[str, Any]]:
     alliance = octets(given["alliance"])
     newest = charter.verify_chain(octets(given["charter"]), alliance)
     follower = Follower(alliance, octets(given["room"]), given["whole"])
@@ -276,8 +291,27 @@ def _follow(given: Input, keys: Input) -> Finding:
         raise Refused(str(known)) from known
     head = log.Head.decode(octets(given["head"]), FRAME_MAX_BYTES)
     verified = follower.check_head(head, octets(given["nonce"]), newest, given.get("known"))
-    return Finding({"verified": follower.verified, "size": verified.checkpoint.size,
-                    "next_control": follower.next_control})
+    return follower, {"verified": follower.verified, "size": verified.checkpoint.size,
+                      "next_control": follower.next_control, "distrusted": follower.distrusted()}
+
+
+def _follow(given: Input, keys: Input) -> Finding:
+    return Finding(_followed(given)[1])
+
+
+def _read(given: Input, keys: Input) -> Finding:
+    follower, found = _followed(given)
+    opener = Opener.of(follower, _secret(keys["reader"]), _all_octets(given["wraps"]))
+    opened = []
+    refused: Refused | None = None
+    for shown in follower.events:
+        if shown.kind != event.VITALS or not shown.body:
+            continue
+        try:
+            opened.append({"event": shown.id, "readings": _shown(opener.open_vitals(shown))})
+        except Refused as error:
+            refused = refused or error
+    return Finding(found | {"opened": opened}, refused)
 
 
 # The log
@@ -343,7 +377,7 @@ PROCEDURES: dict[str, Procedure] = {
     "decode": _decode, "frame": _frame, "event": _event, "room_id": _room_id, "shard": _shard,
     "wrap_record": _wrap_record, "vitals": _vitals, "identity": _identity, "recovery_key": _recovery_key,
     "signature": _signature, "cose": _cose, "run": _run, "strand": _strand, "seal": _seal, "open": _open,
-    "unwrap": _unwrap, "private": _private, "ledger": _ledger, "follow": _follow, "root": _root,
-    "inclusion": _inclusion, "consistency": _consistency, "charter": _charter, "checkpoint": _checkpoint,
+    "unwrap": _unwrap, "private": _private, "ledger": _ledger, "follow": _follow, "read": _read,
+    "root": _root, "inclusion": _inclusion, "consistency": _consistency, "charter": _charter, "checkpoint": _checkpoint,
     "receipt": _receipt, "head": _head,
 }

@@ -22,7 +22,7 @@ PURPOSES_OF_USE = range(1, 5)
 
 class Scope(Record):
     part: int = member(0, code([CONTROL, CONTENT, LEDGER]))
-    epochs: list[bytes] = member(1, array(octets(16), EPOCHS_PER_GRANT_MAX))
+    epochs: list[bytes] = member(1, array(octets(16)))
     from_hour: int = member(2, hour)
     until_hour: int = member(3, hour)
 
@@ -59,6 +59,7 @@ class SignedRequest:
             signed = Signed.decode(data, READ_REQUEST_MAX_BYTES)
             request = ReadRequest.decode(signed.payload, READ_REQUEST_MAX_BYTES)
             require(request.reader == signed.signer, "names another reader than its signer")
+            require(len(request.scope.epochs) <= EPOCHS_PER_GRANT_MAX, "more epochs than allowed")
             return cls(signed, request)
 
     def verify(self, reader: PublicIdentity) -> None:
@@ -70,7 +71,7 @@ class Reads:
     """What a shard remembers of the requests that it granted."""
 
     alliance: bytes
-    granted: set[tuple[bytes, int]] = field(default_factory=set)
+    granted: set[tuple[bytes, bytes, int]] = field(default_factory=set)
 
     def judge(self, data: bytes, reader: PublicIdentity, room: Room | None, room_id: bytes | None, now: int) -> None:
         signed = SignedRequest.decode(data)
@@ -81,7 +82,7 @@ class Reads:
             raise Refused("there is no such room", ROOM_UNKNOWN)
         require(abs(now - request.made_at) <= REQUEST_SKEW_MAX_MS, "too old or from ahead", REQUEST_STALE)
         is_content = request.scope.part == CONTENT
-        once = (request.nonce, request.made_at)
+        once = (request.reader, request.nonce, request.made_at)
         require(not is_content or once not in self.granted, "granted before", REQUEST_REPEATED)
         require(request.alliance == self.alliance, "for another alliance", OTHER_ALLIANCE)
         is_owner = room.owner_identity.id == request.reader
@@ -100,7 +101,7 @@ def _check_other_part(room: Room, request: ReadRequest, now: int) -> None:
     grants = sorted((g for g in room.grants.values() if g.subject.id == reader), key=lambda grant: grant.id)
     delegation = room.delegations.get(reader)
     if request.scope.part == LEDGER:
-        knows = bool(grants) or delegation is not None or room.is_recovery(reader)
+        knows = bool(grants) or delegation is not None
         raise Refused("the ledger is the owner's", NOT_OWNER if knows else NOT_INVITED)
     if room.is_recovery(reader) or (delegation is not None and delegation.holds(now)):
         return

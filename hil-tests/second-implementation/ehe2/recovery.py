@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from .characters import without_white_space
 from .identity import SecretIdentity
+from .limits import RECOVERY_TEXT_MAX_BYTES
 from .refused import require
 from .seal import hkdf_sha256
 
@@ -31,7 +33,8 @@ def _expanded_prefix() -> list[int]:
 
 def read_key(text: str) -> bytes:
     """The 32 bytes of a printed recovery key."""
-    text = "".join(text.split())
+    require(len(text.encode()) <= RECOVERY_TEXT_MAX_BYTES, "too long a text")
+    text = without_white_space(text)
     require(text in (text.lower(), text.upper()), "mixed case")
     text = text.lower()
     prefix, separator, data = text.rpartition("1")

@@ -22,7 +22,6 @@ def hour_of(instant: int) -> int:
 class OwnerKey:
     identity: PublicIdentity
     since: int
-    last_signed: int
     distrusted_from: int | None = None
 
 

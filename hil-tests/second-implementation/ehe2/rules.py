@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import cbor
-from .control import (ALL_RIGHTS, APPEND, MAY_EPOCH, MAY_GRANT, MAY_REVOKE, READ, Authority, Change, ControlLink,
-                      Delegate, EpochRecord, Grant, HandOver, Recover, Revoke, RoomCreate, Rotate, SetRecovery, Withdraw)
+from .control import (APPEND, MAY_EPOCH, MAY_GRANT, MAY_REVOKE, READ, Authority, Change, ControlLink, Delegate,
+                      EpochRecord, Grant, HandOver, Recover, Revoke, RoomCreate, Rotate, SetRecovery, Withdraw)
 from .cose import Signed
 from .event import CheckedEvent
 from .identity import PublicIdentity, check_xwing_key
@@ -16,7 +16,7 @@ from .limits import (DELEGATIONS_PER_ROOM_MAX, EPOCHS_PER_ROOM_MAX, GRANTED_EPOC
                      OWNER_KEYS_BY_ROTATION_MAX, OWNER_KEYS_PER_ROOM_MAX, POSSESSION_MAX_BYTES)
 from .refused import (BEYOND_OWN_RIGHTS, CONTROL_MALFORMED, CONTROL_OUT_OF_SEQUENCE, DELEGATION_UNKNOWN,
                       EPOCH_NOT_COVERED, GRANT_UNKNOWN, LIMIT_REACHED, NOT_DELEGATED, NOT_OWNER, NOT_POSSESSED,
-                      NOT_RECOVERY, OTHER_ALLIANCE, RECOVERY_SET, ROOM_EXISTS, RUN_MALFORMED, refusing_with, require)
+                      NOT_RECOVERY, OTHER_ALLIANCE, RECOVERY_SET, ROOM_EXISTS, refusing_with, require)
 from .room import Delegation, EpochState, GrantState, OwnerKey, Room
 
 
@@ -26,7 +26,6 @@ class Place:
 
     author: bytes
     now: int
-    last_in_run: bool
 
 
 def create_room(event: CheckedEvent, plain: RoomCreate, plain_bytes: bytes, run_room: bytes, author: bytes,
@@ -36,7 +35,9 @@ def create_room(event: CheckedEvent, plain: RoomCreate, plain_bytes: bytes, run_
     require(plain.alliance == alliance, "for another alliance", OTHER_ALLIANCE)
     require(room_id(plain_bytes) == run_room, "the room is not the hash of its plain part", CONTROL_MALFORMED)
     check_xwing_key(plain.owner.kem)
-    return Room(run_room, author, plain.recovery, [OwnerKey(plain.owner, 0, 0)], last_control=event.id)
+    room = Room(run_room, author, plain.recovery, [OwnerKey(plain.owner, 0)], last_control=event.id)
+    require(not room.is_recovery(author), "committed to the owner", CONTROL_MALFORMED)
+    return room
 
 
 def apply_control(room: Room, event: CheckedEvent, plain: Any, place: Place) -> None:
@@ -45,7 +46,6 @@ def apply_control(room: Room, event: CheckedEvent, plain: Any, place: Place) -> 
     link: ControlLink = plain.link
     require(link.seq == room.next_control and link.previous == room.last_control,
             "does not follow the room's last control event", CONTROL_OUT_OF_SEQUENCE)
-    signer = room.owner_keys[-1] if place.author == room.owner else None
     if isinstance(plain, EpochRecord):
         _apply_epoch(room, plain)
     elif isinstance(plain, Grant):
@@ -54,10 +54,6 @@ def apply_control(room: Room, event: CheckedEvent, plain: Any, place: Place) -> 
         _apply_revoke(room, plain, place.now)
     else:
         _apply_change(room, plain.change, link, place)
-        if isinstance(plain.change, (Rotate, Recover)):
-            require(place.last_in_run, "keys change within a run", RUN_MALFORMED)
-    if signer is not None:
-        signer.last_signed = link.seq
     room.next_control += 1
     room.last_control = event.id
 
@@ -97,11 +93,11 @@ def _apply_epoch(room: Room, plain: EpochRecord) -> None:
         grant = room.grants.get(id_)
         require(grant is not None, "continues an unknown grant", GRANT_UNKNOWN)
         assert grant is not None
+        require(plain.epoch not in grant.epochs, "continues a grant twice", CONTROL_MALFORMED)
         require(grant.revoked_at is None, "continues a revoked grant", CONTROL_MALFORMED)
         require(plain.superseded is not None and plain.superseded in grant.epochs,
                 "continues a grant that does not cover the superseded epoch", CONTROL_MALFORMED)
-        if plain.epoch not in grant.epochs:
-            grant.epochs.append(plain.epoch)
+        grant.epochs.append(plain.epoch)
     room.epochs[plain.epoch] = EpochState()
     if superseded is not None:
         superseded.superseded_by = plain.epoch
@@ -114,6 +110,7 @@ def _apply_grant(room: Room, event: CheckedEvent, plain: Grant, place: Place) ->
     _check_granted_epochs(room, len(plain.epochs))
     require(len(plain.epochs) > 0, "grants no epoch", EPOCH_NOT_COVERED)
     require(all(epoch in room.epochs for epoch in plain.epochs), "grants an unknown epoch", EPOCH_NOT_COVERED)
+    require(len(set(plain.epochs)) == len(plain.epochs), "grants an epoch twice", CONTROL_MALFORMED)
     require(not room.forbidden_as_subject(plain.subject.id), "nobody to grant to", CONTROL_MALFORMED)
     if plain.from_hour is not None and plain.until_hour is not None:
         require(plain.from_hour < plain.until_hour, "grants no hour", CONTROL_MALFORMED)
@@ -122,8 +119,7 @@ def _apply_grant(room: Room, event: CheckedEvent, plain: Grant, place: Place) ->
             own = room.grants_of(place.author, READ)
             require(any(epoch in grant.epochs and _as_wide(grant, plain, place.now) for grant in own),
                     "a delegate grants more than it may read", BEYOND_OWN_RIGHTS)
-    epochs = list(dict.fromkeys(plain.epochs))
-    room.grants[event.id] = GrantState(event.id, plain.subject, plain.right, epochs, plain.from_hour,
+    room.grants[event.id] = GrantState(event.id, plain.subject, plain.right, list(plain.epochs), plain.from_hour,
                                        plain.until_hour, plain.expires, plain.link.seq)
 
 
@@ -192,7 +188,7 @@ def _take_keys(room: Room, keys: PublicIdentity, possession: bytes, link: Contro
         require(signed.payload == cbor.encode({0: room.id, 1: link.raw}), "signed for another place")
         signed.verify("possession", keys.sign)
     require(len(room.owner_keys) < most, "too many keys of the owner", LIMIT_REACHED)
-    room.owner_keys.append(OwnerKey(keys, link.seq, link.seq))
+    room.owner_keys.append(OwnerKey(keys, link.seq))
 
 
 def _apply_delegate(room: Room, change: Delegate, seq: int) -> None:
@@ -201,7 +197,6 @@ def _apply_delegate(room: Room, change: Delegate, seq: int) -> None:
     id_ = change.delegate.id
     require(id_ in room.delegations or len(room.delegations) < DELEGATIONS_PER_ROOM_MAX,
             "too many delegations", LIMIT_REACHED)
-    require(change.rights != 0 and change.rights & ~ALL_RIGHTS == 0, "no right, or an unknown one", CONTROL_MALFORMED)
     require(not room.forbidden_as_subject(id_), "nobody to delegate to", CONTROL_MALFORMED)
     room.delegations[id_] = Delegation(change.delegate, change.rights, change.expires, seq)
 
@@ -224,6 +219,6 @@ def _distrust(room: Room, first: int, now: int) -> None:
     for delegation in room.delegations.values():
         if delegation.made_by >= first:
             delegation.ended = True
-    for key in room.owner_keys:
-        if key.last_signed >= first or key is room.owner_keys[-1]:
+    for key, replaced_by in zip(room.owner_keys, [*room.owner_keys[1:], None]):
+        if replaced_by is None or replaced_by.since >= first:
             key.distrusted_from = min(first, key.distrusted_from if key.distrusted_from is not None else first)

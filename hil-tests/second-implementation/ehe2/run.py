@@ -65,19 +65,15 @@ class SignedRun:
 
     @classmethod
     def decode(cls, data: bytes) -> "SignedRun":
-        """Form and R2; who signed is asked by `verify`."""
+        """Form, R1 and R2 without the ledger; who signed is asked by `verify`."""
         with refusing_with(RUN_MALFORMED):
             signed = Signed.decode(data, RUN_MAX_BYTES)
             run = Run.decode(signed.payload, RUN_MAX_BYTES)
             require(run.author == signed.signer, "the author is not the signer")
             require(run.continues is None or run.start.next == 0, "continues stands in a later run")
+            require(run.start.next != 0 or run.start.link == ZERO32, "a strand begins with a link of zeros")
             require(run.start.next + len(run.ids) < 1 << 64, "the strand passes 64 bits")
             return cls(data, signed, run)
 
     def verify(self, key: bytes) -> None:
         self.signed.verify("run", key)
-
-
-def check_strand_begin(run: Run) -> None:
-    """What R1 says of a strand's first run, without a ledger that knows the strand."""
-    require(run.start.next != 0 or run.start.link == ZERO32, "a strand begins with a link of zeros")

@@ -11,7 +11,7 @@ from .identity import PublicIdentity
 from .judge import RoomLedger
 from .limits import FRAME_MAX_BYTES, SUBMISSION_MAX_BYTES
 from .read import Reads
-from .refused import FRAME_MALFORMED, Refused, refusing_with
+from .refused import FRAME_MALFORMED, ROOM_UNKNOWN, refusing_with
 from .room import Room
 from .run import SignedRun
 
@@ -25,6 +25,7 @@ class Shard:
     def __init__(self, alliance: bytes) -> None:
         self.alliance = alliance
         self.rooms: dict[bytes, RoomLedger] = {}
+        self.committed: set[bytes] = set()
         self.reads = Reads(alliance)
 
     def submit(self, data: bytes, now: int) -> None:
@@ -33,7 +34,7 @@ class Shard:
         signed = SignedRun.decode(submission.run)
         events = [check_event(event.header, event.body) for event in submission.events]
         id_ = signed.run.room
-        ledger = self.rooms.get(id_) or RoomLedger(self.alliance, id_)
+        ledger = self.rooms.get(id_) or RoomLedger(self.alliance, id_, committed=self.committed)
         ledger.submit(signed, events, now)
         self.rooms[id_] = ledger
 
@@ -53,7 +54,7 @@ class Shard:
 
     def may(self, author: bytes, right: int, epoch: bytes, hour: int, now: int) -> int | None:
         if self.room is None:
-            raise Refused("there is no room to ask of")
+            return ROOM_UNKNOWN
         return self.room.refusal_in_hour(author, right, epoch, hour, now)
 
     def strands(self) -> list[dict[str, Any]]:

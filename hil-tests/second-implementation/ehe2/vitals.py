@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
 from . import cbor
+from .characters import has_control
 from .codes import CANONICAL_UNITS, STATISTICS, TIME_METHODS, UNITS, measures
 from .columns import DELTA, MASK, PACKED, int64, plain_encoding, read_column, signed
 from .form import Form, Record, array, boolean, code, integer, member, text, uint
@@ -90,7 +90,7 @@ def _check_series(series: Series) -> None:
     canonical = CANONICAL_UNITS[series.vital]
     require(series.unit != canonical, "the canonical unit is written out")
     require(measures(series.unit or canonical, series.vital), "the unit does not measure the vital")
-    require(not any(unicodedata.category(c) == "Cc" for c in series.device), "a control character in a device")
+    require(not has_control(series.device), "a control character in a device")
     require(series.flags != 0, "flags of zero are written out")
     require(series.zone is None or series.device_clock is not None, "a zone without a device clock")
 

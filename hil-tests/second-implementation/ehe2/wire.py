@@ -8,8 +8,8 @@ from . import cbor
 from .event import Event
 from .form import Form, Record, array, blob, boolean, code, member, octets, text, uint
 from .identity import PublicIdentity
-from .limits import (CHAIN_MAX_BYTES, FRAME_MAX_BYTES, READ_REQUEST_MAX_BYTES, ROOMS_PER_ANSWER_MAX, RUN_MAX_BYTES,
-                     SHARDS_MAX)
+from .limits import (ACCESS_RECORD_MAX_BYTES, CHAIN_MAX_BYTES, FRAME_MAX_BYTES, READ_REQUEST_MAX_BYTES,
+                     ROOMS_PER_ANSWER_MAX, RUN_MAX_BYTES, SHARDS_MAX)
 from .log import Head, Leaf, Receipt
 from .refused import CODES, FRAME_MALFORMED, refusing_with, require
 from .shard import Submission
@@ -31,7 +31,7 @@ class Item(Record):
     leaf: Leaf = member(0, Leaf.read)
     run: bytes | None = member(1, blob(RUN_MAX_BYTES), optional=True)
     events: list[Event] = member(2, array(Event.read))
-    access: bytes | None = member(3, blob(2 * READ_REQUEST_MAX_BYTES), optional=True)
+    access: bytes | None = member(3, blob(ACCESS_RECORD_MAX_BYTES), optional=True)
 
 
 class RoomEntry(Record):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import unittest
 
-from ehe2 import cbor, columns, recovery
+from ehe2 import cbor, characters, columns, recovery
 from ehe2.charter import check_address, read_placement
+from ehe2.control import READ, Grant, read_change
 from ehe2.identity import PublicIdentity
 from ehe2.kit import judge_case
-from ehe2.refused import Refused
+from ehe2.refused import ROOM_UNKNOWN, Refused
+from ehe2.shard import Shard
 from ehe2.vitals import Reading
 
 
@@ -47,12 +49,51 @@ class Charters(unittest.TestCase):
                 read_placement(wrong)
 
     def test_addresses(self) -> None:
-        for good in ("node-a.example:4433", "192.0.2.1:1", "[2001:db8::1]:65535"):
+        long = ".".join(["a" * 63] * 3 + ["b" * 61])
+        for good in ("node-a.example:4433", "192.0.2.1:1", "999.1.1.1:1", "[2001:DB8::1]:65535", "[::ffff:192.0.2.1]:1",
+                     f"{long}:65535"):
             check_address(good)
         for bad in ("node.example:0443", "node.example:65536", "2001:db8::1:1", "[fe80::1%eth0]:1", ":1", "A.example:1",
-                    "a..b:1", "a b:1", "[192.0.2.1]:1"):
+                    "a..b:1", "a b:1", "[192.0.2.1]:1", f"{long}b:1"):
             with self.subTest(bad), self.assertRaises(Refused):
                 check_address(bad)
+
+
+class Characters(unittest.TestCase):
+    def test_white_space_is_unicodes(self) -> None:
+        self.assertEqual(characters.without_white_space("a\u00a0b\u0085 \u3000c"), "abc")
+        # `str.split` would take these out.
+        self.assertEqual(characters.without_white_space("a\x1cb"), "a\x1cb")
+        self.assertTrue(characters.has_control("a\x1c") and characters.has_control("\u0085"))
+
+    def test_a_recovery_key_is_read_from_512_bytes_at_most(self) -> None:
+        key = bytes(range(32))
+        printed = recovery.print_key(key)
+        self.assertEqual(recovery.read_key(printed.ljust(512)), key)
+        for wrong in (printed.ljust(513), printed.replace(" ", "\x1c")):
+            with self.subTest(wrong), self.assertRaises(Refused):
+                recovery.read_key(wrong)
+
+
+class Counts(unittest.TestCase):
+    """Counts of section 13 are judged where the rules are, rights in the form."""
+
+    def test_a_grant_of_many_epochs_has_its_form(self) -> None:
+        identity = {0: bytes(32), 1: bytes(1216)}
+        plain = {0: {0: 1, 1: bytes(32)}, 1: identity, 2: 1, 3: [bytes(16)] * 65, 7: []}
+        self.assertEqual(len(Grant.read(plain).epochs), 65)
+
+    def test_rights(self) -> None:
+        identity = {0: bytes(32), 1: bytes(1216)}
+        self.assertEqual(read_change([1, identity, 7]).rights, 7)
+        for wrong in (0, 8, 0x10001):
+            with self.subTest(wrong), self.assertRaises(Refused):
+                read_change([1, identity, wrong])
+
+
+class Asks(unittest.TestCase):
+    def test_without_a_room(self) -> None:
+        self.assertEqual(Shard(bytes(32)).may(bytes(16), READ, bytes(16), 0, 0), ROOM_UNKNOWN)
 
 
 class Vitals(unittest.TestCase):

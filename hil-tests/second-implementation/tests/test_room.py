@@ -6,10 +6,12 @@ import unittest
 
 from ehe2 import cbor, wrap
 from ehe2.control import APPEND, READ
+from ehe2.event import CheckedEvent
 from ehe2.follow import Follower
 from ehe2.ids import ZERO32, sha256
 from ehe2.opening import Opener
-from ehe2.refused import EPOCH_NOT_COVERED, GRANT_REVOKED, NOT_INVITED, NOT_OWNER, Refused
+from ehe2.refused import (EPOCH_NOT_COVERED, GRANT_REVOKED, NOT_INVITED, NOT_OWNER, NOT_POSSESSED, RUN_MALFORMED,
+                          Refused)
 
 from .author import ALLIANCE, HOUR, NOW, Author, secret, wrap_secret
 
@@ -63,6 +65,37 @@ class Opening(unittest.TestCase):
     def test_who_has_no_seed_opens_nothing(self) -> None:
         self.assertIsNone(self.opener("stranger").open(self.content))
 
+    def test_a_seed_that_is_not_the_epochs_does_not_count(self) -> None:
+        id_ = self.patient.public.id
+        info = wrap.info_gk(self.author.room, EPOCH, id_)
+        wrong = [wrap_secret(self.patient.public.kem, info, secret("another").kem_seed), bytes(1168)]
+        right = wrap_secret(self.patient.public.kem, info, self.group.kem_seed)
+        opener = Opener(self.patient, id_, self.author.room)
+        for seed in (*wrong, right):
+            before = dict(opener.seeds)
+            opener.take_control(self.author.epoch(EPOCH, self.group.public, [{0: EPOCH, 1: id_, 2: seed}]))
+            self.assertEqual(before, {})
+        self.assertEqual(opener.seeds, {EPOCH: self.group.kem_seed})
+
+    def test_a_seed_from_before_the_epoch_does_not_count(self) -> None:
+        opener = Opener(self.patient, self.patient.public.id, self.author.room)
+        plain = {**cbor.decode(cbor.decode(self.epoch.body, 9999)[0], 9999)}
+        self.author.submit(self.patient, [self.author.epoch(b"\xe2" * 16, self.group.public, plain[5])])
+        opener.take_control(self.author.runs[-1][1][0])
+        self.assertEqual(opener.seeds, {})
+        opener.take_control(self.epoch)
+        self.assertEqual(opener.seeds, {EPOCH: self.group.kem_seed})
+
+    def test_a_wrap_beside_the_items_that_is_none(self) -> None:
+        opener = self.opener()
+        header = self.wrap.header.encoded
+        content = {0: self.content.header.encoded, 1: self.content.body}
+        for encoded in (b"", cbor.encode({0: header, 1: b"other"}), cbor.encode(content)):
+            opener.take_wrap(encoded)
+        self.assertEqual(opener.wraps, {})
+        opener.take_wrap(cbor.encode({0: header, 1: self.wrap.body}))
+        self.assertIsNotNone(opener.open(self.content))
+
     def test_a_wrap_that_was_not_shown(self) -> None:
         with self.assertRaises(Refused):
             self.opener().open(self.content)
@@ -115,6 +148,30 @@ class Distrust(unittest.TestCase):
             {0: self.author.link, 1: self.reader.raw, 2: APPEND, 3: [EPOCH], 7: []}))
         self.assertEqual(refusal(self.author.submit, self.new, [event]), NOT_OWNER)
 
+    def test_keys_that_were_replaced_before_are_trusted(self) -> None:
+        self.author.submit(self.patient, [self.rotation("second")])
+        self.author.submit(secret("second"), [self.rotation("third")], author=self.patient.public.id)
+        self.recover(5)
+        room = self.author.ledger.room
+        assert room is not None
+        # The first keys were replaced at 4, the second at 5 and the third by the recovery.
+        self.assertEqual([key.distrusted_from for key in room.owner_keys], [None, 5, 5, None])
+
+    def rotation(self, name: str) -> CheckedEvent:
+        keys = secret(name)
+        return self.author.change(self.patient.public.id, [0, keys.public.raw, self.author.possession(keys)])
+
+    def test_what_follows_new_keys_in_a_run(self) -> None:
+        # A reserved kind would be 7: that the keys changed comes before anything of the event that follows.
+        for kind in (21, 22):
+            after = self.author.control(kind, self.patient.public.id, b"")
+            self.assertEqual(refusal(self.author.submit, self.patient, [self.rotation("second"), after]), RUN_MALFORMED)
+
+    def test_possession_that_is_none(self) -> None:
+        for possession in (b"", bytes(257)):
+            event = self.author.change(self.patient.public.id, [0, secret("second").public.raw, possession])
+            self.assertEqual(refusal(self.author.submit, self.patient, [event]), NOT_POSSESSED)
+
     def test_of_an_epoch_that_is_not_there(self) -> None:
         room = self.author.ledger.room
         assert room is not None
@@ -146,7 +203,8 @@ class Following(unittest.TestCase):
     def test_what_distrusted_keys_signed_is_named(self) -> None:
         follower = self.follow([1, 2, 3, 4])
         # Distrusted from 2: the leaf of room-create counts 1, of the first epoch 2, of the second 3.
-        self.assertEqual([followed.leaf.index for followed in follower.not_the_owners()], [2])
+        self.assertEqual([entry.leaf.index for entry in follower.not_the_owners()], [2])
+        self.assertEqual(follower.distrusted(), self.author.runs[2][0].run.ids)
 
     def test_a_leaf_that_counts_more_than_was_shown(self) -> None:
         with self.assertRaises(Refused):
