@@ -63,6 +63,19 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
+fn a_certificate_is_not_put_beside_somebody_elses_key() {
+    let desk = Desk::founded();
+    for who in ["ann", "pat"] {
+        desk.ok(&format!("identity new --role patient --out {who} --no-passphrase"));
+        desk.ok(&format!("issue {who}/request.json --role patient --authority alliance --into {who}"));
+    }
+    let before = fs::read(desk.path("ann/channel.crt")).unwrap();
+    let (_, text) = desk.fails("issue pat/request.json --role patient --authority alliance --into ann");
+    assert!(text.contains("ann/identity.pub") && text.contains("--out"), "{text}");
+    assert_eq!(fs::read(desk.path("ann/channel.crt")).unwrap(), before);
+}
+
+#[test]
 fn the_documented_steps_make_an_alliance_in_which_everybody_is_somebody() {
     let desk = Desk::founded();
     desk.ok("issue node1/request.json --role node --authority alliance --into node1");

@@ -274,7 +274,7 @@ pub struct RevokeArgs {
     /// All grants of this identity
     #[arg(long, value_name = "AUTHOR")]
     pub subject: Option<AuthorId>,
-    /// Of a right to append: still accept until then what was measured before now
+    /// Of a right to append: still accept until then what was measured up to the end of the present hour (nodes see hours alone)
     #[arg(long, value_name = "TIME", value_parser = when::instant)]
     pub drain_until: Option<UnixMs>,
 }

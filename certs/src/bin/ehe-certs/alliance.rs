@@ -8,8 +8,10 @@ use certs::authority::{Authority, read_certificate};
 use certs::certificate::AuthorityFacts;
 use certs::enrol::EnrolmentRequest;
 use certs::file;
+use certs::identity_file;
 use certs::revocation::Which;
 use certs::store::{load_charter, names};
+use ehe::identity::PublicIdentity;
 use time::OffsetDateTime;
 
 use crate::args::{Init, Install, Issue, Revoke};
@@ -39,6 +41,7 @@ pub(crate) fn issue(args: &Issue, out: &mut dyn Write) -> anyhow::Result<()> {
     let charter = args.authority.join(names::CHARTER);
     if let Some(dir) = &args.into {
         refuse_another_alliance(dir, &args.authority, &charter)?;
+        refuse_another_identity(dir, request.identity())?;
     }
     // What was asked for is judged before anybody types a passphrase.
     let authority = Authority::open_with(&args.authority, &args.key.source())?;
@@ -94,6 +97,18 @@ fn refuse_another_alliance(dir: &Path, authority: &Path, charter: &Path) -> anyh
     {
         let (old_path, new_path) = (installed.display(), charter.display());
         bail!("{old_path} is of alliance {}, {new_path} is of {}: {REMEDY}", old.alliance_id(), new.alliance_id());
+    }
+    Ok(())
+}
+
+/// A certificate beside somebody else's key would lock that somebody out.
+fn refuse_another_identity(dir: &Path, identity: &PublicIdentity) -> anyhow::Result<()> {
+    let path = dir.join(names::IDENTITY_PUBLIC);
+    if path.exists() && identity_file::load_public(&path)? != *identity {
+        bail!(
+            "{} is of another identity than the request: name the directory that the request came from, or write the certificate with --out",
+            path.display()
+        );
     }
     Ok(())
 }
