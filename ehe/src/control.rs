@@ -410,6 +410,13 @@ impl Control {
 }
 
 impl Private {
+    /// What this sealed part of `event` says of categories that counts (K5): a delegate's word could have readings sealed to a key
+    /// that is not meant for them. Records of authority are the owner's or, with its rank, the recovery identity's alone.
+    pub fn categories_told(&self, event: &CheckedEvent, owner: AuthorId) -> &[EpochCategory] {
+        let core = event.core();
+        if core.author == owner || core.kind == Kind::Authority { &self.categories } else { &[] }
+    }
+
     fn check(&self) -> Result<(), ControlError> {
         let too_long = |text: &Option<String>| text.as_ref().is_some_and(|t| t.len() > limits::LABEL_MAX_BYTES);
         let notes = self.notes.as_deref().unwrap_or_default();

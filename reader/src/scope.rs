@@ -68,7 +68,7 @@ pub fn plan(
     now: UnixMs,
 ) -> Result<Vec<Scope>, NotCovered> {
     let asked = hours(wanted);
-    let is_wanted = |epoch: &EpochId| match view.category(*epoch) {
+    let is_wanted = |epoch: &EpochId| match view.read_as(*epoch) {
         Some(category) => wanted.categories.is_empty() || wanted.categories.contains(&category),
         None => false,
     };

@@ -23,8 +23,10 @@ const SEEDS_PER_EPOCH_MAX: usize = 8;
 pub struct EpochView {
     /// Public half of the group key.
     pub group_key: KemPublic,
-    /// Its category, where a sealed part told it.
+    /// That of the epoch that it follows, otherwise as the patient named it.
     pub category: Option<Category>,
+    /// As a delegate's grant named it to the one who looks: not the patient's word (SPEC K5).
+    hint: Option<Category>,
     /// The epoch that it follows.
     pub supersedes: Option<EpochId>,
     /// What is said to be the group key's seed, wrapped to the one who looks: the first [`SEEDS_PER_EPOCH_MAX`] of them.
@@ -72,6 +74,7 @@ pub struct ControlLine {
 #[derive(Debug, Clone, Default)]
 pub struct RoomView {
     owner: Option<PublicIdentity>,
+    owner_id: Option<AuthorId>,
     recovery: Option<PublicIdentity>,
     epochs: BTreeMap<EpochId, EpochView>,
     grants: BTreeMap<EheId, GrantView>,
@@ -89,20 +92,24 @@ impl RoomView {
         let private = Private::open(event, me).ok().flatten().unwrap_or_default();
         match control {
             Control::RoomCreate(create) => {
-                self.owner = Some(create.owner);
+                (self.owner, self.owner_id) = (Some(create.owner), Some(event.core().author));
                 (self.name, self.recovery) = (private.name, private.recovery);
             }
-            Control::Authority(record) => self.learn_authority(record, private, me.author_id()),
+            Control::Authority(record) => self.learn_authority(event, record, private, me.author_id()),
             Control::Epoch(record) => {
                 let (group_key, supersedes) = (record.group_key, record.supersedes);
-                self.epochs
-                    .insert(record.epoch, EpochView { group_key, category: None, supersedes, seeds: Vec::new() });
+                let category = supersedes.and_then(|before| self.category(before));
+                let view = EpochView { group_key, category, hint: None, supersedes, seeds: Vec::new() };
+                self.epochs.insert(record.epoch, view);
                 self.learn_seeds(record.seeds, me.author_id());
-                self.learn_categories(&private);
+                self.learn_categories(event, &private);
             }
             Control::Grant(grant) => {
                 self.learn_seeds(grant.seeds, me.author_id());
-                self.learn_categories(&private);
+                self.learn_categories(event, &private);
+                if grant.subject.author_id() == me.author_id() {
+                    self.learn_hints(&private);
+                }
                 let Private { name, purpose, .. } = private;
                 let view = GrantView { seq: grant.link.seq, subject: grant.subject, name, purpose };
                 self.grants.insert(event.id(), view);
@@ -133,9 +140,9 @@ impl RoomView {
         self.control.push(ControlLine { seq: link.seq, at, author: event.core().author, what, whom });
     }
 
-    fn learn_authority(&mut self, record: Authority, private: Private, me: AuthorId) {
+    fn learn_authority(&mut self, event: &CheckedEvent, record: Authority, private: Private, me: AuthorId) {
         self.learn_seeds(record.seeds, me);
-        self.learn_categories(&private);
+        self.learn_categories(event, &private);
         let name = match record.change {
             Change::Delegate(keys, ..) => {
                 self.delegates.insert(keys.author_id(), DelegateView { keys, name: private.name });
@@ -176,10 +183,20 @@ impl RoomView {
         }
     }
 
-    fn learn_categories(&mut self, private: &Private) {
+    fn learn_categories(&mut self, event: &CheckedEvent, private: &Private) {
+        let Some(owner) = self.owner_id else { return };
+        for told in private.categories_told(event, owner) {
+            let inherited = self.category(told.epoch);
+            if let Some(epoch) = self.epochs.get_mut(&told.epoch) {
+                epoch.category = inherited.or(Some(told.category));
+            }
+        }
+    }
+
+    fn learn_hints(&mut self, private: &Private) {
         for told in &private.categories {
             if let Some(epoch) = self.epochs.get_mut(&told.epoch) {
-                epoch.category.get_or_insert(told.category);
+                epoch.hint.get_or_insert(told.category);
             }
         }
     }
@@ -229,13 +246,23 @@ impl RoomView {
         self.delegates.iter().map(|(id, delegate)| (*id, delegate))
     }
 
-    /// The category of an epoch, where known: as a sealed part named it, otherwise that of the epoch before it. Epochs follow
-    /// earlier ones only, so that this ends.
+    /// The category of an epoch, where the patient's word for it is known: what is sealed, granted and renewed goes by it.
     pub fn category(&self, epoch: EpochId) -> Option<Category> {
+        self.back_from(epoch, |epoch| epoch.category)
+    }
+
+    /// The category that an epoch is read as: the patient's word, or else that of the delegate who invited the one who looks.
+    pub fn read_as(&self, epoch: EpochId) -> Option<Category> {
+        self.category(epoch).or_else(|| self.back_from(epoch, |epoch| epoch.hint))
+    }
+
+    /// Goes back along the epochs that followed each other, until one says it. Epochs follow earlier ones only, so that this ends.
+    fn back_from(&self, epoch: EpochId, said: impl Fn(&EpochView) -> Option<Category>) -> Option<Category> {
         let mut next = self.epochs.get(&epoch);
         while let Some(epoch) = next {
-            if epoch.category.is_some() {
-                return epoch.category;
+            let found = said(epoch);
+            if found.is_some() {
+                return found;
             }
             next = epoch.supersedes.and_then(|before| self.epochs.get(&before));
         }
@@ -269,7 +296,7 @@ impl RoomView {
 
     /// The categories of some epochs, each once, in the order of their codes.
     pub fn categories_of<'a>(&self, epochs: impl IntoIterator<Item = &'a EpochId>) -> Vec<Category> {
-        let mut categories: Vec<Category> = epochs.into_iter().filter_map(|id| self.category(*id)).collect();
+        let mut categories: Vec<Category> = epochs.into_iter().filter_map(|id| self.read_as(*id)).collect();
         categories.sort_unstable();
         categories.dedup();
         categories

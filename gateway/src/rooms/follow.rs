@@ -63,7 +63,7 @@ pub enum SavedError {
 
 impl Followed {
     /// The version of the encoding that is written and read.
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
 
     /// For the spool.
     pub fn encode(&self) -> Vec<u8> {
@@ -226,7 +226,8 @@ impl Following {
     }
 
     fn learn(&mut self, event: &CheckedEvent) {
-        if let Err(unreadable) = self.keys.learn(event, &self.identity) {
+        let Some(owner) = self.follower.room().map(|room| room.owner) else { return };
+        if let Err(unreadable) = self.keys.learn(event, owner, &self.identity) {
             self.unreadable = Some(unreadable);
         }
     }

@@ -1,9 +1,11 @@
-//! Which key epoch each category of a room is in, learnt from the patient's own records alone (DESIGN: keys and authority).
+//! Which key epoch each category of a room is in, learnt from the records of the patient and of delegates (DESIGN: keys and
+//! authority).
 //!
-//! What an epoch is for stands in the sealed parts of our append grant and of later epoch records; an epoch that follows
-//! another is of the same category. Superseded epochs keep no key here: nothing new may be sealed to them.
+//! An epoch that follows another is of the same category, whoever made it. What else an epoch is for stands in the sealed parts of
+//! our append grant and of later epoch records, and counts in the patient's own alone (SPEC K5): a delegate who knows the key of a
+//! harmless category must not have another one's readings sealed to it. Superseded epochs keep no key here: nothing new may be sealed to them.
 
-use ehe::control::{Control, ControlError, EpochRecord, Grant, Private, Right};
+use ehe::control::{Control, ControlError, EpochCategory, EpochRecord, Grant, Private, Right};
 use ehe::event::CheckedEvent;
 use ehe::id::{AuthorId, EheId, EpochId};
 use ehe::identity::Identity;
@@ -30,7 +32,7 @@ struct KnownEpoch {
     /// None once the epoch is superseded.
     #[n(1)]
     group_key: Option<KemPublic>,
-    /// As a sealed part named it; otherwise that of the epoch before it.
+    /// That of the epoch before it, otherwise as the patient named it. None: as the epoch before it may be named later.
     #[n(2)]
     category: Option<Category>,
     #[n(3)]
@@ -42,7 +44,7 @@ struct KnownEpoch {
 pub struct Current<'a> {
     /// The epoch.
     pub epoch: EpochId,
-    /// Its group key, from the patient's signed record.
+    /// Its group key, from the signed record.
     pub group_key: &'a KemPublic,
 }
 
@@ -57,7 +59,7 @@ pub enum NoEpoch {
     NotCovered(Refusal),
 }
 
-/// A record that cannot be used. It stands in the ledger with the patient's signature, so their program is at fault.
+/// A record that cannot be used. It stands in the ledger with its author's signature, so their program is at fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the sealed part of control event {event} does not open: {why}")]
 pub struct Unreadable {
@@ -68,18 +70,24 @@ pub struct Unreadable {
 }
 
 impl KeyRing {
-    /// Takes in one of the patient's control events. The caller has verified it ([`ehe::ledger::Follower`]) and that the
-    /// patient wrote it; what is not about keys is passed over.
-    pub fn learn(&mut self, event: &CheckedEvent, identity: &Identity) -> Result<(), Unreadable> {
+    /// Takes in a control event of the patient, whose id is `owner`, or of a delegate. The caller has verified it and that its author
+    /// had the right ([`ehe::ledger::Follower`]); what is not about keys is passed over.
+    pub fn learn(&mut self, event: &CheckedEvent, owner: AuthorId, identity: &Identity) -> Result<(), Unreadable> {
         match Control::decode(event) {
-            Ok(Control::Epoch(record)) => self.learn_epoch(&record, event, identity),
-            Ok(Control::Grant(grant)) => self.learn_grant(&grant, event, identity),
+            Ok(Control::Epoch(record)) => self.learn_epoch(&record, event, owner, identity),
+            Ok(Control::Grant(grant)) => self.learn_grant(&grant, event, owner, identity),
             Ok(_) => Ok(()),
             Err(why) => Err(Unreadable { event: event.id(), why }),
         }
     }
 
-    fn learn_epoch(&mut self, record: &EpochRecord, event: &CheckedEvent, us: &Identity) -> Result<(), Unreadable> {
+    fn learn_epoch(
+        &mut self,
+        record: &EpochRecord,
+        event: &CheckedEvent,
+        owner: AuthorId,
+        us: &Identity,
+    ) -> Result<(), Unreadable> {
         if let Some(before) = record.supersedes
             && let Some(known) = self.epochs.iter_mut().find(|k| k.epoch == before)
         {
@@ -87,7 +95,10 @@ impl KeyRing {
         }
         // The epoch counts even where its sealed part cannot be read: it ends the one before it.
         let private = open(event, us);
-        let category = private.as_ref().ok().and_then(|p| category_in(p, record.epoch));
+        let before = record.supersedes.and_then(|before| self.epochs.iter().rposition(|k| k.epoch == before));
+        let inherited = before.and_then(|at| self.category_at(at));
+        let told = || private.as_ref().ok().and_then(|p| category_in(p.categories_told(event, owner), record.epoch));
+        let category = inherited.or_else(told);
         self.epochs.push(KnownEpoch {
             epoch: record.epoch,
             group_key: Some(record.group_key.clone()),
@@ -97,13 +108,23 @@ impl KeyRing {
         private.map(|_| ())
     }
 
-    fn learn_grant(&mut self, grant: &Grant, event: &CheckedEvent, us: &Identity) -> Result<(), Unreadable> {
+    fn learn_grant(
+        &mut self,
+        grant: &Grant,
+        event: &CheckedEvent,
+        owner: AuthorId,
+        us: &Identity,
+    ) -> Result<(), Unreadable> {
         if grant.right != Right::Append || grant.subject.author_id() != us.author_id() {
             return Ok(());
         }
         let private = open(event, us)?;
-        for known in self.epochs.iter_mut().filter(|k| grant.epochs.contains(&k.epoch)) {
-            known.category = known.category.or(category_in(&private, known.epoch));
+        let told = private.categories_told(event, owner);
+        for at in 0..self.epochs.len() {
+            let inherited = self.category_at(at);
+            if let Some(known) = self.epochs.get_mut(at).filter(|k| grant.epochs.contains(&k.epoch)) {
+                known.category = inherited.or_else(|| category_in(told, known.epoch));
+            }
         }
         Ok(())
     }
@@ -155,6 +176,6 @@ fn open(event: &CheckedEvent, us: &Identity) -> Result<Private, Unreadable> {
     }
 }
 
-fn category_in(private: &Private, epoch: EpochId) -> Option<Category> {
-    private.categories.iter().find(|c| c.epoch == epoch).map(|c| c.category)
+fn category_in(told: &[EpochCategory], epoch: EpochId) -> Option<Category> {
+    told.iter().find(|c| c.epoch == epoch).map(|c| c.category)
 }

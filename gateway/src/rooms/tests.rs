@@ -242,6 +242,25 @@ fn a_delegate_who_may_publish_keys_moves_sealing_to_its_epoch() {
 }
 
 #[test]
+fn a_delegate_turns_no_category_to_a_key_of_another_one_by_what_it_calls_it() {
+    let mut home = home();
+    let sleep = home.patient.epoch(&mut home.ledger, Category::Sleep, None, &[], &[]);
+    let gateway = home.gateway.public().clone();
+    let grant = home.patient.grant(&mut home.ledger, &gateway, &[(sleep, Category::Sleep)], None);
+    let mut delegate = home.patient.delegate(&mut home.ledger, Rights::EPOCH.and(Rights::GRANT));
+    let next = delegate.epoch(&mut home.ledger, Category::Cardiac, Some(sleep), &[grant], &[&gateway]);
+    delegate.grant(&mut home.ledger, &gateway, &[(next, Category::Cardiac)], None);
+    // Nor one that follows none, whether its own record says it or a grant.
+    let fresh = delegate.epoch(&mut home.ledger, Category::Cardiac, None, &[], &[&gateway]);
+    delegate.grant(&mut home.ledger, &gateway, &[(fresh, Category::Cardiac)], None);
+    home.follow().unwrap();
+    let (cardiac, _) = home.seal(&[reading(NOW, "61", "a")], NOW).unwrap().into_parts();
+    assert_eq!(cardiac[1].event.core().epoch, home.epoch);
+    let sealed = home.sealer.seal(&mut rng(), home.patient.room, Category::Sleep, &[reading(NOW, "61", "a")], NOW);
+    assert_eq!(sealed.unwrap().into_parts().0[1].event.core().epoch, next, "it goes on as what it follows");
+}
+
+#[test]
 fn an_epoch_record_by_somebody_who_may_not_publish_keys_changes_nothing() {
     let mut home = home();
     let delegate = home.patient.delegate(&mut home.ledger, Rights::GRANT).identity;

@@ -246,6 +246,53 @@ fn a_delegate_invites_to_what_it_may_read_itself_and_to_append_to_anything() {
 }
 
 #[test]
+fn a_delegates_word_makes_no_epoch_one_of_another_category() {
+    let mut room = TestRoom::new();
+    let delegate = room.delegate(Rights::EPOCH.and(Rights::GRANT));
+    let (cardiac, sleep) = (current(&room, Category::Cardiac), current(&room, Category::Sleep));
+    let mut published = Vec::new();
+    for supersedes in [Some(sleep), None] {
+        let (epoch, key) = (EpochId(crate::session::random()), KemSecret::generate(&mut rng()));
+        let link = ControlLink { seq: room.state.next_control, previous: room.state.last_control };
+        let (continues, seeds) = (vec![], vec![]);
+        let record = EpochRecord { link, epoch, group_key: key.public(), supersedes, continues, seeds };
+        let told = EpochCategory { epoch, category: Category::Cardiac };
+        let private = Private { categories: vec![told], ..Private::default() };
+        let parties = [room.patient.party(), delegate.party()];
+        let made = Control::Epoch(record).event(
+            &mut rng(),
+            room.room,
+            delegate.author_id(),
+            room.now,
+            Some((&private, &parties)),
+        );
+        room.submit(&delegate, vec![made.unwrap()]).unwrap();
+        published.push(epoch);
+    }
+    for who in [&room.patient, &delegate] {
+        let seen = room.following(who);
+        assert_eq!(seen.view().current_epoch(&room.state, Category::Cardiac), Some(cardiac));
+        assert_eq!(seen.view().category(published[0]), Some(Category::Sleep), "as what it follows");
+        assert_eq!(seen.view().category(published[1]), None);
+    }
+}
+
+#[test]
+fn whom_a_delegate_invites_reads_by_its_word_and_hands_nothing_on_by_it() {
+    let mut room = TestRoom::new();
+    let (delegate, friend) = (room.delegate(Rights::GRANT), identity());
+    room.grant(&invitation(&delegate, Right::Read, &[Category::Cardiac]));
+    let seen = room.following(&delegate);
+    let to = invitation(&friend, Right::Read, &[Category::Cardiac]);
+    let event = grant(&mut rng(), &delegate, &room.state, seen.view(), &to, room.now).unwrap();
+    room.submit(&delegate, vec![event]).unwrap();
+    let (seen, epoch) = (room.following(&friend), current(&room, Category::Cardiac));
+    assert_eq!((seen.view().read_as(epoch), seen.view().category(epoch)), (Some(Category::Cardiac), None));
+    let asked = crate::scope::plan(&room.state, seen.view(), friend.author_id(), &Default::default(), room.now);
+    assert_eq!(asked.unwrap()[0].epochs, [epoch]);
+}
+
+#[test]
 fn a_delegate_who_revokes_renews_the_keys_if_it_may() {
     for (rights, renewed, unrenewed) in
         [(Rights::REVOKE.and(Rights::EPOCH), vec![Category::Cardiac], 0), (Rights::REVOKE, vec![], 1)]
