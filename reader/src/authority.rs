@@ -7,12 +7,12 @@ use ehe::identity::Identity;
 use ehe::ledger::Verified;
 use ehe::read::Part;
 use ehe::recovery::RecoveryKey;
-use ehe::refusal::Refusal;
+use ehe::refusal::{Fault, Refusal};
 use ehe::time::UnixMs;
 use ehe::vital::Category;
 
 use crate::build::{self, Delegated, KeyChange, Recovery, Renewal};
-use crate::error::Error;
+use crate::error::{Error, Exit};
 use crate::follow::Following;
 use crate::home::Home;
 use crate::scope;
@@ -139,10 +139,15 @@ async fn rotate_to(session: &mut Session, room: RoomId, after: &mut Session) -> 
     let (state, now) = (control.state()?, session.now());
     let change = build::rotate(&mut rng(), control.me(), state, control.view(), after.me(), now)?;
     let KeyChange { change, hand_over } = change;
-    submit(session, control.me(), room, Some(&control), vec![change]).await?;
-    // What was seen of the room moves with its patient.
+    // What was seen of the room moves with its patient: before anything is changed, for what may go wrong after that.
     if let Some(memory) = session.home().recall(room)? {
         after.home().remember(room, &memory)?;
+    }
+    if let Err(why) = submit(session, control.me(), room, Some(&control), vec![change]).await
+        && !was_made(after, room, &why).await
+    {
+        let shown = session.control(room, session.usual_purpose()).await;
+        return Err(not_made(why, &shown, after.author()));
     }
     let settled = settle(after, room, state.owner, hand_over).await;
     settled.map_err(|why| Error::Unfinished { why: Box::new(why) })
@@ -162,9 +167,42 @@ pub async fn recover(
     let plan = Recovery { next: next.as_ref(), distrusted_from };
     let change = build::recover(&mut rng(), &paper, state, control.view(), session.me(), plan, now)?;
     let KeyChange { change, hand_over } = change;
-    submit(session, &paper, room, Some(&control), vec![change]).await?;
+    if let Err(why) = submit(session, &paper, room, Some(&control), vec![change]).await
+        && !was_made(session, room, &why).await
+    {
+        let shown = session.control_as(room, session.usual_purpose(), &paper).await;
+        return Err(not_made(why, &shown, session.author()));
+    }
     let settled = settle(session, room, state.owner, hand_over).await;
     settled.map_err(|why| Error::Unfinished { why: Box::new(why) })
+}
+
+/// Whether the room's records show the keys of `after` as the patient's, though the change seemed to fail for `why`: its answer was
+/// lost, and the second try was refused because the first had done it. Where something did not verify, nothing is built on it.
+async fn was_made(after: &mut Session, room: RoomId, why: &Error) -> bool {
+    let shown = after.control(room, after.usual_purpose()).await;
+    let made = why.exit() != Exit::Unverified && is_patient(&shown, after.author()) == Some(true);
+    if made {
+        tracing::warn!("the node's answer was: {why}; the room's records show that the patient's keys have changed");
+    }
+    made
+}
+
+/// The error for a change that failed for `why`, where `shown` is what the keys before it are shown.
+fn not_made(why: Error, shown: &Result<Following, Error>, keys: AuthorId) -> Error {
+    let final_word = match &why {
+        Error::Refused(refusal) => refusal.fault() != Fault::Node,
+        // It was never sent.
+        Error::OwnRun(_) => true,
+        _ => false,
+    };
+    if final_word && is_patient(shown, keys) == Some(false) { why } else { Error::InDoubt { why: Box::new(why) } }
+}
+
+/// Whether a room's present patient has these keys, if that was shown.
+fn is_patient(shown: &Result<Following, Error>, keys: AuthorId) -> Option<bool> {
+    let state = shown.as_ref().ok()?.state().ok()?;
+    Some(state.owner_keys.last().is_some_and(|key| key.id == keys))
 }
 
 /// Finishes what broke off after a rotation or a recovery: hands over to the present keys what `other` keys could open, and gives

@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::when;
 
 pub use authority::{AuthorityCommand, DelegateArgs, May, RecoverArgs, RecoveryOut};
-pub use run::{Surroundings, run};
+pub use run::{Complain, Surroundings, run};
 
 /// The exit codes, for the help text.
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 something failed; 2 the command line is wrong; \

@@ -75,6 +75,9 @@ pub enum Error {
     /// Printing.
     #[error("cannot print: {0}")]
     Print(#[source] std::io::Error),
+    /// A recovery key that was made could not be shown, so nothing was committed to it.
+    #[error("cannot show the recovery key on standard error: {0}; nothing was changed: name a file by --recovery-out")]
+    Untold(#[source] std::io::Error),
     /// The network socket.
     #[error("network: {0}")]
     Network(#[source] ChannelError),
@@ -148,6 +151,15 @@ pub enum Error {
         /// What happened.
         why: Box<Error>,
     },
+    /// The patient's keys were to change, and whether they did could not be found out.
+    #[error(
+        "{why}; whether the patient's keys have changed could NOT be found out: keep the old keys and the new ones, and run \
+         `ehe authority resume` with the new ones"
+    )]
+    InDoubt {
+        /// What happened.
+        why: Box<Error>,
+    },
     /// The events are known to the ledger, but by another run.
     #[error("the ledger holds event {0} already, by another run: fetch the control records and try again")]
     KnownElsewhere(EheId),
@@ -183,6 +195,7 @@ impl Error {
             | Self::Key(_)
             | Self::Build(BuildError::Key(_)) => Exit::Unverified,
             Self::Usage(_) | Self::Recovery(_) | Self::Build(BuildError::Usage(_)) => Exit::Usage,
+            Self::InDoubt { why } if why.exit() == Exit::Unverified => Exit::Unverified,
             _ => Exit::Failed,
         }
     }

@@ -1,6 +1,7 @@
 //! The program `ehe`: the window of patient, clinician and EHR.
 
 use std::io::{BufWriter, ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,6 +18,16 @@ fn clock() -> UnixMs {
     UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// Says something on standard error. Where that was closed, what stands in its place takes everything and shows it to nobody.
+fn complain(text: &str) -> std::io::Result<()> {
+    writeln!(std::io::stderr(), "{}", escaped(&format!("ehe: {text}")))?;
+    let device = |path| std::fs::metadata(path).map(|metadata| metadata.rdev());
+    match (device("/dev/fd/2"), device("/dev/null")) {
+        (Ok(errors), Ok(null)) if errors == null && null != 0 => Err(std::io::Error::other("it goes to /dev/null")),
+        _ => Ok(()),
+    }
+}
+
 fn main() -> ExitCode {
     let cli: Cli = match certs::process::begin("ehe") {
         Ok(cli) => cli,
@@ -24,14 +35,10 @@ fn main() -> ExitCode {
     };
     let filter = EnvFilter::try_from_env("EHE_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let mut complain = |text: &str| {
-        // Nobody reads it: there is nobody left to tell.
-        let _ = writeln!(std::io::stderr(), "{}", escaped(&format!("ehe: {text}")));
-    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(why) => {
-            complain(&format!("cannot start: {why}"));
+            let _ = complain(&format!("cannot start: {why}"));
             return ExitCode::from(Exit::Failed.code());
         }
     };
@@ -45,7 +52,8 @@ fn main() -> ExitCode {
         // Who read our output has seen enough.
         Err(Error::Print(why)) if why.kind() == ErrorKind::BrokenPipe => Exit::Done,
         Err(why) => {
-            complain(&why.to_string());
+            // Where nobody reads it there is nobody left to tell.
+            let _ = complain(&why.to_string());
             why.exit()
         }
     };

@@ -210,8 +210,8 @@ impl Issued {
         let text = key.to_text();
         match &out.recovery_out {
             Some(path) => passphrase::create(path, &line(&text), &out.protection(path)?)?,
-            None if json => {}
-            None => tell(&text, around),
+            // As JSON too: what stands in the answer comes when the room is committed to the key.
+            None => tell(&text, around).map_err(Error::Untold)?,
         }
         Ok(Self { key: Some(key), file: out.recovery_out.clone(), json })
     }
@@ -230,19 +230,21 @@ impl Issued {
     pub(super) fn failed(&self, around: &mut Surroundings<'_>) {
         match (&self.key, &self.file) {
             (Some(_), Some(path)) => {
-                (around.complain)(&format!("keep {} until it is clear whether it was done", path.display()));
+                let _ = (around.complain)(&format!("keep {} until it is clear whether it was done", path.display()));
             }
-            (Some(key), None) if self.json => tell(&key.to_text(), around),
-            _ => {}
+            (Some(_), None) => {
+                let _ = (around.complain)("keep this recovery key until it is clear whether it was done");
+            }
+            (None, _) => {}
         }
     }
 }
 
-fn tell(text: &str, around: &mut Surroundings<'_>) {
-    (around.complain)(&format!("recovery key: {text}"));
+fn tell(text: &str, around: &mut Surroundings<'_>) -> std::io::Result<()> {
+    (around.complain)(&format!("recovery key: {text}"))?;
     (around.complain)(
         "write it down now, it is kept nowhere: without it lost keys cannot be replaced; whoever has it can become the patient",
-    );
+    )
 }
 
 /// Reads a recovery key as somebody typed it.

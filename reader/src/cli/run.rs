@@ -24,14 +24,17 @@ use crate::session::Session;
 use crate::verify::verify;
 use crate::watch::watch;
 
+/// Says something beside the results.
+pub type Complain = dyn FnMut(&str) -> std::io::Result<()>;
+
 /// What the surroundings give to a command.
 pub struct Surroundings<'a> {
     /// Environment variables that hold paths.
     pub variable: &'a dyn Fn(&str) -> Option<PathBuf>,
     /// The clock.
     pub clock: fn() -> UnixMs,
-    /// Where complaints go that are no results.
-    pub complain: &'a mut dyn FnMut(&str),
+    /// Where complaints go that are no results. Most may stay unread; whoever needs to be heard looks at the result.
+    pub complain: &'a mut Complain,
 }
 
 /// Does what was asked for. Needs a tokio runtime around it. Results go to the printer.
@@ -72,7 +75,9 @@ async fn command(
         Command::Rooms => {
             let found = rooms::rooms(session).await?;
             printer.rooms(&found)?;
-            found.problems.iter().for_each(|(problem, _)| (around.complain)(problem));
+            for (problem, _) in &found.problems {
+                let _ = (around.complain)(problem);
+            }
             return Ok(found.problems.iter().map(|(_, exit)| *exit).max().unwrap_or(Exit::Done));
         }
         Command::Read(args) => {
@@ -151,12 +156,12 @@ fn purpose(session: &Session, named: Option<PurposeArg>) -> Purpose {
 }
 
 /// Says which events did not open. What did open was printed; the exit code tells that it is not all.
-fn unopened(readings: &Readings, complain: &mut dyn FnMut(&str)) -> Exit {
+fn unopened(readings: &Readings, complain: &mut Complain) -> Exit {
     for (event, why) in &readings.unopened {
-        complain(&format!("event {event} does not open: {why}"));
+        let _ = complain(&format!("event {event} does not open: {why}"));
     }
     if readings.unopened_count > readings.unopened.len() {
-        complain(&format!("{} events in all do not open", readings.unopened_count));
+        let _ = complain(&format!("{} events in all do not open", readings.unopened_count));
     }
     if readings.unopened_count == 0 { Exit::Done } else { Exit::Unverified }
 }

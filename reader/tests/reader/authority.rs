@@ -1,12 +1,16 @@
 //! Keys, delegates and recovery with the program `ehe` against a real node.
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering::SeqCst;
 
 use crate::support::gateway::{now, reading};
-use crate::support::{LIMIT, World, values};
+use crate::support::{LIMIT, World, free_port, liar, values};
 use certs::Role;
 use ehe::refusal::Refusal;
 use ehe::unit::Unit;
 use ehe::vital::Vital;
+use ehe::wire::Response;
 use ehe_reader::Error;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -247,5 +251,83 @@ async fn a_gateway_that_was_cut_by_a_recovery_is_refused() {
     let cut = world.measure("gateway", &room, &[reading(Vital::HeartRate, "61", Unit::PerMinute, now())]).await;
     assert!(matches!(cut, Err(Error::Refused(Refusal::GrantRevoked))), "{cut:?}");
     assert_eq!(standing(&world, "fresh", &room).await["recovery"], false);
+    node.stop().await.unwrap();
+}
+
+/// Answers the first submission after `armed` is set as a second try of it is answered, and all that follows by `then`.
+fn answer_lost(armed: &Arc<AtomicU8>, second_try: Refusal, then: Option<Refusal>) -> liar::Lie {
+    let armed = armed.clone();
+    Arc::new(move |answer| match (armed.load(SeqCst), &answer, then) {
+        (1, Response::Submitted(_), _) => {
+            armed.store(2, SeqCst);
+            vec![Response::Refused(second_try)]
+        }
+        (2, _, Some(then)) => vec![Response::Refused(then)],
+        _ => vec![answer],
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_keys_whose_answer_was_lost_is_found_in_the_ledger_and_finished() {
+    for (second_try, line) in [
+        (Refusal::BadSignature, "patient authority rotate --to FRESH"),
+        (Refusal::NotYourIdentity, "fresh authority recover --no-recovery --key PAPER"),
+    ] {
+        let world = World::new(PEOPLE);
+        let real = free_port();
+        let node = world.start_at(real).await;
+        let armed = Arc::new(AtomicU8::new(0));
+        liar::start(&world, real, &["patient", "fresh"], answer_lost(&armed, second_try, None));
+        let room = world.room().await;
+        let (fresh, paper) = (world.path("fresh").display().to_string(), world.path("recovery-key"));
+        let line = line.replace("FRESH", &fresh).replace("PAPER", &paper.display().to_string());
+        let (who, line) = line.split_once(' ').unwrap();
+        armed.store(1, SeqCst);
+        let done = world.ehe(who, &format!("{line} --room {room}")).await;
+        assert_eq!(armed.load(SeqCst), 2, "the answer was lost");
+        assert_eq!(done.exit, 0, "{done:?}");
+        assert!(done.out.contains("new keys for all categories"), "{done:?}");
+        assert_eq!(standing(&world, "fresh", &room).await["keys"].as_array().unwrap().len(), 2);
+        node.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_keys_that_cannot_be_found_out_about_is_not_said_to_be_refused() {
+    let world = World::new(PEOPLE);
+    let real = free_port();
+    let node = world.start_at(real).await;
+    let armed = Arc::new(AtomicU8::new(0));
+    let lie = answer_lost(&armed, Refusal::BadSignature, Some(Refusal::NotInvited));
+    liar::start(&world, real, &["patient", "fresh"], lie);
+    let room = world.room().await;
+    let fresh = world.path("fresh").display().to_string();
+    armed.store(1, SeqCst);
+    let left = world.ehe("patient", &format!("authority rotate --to {fresh} --room {room}")).await;
+    assert_eq!(left.exit, 1, "{left:?}");
+    assert!(left.err.contains("keep the old keys and the new ones"), "{left:?}");
+    armed.store(0, SeqCst);
+    let line = format!("authority resume --room {room} --from {}", world.path("patient").display());
+    assert!(world.ok("fresh", &line).await.contains("new keys for all categories"));
+    node.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recovery_key_is_shown_before_a_room_is_committed_to_it_or_nothing_is_done() {
+    let world = World::new(PEOPLE);
+    let node = world.start().await;
+    let made = world.ehe("patient", "--json room create").await;
+    let key = values(&made.out)[0]["recovery"].as_str().unwrap().to_owned();
+    assert!(made.err.contains(&format!("recovery key: {key}")), "{made:?}");
+    let rooms = world.ok("patient", "--json rooms").await.lines().count();
+    for line in ["room create", "--json room create"] {
+        for stderr in ["2>&-", "2>/dev/null", "2>/dev/full"] {
+            let ehe =
+                format!("{} --home {} {line} {stderr}", env!("CARGO_BIN_EXE_ehe"), world.path("patient").display());
+            let ran = tokio::process::Command::new("sh").args(["-c", &ehe]).output().await.unwrap();
+            assert_eq!((ran.status.code(), ran.stdout.len()), (Some(1), 0), "{ehe}");
+        }
+    }
+    assert_eq!(world.ok("patient", "--json rooms").await.lines().count(), rooms, "no room was made");
     node.stop().await.unwrap();
 }

@@ -12,7 +12,7 @@ use super::{LIMIT, World};
 /// What the liar makes of an answer: nothing, another one, or several.
 pub type Lie = Arc<dyn Fn(Response) -> Vec<Response> + Send + Sync>;
 
-/// Starts the liar at the charter's address, in front of the node at `real`, for these clients, one after the other.
+/// Starts the liar at the charter's address, in front of the node at `real`, for these clients.
 pub fn start(world: &World, real: SocketAddr, clients: &[&str], lie: Lie) {
     let node = world.credentials("node");
     let server = Server::bind(world.address, &node, ServerLimits::default()).unwrap();
@@ -20,10 +20,13 @@ pub fn start(world: &World, real: SocketAddr, clients: &[&str], lie: Lie) {
     tokio::spawn(async move {
         while let Some(handshake) = server.accept().await {
             let peer = handshake.complete().await.unwrap();
-            let client = clients.iter().find(|c| c.peer() == peer.identity()).unwrap();
-            while let Ok(exchange) = peer.accept_exchange().await {
-                pass_on(exchange, client, real, &lie).await;
-            }
+            let client = clients.iter().find(|c| c.peer() == peer.identity()).unwrap().clone();
+            let lie = lie.clone();
+            tokio::spawn(async move {
+                while let Ok(exchange) = peer.accept_exchange().await {
+                    pass_on(exchange, &client, real, &lie).await;
+                }
+            });
         }
     });
 }

@@ -42,7 +42,7 @@ pub struct Ran {
     pub err: String,
 }
 
-fn free_port() -> SocketAddr {
+pub fn free_port() -> SocketAddr {
     UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
