@@ -200,6 +200,48 @@ fn after_a_recovery_the_patient_has_everything_and_the_thief_nothing_new() {
 }
 
 #[test]
+fn readings_that_the_stolen_keys_signed_between_theft_and_recovery_are_marked_and_no_others() {
+    let paper = identity();
+    let mut room = TestRoom::committed_to(Some(paper.public()));
+    let gateway = identity();
+    room.grant(&invitation(&gateway, Right::Append, &[Category::Cardiac]));
+    let epoch = current(&room, Category::Cardiac);
+    let seal = |room: &mut TestRoom, who: &Identity, value: &str| {
+        let who = if who.author_id() == gateway.author_id() { who.clone() } else { who.acting_as(room.state.owner) };
+        let events = room.seal(&who, epoch, value);
+        room.submit(&who, events).unwrap();
+    };
+    let patient = room.patient.clone();
+    seal(&mut room, &patient, "60");
+    let theft = room.state.next_control;
+    // Nothing that the ledger counts lies between this and what was before the theft.
+    seal(&mut room, &patient, "61");
+    room.grant(&invitation(&identity(), Right::Read, &[Category::Cardiac]));
+    seal(&mut room, &patient, "62");
+    let thief = room.rotate();
+    seal(&mut room, &thief, "63");
+    seal(&mut room, &gateway, "64");
+    let new = room.recover(&paper, None, Some(theft));
+    seal(&mut room, &new, "65");
+
+    let newest = room.following(&new);
+    let mut keys = crate::keys::Keyring::open(newest.me(), room.room, newest.view(), [epoch]);
+    room.wraps().into_iter().for_each(|wrap| keys.take_wrap(wrap).unwrap());
+    let mut following = crate::follow::Following::new(room.room, false, new, ALLIANCE, None);
+    let (mut readings, mut seen) = (crate::read::Readings::default(), Default::default());
+    for item in room.items(Some(&[epoch])) {
+        let shown = following.take(item).unwrap();
+        let distrusted = crate::read::distrusted_at(&following, newest.state().unwrap());
+        readings.take(shown, &mut keys, &mut seen, &Default::default(), distrusted).unwrap();
+    }
+    readings.sort();
+    let marked: Vec<(String, bool)> =
+        readings.rows.iter().map(|row| (row.reading.value().to_string(), row.distrusted)).collect();
+    let expected = [("60", false), ("61", false), ("62", true), ("63", true), ("64", false), ("65", false)];
+    assert_eq!(marked, expected.map(|(value, distrusted)| (value.to_owned(), distrusted)));
+}
+
+#[test]
 fn what_is_no_recovery_of_this_room_is_not_made() {
     let (paper, other, new) = (identity(), identity(), identity());
     let room = TestRoom::committed_to(Some(paper.public()));
