@@ -164,13 +164,35 @@ pub(crate) fn replace_secret(path: &Path, content: &[u8]) -> Result<(), FileErro
 }
 
 fn replace_as(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
+    remove_leftovers(path)?;
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}.new", std::process::id()));
     let temporary = path.with_file_name(name);
-    let _ = fs::remove_file(&temporary); // left by a crashed process of the same number
     create(&temporary, content, mode)?;
     fs::rename(&temporary, path).map_err(FileError::io(path, "put the new version in its place"))?;
     sync_parent(path)
+}
+
+/// Removes what processes that crashed in [`replace_as`] left: it may hold a secret without the passphrase that protects it since.
+fn remove_leftovers(path: &Path) -> Result<(), FileError> {
+    let own = path.file_name().unwrap_or_default().as_encoded_bytes();
+    let entries = fs::read_dir(parent(path)).map_err(FileError::io(path, "look beside it"))?;
+    for entry in entries.filter_map(Result::ok) {
+        let name = entry.file_name();
+        let process = name.as_encoded_bytes().strip_prefix(own).and_then(|rest| rest.strip_prefix(b"."));
+        let process = process.and_then(|rest| rest.strip_suffix(b".new")).and_then(|id| std::str::from_utf8(id).ok());
+        let Some(process) = process.and_then(|id| id.parse::<u32>().ok()) else { continue };
+        // One that runs may be at it; of our number it was another one, before us.
+        if process == std::process::id() || !Path::new("/proc").join(process.to_string()).exists() {
+            match fs::remove_file(entry.path()) {
+                Err(why) if why.kind() != io::ErrorKind::NotFound => {
+                    return Err(FileError::io(&entry.path(), "remove what a crashed program left")(why));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Appends one line, durable when this returns. Half a line that an earlier writer left stays a line of its own.
@@ -194,11 +216,12 @@ pub(crate) fn append_line(path: &Path, line: &str) -> Result<(), FileError> {
     sync_parent(path)
 }
 
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 fn sync_parent(path: &Path) -> Result<(), FileError> {
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let parent = parent(path);
     File::open(parent).and_then(|dir| dir.sync_all()).map_err(FileError::io(parent, "sync the directory"))
 }
 
@@ -384,6 +407,22 @@ mod tests {
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn what_a_crash_left_of_an_earlier_version_goes_with_the_next_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        create_secret(&path, b"one").unwrap();
+        // No process has a number as large as this.
+        let (dead, ours) = ("secret.4294967295.new".to_owned(), format!("secret.{}.new", std::process::id()));
+        let others = ["secret.1.new", "secret.x.new", "secret2.4294967295.new", "secret.new"].map(str::to_owned);
+        for name in [&dead, &ours].into_iter().chain(&others) {
+            fs::write(dir.path().join(name), "in the clear").unwrap();
+        }
+        replace_secret(&path, b"two").unwrap();
+        assert!([dead, ours].iter().all(|name| !dir.path().join(name).exists()));
+        assert!(others.iter().all(|name| dir.path().join(name).exists()), "a running process's and other files stay");
     }
 
     #[test]

@@ -265,13 +265,28 @@ pub async fn delegate(session: &mut Session, room: RoomId, to: &Delegated) -> Re
     Ok(id)
 }
 
-/// Ends a delegation.
-pub async fn withdraw(session: &mut Session, room: RoomId, delegate: AuthorId) -> Result<(), Error> {
+/// A grant that holds though the delegate who made it is none any more.
+#[derive(Debug, Clone)]
+pub struct LeftGrant {
+    /// The grant.
+    pub id: EheId,
+    /// Who was invited.
+    pub subject: AuthorId,
+    /// Their name, where readable.
+    pub name: Option<String>,
+}
+
+/// Ends a delegation. The grants that the delegate made do not end with it: those that hold are what is returned.
+pub async fn withdraw(session: &mut Session, room: RoomId, delegate: AuthorId) -> Result<Vec<LeftGrant>, Error> {
     let control = session.control(room, session.usual_purpose()).await?;
     let (state, now) = (control.state()?, session.now());
+    let holds = |id: &EheId| state.grants.get(id).is_some_and(|grant| grant.is_live(now));
+    let made = control.view().grants().filter(|(id, grant)| grant.author == delegate && holds(id));
+    let left = made.map(|(id, grant)| LeftGrant { id, subject: grant.subject.author_id(), name: grant.name.clone() });
+    let left = left.collect();
     let event = build::withdraw(&mut rng(), control.me(), state, control.view(), delegate, now)?;
     submit(session, control.me(), room, Some(&control), vec![event]).await?;
-    Ok(())
+    Ok(left)
 }
 
 /// Gives a room that has none a recovery key.

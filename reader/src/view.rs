@@ -38,6 +38,8 @@ pub struct EpochView {
 pub struct GrantView {
     /// Place in the patient's sequence.
     pub seq: u64,
+    /// Who made it: the patient or a delegate.
+    pub author: AuthorId,
     /// Who was invited.
     pub subject: PublicIdentity,
     /// The party's name as the patient wrote it, where readable.
@@ -111,7 +113,13 @@ impl RoomView {
                     self.learn_hints(&private);
                 }
                 let Private { name, purpose, .. } = private;
-                let view = GrantView { seq: grant.link.seq, subject: grant.subject, name, purpose };
+                let view = GrantView {
+                    seq: grant.link.seq,
+                    author: event.core().author,
+                    subject: grant.subject,
+                    name,
+                    purpose,
+                };
                 self.grants.insert(event.id(), view);
             }
             Control::Revoke(_) | Control::Wrap(_) => {}

@@ -303,8 +303,8 @@ pub(super) async fn run(
             printer.delegated(to.delegate.author_id())
         }
         AuthorityCommand::Withdraw { room, delegate } => {
-            authority::withdraw(session, room.room, delegate).await?;
-            printer.withdrawn(delegate)
+            let left = authority::withdraw(session, room.room, delegate).await?;
+            printer.withdrawn(room.room, delegate, &left)
         }
         AuthorityCommand::SetRecovery { room, out } => {
             let issued = Issued::new(true, &out, json, around)?;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::{Printer, plain};
-use crate::authority::{DelegateLine, KeyLine, Moved, Renewed, Standing};
+use crate::authority::{DelegateLine, KeyLine, LeftGrant, Moved, Renewed, Standing};
 use crate::error::Error;
 use crate::scope::names;
 use crate::view::ControlLine;
@@ -119,11 +119,20 @@ impl Printer<'_> {
     }
 
     /// A delegation that ended.
-    pub fn withdrawn(&mut self, delegate: AuthorId) -> Result<(), Error> {
+    pub fn withdrawn(&mut self, room: RoomId, delegate: AuthorId, left: &[LeftGrant]) -> Result<(), Error> {
         if self.is_json() {
-            return self.value(&json!({ "withdrawn": delegate }));
+            let left = left.iter().map(|grant| json!({ "id": grant.id, "subject": grant.subject, "name": grant.name }));
+            return self.value(&json!({ "withdrawn": delegate, "grants_left": left.collect::<Vec<_>>() }));
         }
-        self.line(format!("withdrawn {delegate}; what it granted stays until it is revoked"))
+        if left.is_empty() {
+            return self.line(format!("withdrawn {delegate}; no grant that it made holds"));
+        }
+        self.line(format!("withdrawn {delegate}; these grants that it made still hold, end them one by one:"))?;
+        for LeftGrant { id, subject, name } in left {
+            let name = name.as_deref().map_or_else(|| "no name".into(), plain);
+            self.line(format!("ehe revoke --room {room} --grant {id}   ({subject}, {name})"))?;
+        }
+        Ok(())
     }
 
     /// A recovery key that was set.

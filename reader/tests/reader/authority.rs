@@ -136,7 +136,10 @@ async fn a_delegate_invites_and_ends_in_a_room_that_is_not_its_own() {
     );
 
     let id = world.credentials("helper").identity().author_id();
-    world.ok("patient", &format!("authority withdraw --room {room} --delegate {id}")).await;
+    let left = world.ok("helper", &invite).await;
+    let said = world.ok("patient", &format!("authority withdraw --room {room} --delegate {id}")).await;
+    assert!(said.contains(&format!("ehe revoke --room {room} --grant {}", left.trim())), "{said}");
+    assert!(!said.contains(grant.trim()), "what ended is not listed: {said}");
     let ended = world.ehe("helper", &invite).await;
     assert_eq!(ended.exit, 3);
     assert!(ended.err.contains("withdrawn"), "{}", ended.err);
