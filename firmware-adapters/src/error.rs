@@ -181,3 +181,20 @@ impl AdapterError {
 pub(crate) fn shortened(text: &str) -> String {
     text.chars().take(64).collect()
 }
+
+/// What is wrong with an input that tells of more than one person.
+pub(crate) const SEVERAL_PEOPLE: &str = "of several people: send them apart";
+
+/// Whether all of `values` are the same: what one input tells of is filed under one name.
+pub(crate) fn one_alone<T: PartialEq>(
+    values: impl IntoIterator<Item = T>,
+    path: &str,
+    problem: &str,
+) -> Result<(), AdapterError> {
+    let mut values = values.into_iter();
+    let Some(first) = values.next() else { return Ok(()) };
+    match values.all(|value| value == first) {
+        true => Ok(()),
+        false => Err(AdapterError::Invalid { path: path.to_owned(), problem: problem.to_owned() }),
+    }
+}

@@ -10,4 +10,6 @@ pub mod theengs;
 mod time;
 pub mod vendor;
 
-pub use config::{ConditionConfig, ConfigError, ConfigProblem, MappingConfig, TimeConfig, TimeFormat, ValueConfig};
+pub use config::{
+    ConditionConfig, ConfigError, ConfigProblem, MappingConfig, OneConfig, TimeConfig, TimeFormat, ValueConfig,
+};

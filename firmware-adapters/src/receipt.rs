@@ -40,8 +40,14 @@ impl ReceiptContext {
         ReadingTime { device, method: TimeMethod::ReceiptDeviceTimeInvalid, ..self.at_receipt() }
     }
 
+    /// The time of a value in a document that does not say when it was measured, or not so that it can be used: the document
+    /// may be years old, so its receipt tells nothing. What can be written down of its clock is kept.
+    pub fn unknown(&self, device: Option<DeviceTime>) -> ReadingTime {
+        ReadingTime { device, derived: None, method: TimeMethod::OrderOnly, ..self.at_receipt() }
+    }
+
     /// As [`Self::at_device_time`], for a document that a record system wrote: it may tell of the years before 2000. Of what
-    /// lies before 1971 nothing can be told from a clock that was never set.
+    /// lies before 1971 nothing can be told from a clock that was never set. A time that cannot be right leaves it unknown.
     pub fn at_document_time(
         &self,
         device: DeviceTime,
@@ -50,6 +56,7 @@ impl ReceiptContext {
         uncertainty_ms: u32,
     ) -> ReadingTime {
         self.not_before(EARLIEST_DOCUMENT_MS, device, unix_ms, method, uncertainty_ms)
+            .unwrap_or_else(|| self.unknown(Some(device)))
     }
 
     /// The time of a value whose device sent `device`, which names the instant `unix_ms`.
@@ -64,6 +71,7 @@ impl ReceiptContext {
         uncertainty_ms: u32,
     ) -> ReadingTime {
         self.not_before(EARLIEST_MS, device, unix_ms, method, uncertainty_ms)
+            .unwrap_or_else(|| self.instead_of(Some(device)))
     }
 
     fn not_before(
@@ -73,19 +81,19 @@ impl ReceiptContext {
         unix_ms: i64,
         method: TimeMethod,
         uncertainty_ms: u32,
-    ) -> ReadingTime {
+    ) -> Option<ReadingTime> {
         let received = i64::try_from(self.received.0).unwrap_or(i64::MAX);
         let latest =
             if self.clock_synchronised { received.saturating_add(AHEAD_MAX_MS).min(LATEST_MS) } else { LATEST_MS };
         match u64::try_from(unix_ms) {
-            Ok(instant) if (earliest_ms..=latest).contains(&unix_ms) => ReadingTime {
+            Ok(instant) if (earliest_ms..=latest).contains(&unix_ms) => Some(ReadingTime {
                 device: Some(device),
                 derived: Some(UnixMs(instant)),
                 method,
                 uncertainty_ms,
                 ..self.at_receipt()
-            },
-            _ => self.instead_of(Some(device)),
+            }),
+            _ => None,
         }
     }
 }

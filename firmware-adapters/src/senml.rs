@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 pub use self::names::{NameConfig, NameError, Names};
 pub use self::number::Number;
 use self::resolve::Resolver;
-use crate::error::AdapterError;
+use crate::error::{AdapterError, one_alone};
 use crate::limits::READINGS_PER_INPUT_MAX;
 use crate::receipt::RECEIPT_UNCERTAINTY_MS;
 use crate::stamp::Stamp;
@@ -108,14 +108,17 @@ impl Adapter for SenMl {
         }
         let resolved = resolver.finish()?;
         let mut readings = Vec::new();
+        let mut devices = Vec::new();
         for (index, record) in resolved.iter().enumerate() {
             if let Some(reading) = self.reading(index, record, receipt)? {
                 if readings.len() == READINGS_PER_INPUT_MAX {
                     return Err(AdapterError::TooManyReadings);
                 }
                 readings.push(reading);
+                devices.extend(device(&record.n));
             }
         }
+        one_alone(devices, "n", "of several devices: send them apart")?;
         Ok(Decoded { readings, fields: Fields::SenMl(Pack { resolved }) })
     }
 }
@@ -134,6 +137,13 @@ impl SenMl {
             .map(Some)
             .map_err(|problem| AdapterError::Unit { path: format!("[{index}].u"), problem })
     }
+}
+
+/// The device that a name begins with (RFC 9039): `urn:dev:`, the kind of its number, the number.
+fn device(name: &str) -> Option<&str> {
+    let (kind, number) = name.strip_prefix("urn:dev:")?.split_once(':')?;
+    let number = number.split([':', '/', '_']).next()?;
+    name.get(.."urn:dev:".len() + kind.len() + 1 + number.len())
 }
 
 impl Record {

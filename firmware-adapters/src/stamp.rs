@@ -2,7 +2,8 @@
 
 use ehe::decimal::Decimal;
 use ehe::reading::{DeviceTime, ReadingTime, TimeMethod};
-use jiff::civil::{Date, Time};
+use jiff::Timestamp;
+use jiff::civil::{Date, DateTime, Time};
 use jiff::fmt::temporal::Pieces;
 use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
 
@@ -28,17 +29,36 @@ pub(crate) struct Stamp {
 impl Stamp {
     /// Date and time of day (RFC 3339, ISO 8601). Without an offset it is in `zone`; without that it is none.
     pub(crate) fn read(text: &str, zone: Option<&TimeZone>, receipt: &ReceiptContext) -> Option<Self> {
+        Self::written(text, zone, receipt, false)
+    }
+
+    /// As [`Self::read`]; where neither the text nor the configuration knows the zone, UTC is assumed and the uncertainty says so.
+    pub(crate) fn read_anyhow(text: &str, zone: Option<&TimeZone>, receipt: &ReceiptContext) -> Option<Self> {
+        Self::written(text, zone, receipt, true)
+    }
+
+    fn written(text: &str, zone: Option<&TimeZone>, receipt: &ReceiptContext, anyhow: bool) -> Option<Self> {
         if text.len() > TEXT_MAX_BYTES {
             return None;
         }
         let pieces = Pieces::parse(text).ok()?;
         let civil = pieces.date().to_datetime(pieces.time()?);
-        let wall_ms = Offset::UTC.to_timestamp(civil).ok()?.as_millisecond();
         let resolution = resolution_ms(text);
         if let Some(offset) = pieces.to_numeric_offset() {
-            return Some(Self::zoned(wall_ms, offset, resolution));
+            return Some(Self::zoned(Offset::UTC.to_timestamp(civil).ok()?.as_millisecond(), offset, resolution));
         }
-        let (unix_ms, ambiguity) = match zone?.to_ambiguous_timestamp(civil).offset() {
+        if zone.is_none() && !anyhow {
+            return None;
+        }
+        // The text names a zone whose rules nobody asked for here: another one than the configured, so that one does not count.
+        let zone = if pieces.time_zone_annotation().is_some() { None } else { zone };
+        Self::local(civil, zone, resolution, receipt)
+    }
+
+    /// A clock on the wall in `zone`; `None`: nobody knows the zone, UTC is assumed and the uncertainty says so.
+    fn local(civil: DateTime, zone: Option<&TimeZone>, resolution: u32, receipt: &ReceiptContext) -> Option<Self> {
+        let wall_ms = Offset::UTC.to_timestamp(civil).ok()?.as_millisecond();
+        let (unix_ms, ambiguity) = match zone.unwrap_or(&TimeZone::UTC).to_ambiguous_timestamp(civil).offset() {
             AmbiguousOffset::Unambiguous { offset } => (instant(wall_ms, offset), 0),
             AmbiguousOffset::Gap { before, after } | AmbiguousOffset::Fold { before, after } => {
                 // The hour that happens twice, or never: of the two meanings the one nearer to the receipt.
@@ -50,12 +70,7 @@ impl Stamp {
         };
         let device = DeviceTime { wall_ms, offset_min: None };
         let uncertainty_ms = resolution.saturating_add(ambiguity);
-        Some(Self { device, unix_ms, method: TimeMethod::DeviceLocalAssumedZone, uncertainty_ms })
-    }
-
-    /// As [`Self::read`]; where neither the text nor the configuration knows the zone, UTC is assumed and the uncertainty says so.
-    pub(crate) fn read_anyhow(text: &str, zone: Option<&TimeZone>, receipt: &ReceiptContext) -> Option<Self> {
-        let stamp = Self::read(text, Some(zone.unwrap_or(&TimeZone::UTC)), receipt)?;
+        let stamp = Self { device, unix_ms, method: TimeMethod::DeviceLocalAssumedZone, uncertainty_ms };
         Some(stamp.in_zone_of(zone))
     }
 
@@ -101,6 +116,18 @@ impl Stamp {
     pub(crate) fn local_unix(number: Decimal, power: i8, offset: Offset) -> Option<Self> {
         let (wall_ms, uncertainty_ms) = whole_ms(number, power)?;
         Some(Self::zoned(wall_ms, offset, uncertainty_ms))
+    }
+
+    /// As [`Self::local_unix`], where nothing says how far the clock is from UTC: in `zone`, or in one that nobody knows.
+    pub(crate) fn local_unix_in(
+        number: Decimal,
+        power: i8,
+        zone: Option<&TimeZone>,
+        receipt: &ReceiptContext,
+    ) -> Option<Self> {
+        let (wall_ms, resolution) = whole_ms(number, power)?;
+        let civil = Offset::UTC.to_datetime(Timestamp::from_millisecond(wall_ms).ok()?);
+        Self::local(civil, zone, resolution, receipt)
     }
 
     fn zoned(wall_ms: i64, offset: Offset, uncertainty_ms: u32) -> Self {

@@ -52,6 +52,9 @@ pub struct MappingConfig {
     /// Which values a person typed in.
     #[serde(default)]
     pub self_reported: Option<ConditionConfig>,
+    /// Of what one document tells of one only, as readings are filed under one name.
+    #[serde(default)]
+    pub one: Vec<OneConfig>,
     /// The values, 1 to 64.
     #[serde(rename = "value", default)]
     pub values: Vec<ValueConfig>,
@@ -77,7 +80,7 @@ pub struct ValueConfig {
     /// A factor that makes the sent number one in `unit`, exactly. Left out: 1, and the digits stay as sent.
     #[serde(default)]
     pub scale: Option<Decimal>,
-    /// Where the document has a power of ten that the sent number is multiplied by.
+    /// Where the document has a power of ten that the sent number is multiplied by. A value without it is an error.
     #[serde(default)]
     pub exponent_path: Option<String>,
     /// What the device sends for "no value": numbers (compared by value, before `scale`) or texts.
@@ -114,6 +117,16 @@ pub struct ConditionConfig {
     pub path: String,
     /// One of these: texts, numbers (compared by value), `true`, `false`.
     pub equals: Vec<String>,
+}
+
+/// What all values of a document have in common. A document with readings in which they differ is refused.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OneConfig {
+    /// What there must not be several of, for the message: `people`, `days`.
+    pub what: String,
+    /// Where it is said; what is found at all of them is the same.
+    pub paths: Vec<String>,
 }
 
 /// Where the time of a value stands, and how it is written.

@@ -6,7 +6,7 @@
 //! (`< 0.5` is not 0.5). Times are those of the observation (`effective…`); `issued` is when somebody published it.
 
 use ehe::decimal::Decimal;
-use ehe::reading::{Flags, Reading, ReadingTime, TimeMethod};
+use ehe::reading::{Flags, Reading, ReadingTime};
 use ehe::unit::Unit;
 use ehe::vital::Vital;
 use jiff::tz::TimeZone;
@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::document::{kind, parse};
-use crate::error::{AdapterError, shortened};
+use crate::error::{AdapterError, SEVERAL_PEOPLE, one_alone, shortened};
 use crate::limits::READINGS_PER_INPUT_MAX;
 use crate::stamp::Stamp;
 use crate::{Adapter, Decoded, Fields, ReceiptContext};
@@ -22,6 +22,8 @@ use crate::{Adapter, Decoded, Fields, ReceiptContext};
 const LOINC: &str = "http://loinc.org";
 const MDC: &str = "urn:iso:std:iso:11073:10101";
 const UCUM: &str = "http://unitsofmeasure.org";
+/// Extensions that change what the element means; nobody who does not know them may take it for what it looks like.
+const MODIFIER: &str = "modifierExtension";
 /// One day.
 const DAY_MS: i64 = 24 * 3_600_000;
 
@@ -53,6 +55,16 @@ pub struct Observation {
     pub effective: Option<Value>,
     /// The observation's own code and value, then its components.
     pub components: Vec<Component>,
+}
+
+/// An Observation, and what it gives.
+struct Told<'v> {
+    observation: Observation,
+    readings: Vec<Reading>,
+    /// Why it gives none although it has a value.
+    problem: Option<AdapterError>,
+    /// Whom it is of.
+    subject: Option<&'v Value>,
 }
 
 /// A code and its value.
@@ -101,16 +113,15 @@ impl Fhir {
         let fields = match root.text("resourceType")? {
             None => return Err(AdapterError::Missing { path: "resourceType".to_owned() }),
             Some("Observation") => {
-                Fields::Fhir(Observed::One(Box::new(self.observation(&root, receipt, &mut readings)?)))
+                let Told { observation, readings: mut told, problem, .. } = self.observation(&root, receipt)?;
+                if let Some(problem) = problem {
+                    return Err(problem);
+                }
+                readings.append(&mut told);
+                Fields::Fhir(Observed::One(Box::new(observation)))
             }
             Some("Bundle") => {
-                let mut observations = Vec::new();
-                for entry in root.objects("entry")? {
-                    let Some(resource) = entry.object("resource")? else { continue };
-                    if resource.text("resourceType")? == Some("Observation") {
-                        observations.push(self.observation(&resource, receipt, &mut readings)?);
-                    }
-                }
+                let observations = self.bundle(&root, receipt, &mut readings)?;
                 Fields::Fhir(Observed::Bundle { observations })
             }
             // Other resources are understood to hold no reading.
@@ -119,31 +130,72 @@ impl Fhir {
         Ok(Decoded { readings, fields })
     }
 
-    fn observation(
+    /// The Observations of a Bundle. One whose values cannot be told gives none and leaves the others theirs; where no other gives
+    /// any, that is the Bundle's problem.
+    fn bundle(
         &self,
-        at: &At<'_>,
+        root: &At<'_>,
         receipt: &ReceiptContext,
         readings: &mut Vec<Reading>,
-    ) -> Result<Observation, AdapterError> {
+    ) -> Result<Vec<Observation>, AdapterError> {
+        // A history tells what has been written, mistakes that were corrected since and all.
+        let current = root.text("type")? != Some("history");
+        let (mut observations, mut people, mut first) = (Vec::new(), Vec::new(), None);
+        for entry in root.objects("entry")? {
+            let Some(resource) = entry.object("resource")? else { continue };
+            if resource.text("resourceType")? != Some("Observation") {
+                continue;
+            }
+            let deleted = entry.object("request")?.is_some_and(|request| request.is("method", "DELETE"));
+            let told = self.observation(&resource, receipt)?;
+            people.extend(told.subject);
+            observations.push(told.observation);
+            if !current || deleted || entry.get(MODIFIER).is_some() {
+                continue;
+            }
+            if readings.len() + told.readings.len() > READINGS_PER_INPUT_MAX {
+                return Err(AdapterError::TooManyReadings);
+            }
+            readings.extend(told.readings);
+            first = first.or(told.problem);
+        }
+        one_alone(people, "entry.resource.subject", SEVERAL_PEOPLE)?;
+        match first.filter(|_| readings.is_empty()) {
+            Some(problem) => Err(problem),
+            None => Ok(observations),
+        }
+    }
+
+    fn observation<'v>(&self, at: &At<'v>, receipt: &ReceiptContext) -> Result<Told<'v>, AdapterError> {
         let status = at.text("status")?.ok_or_else(|| AdapterError::Missing { path: at.path("status") })?;
-        let measured = matches!(status, "final" | "amended" | "corrected" | "preliminary");
         let (time, effective) = self.time(at, receipt)?;
-        let mut components = Vec::new();
+        // With a focus it is about another than the subject: a child not yet born, a donor.
+        let measured = matches!(status, "final" | "amended" | "corrected" | "preliminary") && at.get("focus").is_none();
+        let modified = at.get(MODIFIER).is_some();
+        let flags = if status == "preliminary" { Flags::ESTIMATE } else { Flags::NONE };
+        let (mut components, mut readings, mut problem) = (Vec::new(), Vec::new(), None);
         let own = std::iter::once(At { node: at.node, path: at.path.clone() });
         for place in own.chain(at.objects("component")?) {
             let component = Component::read(&place)?;
-            if let Some((vital, value, unit)) = component.measured(&place)?.filter(|_| measured) {
+            if measured && !modified && place.get(MODIFIER).is_none() {
                 if readings.len() == READINGS_PER_INPUT_MAX {
                     return Err(AdapterError::TooManyReadings);
                 }
-                let reading = Reading::new(vital, value, unit, receipt.device.clone(), time)
-                    .map_err(|problem| AdapterError::Unit { path: place.path("valueQuantity"), problem })?;
-                let flags = if status == "preliminary" { Flags::ESTIMATE } else { Flags::NONE };
-                readings.push(reading.with_flags(flags));
+                match component.reading(&place, time, receipt) {
+                    Ok(reading) => readings.extend(reading.map(|reading| reading.with_flags(flags))),
+                    Err(error) => problem = problem.or(Some(error)),
+                }
             }
             components.push(component);
         }
-        Ok(Observation { status: shortened(status), effective, components })
+        if problem.is_some() {
+            readings.clear();
+        }
+        let observation = Observation { status: shortened(status), effective, components };
+        let subject = at.get("subject").and_then(|subject| {
+            subject.get("reference").or_else(|| subject.get("identifier")?.get("value")).filter(|name| !name.is_null())
+        });
+        Ok(Told { observation, readings, problem, subject })
     }
 
     /// When it was measured, and what says so.
@@ -151,7 +203,7 @@ impl Fhir {
         for name in ["effectiveDateTime", "effectiveInstant"] {
             if let Some(sent) = at.get(name) {
                 let stamp = sent.as_str().and_then(|text| self.stamp(text, receipt));
-                let time = stamp.map_or_else(|| receipt.instead_of(None), |stamp| stamp.in_document(receipt));
+                let time = stamp.map_or_else(|| receipt.unknown(None), |stamp| stamp.in_document(receipt));
                 return Ok((time, Some(sent.clone())));
             }
         }
@@ -159,11 +211,10 @@ impl Fhir {
             return Ok((self.period(&period, receipt), at.get("effectivePeriod").cloned()));
         }
         if let Some(timing) = at.get("effectiveTiming") {
-            return Ok((receipt.instead_of(None), Some(timing.clone())));
+            return Ok((receipt.unknown(None), Some(timing.clone())));
         }
         // When it was measured nobody says; the time of receipt would be a guess.
-        let unknown = ReadingTime { derived: None, method: TimeMethod::OrderOnly, ..receipt.at_receipt() };
-        Ok((unknown, None))
+        Ok((receipt.unknown(None), None))
     }
 
     fn period(&self, at: &At<'_>, receipt: &ReceiptContext) -> ReadingTime {
@@ -179,11 +230,11 @@ impl Fhir {
                         ReadingTime { interval_ms: Some(interval_ms), ..time }
                     }
                     Ok(_) => time,
-                    Err(_) => receipt.instead_of(Some(start.device)),
+                    Err(_) => receipt.unknown(Some(start.device)),
                 }
             }
             (None, Some((_, Some(end)))) => end.in_document(receipt),
-            _ => receipt.instead_of(None),
+            _ => receipt.unknown(None),
         }
     }
 
@@ -239,6 +290,19 @@ impl Component {
             .parse()
             .map_err(|problem| AdapterError::Number { path: at.path("valueQuantity.value"), problem })?;
         Ok(Some((vital, value, self.unit_of(vital, at)?)))
+    }
+
+    /// The reading that it makes, if it makes one.
+    fn reading(
+        &self,
+        at: &At<'_>,
+        time: ReadingTime,
+        receipt: &ReceiptContext,
+    ) -> Result<Option<Reading>, AdapterError> {
+        let Some((vital, value, unit)) = self.measured(at)? else { return Ok(None) };
+        Reading::new(vital, value, unit, receipt.device.clone(), time)
+            .map(Some)
+            .map_err(|problem| AdapterError::Unit { path: at.path("valueQuantity"), problem })
     }
 
     fn unit_of(&self, vital: Vital, at: &At<'_>) -> Result<Unit, AdapterError> {
@@ -317,6 +381,10 @@ impl<'v> At<'v> {
         };
         let each = |(index, value): (usize, &'v Value)| Self::object_at(value, self.path(&format!("{name}[{index}]")));
         Ok(elements.iter().enumerate().map(each).collect::<Result<Vec<_>, _>>()?.into_iter())
+    }
+
+    fn is(&self, name: &str, text: &str) -> bool {
+        self.get(name).and_then(Value::as_str) == Some(text)
     }
 
     fn text(&self, name: &str) -> Result<Option<&'v str>, AdapterError> {

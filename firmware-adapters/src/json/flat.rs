@@ -8,7 +8,7 @@ use ehe::vital::Vital;
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
-use super::config::{ConditionConfig, ConfigError, ConfigProblem, MappingConfig, ValueConfig};
+use super::config::{ConditionConfig, ConfigError, ConfigProblem, MappingConfig, OneConfig, ValueConfig};
 use super::document::{kind, parse};
 use super::path::{Found, Path};
 use super::time::{Beside, TimeRule};
@@ -22,7 +22,15 @@ use crate::{Adapter, Decoded, Fields, ReceiptContext};
 #[derive(Debug, Clone)]
 pub struct Mapping {
     name: String,
+    one: Vec<One>,
     values: Vec<ValueRule>,
+}
+
+/// What all values of a document have in common.
+#[derive(Debug, Clone)]
+struct One {
+    what: String,
+    paths: Vec<Path>,
 }
 
 #[derive(Debug, Clone)]
@@ -111,13 +119,17 @@ impl Mapping {
                 .map_err(|(key, problem)| error(format!("value[{index}].{key}"), problem))
         };
         let values = config.values.iter().enumerate().map(rule).collect::<Result<_, _>>()?;
-        Ok(Self { name: config.name.clone(), values })
+        let one = |(index, one): (usize, &OneConfig)| {
+            One::new(one).map_err(|(key, problem)| error(format!("one[{index}].{key}"), problem))
+        };
+        let one = config.one.iter().enumerate().map(one).collect::<Result<_, _>>()?;
+        Ok(Self { name: config.name.clone(), one, values })
     }
 
-    /// Takes another zone than the configuration for local times; `None`: nobody knows it.
-    pub(crate) fn assume(mut self, zone: Option<&TimeZone>) -> Self {
+    /// Of documents that a record system wrote, with another zone than the configuration for local times; `None`: nobody knows it.
+    pub(crate) fn of_document(mut self, zone: Option<&TimeZone>) -> Self {
         for value in &mut self.values {
-            value.time.assume(zone);
+            value.time.of_document(zone);
         }
         self
     }
@@ -147,7 +159,36 @@ impl Adapter for Mapping {
                 return Err(AdapterError::Missing { path: rule.path.to_string() });
             }
         }
+        for one in self.one.iter().filter(|_| !readings.is_empty()) {
+            one.check(&document)?;
+        }
         Ok(Decoded { readings, fields: Fields::Json(document) })
+    }
+}
+
+impl One {
+    fn new(config: &OneConfig) -> Result<Self, KeyProblem> {
+        if config.paths.len() > ENTRIES_PER_VALUE_MAX {
+            return Err(at("paths")(ConfigProblem::Entries { found: config.paths.len() }));
+        }
+        let paths = config.paths.iter().map(|path| path.parse().map_err(at("paths"))).collect::<Result<_, _>>()?;
+        Ok(Self { what: shortened(&config.what), paths })
+    }
+
+    /// Whether there is one alone in the document.
+    fn check(&self, document: &Value) -> Result<(), AdapterError> {
+        let mut first: Option<&Value> = None;
+        for path in &self.paths {
+            path.find(document, &mut |found| {
+                let value = found.value();
+                if value.is_null() || *first.get_or_insert(value) == value {
+                    return Ok(());
+                }
+                let problem = format!("of several {}: send them apart", self.what);
+                Err(AdapterError::Invalid { path: path.to_string(), problem })
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -282,7 +323,8 @@ impl ValueRule {
         let Some(beside) = &self.exponent else { return Ok(None) };
         let path = || beside.path.to_string();
         match beside.value(found)? {
-            None => Ok(None),
+            // Without its power of ten the number may be a thousand times what was measured.
+            None => Err(AdapterError::Missing { path: path() }),
             Some(Value::Number(number)) => match number.as_str().parse() {
                 Ok(exponent) => Ok(Some(exponent)),
                 Err(_) => Err(AdapterError::Number { path: path(), problem: DecimalError::Overflow }),

@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 use self::frame::Clock;
 use self::schema::{Body, Kind, Measure, Schema, Shape, Times};
 use super::document::{kind, parse};
-use crate::error::{AdapterError, shortened};
+use crate::error::{AdapterError, SEVERAL_PEOPLE, one_alone, shortened};
 use crate::limits::READINGS_PER_INPUT_MAX;
 use crate::{Adapter, Decoded, Fields, ReceiptContext};
 
@@ -77,6 +77,8 @@ impl OpenMhealth {
         let mut readings = Vec::new();
         match &document {
             Value::Array(points) => {
+                let people = points.iter().filter_map(|point| point.get("header")?.get("user_id"));
+                one_alone(people.filter(|user| !user.is_null()), "header.user_id", SEVERAL_PEOPLE)?;
                 for point in points {
                     self.point(point, receipt, &mut readings)?;
                 }
@@ -144,13 +146,15 @@ impl OpenMhealth {
                 // A blood pressure's half alone: the schema says what it is.
                 if let Kind::Measured(measure) = of {
                     let (value, unit) = measure.read(body, place)?;
-                    put(place.name, (measure.vital, value, unit), receipt.at_receipt(), None, flags)?;
+                    statistic(body, false, prefix)?;
+                    put(place.name, (measure.vital, value, unit), receipt.unknown(None), None, flags)?;
                 }
                 Ok(())
             }
             Body::HealthKit => {
                 let node = object(body, prefix)?;
                 let Some(found) = health_kit::read(node, &clock, prefix)? else { return Ok(()) };
+                statistic(body, false, prefix)?;
                 let measured = (found.vital, found.value, found.unit);
                 put("unit_value", measured, found.time, None, flags.union(found.flags))
             }
@@ -166,7 +170,7 @@ impl OpenMhealth {
                         None => {}
                     }
                 }
-                let statistic = statistic(node);
+                let allowed = shape.members.iter().any(|member| member.name == STATISTIC);
                 for member in shape.members {
                     let Some(value) = node.get(member.name) else { continue };
                     let measure = match member.kind {
@@ -176,7 +180,7 @@ impl OpenMhealth {
                     };
                     let Some(vital) = specimen(measure.vital, node) else { continue };
                     let (value, unit) = measure.read(value, Place { prefix, name: member.name })?;
-                    put(member.name, (vital, value, unit), time, statistic, flags)?;
+                    put(member.name, (vital, value, unit), time, statistic(body, allowed, prefix)?, flags)?;
                 }
                 Ok(())
             }
@@ -323,15 +327,25 @@ impl Shape {
                 }
                 frame::frame(sent, rule, clock, place)
             }
-            (None, Times::Optional(_)) => Ok(clock.receipt.at_receipt()),
+            (None, Times::Optional(_)) => Ok(clock.receipt.unknown(None)),
             (None, Times::Required(_) | Times::Interval(_)) => Err(AdapterError::Missing { path: place.path() }),
         }
     }
 }
 
-/// What the body says its values summarise; the schema's list has been checked.
-fn statistic(node: &Map<String, Value>) -> Option<Statistic> {
-    node.get("descriptive_statistic")?.as_str()?.replace(' ', "_").parse().ok()
+/// The member that says what a body's values summarise.
+const STATISTIC: &str = "descriptive_statistic";
+
+/// What the body says its values summarise; `allowed`: whether its schema knows that at all. Whatever else it says there makes of
+/// its values something else than readings, so it is never left out.
+fn statistic(body: &Value, allowed: bool, prefix: &'static str) -> Result<Option<Statistic>, AdapterError> {
+    let Some(sent) = body.get(STATISTIC) else { return Ok(None) };
+    let place = Place { prefix, name: STATISTIC };
+    if !allowed {
+        return Err(place.invalid("this schema has no statistics: its values would be taken for plain readings"));
+    }
+    let known = sent.as_str().and_then(|text| text.replace(' ', "_").parse().ok());
+    known.map(Some).ok_or_else(|| place.invalid("a statistic that no reading can have"))
 }
 
 /// What a glucose was measured in makes it one of blood, of the fluid between the cells, or of nothing that tells of blood.

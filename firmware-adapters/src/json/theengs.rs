@@ -5,7 +5,7 @@
 //! (`type` is `BODY`). A temperature, even beside those, is the device's or the room's.
 
 use ehe::decimal::Decimal;
-use ehe::reading::{Reading, ReadingTime};
+use ehe::reading::{Reading, ReadingTime, Statistic};
 use ehe::unit::Unit;
 use ehe::vital::Vital;
 use serde_json::Value;
@@ -22,8 +22,8 @@ const WORN: &[(&str, Vital, Unit)] = &[
     ("act_bpm", Vital::HeartRate, Unit::PerMinute),
     ("steps", Vital::StepCount, Unit::Steps),
 ];
-/// The octet that a band sends for a heart rate that it does not have.
-const NO_HEART_RATE: Decimal = Decimal::new(255, 0);
+/// What bands send for a heart rate that they do not have: an octet of ones, or nothing counted.
+const NO_HEART_RATE: [Decimal; 2] = [Decimal::new(255, 0), Decimal::ZERO];
 /// A jin is half a kilogram, exactly; UCUM has no name for it.
 const JIN_KG: Decimal = Decimal::new(5, -1);
 
@@ -44,12 +44,16 @@ impl Adapter for Theengs {
         let mut put = |name: &str, vital: Vital, value: Decimal, unit: Unit| {
             let reading = Reading::new(vital, value, unit, receipt.device.clone(), time)
                 .map_err(|problem| AdapterError::Unit { path: name.to_owned(), problem })?;
-            readings.push(reading);
+            // A band counts on all day: what it shows is the day's steps so far, together.
+            let counted = vital == Vital::StepCount;
+            readings.push(if counted { reading.with_statistic(Statistic::Sum) } else { reading });
             Ok::<_, AdapterError>(())
         };
         let kind_of_device = word("type");
-        if kind_of_device.is_none_or(|kind| kind == "SCALE") && word("weighing_mode") == Some("person") {
-            if let Some(weight) = number(&document, "weight")? {
+        // What a scale shows while somebody steps on it is no weight.
+        let settled = document.get("stabilized") != Some(&Value::Bool(false));
+        if kind_of_device.is_none_or(|kind| kind == "SCALE") && word("weighing_mode") == Some("person") && settled {
+            if let Some(weight) = number(&document, "weight")?.filter(|weight| *weight != Decimal::ZERO) {
                 let (weight, unit) = weighed(weight, word("unit"))?;
                 put("weight", Vital::BodyWeight, weight, unit)?;
             }
@@ -61,7 +65,7 @@ impl Adapter for Theengs {
         if kind_of_device == Some("BODY") {
             for (name, vital, unit) in WORN {
                 let Some(value) = number(&document, name)? else { continue };
-                if *vital == Vital::HeartRate && value == NO_HEART_RATE {
+                if *vital == Vital::HeartRate && NO_HEART_RATE.contains(&value) {
                     continue;
                 }
                 put(name, *vital, value, *unit)?;

@@ -1,6 +1,7 @@
 //! Times in JSON documents: where they stand, how they are written, what instant they mean.
 //!
-//! Nothing here can fail: a time that cannot be used gives the time of receipt, and the method says so.
+//! Nothing here can fail: a time that cannot be used gives the time of receipt, or none for a document that may be old, and the
+//! method says so.
 
 use ehe::decimal::Decimal;
 use ehe::reading::{ReadingTime, TimeMethod};
@@ -21,6 +22,8 @@ pub(super) struct TimeRule {
     zone: Option<TimeZone>,
     /// Whether the zone is not known, so that a time without one is as uncertain as that makes it.
     zone_unknown: bool,
+    /// Whether a record system answers, perhaps years later, so that the time of receipt tells nothing.
+    document: bool,
     every_ms: Option<u32>,
     uncertainty_ms: Option<u32>,
 }
@@ -90,12 +93,14 @@ impl TimeRule {
             None => None,
         };
         let TimeConfig { format, every_ms, uncertainty_ms, .. } = *config;
-        Ok(Self { place, format, zone, zone_unknown: false, every_ms, uncertainty_ms })
+        Ok(Self { place, format, zone, zone_unknown: false, document: false, every_ms, uncertainty_ms })
     }
 
-    /// Assumes another zone than the configuration for local times; `None`: nobody knows it.
-    pub(super) fn assume(&mut self, zone: Option<&TimeZone>) {
-        if self.format == TimeFormat::Local {
+    /// Of a document that a record system wrote, with another zone than the configuration for local times; `None`: nobody knows
+    /// it.
+    pub(super) fn of_document(&mut self, zone: Option<&TimeZone>) {
+        self.document = true;
+        if matches!(self.format, TimeFormat::Local | TimeFormat::LocalUnixS) {
             self.zone = zone.cloned();
             self.zone_unknown = zone.is_none();
         }
@@ -103,9 +108,11 @@ impl TimeRule {
 
     /// The time of a value that was found.
     pub(super) fn time(&self, found: &Found<'_>, receipt: &ReceiptContext) -> ReadingTime {
-        let Some(place) = &self.place else { return self.counted_back(found, receipt.at_receipt()) };
+        let absent =
+            || self.counted_back(found, if self.document { receipt.unknown(None) } else { receipt.at_receipt() });
+        let Some(place) = &self.place else { return absent() };
         let part = |beside: &Beside| beside.value(found).ok().flatten();
-        let Some(sent) = part(&place.time) else { return self.counted_back(found, receipt.at_receipt()) };
+        let Some(sent) = part(&place.time) else { return absent() };
         let read = match &place.date {
             Some(date) => match (part(date).and_then(Value::as_str), sent.as_str()) {
                 (Some(date), Some(time)) => self.read_text(&format!("{date}T{time}"), receipt),
@@ -113,11 +120,17 @@ impl TimeRule {
             },
             None if self.format == TimeFormat::LocalUnixS => {
                 let offset = place.offset.as_ref().and_then(part).and_then(Value::as_str).and_then(fixed_offset);
-                offset.and_then(|offset| Stamp::local_unix(number(sent)?, 3, offset))
+                number(sent).and_then(|number| match offset {
+                    Some(offset) => Stamp::local_unix(number, 3, offset),
+                    None => Stamp::local_unix_in(number, 3, self.zone.as_ref(), receipt),
+                })
             }
             None => self.read(sent, receipt),
         };
-        let Some(read) = read else { return self.counted_back(found, receipt.instead_of(None)) };
+        let Some(read) = read else {
+            let unusable = if self.document { receipt.unknown(None) } else { receipt.instead_of(None) };
+            return self.counted_back(found, unusable);
+        };
         let uncertainty_ms = self.uncertainty_ms.unwrap_or(0).max(read.uncertainty_ms);
         let (unix_ms, method) = match (self.every_ms, found.places.last()) {
             (Some(every_ms), Some((index, _))) => {
@@ -125,7 +138,10 @@ impl TimeRule {
             }
             _ => (read.unix_ms, read.method),
         };
-        let time = receipt.at_device_time(read.device, unix_ms, method, uncertainty_ms);
+        let time = match self.document {
+            true => receipt.at_document_time(read.device, unix_ms, method, uncertainty_ms),
+            false => receipt.at_device_time(read.device, unix_ms, method, uncertainty_ms),
+        };
         if time.method == method { time } else { self.counted_back(found, time) }
     }
 

@@ -41,7 +41,7 @@ impl Vendor {
             key: format!("vendor/{name}.toml"),
             problem: ConfigProblem::Syntax(error.to_string()),
         })?;
-        Ok(Mapping::new(&config, &|_| None)?.assume(zone))
+        Ok(Mapping::new(&config, &|_| None)?.of_document(zone))
     }
 }
 

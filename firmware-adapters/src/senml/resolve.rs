@@ -116,11 +116,11 @@ impl Resolver {
         if values > 1 {
             return Err(invalid("v", "a record has one value".to_owned()));
         }
-        // Of base value and value the one that is missing counts as zero; a text, a truth or bytes has no base.
+        // Of base value and value the one that is missing counts as zero; a text, a truth, bytes or a sum alone has no base.
         let v = match (raw.v, self.value) {
             (Some(value), Some(base)) => Some(base.plus(value).map_err(number("v"))?),
             (Some(value), None) => Some(value),
-            (None, base) if values == 0 => base,
+            (None, base) if values == 0 && raw.s.is_none() => base,
             (None, _) => None,
         };
         let s = match (raw.s, self.sum) {

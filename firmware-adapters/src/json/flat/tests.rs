@@ -251,9 +251,12 @@ fn conditions_compare_texts_numbers_and_truths_and_exponents_are_exact() {
         let readings = mapping.readings(input.as_bytes(), &receipt()).map_err(|error| error.kind())?;
         Ok(readings.iter().map(|reading| reading.value().to_string()).collect::<Vec<_>>())
     };
-    let input = r#"{"a": [{"kind": 1.0, "v": 72100, "e": -3}, {"kind": "yes", "v": 7, "e": 1}, {"kind": true, "v": 70},
+    let input = r#"{"a": [{"kind": 1.0, "v": 72100, "e": -3}, {"kind": "yes", "v": 7, "e": 1}, {"kind": true, "v": 70, "e": 0},
                           {"kind": 2, "v": 71}, {"v": 72}, {"kind": null, "v": 73}]}"#;
     assert_eq!(values(input), Ok(vec!["72.100".to_owned(), "7e1".to_owned(), "70".to_owned()]));
+    for without in [r#"{"a": [{"kind": 1, "v": 72345}]}"#, r#"{"a": [{"kind": 1, "v": 72345, "e": null}]}"#] {
+        assert_eq!(values(without), Err("missing"), "{without}");
+    }
     assert_eq!(values(r#"{"a": [{"kind": 1, "v": 1, "e": 1.5}]}"#), Err("number"));
     assert_eq!(values(r#"{"a": [{"kind": 1, "v": 1, "e": 300}]}"#), Err("number"));
     assert_eq!(values(r#"{"a": [{"kind": 1, "v": 1, "e": "x"}]}"#), Err("wrong_type"));

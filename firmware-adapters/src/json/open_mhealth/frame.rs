@@ -63,7 +63,7 @@ impl Clock<'_> {
     }
 
     fn at(&self, stamp: Option<Stamp>) -> ReadingTime {
-        stamp.map_or_else(|| self.receipt.instead_of(None), |stamp| stamp.in_document(self.receipt))
+        stamp.map_or_else(|| self.receipt.unknown(None), |stamp| stamp.in_document(self.receipt))
     }
 
     fn during(&self, begin: Stamp, interval_ms: i64) -> ReadingTime {
@@ -73,7 +73,7 @@ impl Clock<'_> {
                 let known = time.method == begin.method;
                 ReadingTime { interval_ms: known.then_some(interval_ms), ..time }
             }
-            Err(_) => self.receipt.instead_of(Some(begin.device)),
+            Err(_) => self.receipt.unknown(Some(begin.device)),
         }
     }
 }
@@ -123,7 +123,7 @@ pub(super) fn interval(
                 (Some(end), Some(ms @ 0..)) => {
                     clock.during(Stamp { unix_ms: end.unix_ms.saturating_sub(ms), ..end }, ms)
                 }
-                (Some(end), _) => clock.receipt.instead_of(Some(end.device)),
+                (Some(end), _) => clock.receipt.unknown(Some(end.device)),
                 (None, _) => clock.at(None),
             })
         }

@@ -101,6 +101,8 @@ fn unit_of(vital: Vital, value: Decimal, unit: &str) -> Option<Unit> {
     match (vital, unit) {
         (Vital::StepCount, "count") => Some(Unit::Steps),
         // HealthKit counts the index, and writes shares of a whole from 0 to 1 whatever it calls them; nobody alive has 1 %.
+        // But of the pulse at a finger: there 0.5 % is common.
+        (Vital::PerfusionIndex, "%") => Some(Unit::Percent),
         (Vital::BodyMassIndex, "count") => Some(Unit::KilogramPerSquareMetre),
         (_, "%") if value <= Decimal::ONE => Some(Unit::Unity),
         (_, "Cal") => Some(Unit::Kilocalorie),
