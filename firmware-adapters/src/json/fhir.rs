@@ -5,15 +5,18 @@
 //! plain measured value: a status other than final, amended, corrected or preliminary, a reason for absent data, a comparator
 //! (`< 0.5` is not 0.5). Times are those of the observation (`effective…`); `issued` is when somebody published it.
 
+mod at;
+
 use ehe::decimal::Decimal;
 use ehe::reading::{Flags, Reading, ReadingTime};
 use ehe::unit::Unit;
 use ehe::vital::Vital;
 use jiff::tz::TimeZone;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::document::{kind, parse};
+use self::at::At;
+use super::document::parse;
 use crate::error::{AdapterError, SEVERAL_PEOPLE, one_alone, shortened};
 use crate::limits::READINGS_PER_INPUT_MAX;
 use crate::stamp::Stamp;
@@ -337,73 +340,4 @@ fn codings(concept: Option<At<'_>>) -> Result<Vec<Coding>, AdapterError> {
     let Some(concept) = concept else { return Ok(Vec::new()) };
     let read = |at: At<'_>| Ok(Coding { system: at.owned("system")?, code: at.owned("code")? });
     concept.objects("coding")?.map(read).collect()
-}
-
-/// An object of the document, and where it stands.
-struct At<'v> {
-    node: &'v Map<String, Value>,
-    path: String,
-}
-
-impl<'v> At<'v> {
-    fn root(document: &'v Value) -> Result<Self, AdapterError> {
-        Self::object_at(document, String::new())
-    }
-
-    fn object_at(value: &'v Value, path: String) -> Result<Self, AdapterError> {
-        match value {
-            Value::Object(node) => Ok(Self { node, path }),
-            other => Err(AdapterError::Type { path, expected: "an object", found: kind(other) }),
-        }
-    }
-
-    fn path(&self, name: &str) -> String {
-        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
-    }
-
-    /// A member; `null` is none.
-    fn get(&self, name: &str) -> Option<&'v Value> {
-        self.node.get(name).filter(|value| !value.is_null())
-    }
-
-    fn object(&self, name: &str) -> Result<Option<Self>, AdapterError> {
-        self.get(name).map(|value| Self::object_at(value, self.path(name))).transpose()
-    }
-
-    /// The objects of an array; none if it is not there.
-    fn objects(&self, name: &str) -> Result<impl Iterator<Item = Self> + use<'v>, AdapterError> {
-        let elements = match self.get(name) {
-            None => &[],
-            Some(Value::Array(elements)) => elements.as_slice(),
-            Some(other) => {
-                return Err(AdapterError::Type { path: self.path(name), expected: "an array", found: kind(other) });
-            }
-        };
-        let each = |(index, value): (usize, &'v Value)| Self::object_at(value, self.path(&format!("{name}[{index}]")));
-        Ok(elements.iter().enumerate().map(each).collect::<Result<Vec<_>, _>>()?.into_iter())
-    }
-
-    fn is(&self, name: &str, text: &str) -> bool {
-        self.get(name).and_then(Value::as_str) == Some(text)
-    }
-
-    fn text(&self, name: &str) -> Result<Option<&'v str>, AdapterError> {
-        match self.get(name) {
-            None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(other) => Err(AdapterError::Type { path: self.path(name), expected: "text", found: kind(other) }),
-        }
-    }
-
-    fn owned(&self, name: &str) -> Result<Option<String>, AdapterError> {
-        Ok(self.text(name)?.map(str::to_owned))
-    }
-
-    fn number(&self, name: &str) -> Result<Option<serde_json::Number>, AdapterError> {
-        match self.get(name) {
-            None => Ok(None),
-            Some(Value::Number(number)) => Ok(Some(number.clone())),
-            Some(other) => Err(AdapterError::Type { path: self.path(name), expected: "a number", found: kind(other) }),
-        }
-    }
 }
