@@ -33,6 +33,8 @@ const STATUS_EVERY: Duration = Duration::from_secs(2);
 const KEY_DAYS_MAX: usize = 9;
 /// How often windows on hold are tried again although their rooms did not change.
 const HOLD_RETRY: Duration = Duration::from_secs(300);
+/// How often held readings are tried again that their room had no place for.
+const HELD_RETRY: Duration = Duration::from_secs(60);
 /// Messages whose commits are awaited, and batches of arrivals that the windows have not looked at.
 const PIPE: usize = 1024;
 
@@ -106,8 +108,14 @@ pub async fn run(checked: Checked) -> Result<(), DaemonError> {
     }
     rooms.assigned(checked.assignments.rooms());
     let assigned = held::assign(&spool, &checked).await?;
-    if assigned > 0 {
-        tracing::info!(readings = assigned, "held readings have found their owner");
+    if assigned.readings > 0 {
+        tracing::info!(readings = assigned.readings, "held readings have found their owner");
+    }
+    if assigned.left > 0 {
+        tracing::warn!(
+            devices = assigned.left,
+            "held readings stay held: what waits to be sealed fills their owner's share (spool.room_max_percent); tried again later"
+        );
     }
     let restored = spool.windows().await?;
 
@@ -141,6 +149,11 @@ pub async fn run(checked: Checked) -> Result<(), DaemonError> {
     let (mut intake, mut sealing, mut sending) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
     sending.spawn(named("uplink", uplink.run(stop_uplink.clone())));
     sealing.spawn(named("closing", closing.run(restored, arrival_queue, stop_sealing.clone())));
+    if assigned.left > 0 {
+        let (spool, checked, stop) = (spool.clone(), checked.clone(), stop_intake.clone());
+        let rest = held::assign_the_rest(spool, checked, arrivals.clone(), HELD_RETRY, stop);
+        intake.spawn(named("held", rest));
+    }
     intake.spawn(named("settle", dispatch.clone().settle(pending_queue, arrivals, stop_intake.clone())));
     intake.spawn(named("dispatch", dispatch.run(input_queue, pending, stop_intake.clone())));
     for one in &config.mqtt {
@@ -170,7 +183,7 @@ pub async fn run(checked: Checked) -> Result<(), DaemonError> {
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
             Some(ended) = intake.join_next() => match ended {
-                Ok("replay") => {} // at the end of its file
+                Ok("replay" | "held") => {} // at the end of its file; nothing is left
                 Ok(part) => break Some(part),
                 Err(_) => break Some("intake"),
             },

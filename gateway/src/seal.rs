@@ -129,6 +129,7 @@ impl<S: Seal> Closing<S> {
                 },
                 change = changed.changed() => {
                     if change.is_err() { return; }
+                    self.spool.none_on_hold();
                     windows.release();
                 }
                 _ = hold_retry.tick() => windows.release(),
@@ -163,6 +164,7 @@ impl<S: Seal> Closing<S> {
             if !taken.broken.is_empty() {
                 self.spool.seal(Vec::new(), taken.broken, Vec::new()).await?;
             }
+            self.spool.off_hold(&window);
             windows.closed(window, taken.more);
             return Ok(());
         }
@@ -172,6 +174,7 @@ impl<S: Seal> Closing<S> {
             Err(hold) => {
                 tracing::info!(room = %window.room, %hold, "window: on hold; its readings stay in the spool");
                 self.counters.held_back();
+                self.spool.on_hold(window, hold == SealHold::RoomUnknown);
                 windows.hold(window);
                 return Ok(());
             }
@@ -181,6 +184,7 @@ impl<S: Seal> Closing<S> {
         let events =
             events.into_iter().map(|(event, indices)| self.event(event, &indices, &readings, urgent)).collect();
         self.spool.seal(rows, broken, events).await?;
+        self.spool.off_hold(&window);
         self.sealer.committed(commit);
         self.counters.closed(reason, readings.len());
         windows.closed(window, more);

@@ -7,6 +7,7 @@
 
 mod apply;
 mod held;
+mod hold;
 mod keys;
 mod read;
 mod request;
@@ -56,8 +57,9 @@ const STORES_IN_FLIGHT_MAX: usize = 1024;
 pub struct SpoolLimits {
     /// All parts together: from here on nothing more is acknowledged to sources until there is room again.
     pub max_bytes: u64,
-    /// Readings of one room that cannot be sealed (no invitation, or none any more): from here on further ones are dropped, and
-    /// each drop is recorded. One room must not keep the others' readings from being stored.
+    /// What waits of one room: from here on further readings of windows that cannot be sealed (no invitation, or none any more) are
+    /// dropped, and each drop is recorded. One room must not keep the others' readings from being stored. Alarms, and what can be
+    /// sealed, are bounded by `max_bytes` alone.
     pub room_max_bytes: u64,
     /// Readings of unassigned devices: from here on they are dropped, and the drops counted.
     pub held_max_bytes: u64,
@@ -82,6 +84,11 @@ pub enum SpoolError {
     /// The quarantine has reached its bound; the event stays in the outbox.
     #[error("the quarantine is full (spool.quarantine_max_mib): look at why the ledger refuses, then raise it")]
     QuarantineFull,
+    /// What waits of the room fills its share; the held rows stay where they are.
+    #[error(
+        "what waits to be sealed fills the room's share (spool.room_max_percent); its held readings stay held until there is room"
+    )]
+    RoomFull,
     /// A room's control state is larger than the spool keeps.
     #[error("{found} bytes of control state where at most {ROOM_STATE_MAX_BYTES} are kept")]
     RoomTooLarge {
@@ -215,6 +222,7 @@ impl Spool {
             keys: RwLock::new(keys),
             backlog: RwLock::new(backlog),
             status: Mutex::new(status),
+            on_hold: RwLock::default(),
             changed: watch::Sender::new(0),
             stop: (Mutex::new(false), Condvar::new()),
         });
@@ -292,6 +300,21 @@ impl Spool {
         }
     }
 
+    /// A window cannot be sealed at present; `whole_room`: nor can any other of its room.
+    pub fn on_hold(&self, window: WindowKey, whole_room: bool) {
+        whole(self.shared.on_hold.write()).add(window, whole_room);
+    }
+
+    /// A window is not on hold any more.
+    pub fn off_hold(&self, window: &WindowKey) {
+        whole(self.shared.on_hold.write()).remove(window);
+    }
+
+    /// The rooms changed: nothing is on hold until it was tried again.
+    pub fn none_on_hold(&self) {
+        whole(self.shared.on_hold.write()).clear();
+    }
+
     // --- for the assignments
 
     /// Devices that nobody is assigned to.
@@ -304,16 +327,18 @@ impl Spool {
         self.read(move |db, keys| read::held_rows(db, keys, &tag, rows_max)).await
     }
 
-    /// Moves held rows of a device to their owner, in one commit.
+    /// Moves held rows of a device to their owner, in one commit; all of them, or where the room has no place for them none.
     pub async fn assign(
         &self,
         tag: Vec<u8>,
         rows: Vec<(Vec<u8>, Vec<Row>)>,
         broken: Vec<Vec<u8>>,
-    ) -> Result<(), SpoolError> {
+    ) -> Result<Stored, SpoolError> {
         match self.ask(Request::Assign { tag, rows, broken }).await? {
             Answer::Conflict => Err(SpoolError::Conflict),
-            _ => Ok(()),
+            Answer::Full => Err(SpoolError::RoomFull),
+            Answer::Stored(stored) => Ok(stored),
+            _ => Ok(Stored::default()),
         }
     }
 

@@ -111,13 +111,18 @@ impl Decoder {
         Ok(Self { router, routes })
     }
 
-    /// With the routes of all sources of a configuration.
+    /// With the routes of a configuration's brokers. A replay's take every topic, and would hide that a broker has no route for
+    /// one; they answer only where there are no brokers.
     ///
     /// # Errors
     /// Never: it has been checked.
     pub fn configured(checked: &Checked) -> Result<Self, ConfigError> {
         let router = Router::new(&checked.config.mapping, &checked.config.senml)?;
-        Ok(Self { router, routes: checked.routes.values().flatten().cloned().collect() })
+        let brokers = checked.config.mqtt.iter().map(|source| &*source.name);
+        let replays = checked.config.replay.iter().map(|source| &*source.name);
+        let sources: Vec<&str> = if checked.config.mqtt.is_empty() { replays.collect() } else { brokers.collect() };
+        let routes = sources.into_iter().filter_map(|name| checked.routes.get(name)).flatten().cloned().collect();
+        Ok(Self { router, routes })
     }
 
     /// The answer to a line.

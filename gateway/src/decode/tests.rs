@@ -148,3 +148,23 @@ fn a_configuration_s_own_routes_decide_if_one_is_given() {
     let line = decoder.line(br#"{"id":1,"topic":"elsewhere","input_text":"{}"}"#, &|| NOW);
     assert!(line.contains("\"kind\":\"no_route\""), "{line}");
 }
+
+#[test]
+fn a_replay_in_the_configuration_answers_for_no_topic_of_a_broker() {
+    let mapping = "[[mapping]]\nname = 'm'\n[[mapping.value]]\npath = 'w'\nvital = 'body_weight'\n";
+    let replay = "[[replay]]\nname = 'a'\nfile = '/r'\nformat = 'json_lines'\ndevice = 'r'\nmessage = 'theengs'\n";
+    let broker = "[[mqtt]]\n[[mqtt.subscription]]\ntopic = 'scale/+'\ndevice = '{1}'\nmapping = 'm'\n";
+    let decoder = |parts: &str| {
+        let text = format!("credentials_dir = '/c'\ndata_dir = '/d'\n{parts}{mapping}");
+        let checked = crate::config::Config::parse(&text, std::path::Path::new("t")).unwrap().check().unwrap();
+        Decoder::configured(&checked).unwrap()
+    };
+    let both = decoder(&format!("{replay}{broker}"));
+    let line = both.line(br#"{"id":1,"topic":"scale/a","input_text":"{\"w\":72.10}"}"#, &|| NOW);
+    assert!(line.contains("\"value\":72.10,\"unit\":\"kg\""), "{line}");
+    let elsewhere = br#"{"id":1,"topic":"elsewhere","input_text":"{}"}"#;
+    let line = both.line(elsewhere, &|| NOW);
+    assert!(line.contains("\"kind\":\"no_route\""), "{line}");
+    let line = decoder(replay).line(elsewhere, &|| NOW);
+    assert!(!line.contains("no_route"), "with replays alone, theirs: {line}");
+}

@@ -79,6 +79,7 @@ struct Lab {
     fake: Fake,
     clock: SystemClock,
     hold_retry: Duration,
+    room_max_bytes: u64,
 }
 
 struct Running {
@@ -96,13 +97,19 @@ impl Lab {
         let changed = watch::Sender::new(0);
         let fake = Fake { invited, committed: Arc::default(), spool: Arc::default(), changed };
         let clock = SystemClock::new(PathBuf::from("/nonexistent"));
-        Self { dir: tempfile::tempdir().unwrap(), fake, clock, hold_retry: Duration::from_secs(3600) }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            fake,
+            clock,
+            hold_retry: Duration::from_secs(3600),
+            room_max_bytes: 1 << 30,
+        }
     }
 
     async fn start(&self, window_ms: u64, readings_max: u64) -> Running {
         let limits = SpoolLimits {
             max_bytes: 1 << 20,
-            room_max_bytes: 1 << 30,
+            room_max_bytes: self.room_max_bytes,
             held_max_bytes: 0,
             held_devices_max: 0,
             quarantine_max_bytes: 0,
@@ -268,5 +275,38 @@ async fn an_open_window_is_sealed_after_a_restart() {
     let running = lab.start(1, 100).await;
     running.outbox(2).await;
     assert_eq!(running.values(ROOM).await, [["70"]]);
+    running.end().await;
+}
+
+#[tokio::test]
+async fn only_a_room_that_was_found_on_hold_is_thinned_and_no_more_once_it_changed() {
+    let lab = Lab { room_max_bytes: 1, ..Lab::new(&[OTHER]) };
+    let running = lab.start(1, 100).await;
+    let thinned = || running.spool.status().thinned.get(&ROOM).map_or(0, |thinned| thinned.readings);
+    tokio::time::timeout(WITHIN, async {
+        while thinned() == 0 {
+            lab.arrive(&running, ROOM, 70, false).await;
+        }
+    })
+    .await
+    .unwrap();
+    for value in 80..90 {
+        lab.arrive(&running, OTHER, value, false).await;
+    }
+    lab.fake.invited.lock().unwrap().insert(ROOM, true);
+    lab.fake.changed.send_modify(|n| *n += 1);
+    tokio::time::timeout(WITHIN, async {
+        while !running.spool.windows().await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    let before = thinned();
+    for value in 0..20 {
+        lab.arrive(&running, ROOM, 100 + value, false).await;
+    }
+    assert_eq!(thinned(), before, "invited, it loses nothing, however small its share is");
+    assert_eq!(running.spool.status().thinned.len(), 1, "the other room lost nothing");
     running.end().await;
 }

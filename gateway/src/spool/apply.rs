@@ -4,6 +4,7 @@ mod intake;
 mod outbox;
 
 use std::collections::BTreeMap;
+use std::sync::RwLock;
 
 use ehe::cbor;
 use ehe::id::RoomId;
@@ -11,6 +12,7 @@ use ehe::time::{Day, UnixMs};
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::SpoolLimits;
+use super::hold::OnHold;
 use super::keys::{KeyError, KeyRing};
 use super::request::{Answer, Request};
 use super::seen::Seen;
@@ -104,6 +106,7 @@ pub(super) struct Context<'a> {
     pub(super) keys: &'a KeyRing,
     pub(super) now: UnixMs,
     pub(super) limits: &'a SpoolLimits,
+    pub(super) on_hold: &'a RwLock<OnHold>,
 }
 
 /// One write transaction's tables and running totals.

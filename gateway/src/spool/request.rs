@@ -63,6 +63,16 @@ pub struct Row {
     pub body: Body,
 }
 
+impl Row {
+    /// What goes into a window; none for a row that is held.
+    pub(super) fn in_window(&self) -> Option<(&WindowKey, &Body)> {
+        match &self.place {
+            Place::Window(window) => Some((window, &self.body)),
+            Place::Held { .. } => None,
+        }
+    }
+}
+
 /// To whom readings belong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {

@@ -76,6 +76,11 @@ impl Body {
         Ok(bodies)
     }
 
+    /// Bytes of what [`Body::seal`] makes.
+    pub(super) fn sealed_len(&self) -> usize {
+        PREFIX_LEN + self.plain.len() + super::keys::SEALED_OVERHEAD
+    }
+
     pub(super) fn seal(&self, keys: &KeyRing, day: Day, table: Table, key: &[u8]) -> Result<Vec<u8>, KeyError> {
         let mut out = Vec::with_capacity(PREFIX_LEN + self.plain.len() + super::keys::SEALED_OVERHEAD);
         out.push(LAYOUT);

@@ -9,6 +9,7 @@ use redb::Database;
 use tokio::sync::watch;
 
 use super::apply::{ApplyError, Finished, Totals};
+use super::hold::OnHold;
 use super::keys::{KeyError, KeyRing};
 use super::tables::{RoomTotals, Thinned};
 
@@ -83,6 +84,8 @@ pub(super) struct Shared {
     pub(super) keys: RwLock<KeyRing>,
     pub(super) backlog: RwLock<BTreeMap<RoomId, RoomTotals>>,
     pub(super) status: Mutex<SpoolStatus>,
+    /// What the windows' keeper found.
+    pub(super) on_hold: RwLock<OnHold>,
     pub(super) changed: watch::Sender<u64>,
     pub(super) stop: (Mutex<bool>, Condvar),
 }

@@ -61,6 +61,8 @@ pub struct WindowKey {
 
 /// Bytes of `room ‖ category ‖ hour`.
 pub(super) const WINDOW_PREFIX_LEN: usize = 21;
+/// Bytes of a row's key.
+pub(super) const ROW_KEY_LEN: usize = WINDOW_PREFIX_LEN + 8;
 
 impl WindowKey {
     pub(super) fn prefix(&self) -> Vec<u8> {

@@ -190,15 +190,15 @@ impl Writer {
     /// Commits what was collected, however often that takes. Says whether messages wait that only did not fit into the commit.
     fn carry_out(&mut self) -> bool {
         let mut pause_ms = self.limits.retry_min_ms;
-        let mut doubtful: Option<Box<Attempt>> = None;
+        let mut doubtful: Option<(Box<Attempt>, Places)> = None;
         loop {
-            let places = self.memory.seen.places();
+            let before = self.memory.seen.places();
             match self.attempt() {
                 Ok(attempt) => return self.answer(attempt),
                 Err(Failed::Before(error)) => self.shared.set_fault(Some(Fault::of(&error))),
                 Err(Failed::Committing(attempt, error)) => {
                     self.shared.set_fault(Some(Fault::of(&error)));
-                    doubtful = Some(attempt);
+                    doubtful = Some((attempt, self.memory.seen.places()));
                 }
             }
             loop {
@@ -207,15 +207,19 @@ impl Writer {
                     return false;
                 }
                 pause_ms = pause_ms.saturating_mul(2).min(self.limits.retry_max_ms);
-                match self.reopen(&places) {
-                    Ok(commit) if commit == self.commit + 1 => {
-                        if let Some(attempt) = doubtful.take() {
+                match self.reopen() {
+                    Ok(commit) => {
+                        // It has happened after all: the connections stand where its messages brought them.
+                        if commit == self.commit + 1
+                            && let Some((attempt, after)) = doubtful.take()
+                        {
+                            self.memory.seen.back_to(&after);
                             self.commit = commit;
                             return self.answer(*attempt);
                         }
+                        self.memory.seen.back_to(&before);
                         break;
                     }
-                    Ok(_) => break,
                     Err(error) => self.shared.set_fault(Some(Fault::of(&error))),
                 }
             }
@@ -223,12 +227,11 @@ impl Writer {
         }
     }
 
-    fn reopen(&mut self, places: &Places) -> Result<u64, ApplyError> {
+    fn reopen(&mut self) -> Result<u64, ApplyError> {
         let mut db = self.shared.write_db();
         *db = None; // closes: the file's lock is free before it is opened again
         let (opened, commit) = open(&self.open)?;
         self.memory = super::read::memory(&opened)?;
-        self.memory.seen.back_to(places);
         *db = Some(opened);
         Ok(commit)
     }
@@ -246,7 +249,11 @@ impl Writer {
         tx.set_durability(Durability::Immediate).map_err(|e| ApplyError::Database(e.into()))?;
         tx.set_two_phase_commit(self.others.iter().any(|job| matches!(job.request, Request::SaveRoom { .. })));
         let (mut others, mut stores) = (Vec::new(), Vec::new());
-        let mut apply = Apply::begin(&tx, Context { keys: &keys, now, limits: &self.limits }, &mut self.memory)?;
+        let mut apply = Apply::begin(
+            &tx,
+            Context { keys: &keys, now, limits: &self.limits, on_hold: &shared.on_hold },
+            &mut self.memory,
+        )?;
         for job in &self.others {
             others.push(apply.request(&job.request)?);
         }

@@ -1,5 +1,7 @@
 //! Messages in: recognised, sorted into windows or held; and held readings that find their owner.
 
+use std::collections::BTreeMap;
+
 use ehe::cbor;
 use ehe::id::RoomId;
 use redb::{ReadableTable, ReadableTableMetadata};
@@ -8,9 +10,10 @@ use super::{Apply, ApplyError, cost};
 use crate::spool::held::{self, HeldDevice};
 use crate::spool::keys;
 use crate::spool::request::{Answer, Arrival, Intake, Mark, Place, Row, Stored};
-use crate::spool::rows::{self, Table as Kept};
+use crate::spool::rows::{self, Body, Table as Kept};
 use crate::spool::seen::{Judged, Sighting};
-use crate::spool::tables::Thinned;
+use crate::spool::shared::whole;
+use crate::spool::tables::{ROW_KEY_LEN, ROW_OVERHEAD_BYTES, Thinned, WindowKey};
 
 impl Apply<'_, '_> {
     pub(super) fn store(&mut self, intake: &Intake) -> Result<Answer, ApplyError> {
@@ -58,24 +61,15 @@ impl Apply<'_, '_> {
     fn store_row(&mut self, row: &Row, stored: &mut Stored) -> Result<(), ApplyError> {
         match &row.place {
             Place::Window(window) => {
-                let waiting = self.memory.waiting.get(&window.room).copied().unwrap_or_default();
-                if waiting >= self.context.limits.room_max_bytes {
+                // What can be sealed leaves by itself, and an alarm is never the one too many.
+                if self.waiting(window.room) >= self.context.limits.room_max_bytes
+                    && !row.body.alarm
+                    && whole(self.context.on_hold.read()).covers(window)
+                {
                     stored.thinned += u64::from(row.body.count);
                     return self.thin(window.room, row);
                 }
-                let number = self.row();
-                let key = window.row_key(number);
-                let value = row.body.seal(self.context.keys, self.today(), Kept::Readings, &key)?;
-                self.totals.readings_bytes += cost(&key, &value);
-                *self.memory.waiting.entry(window.room).or_default() += cost(&key, &value);
-                self.readings.insert(key.as_slice(), value.as_slice())?;
-                self.key_used(self.today(), 1);
-                stored.arrivals.push(Arrival {
-                    window: *window,
-                    readings: row.body.count,
-                    received: row.body.received,
-                    alarm: row.body.alarm,
-                });
+                self.keep_row(window, &row.body, stored)?;
             }
             Place::Held { device, user } => {
                 let readings = u64::from(row.body.count);
@@ -113,6 +107,42 @@ impl Apply<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    fn waiting(&self, room: RoomId) -> u64 {
+        self.memory.waiting.get(&room).copied().unwrap_or_default()
+    }
+
+    fn keep_row(&mut self, window: &WindowKey, body: &Body, stored: &mut Stored) -> Result<(), ApplyError> {
+        let number = self.row();
+        let key = window.row_key(number);
+        let value = body.seal(self.context.keys, self.today(), Kept::Readings, &key)?;
+        self.totals.readings_bytes += cost(&key, &value);
+        *self.memory.waiting.entry(window.room).or_default() += cost(&key, &value);
+        self.readings.insert(key.as_slice(), value.as_slice())?;
+        self.key_used(self.today(), 1);
+        stored.arrivals.push(Arrival {
+            window: *window,
+            readings: body.count,
+            received: body.received,
+            alarm: body.alarm,
+        });
+        Ok(())
+    }
+
+    /// Whether rows fit into the shares of their rooms. Into an empty one they always do: however small the share is, held readings
+    /// reach a room that is sealed.
+    fn fit(&self, rows: &[(&WindowKey, &Body)]) -> bool {
+        let mut more: BTreeMap<RoomId, u64> = BTreeMap::new();
+        for (window, body) in rows {
+            let bytes = u64::try_from(ROW_KEY_LEN + body.sealed_len()).unwrap_or(u64::MAX);
+            let more = more.entry(window.room).or_default();
+            *more = more.saturating_add(bytes).saturating_add(ROW_OVERHEAD_BYTES);
+        }
+        more.iter().all(|(room, more)| {
+            let waiting = self.waiting(*room);
+            waiting == 0 || waiting.saturating_add(*more) <= self.context.limits.room_max_bytes
+        })
     }
 
     /// Records a drop, in the same commit in which the reading would have been stored.
@@ -165,6 +195,12 @@ impl Apply<'_, '_> {
                 return Ok(Answer::Conflict);
             }
         }
+        let rows: Option<Vec<_>> = moved.iter().flat_map(|(_, rows)| rows).map(Row::in_window).collect();
+        // What has no owner after all stays held.
+        let Some(rows) = rows else { return Ok(Answer::Conflict) };
+        if !self.fit(&rows) {
+            return Ok(Answer::Full);
+        }
         let mut stored = Stored::default();
         for key in moved.iter().map(|(key, _)| key).chain(broken) {
             let Some(value) = self.held.remove(key.as_slice())?.map(|v| v.value().to_vec()) else { continue };
@@ -181,8 +217,8 @@ impl Apply<'_, '_> {
                 }
             }
         }
-        for row in moved.iter().flat_map(|(_, rows)| rows) {
-            self.store_row(row, &mut stored)?;
+        for (window, body) in rows {
+            self.keep_row(window, body, &mut stored)?;
         }
         Ok(Answer::Stored(stored))
     }

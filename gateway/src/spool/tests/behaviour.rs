@@ -5,7 +5,7 @@ use redb::ReadableTable;
 use super::disk::{Disk, Unsynced};
 use super::*;
 
-fn start(lab: &Lab) -> (Disk, Spool, SpoolThread) {
+pub(super) fn start(lab: &Lab) -> (Disk, Spool, SpoolThread) {
     let disk = Disk::new(Vec::new());
     let (spool, thread) = lab.open(&disk).unwrap();
     (disk, spool, thread)
@@ -203,34 +203,6 @@ async fn a_refused_event_is_kept_aside_and_comes_back_in_its_order_when_rights_r
 }
 
 #[tokio::test]
-async fn a_room_that_cannot_be_sealed_to_fills_its_share_only_and_each_drop_is_recorded() {
-    let mut lab = Lab::new();
-    lab.limits.room_max_bytes = 2_000;
-    let (disk, spool, thread) = start(&lab);
-    let other = |value| Intake { rows: vec![row(Place::Window(window(2)), value)], ..message(0) };
-    let (mut stored, mut thinned) = (0, 0);
-    for value in 0..30 {
-        let one = store(&spool, message(value)).await;
-        stored += one.arrivals.len() as u64;
-        thinned += one.thinned;
-        assert_eq!(store(&spool, other(100 + value)).await.thinned, 0, "the other room goes on");
-        let taken = spool.take(window(2), usize::MAX).await.unwrap();
-        spool.seal(taken.rows, taken.broken, Vec::new()).await.unwrap();
-    }
-    assert!(stored > 3 && thinned > 3 && stored + thinned == 30, "{stored} {thinned}");
-    let record = spool.status().thinned[&room(1)];
-    assert_eq!((record.readings, record.last), (thinned, reading(29).time().received));
-    assert_eq!(spool.status().thinned.len(), 1, "the other room lost nothing");
-    tokio::task::spawn_blocking(move || thread.stop()).await.unwrap();
-    let (spool, _thread) = lab.open(&Disk::new(disk.image(Unsynced::Kept))).unwrap();
-    assert_eq!(spool.status().thinned[&room(1)], record, "the record outlives a restart");
-    assert_eq!(store(&spool, message(30)).await.thinned, 1, "and so does the share");
-    let taken = spool.take(window(1), usize::MAX).await.unwrap();
-    spool.seal(taken.rows, taken.broken, Vec::new()).await.unwrap();
-    assert_eq!(store(&spool, message(31)).await.arrivals.len(), 1, "sealed, the room has its share again");
-}
-
-#[tokio::test]
 async fn messages_gather_for_one_commit_and_an_alarm_waits_for_nothing() {
     let mut lab = Lab::new();
     // Longer than any test may take: whoever waits for it to pass fails.
@@ -257,7 +229,7 @@ async fn messages_gather_for_one_commit_and_an_alarm_waits_for_nothing() {
     waiting.durable().await.unwrap();
 }
 
-fn held(device: &str, user: Option<&str>) -> Place {
+pub(super) fn held(device: &str, user: Option<&str>) -> Place {
     Place::Held { device: DeviceId::new(device).unwrap(), user: user.map(str::to_owned) }
 }
 

@@ -15,7 +15,9 @@ use super::*;
 mod behaviour;
 mod crash;
 mod disk;
+mod doubtful;
 mod poison;
+mod shares;
 
 const HOUR_MS: u64 = 3_600_000;
 /// A clock that tests set.
