@@ -43,9 +43,7 @@ def create_room(event: CheckedEvent, plain: RoomCreate, plain_bytes: bytes, run_
 def apply_control(room: Room, event: CheckedEvent, plain: Any, place: Place) -> None:
     require(not isinstance(plain, RoomCreate), "the room exists", ROOM_EXISTS)
     _check_who(room, plain, place)
-    link: ControlLink = plain.link
-    require(link.seq == room.next_control and link.previous == room.last_control,
-            "does not follow the room's last control event", CONTROL_OUT_OF_SEQUENCE)
+    _check_sequence(room, plain)
     if isinstance(plain, EpochRecord):
         _apply_epoch(room, plain)
     elif isinstance(plain, Grant):
@@ -53,7 +51,7 @@ def apply_control(room: Room, event: CheckedEvent, plain: Any, place: Place) -> 
     elif isinstance(plain, Revoke):
         _apply_revoke(room, plain, place.now)
     else:
-        _apply_change(room, plain.change, link, place)
+        _apply_change(room, plain.change, plain.link, place)
     room.next_control += 1
     room.last_control = event.id
 
@@ -70,6 +68,15 @@ def _check_who(room: Room, plain: Any, place: Place) -> None:
     elif place.author != room.owner:
         right = {EpochRecord: MAY_EPOCH, Grant: MAY_GRANT, Revoke: MAY_REVOKE}[type(plain)]
         room.check_delegate(place.author, right, place.now, NOT_DELEGATED)
+
+
+def _check_sequence(room: Room, plain: Any) -> None:
+    """A4. What a recover or a withdraw names may be earlier; the place that it takes is the next all the same."""
+    link: ControlLink = plain.link
+    follows = link.seq == room.next_control and link.previous == room.last_control
+    may_be_late = isinstance(plain, Authority) and isinstance(plain.change, (Recover, Withdraw))
+    require(follows or (may_be_late and 1 <= link.seq < room.next_control),
+            "does not follow the room's last control event", CONTROL_OUT_OF_SEQUENCE)
 
 
 def _check_granted_epochs(room: Room, more: int) -> None:
@@ -120,7 +127,7 @@ def _apply_grant(room: Room, event: CheckedEvent, plain: Grant, place: Place) ->
             require(any(epoch in grant.epochs and _as_wide(grant, plain, place.now) for grant in own),
                     "a delegate grants more than it may read", BEYOND_OWN_RIGHTS)
     room.grants[event.id] = GrantState(event.id, plain.subject, plain.right, list(plain.epochs), plain.from_hour,
-                                       plain.until_hour, plain.expires, plain.link.seq)
+                                       plain.until_hour, plain.expires, room.next_control)
 
 
 def _as_wide(own: GrantState, new: Grant, now: int) -> bool:
@@ -155,7 +162,7 @@ def _apply_change(room: Room, change: Change, link: ControlLink, place: Place) -
     if isinstance(change, Rotate):
         _take_keys(room, change.keys, change.possession, link, OWNER_KEYS_BY_ROTATION_MAX)
     elif isinstance(change, Delegate):
-        _apply_delegate(room, change, link.seq)
+        _apply_delegate(room, change)
     elif isinstance(change, Withdraw):
         delegation = room.delegations.get(change.delegate)
         require(delegation is not None and not delegation.ended, "no such delegation", DELEGATION_UNKNOWN)
@@ -188,23 +195,24 @@ def _take_keys(room: Room, keys: PublicIdentity, possession: bytes, link: Contro
         require(signed.payload == cbor.encode({0: room.id, 1: link.raw}), "signed for another place")
         signed.verify("possession", keys.sign)
     require(len(room.owner_keys) < most, "too many keys of the owner", LIMIT_REACHED)
-    room.owner_keys.append(OwnerKey(keys, link.seq))
+    room.owner_keys.append(OwnerKey(keys, room.next_control))
 
 
-def _apply_delegate(room: Room, change: Delegate, seq: int) -> None:
+def _apply_delegate(room: Room, change: Delegate) -> None:
     """A15."""
     check_xwing_key(change.delegate.kem)
     id_ = change.delegate.id
     require(id_ in room.delegations or len(room.delegations) < DELEGATIONS_PER_ROOM_MAX,
             "too many delegations", LIMIT_REACHED)
     require(not room.forbidden_as_subject(id_), "nobody to delegate to", CONTROL_MALFORMED)
-    room.delegations[id_] = Delegation(change.delegate, change.rights, change.expires, seq)
+    room.delegations[id_] = Delegation(change.delegate, change.rights, change.expires, room.next_control)
 
 
 def _apply_recover(room: Room, change: Recover, link: ControlLink, now: int) -> None:
     """A18."""
     if change.distrusted_from is not None:
-        require(0 < change.distrusted_from <= link.seq, "distrusts nothing or what is to come", CONTROL_MALFORMED)
+        require(0 < change.distrusted_from <= room.next_control,
+                "distrusts nothing or what is to come", CONTROL_MALFORMED)
         _distrust(room, change.distrusted_from, now)
     _take_keys(room, change.keys, change.possession, link, OWNER_KEYS_PER_ROOM_MAX)
     if change.next_recovery != ZERO32:

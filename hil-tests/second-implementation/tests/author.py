@@ -100,8 +100,8 @@ class Author:
         plain = {0: self.link, 1: subject.raw, 2: right, 3: [epoch], 7: []}
         return self.control(18, self.owner.public.id, cbor.encode(plain))
 
-    def change(self, author: bytes, change: list[Any]) -> CheckedEvent:
-        return self.control(17, author, cbor.encode({0: self.link, 1: change, 2: []}))
+    def change(self, author: bytes, change: list[Any], link: dict[int, Any] | None = None) -> CheckedEvent:
+        return self.control(17, author, cbor.encode({0: link or self.link, 1: change, 2: []}))
 
-    def possession(self, keys: SecretIdentity) -> bytes:
-        return sign(keys, "possession", cbor.encode({0: self.room, 1: self.link}))
+    def possession(self, keys: SecretIdentity, link: dict[int, Any] | None = None) -> bytes:
+        return sign(keys, "possession", cbor.encode({0: self.room, 1: link or self.link}))

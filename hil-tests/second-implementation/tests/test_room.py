@@ -10,8 +10,8 @@ from ehe2.event import CheckedEvent
 from ehe2.follow import Follower
 from ehe2.ids import ZERO32, sha256
 from ehe2.opening import Opener
-from ehe2.refused import (EPOCH_NOT_COVERED, GRANT_REVOKED, NOT_INVITED, NOT_OWNER, NOT_POSSESSED, RUN_MALFORMED,
-                          Refused)
+from ehe2.refused import (CONTROL_MALFORMED, CONTROL_OUT_OF_SEQUENCE, DELEGATION_UNKNOWN, EPOCH_NOT_COVERED,
+                          GRANT_REVOKED, NOT_INVITED, NOT_OWNER, NOT_POSSESSED, RUN_MALFORMED, Refused)
 
 from .author import ALLIANCE, HOUR, NOW, Author, secret, wrap_secret
 
@@ -179,6 +179,72 @@ class Distrust(unittest.TestCase):
         self.assertEqual(room.refusal_in_hour(room.owner, READ, unknown, HOUR, NOW), EPOCH_NOT_COVERED)
         self.assertEqual(room.refusal_in_hour(self.reader.id, READ, unknown, HOUR, NOW), EPOCH_NOT_COVERED)
         self.assertEqual(room.refusal_in_hour(self.gateway.id, READ, unknown, HOUR, NOW), NOT_INVITED)
+
+
+class EarlierPlace(unittest.TestCase):
+    """A4: recover and withdraw may name an earlier place than they take."""
+
+    def setUp(self) -> None:
+        self.patient, self.paper, self.new, self.group = (secret(n) for n in ("patient", "paper", "new", "group"))
+        self.id, self.delegate, self.reader = self.patient.public.id, secret("delegate").public, secret("reader").public
+        self.author = Author(self.patient, self.paper.public.digest)
+        self.author.submit(self.patient, [self.author.change(self.id, [1, self.delegate.raw, 1])])
+        self.author.submit(self.patient, [self.author.epoch(EPOCH, self.group.public)])
+        self.author.submit(self.patient, [self.author.grant(self.reader, READ, EPOCH)])
+        # The next place is 4.
+        self.room_create = self.author.runs[0][1][0].id
+
+    def change(self, change: list[object], seq: int, previous: bytes = b"\xff" * 32) -> None:
+        self.author.submit(self.patient, [self.author.change(self.id, change, {0: seq, 1: previous})])
+
+    def withdraw(self, seq: int) -> None:
+        self.change([2, self.delegate.id], seq)
+
+    def recover(self, seq: int, distrusted_from: int, possessed_at: int | None = None) -> None:
+        paper, link = self.paper.public, {0: seq, 1: b"\xff" * 32}
+        possession = self.author.possession(self.new, link if possessed_at is None else {**link, 0: possessed_at})
+        change = [4, paper.raw, self.new.public.raw, possession, ZERO32, distrusted_from]
+        self.author.submit(self.paper, [self.author.change(paper.id, change, link)])
+
+    def test_from_1_up_to_the_one_before(self) -> None:
+        for act in (self.withdraw, lambda seq: self.recover(seq, 1)):
+            for seq in (1, 2, 3):
+                self.setUp()
+                self.assertIsNone(refusal(act, seq))
+                room = self.author.ledger.room
+                assert room is not None
+                self.assertEqual((room.next_control, room.last_control), (5, self.author.runs[-1][1][0].id))
+                self.assertTrue(room.delegations[self.delegate.id].ended)
+
+    def test_not_0_nor_its_own_place_after_another_nor_a_later_one(self) -> None:
+        for seq in (0, 4, 5, 2**64 - 1):
+            self.assertEqual(refusal(self.withdraw, seq), CONTROL_OUT_OF_SEQUENCE)
+            self.assertEqual(refusal(self.recover, seq, 1), CONTROL_OUT_OF_SEQUENCE)
+
+    def test_nothing_is_earlier_than_the_first_place(self) -> None:
+        self.author = Author(self.patient, self.paper.public.digest)
+        self.assertEqual(refusal(self.recover, 1, 1), CONTROL_OUT_OF_SEQUENCE)
+
+    def test_no_other_change(self) -> None:
+        possession = self.author.possession(self.new, {0: 1, 1: self.room_create})
+        for change in ([0, self.new.public.raw, possession], [1, self.reader.raw, 1], [3, b"\x09" * 32], [5]):
+            self.assertEqual(refusal(self.change, change, 1, self.room_create), CONTROL_OUT_OF_SEQUENCE)
+
+    def test_a_withdrawal_comes_once(self) -> None:
+        self.withdraw(1)
+        self.assertEqual(refusal(self.withdraw, 1), DELEGATION_UNKNOWN)
+
+    def test_distrust_and_keys_go_by_the_place_that_is_taken(self) -> None:
+        self.assertEqual(refusal(self.recover, 1, 5), CONTROL_MALFORMED)
+        self.recover(1, 4)
+        room = self.author.ledger.room
+        assert room is not None
+        self.assertEqual([(key.since, key.distrusted_from) for key in room.owner_keys], [(0, 4), (4, None)])
+        self.assertIsNone(room.refusal_in_hour(self.reader.id, READ, EPOCH, HOUR, NOW))
+        self.author.submit(self.new, [self.author.grant(secret("other").public, READ, EPOCH)], author=self.id)
+
+    def test_possession_is_for_the_link_that_is_named(self) -> None:
+        self.assertEqual(refusal(self.recover, 1, 1, 4), NOT_POSSESSED)
 
 
 class Following(unittest.TestCase):
