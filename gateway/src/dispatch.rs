@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use ehe::reading::{DeviceId, DeviceIdError};
-use firmware_adapters::{AdapterError, Decoded, ReceiptContext};
+use firmware_adapters::json::fhir::Observed;
+use firmware_adapters::{AdapterError, Decoded, Fields, ReceiptContext};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -56,6 +57,21 @@ impl Rejected {
             Self::Body => "body",
         }
     }
+}
+
+/// Why an Observation with a value gave no reading, where it says so itself.
+fn no_reading(fields: &Fields) -> Option<&'static str> {
+    let Fields::Fhir(observed) = fields else { return None };
+    let observations = match observed {
+        Observed::One(one) => std::slice::from_ref(&**one),
+        Observed::Bundle { observations } => observations,
+    };
+    let mut components = observations.iter().flat_map(|one| &one.components);
+    components.find_map(|component| match component {
+        _ if component.comparator.is_some() => Some("comparator"),
+        _ if component.absent.is_some() => Some("absent"),
+        _ => None,
+    })
 }
 
 /// A message as its route understands it.
@@ -111,16 +127,17 @@ impl Dispatch {
         let content_type = message.content_type.as_deref();
         let Routed { route, device, user, decoded } =
             decode(routes, &message.topic, &message.payload, content_type, message.received)?;
-        // An adapter of a format says what is nothing about a body. A mapping cannot: it may just be wrong.
-        if decoded.readings.is_empty()
-            && let Some(mapping) = &route.mapping
-            && self.counters.no_value(&message.source, mapping) == 1
-        {
-            tracing::warn!(
-                source = %message.source,
-                mapping = &**mapping,
-                "a message holds none of the mapping's values; if it is no heartbeat, compare the mapping's paths with what the device sends"
-            );
+        if decoded.readings.is_empty() {
+            let why = no_reading(&decoded.fields);
+            // Once for each: what a house's other devices say must fill no log.
+            if self.counters.no_value(&message.source, &route.name, why) == 1 {
+                tracing::warn!(
+                    source = %message.source,
+                    route = &*route.name,
+                    why = why.unwrap_or("no value"),
+                    "a message gives no reading; if it should (it is no heartbeat, and of a device on a body), see what `ehe-gateway decode` makes of it"
+                );
+            }
         }
         let (people, thresholds) = (&self.checked.assignments, &self.checked.thresholds);
         let user = user.as_ref().map(DeviceId::as_str);

@@ -33,7 +33,9 @@ pub use self::apply::Totals;
 pub use self::held::HeldDevice;
 pub use self::keys::KeyError;
 pub use self::read::{HeldRow, SpooledWindow, StoredEvent, Taken};
-pub use self::request::{Arrival, Confirmed, Intake, Mark, NewEvent, Place, Position, ReportedReading, Row, Stored};
+pub use self::request::{
+    Arrival, Confirmed, Intake, Mark, NewEvent, Place, Position, ReportedReading, Retry, Row, Stored,
+};
 pub use self::rows::Body;
 pub use self::shared::{Fault, SpoolStatus};
 pub use self::tables::{Thinned, WindowKey};
@@ -404,20 +406,12 @@ impl Spool {
         }
     }
 
-    /// Puts back what was refused for want of rights, because the room's rights have changed. Gives how many events.
-    pub async fn release(&self, room: RoomId) -> Result<u64, SpoolError> {
-        self.release_some(room, false).await
-    }
-
-    /// Puts back all that was refused: a node may have been wrong, and be mended since. Gives how many events.
-    pub async fn release_all(&self, room: RoomId) -> Result<u64, SpoolError> {
-        self.release_some(room, true).await
-    }
-
-    async fn release_some(&self, room: RoomId, whatever: bool) -> Result<u64, SpoolError> {
-        match self.ask(Request::Release { room, whatever }).await? {
-            Answer::Released(events) => Ok(events),
-            _ => Ok(0),
+    /// Puts some of what was refused back, behind what is new. Gives how many events, and how to go on with the round, if there
+    /// is more of it.
+    pub async fn release(&self, room: RoomId, retry: Retry) -> Result<(u64, Option<Retry>), SpoolError> {
+        match self.ask(Request::Release { room, retry }).await? {
+            Answer::Released { events, next } => Ok((events, next)),
+            _ => Ok((0, None)),
         }
     }
 

@@ -56,8 +56,9 @@ pub struct Counts {
     pub readings_thinned: u64,
     /// Messages that gave no readings, by the kind of their fault.
     pub rejected: BTreeMap<&'static str, u64>,
-    /// Messages in which a mapping found no value, by source and mapping: heartbeats, sensors that were not worn, or a mapping
-    /// whose paths are not what the device sends.
+    /// Messages that were understood and gave no reading, by source and mapping or format: heartbeats, sensors that were not worn,
+    /// devices on no body, or a mapping whose paths are not what the device sends. With `/comparator` and `/absent` behind: an
+    /// Observation that has a bound in place of a value, or says why it has none.
     pub no_value: BTreeMap<String, u64>,
     /// Windows with readings.
     pub windows_open: usize,
@@ -111,10 +112,11 @@ impl Counters {
         })
     }
 
-    /// A mapping found no value in a message. Gives how many such there were of this source and mapping.
-    pub fn no_value(&self, source: &str, mapping: &str) -> u64 {
+    /// A message gave no reading. Gives how many such there were of this source and route.
+    pub fn no_value(&self, source: &str, route: &str, why: Option<&str>) -> u64 {
+        let name = [source, route].into_iter().chain(why).collect::<Vec<_>>().join("/");
         self.with(|counts| {
-            let count = counts.no_value.entry(format!("{source}/{mapping}")).or_default();
+            let count = counts.no_value.entry(name).or_default();
             *count += 1;
             *count
         })

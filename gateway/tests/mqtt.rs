@@ -376,6 +376,12 @@ async fn standard_formats_are_stored_by_content_type_by_document_and_by_configur
     let found: Vec<_> = census(&gateway.spool).await.into_keys().collect();
     assert_eq!(found, ["36.60", "61", "62", "63", "64", "65"]);
     gateway.until("counted", |counts| counts.rejected.get("unsupported") == Some(&1)).await;
-    assert!(gateway.counts().no_value.is_empty(), "a format knows what is not about a body");
+    let bound = observation.replace("\"value\":63", "\"value\":63,\"comparator\":\"<\"");
+    wearable.publish("health/watch", bound).await;
+    wearable.publish("home/OMG/BTtoMQTT/watch", r#"{"type":"THB","tempc":21,"rssi":-70}"#).await;
+    let none = |counts: &Counts, route: &str| counts.no_value.get(&format!("mqtt/{route}")).copied();
+    let counted = |counts: &Counts| none(counts, "theengs") == Some(1) && none(counts, "auto/comparator") == Some(1);
+    gateway.until("counted by the route's name", counted).await;
+    assert_eq!(none(&gateway.counts(), "auto"), Some(1), "the one entered in error");
     gateway.end().await;
 }

@@ -24,15 +24,15 @@ pub struct Route {
     pub device: Template,
     /// Its user slot.
     pub user: Option<Template>,
-    /// The name of its mapping, if that is what it has.
-    pub mapping: Option<Arc<str>>,
+    /// The name of its mapping or format.
+    pub name: Arc<str>,
     /// What makes readings of the payload.
     pub adapter: Arc<dyn Adapter>,
 }
 
 impl core::fmt::Debug for Route {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Route").field("filter", &self.filter).field("mapping", &self.mapping).finish_non_exhaustive()
+        f.debug_struct("Route").field("filter", &self.filter).field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -134,7 +134,9 @@ impl Router {
         }
         let user = wanted.user.map(|user| template("user", user)).transpose()?;
         let adapter = self.adapter(key, wanted)?;
-        Ok(Route { filter, device, user, mapping: wanted.mapping.map(Into::into), adapter })
+        let format = wanted.format.map(Format::name);
+        let name = wanted.mapping.or(format).unwrap_or_default().into();
+        Ok(Route { filter, device, user, name, adapter })
     }
 
     fn adapter(&self, key: &str, wanted: &Wanted<'_>) -> Result<Arc<dyn Adapter>, ConfigError> {

@@ -189,7 +189,7 @@ impl<'t, 'a> Apply<'t, 'a> {
             Request::Seal { rows, broken, events } => self.seal(rows, broken, events),
             Request::Confirm { room, ids } => self.confirm(*room, ids),
             Request::Quarantine { room, id, refusal } => self.quarantine(*room, id, *refusal),
-            Request::Release { room, whatever } => self.release(*room, *whatever),
+            Request::Release { room, retry } => self.release(*room, *retry),
             Request::PutAside { room, keys } => self.put_aside(*room, keys),
             Request::SaveRoom { room, state } => {
                 self.rooms.insert(room.0.as_slice(), state.as_slice())?;

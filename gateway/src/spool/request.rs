@@ -133,14 +133,30 @@ pub(super) enum Request {
     Confirm { room: RoomId, ids: Vec<EheId> },
     /// The ledger refused an event for good.
     Quarantine { room: RoomId, id: EheId, refusal: Refusal },
-    /// What was refused may be sent again: for want of rights, which have changed, or for whatever reason.
-    Release { room: RoomId, whatever: bool },
+    /// Some of what was refused may be sent again.
+    Release { room: RoomId, retry: Retry },
     /// Rows of the outbox that are no events any more.
     PutAside { room: RoomId, keys: Vec<Vec<u8>> },
     /// Keep a room's verified control state.
     SaveRoom { room: RoomId, state: Vec<u8> },
     /// Held rows have an owner now.
     Assign { tag: Vec<u8>, rows: Vec<(Vec<u8>, Vec<Row>)>, broken: Vec<Vec<u8>> },
+}
+
+/// Which refused events are tried again: those of one round, a few at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// For whatever reason they were refused: a node may have been wrong, and be mended since. Else for want of rights alone.
+    pub(super) whatever: bool,
+    /// What was put aside from here on is not tried again: it has just been refused. None where a round begins.
+    pub(super) until: Option<u64>,
+}
+
+impl Retry {
+    /// What was refused for want of rights: the room's rights have changed.
+    pub const RIGHTS: Self = Self { whatever: false, until: None };
+    /// All that was refused.
+    pub const ALL: Self = Self { whatever: true, until: None };
 }
 
 /// What became of a request.
@@ -154,7 +170,10 @@ pub(super) enum Answer {
     Conflict,
     Confirmed(Confirmed),
     QuarantineFull,
-    Released(u64),
+    Released {
+        events: u64,
+        next: Option<Retry>,
+    },
 }
 
 /// What became of a message.

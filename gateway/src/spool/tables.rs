@@ -191,9 +191,12 @@ pub(super) struct QuarantineRow {
     pub(super) urgent: bool,
     #[n(3)]
     pub(super) row: OutboxRow,
-    /// Its number in the outbox, to be put back in order.
+    /// Its number in the outbox.
     #[n(4)]
     pub(super) number: u64,
+    /// The number under which it was put aside: what was refused last is tried again last.
+    #[n(5)]
+    pub(super) aside: Option<u64>,
 }
 
 /// The record of a room's readings that were dropped, because what waits for an invitation had filled the room's share.

@@ -22,6 +22,7 @@ use ehe::wire::{KnownRun, Request, Response, Submission};
 use super::remedy::{Remedy, remedy};
 use super::visit::Followed;
 use crate::rooms::follow::{FollowError, moves_forward, needs_charter};
+use crate::spool::Retry;
 
 /// Strands that may be begun anew in a row before the node is held to be at fault: a new strand has no gap.
 const GAPS_MAX: u8 = 3;
@@ -49,6 +50,8 @@ pub(super) struct Line {
     /// The UTC day on which all that was refused was last tried again, whatever the reason was: a node that wrongly calls an event
     /// malformed is mended some day.
     pub(super) retried: Option<Day>,
+    /// Where to go on with what is tried again, once nothing new waits.
+    pub(super) retry: Option<Retry>,
     /// Why the room last did not show its control records: said once, not at each attempt.
     pub(super) refused: Option<Refusal>,
     /// How many control records a node last said that the room has, where that was more than we know.
@@ -143,6 +146,7 @@ impl Line {
             followed,
             contested,
             retried: None,
+            retry: None,
             refused: None,
             told: None,
         }

@@ -23,7 +23,7 @@ use super::session::{CharterTrouble, Session, Unanswered};
 use super::status::Board;
 use crate::clock::WallClock;
 use crate::rooms::{Rooms, Sealer};
-use crate::spool::{Spool, SpoolError};
+use crate::spool::{Retry, Spool, SpoolError};
 
 /// Runs of one room before another room has its turn.
 const RUNS_PER_VISIT: usize = 16;
@@ -148,17 +148,25 @@ impl Visitor {
     /// What was refused under the rights as they were may be accepted under the new ones.
     async fn release(&self, line: &mut Line) {
         let today = (self.clock)().day();
-        let released = match line.retried.replace(today) {
-            Some(day) if day == today => self.spool.release(line.room).await,
-            _ => self.spool.release_all(line.room).await,
-        };
-        match released {
-            Ok(0) => {}
-            Ok(released) => {
-                tracing::info!(room = %line.room, released, "refused events are tried again");
-                self.board.note(|s| s.events_released += released);
+        let retry = if line.retried.replace(today) == Some(today) { Retry::RIGHTS } else { Retry::ALL };
+        self.release_some(line, retry).await;
+    }
+
+    /// A few of them; the others once nothing new waits. Says whether there were any.
+    async fn release_some(&self, line: &mut Line, retry: Retry) -> bool {
+        match self.spool.release(line.room, retry).await {
+            Ok((released, next)) => {
+                line.retry = next;
+                if released > 0 {
+                    tracing::info!(room = %line.room, released, "refused events are tried again");
+                    self.board.note(|s| s.events_released += released);
+                }
+                released > 0
             }
-            Err(error) => tracing::warn!(room = %line.room, %error, "refused events were not put back"),
+            Err(error) => {
+                tracing::warn!(room = %line.room, %error, "refused events were not put back");
+                false
+            }
         }
     }
 
@@ -171,7 +179,14 @@ impl Visitor {
         let events = batch.into_iter().map(|stored| (stored.id, stored.event));
         let attempt = match line.attempt(self.rooms.identity(), events) {
             Ok(Some(attempt)) => attempt,
-            Ok(None) => return Step::End(Outcome::Idle),
+            Ok(None) => {
+                if let Some(retry) = line.retry.take()
+                    && self.release_some(line, retry).await
+                {
+                    return Step::Next;
+                }
+                return Step::End(Outcome::Idle);
+            }
             Err(why) => {
                 self.failure(&format!("room {}: our own run does not verify: {why}", line.room));
                 return Step::End(Outcome::Later { at: None });

@@ -1,5 +1,7 @@
 //! Readings become events, events leave: against a receipt, or aside.
 
+use std::collections::BTreeMap;
+
 use ehe::cbor;
 use ehe::event::Kind;
 use ehe::id::{EheId, RoomId};
@@ -9,9 +11,12 @@ use redb::ReadableTable;
 
 use super::{Apply, ApplyError, cost};
 use crate::spool::keys;
-use crate::spool::request::{Answer, Confirmed, NewEvent};
+use crate::spool::request::{Answer, Confirmed, NewEvent, Retry};
 use crate::spool::rows::{self, Table as Kept};
 use crate::spool::tables::{Class, OutboxRow, QuarantineRow, RoomTotals, end_of, id_key, outbox_key, room_of_key};
+
+/// Refused events that are tried again at a time, and at most as many wraps that they need.
+const RELEASED_AT_ONCE: usize = 64;
 
 impl Apply<'_, '_> {
     // --- readings become events
@@ -220,7 +225,8 @@ impl Apply<'_, '_> {
         }
         if let Some((class, number, row)) = self.take_event(room, &id.0)? {
             let urgent = class == Class::Urgent;
-            let kept = QuarantineRow { refusal, at: self.context.now, urgent, row, number };
+            let aside = Some(self.row());
+            let kept = QuarantineRow { refusal, at: self.context.now, urgent, row, number, aside };
             let (key, value) = (id_key(room, id), cbor::to_vec(&kept));
             self.totals.quarantine_bytes += cost(&key, &value);
             self.totals.quarantine_events += 1;
@@ -242,26 +248,68 @@ impl Apply<'_, '_> {
         }
     }
 
-    pub(super) fn release(&mut self, room: RoomId, whatever: bool) -> Result<Answer, ApplyError> {
-        let mut ids = Vec::new();
+    /// Puts some refused events back: those that were put aside first, each with the wrap that it needs.
+    ///
+    /// They go behind what is new, and no alarm waits for them: what was refused once is likely to be refused again, each for a
+    /// round trip. A wrap alone keeps its place, because events that still wait may need it.
+    pub(super) fn release(&mut self, room: RoomId, retry: Retry) -> Result<Answer, ApplyError> {
+        let until = retry.until.unwrap_or_else(|| self.row());
+        let mut found = self.refused(room, retry.whatever, until)?;
+        found.sort_unstable_by_key(|one| (one.aside, one.number));
+        let mut chosen: BTreeMap<EheId, bool> = BTreeMap::new();
+        for one in &found {
+            if chosen.len() >= RELEASED_AT_ONCE {
+                break;
+            }
+            let wrap = one.wrap.as_ref().and_then(|wrap| found.iter().find(|other| other.id.0.starts_with(wrap)));
+            for put in wrap.into_iter().chain([one]) {
+                chosen.insert(put.id, put.wrap.is_none());
+            }
+        }
+        let more = chosen.len() < found.len();
+        // In the order in which they were sealed, wraps before all.
+        let order = found.iter().filter_map(|one| Some((!chosen.get(&one.id)?, one.number, one.id)));
+        let mut order: Vec<_> = order.collect();
+        order.sort_unstable();
+        let mut events = 0;
+        for (content, _, id) in order {
+            let Some(kept) = self.take_quarantined(room, &id)? else { continue };
+            if content {
+                let number = self.row();
+                self.insert_event(room, Class::Ordered, number, &kept.row)?;
+            } else {
+                self.insert_event(room, Class::of(kept.urgent), kept.number, &kept.row)?;
+            }
+            events += 1;
+        }
+        let next = more.then_some(Retry { until: Some(until), ..retry });
+        Ok(Answer::Released { events, next })
+    }
+
+    /// The room's refused events that may be tried again.
+    fn refused(&self, room: RoomId, whatever: bool, until: u64) -> Result<Vec<Refused>, ApplyError> {
         let end = end_of(&room.0);
+        let mut found = Vec::new();
         for entry in self.quarantine.range(room.0.as_slice()..end.as_slice())? {
             let (key, value) = entry?;
             let Ok(kept) = minicbor::decode::<QuarantineRow>(value.value()) else { continue };
+            let aside = kept.aside.unwrap_or(0);
             if (whatever || kept.refusal.fault() == Fault::Rights)
+                && aside < until
                 && let Some(id) = key.value().get(16..).and_then(|id| id.try_into().ok())
             {
-                ids.push(EheId(id));
+                found.push(Refused { id: EheId(id), aside, number: kept.number, wrap: kept.row.wrap });
             }
         }
-        let mut released = 0;
-        for id in ids {
-            if let Some(kept) = self.take_quarantined(room, &id)? {
-                // Under its old number: a wrap again before what needs it.
-                self.insert_event(room, Class::of(kept.urgent), kept.number, &kept.row)?;
-                released += 1;
-            }
-        }
-        Ok(Answer::Released(released))
+        Ok(found)
     }
+}
+
+/// A refused event as the order of retries needs it.
+struct Refused {
+    id: EheId,
+    aside: u64,
+    number: u64,
+    /// None for a wrap.
+    wrap: Option<Vec<u8>>,
 }

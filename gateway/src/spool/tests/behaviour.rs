@@ -171,7 +171,7 @@ async fn rows_that_were_taken_twice_are_refused_and_nothing_changes() {
 }
 
 #[tokio::test]
-async fn a_refused_event_is_kept_aside_and_comes_back_in_its_order_when_rights_return() {
+async fn a_refused_event_is_kept_aside_and_comes_back_behind_what_is_new_when_rights_return() {
     let mut lab = Lab::new();
     lab.limits.quarantine_max_bytes = 1_200;
     let (_disk, spool, _thread) = start(&lab);
@@ -187,15 +187,19 @@ async fn a_refused_event_is_kept_aside_and_comes_back_in_its_order_when_rights_r
     let full = spool.quarantine(room(1), ids[2], Refusal::EventMalformed).await;
     assert!(matches!(full, Err(SpoolError::QuarantineFull)));
     assert_eq!(spool.backlog()[0].events, 1, "it stays in the outbox");
-    assert_eq!(spool.release(room(2)).await.unwrap(), 0);
-    assert_eq!(spool.release(room(1)).await.unwrap(), 2);
+    assert_eq!(spool.release(room(2), Retry::RIGHTS).await.unwrap().0, 0);
+    assert_eq!(spool.release(room(1), Retry::RIGHTS).await.unwrap().0, 2);
     let batch = spool.batch(room(1), 9, usize::MAX).await.unwrap();
-    assert_eq!(batch.iter().map(|stored| stored.id).collect::<Vec<_>>(), ids);
+    assert_eq!(
+        batch.iter().map(|stored| stored.id).collect::<Vec<_>>(),
+        [ids[0], ids[2], ids[1]],
+        "the wrap before all"
+    );
     // What is malformed stays aside whatever the rights are.
     spool.quarantine(room(1), ids[2], Refusal::EventMalformed).await.unwrap();
-    assert_eq!(spool.release(room(1)).await.unwrap(), 0);
+    assert_eq!(spool.release(room(1), Retry::RIGHTS).await.unwrap().0, 0);
     // Until it is tried again for whatever reason.
-    assert_eq!(spool.release_all(room(1)).await.unwrap(), 1);
+    assert_eq!(spool.release(room(1), Retry::ALL).await.unwrap().0, 1);
     spool.quarantine(room(1), ids[2], Refusal::EventMalformed).await.unwrap();
     // And an event that was in the ledger after all leaves from there.
     spool.ask(Request::Confirm { room: room(1), ids: vec![ids[2]] }).await.unwrap();

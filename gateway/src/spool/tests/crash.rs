@@ -217,7 +217,7 @@ async fn life(spool: &Spool, disk: &Disk, lab: &Lab, life: &mut Life) {
         }
         spool.save_room(room(1), vec![7; 100]).await.ok()?;
         life.saved = true;
-        spool.release(room(1)).await.ok()?;
+        spool.release(room(1), Retry::RIGHTS).await.ok()?;
         spool.quarantine(room(1), first_id, Refusal::EventMalformed).await.ok()?;
         life.confirming = true;
         spool.ask(Request::Confirm { room: room(1), ids: vec![wrap_id, first_id] }).await.ok()?;

@@ -17,6 +17,7 @@ mod crash;
 mod disk;
 mod doubtful;
 mod poison;
+mod retries;
 mod shares;
 
 const HOUR_MS: u64 = 3_600_000;
