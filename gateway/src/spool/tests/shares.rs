@@ -69,9 +69,12 @@ async fn a_full_spool_takes_nothing_rather_than_drop_what_can_be_sealed() {
     for value in 0..40 {
         waiting.push(spool.store(message(value)).await.unwrap());
     }
-    while !spool.status().full {
-        tokio::task::yield_now().await;
-    }
+    let full = async {
+        while !spool.status().full {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), full).await.unwrap();
     assert!(spool.status().thinned.is_empty() && spool.status().waiting > 0);
 }
 
