@@ -15,6 +15,7 @@ const NOT_BY_BYTES: &[(&str, &str)] = &[
     ),
     ("D4", "an order of two acts of a node; storage-node's tests hold it"),
     ("D5", "a matter of time while a stream runs; storage-node's tests hold it"),
+    ("K5", "whose word a gateway or reader believes, which refuses nothing; the tests of gateway and reader hold it"),
     ("W0", "a step of the handshake; the tests of certs hold it"),
     ("W1", "compares with the channel's certificate; storage-node's tests hold it"),
 ];
