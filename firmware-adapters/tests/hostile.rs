@@ -51,7 +51,8 @@ fn survives(input: &[u8]) {
             match adapter.decode(input, &receipt(content_type)) {
                 Ok(decoded) => {
                     assert!(decoded.readings.len() <= READINGS_PER_INPUT_MAX);
-                    assert!(serde_json::to_value(&decoded.fields).unwrap().is_object());
+                    let fields = serde_json::to_value(&decoded.fields).unwrap();
+                    assert!(fields.is_object(), "{fields} of {}", String::from_utf8_lossy(input));
                 }
                 // A message for people, however long the sender's texts were.
                 Err(error) => assert!(error.to_string().len() < 2_000, "{error}"),

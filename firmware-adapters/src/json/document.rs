@@ -8,6 +8,7 @@ use ehe::decimal::Decimal;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
 
+use crate::Fields;
 use crate::error::{AdapterError, shortened};
 use crate::limits::{INPUT_MAX_BYTES, JSON_DEPTH_MAX, JSON_ELEMENTS_MAX};
 
@@ -135,6 +136,14 @@ impl<'de> Visitor<'de> for Check<'_> {
             members.next_value_seed(inside)?;
         }
         Ok(())
+    }
+}
+
+/// A document for a technician: an object, whatever it was.
+pub(crate) fn shown(document: Value) -> Fields {
+    match document {
+        object @ Value::Object(_) => Fields::Json(object),
+        other => Fields::Json(serde_json::json!({ "document": other })),
     }
 }
 

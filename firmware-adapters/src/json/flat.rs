@@ -9,12 +9,12 @@ use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use super::config::{ConditionConfig, ConfigError, ConfigProblem, MappingConfig, OneConfig, ValueConfig};
-use super::document::{kind, parse};
+use super::document::{kind, parse, shown};
 use super::path::{Found, Path};
 use super::time::{Beside, TimeRule};
 use crate::error::{AdapterError, shortened};
 use crate::limits::{ENTRIES_PER_VALUE_MAX, READINGS_PER_INPUT_MAX, VALUES_PER_MAPPING_MAX};
-use crate::{Adapter, Decoded, Fields, ReceiptContext};
+use crate::{Adapter, Decoded, ReceiptContext};
 
 /// A checked [`MappingConfig`]: what turns one shape of document into readings.
 ///
@@ -162,7 +162,7 @@ impl Adapter for Mapping {
         for one in self.one.iter().filter(|_| !readings.is_empty()) {
             one.check(&document)?;
         }
-        Ok(Decoded { readings, fields: Fields::Json(document) })
+        Ok(Decoded { readings, fields: shown(document) })
     }
 }
 

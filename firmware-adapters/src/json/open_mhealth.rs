@@ -15,14 +15,14 @@ use ehe::reading::{Flags, Reading, ReadingTime, Statistic};
 use ehe::unit::Unit;
 use ehe::vital::Vital;
 use jiff::tz::TimeZone;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use self::frame::Clock;
 use self::schema::{Body, Kind, Measure, Schema, Shape, Times};
-use super::document::{kind, parse};
+use super::document::{kind, parse, shown};
 use crate::error::{AdapterError, SEVERAL_PEOPLE, one_alone, shortened};
 use crate::limits::READINGS_PER_INPUT_MAX;
-use crate::{Adapter, Decoded, Fields, ReceiptContext};
+use crate::{Adapter, Decoded, ReceiptContext};
 
 /// The name of a schema: `omh:heart-rate:2.0`, `ieee:time-frame:1.0`.
 #[derive(Debug, Clone, Copy)]
@@ -85,11 +85,7 @@ impl OpenMhealth {
             }
             point => self.point(point, receipt, &mut readings)?,
         }
-        let fields = match document {
-            object @ Value::Object(_) => object,
-            other => json!({ "document": other }),
-        };
-        Ok(Decoded { readings, fields: Fields::Json(fields) })
+        Ok(Decoded { readings, fields: shown(document) })
     }
 
     fn point(&self, point: &Value, receipt: &ReceiptContext, readings: &mut Vec<Reading>) -> Result<(), AdapterError> {
