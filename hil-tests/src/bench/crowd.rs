@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use certs::authority::Authority;
 use certs::enrol::{self, EnrolmentRequest, HostNames};
+use certs::passphrase::Source;
 use certs::store::names;
 use certs::{Client, Connection, Credentials, Role};
 use ehe::author::Strand;
@@ -121,7 +122,7 @@ impl Crowd {
         say(format!("founding an alliance with {gateways} gateways"));
         let alliance = Alliance::found_with_shards(programs, folder, shards).await?;
         let mut node = Node::start_with(&alliance, "[limits]\nconnections_max = 1024\nhandshakes_max = 1024\n")?;
-        let patient = Credentials::load(&alliance.enrol("patient", "patient").await?)?;
+        let patient = Credentials::open(&alliance.enrol("patient", "patient").await?, &held(&alliance))?;
         node.answers("patient").await?;
         let people = tokio::task::block_in_place(|| enrol(&alliance, gateways))?;
         say("making their rooms".into());
@@ -162,9 +163,14 @@ impl Crowd {
     }
 }
 
+/// The lab's passphrase, which protects what persons hold.
+fn held(alliance: &Alliance) -> Source {
+    Source::File(alliance.path("passphrase"))
+}
+
 /// Credentials of so many gateways. By the library: a thousand starts of `ehe-certs` would take longer than what is measured.
 fn enrol(alliance: &Alliance, gateways: usize) -> Result<Vec<Credentials>> {
-    let authority = Authority::open(&alliance.path("alliance"))?;
+    let authority = Authority::open_with(&alliance.path("alliance"), &held(alliance))?;
     let enrol = |n| {
         let folder = alliance.path(&format!("gateway{n}"));
         enrol::prepare(&folder, Role::Gateway, &HostNames { dns: vec![], ip: vec![] })?;
