@@ -3,7 +3,7 @@
 // clippy.toml exempts test functions; their helpers in a test file are tests too.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs, unreachable_pub)]
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "each program's test uses its part of this")]
 #[path = "support/spoil.rs"]
 mod spoil;
 

@@ -1,6 +1,7 @@
 //! The lab: starts the built programs and a real broker, drives them, and holds what came out against what went in.
 //!
-//! The demo is the lab left running. The lab knows the programs by their command lines and files only, as a technician would.
+//! The demo is the lab left running. The lab knows the programs by their command lines and files, as a technician would; the bench's load
+//! generator speaks to a node as a gateway does.
 
 pub mod account;
 pub mod bench;

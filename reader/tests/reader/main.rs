@@ -12,7 +12,7 @@ mod authority;
 mod bad_files;
 mod nodes;
 mod program;
-#[allow(dead_code)]
+#[allow(dead_code, reason = "each program's test uses its part of this")]
 #[path = "../../../certs/tests/support/spoil.rs"]
 mod spoil;
 mod support;
