@@ -16,6 +16,11 @@ use ehe_node::daemon::{Daemon, placed};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// See Cargo.toml for why.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// A storage node of an ehe alliance.
 #[derive(Parser)]
 #[command(version)]
