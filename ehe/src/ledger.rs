@@ -58,8 +58,8 @@ pub enum LedgerError {
         /// What failed.
         why: EventError,
     },
-    /// An event is not in its run.
-    #[error("event: entry {index} brings an event that its run does not name")]
+    /// An event is not in its run, or not in its place there.
+    #[error("event: entry {index} brings an event that its run does not name, or not in the run's order, or twice")]
     NotInRun {
         /// The entry.
         index: u64,
@@ -255,13 +255,12 @@ impl Follower {
         if run.claims().room != self.room_id {
             return Err(LedgerError::OtherRoom { index });
         }
-        let mut events = Vec::with_capacity(item.events.len());
-        for event in &item.events {
-            let checked = self.check(index, event)?;
-            if !run.claims().ids.contains(&checked.id()) {
-                return Err(LedgerError::NotInRun { index });
-            }
-            events.push(checked);
+        let events: Vec<CheckedEvent> =
+            item.events.iter().map(|event| self.check(index, event)).collect::<Result<_, _>>()?;
+        // In the run's order, none twice: a node must not show one reading as two.
+        let mut ids = run.claims().ids.iter();
+        if !events.iter().all(|event| ids.any(|id| *id == event.id())) {
+            return Err(LedgerError::NotInRun { index });
         }
         let complete = events.len() == run.claims().ids.len();
         let key = author_key(self.room.as_ref(), run.claims(), &events);

@@ -59,7 +59,7 @@ refusals! {
     NotOwner = 17, Rights, "only the patient may do this";
     WrapMissing = 18, Sender, "the event's key was not wrapped before it; submit the wrap first";
     WrapMismatch = 19, Sender, "the wrap is of another author, epoch or day than the event";
-    ControlOutOfSequence = 20, Sender, "the control event does not follow the room's last one; fetch the control records and try again";
+    ControlOutOfSequence = 20, Sender, "the control event does not follow the room's last one, nor names an earlier place where it may (recover and withdraw, from place 1 on); fetch the control records and try again";
     ControlMalformed = 21, Sender, "the control event's plain part is not well formed or contradicts itself";
     BadKey = 22, Sender, "a public key in the control event is no key";
     GrantUnknown = 23, Sender, "the control event names a grant that the room does not have";

@@ -295,7 +295,13 @@ impl RoomState {
         if self.epochs.len() >= limits::EPOCHS_PER_ROOM_MAX || !self.takes_granted(record.continues.len()) {
             return Err(Refusal::LimitReached);
         }
-        if record.epoch == EpochId::ZERO || self.epochs.contains_key(&record.epoch) || repeats(&record.continues) {
+        // What the record says by itself and of epochs comes before what it says of grants (A5).
+        let follows = |before| self.epochs.get(&before).is_some_and(|state| state.superseded_by.is_none());
+        if record.epoch == EpochId::ZERO
+            || self.epochs.contains_key(&record.epoch)
+            || !record.supersedes.is_none_or(follows)
+            || repeats(&record.continues)
+        {
             return Err(Refusal::ControlMalformed);
         }
         for id in &record.continues {
@@ -306,11 +312,7 @@ impl RoomState {
                 return Err(Refusal::ControlMalformed);
             }
         }
-        if let Some(before) = record.supersedes {
-            let state = self.epochs.get_mut(&before).ok_or(Refusal::ControlMalformed)?;
-            if state.superseded_by.is_some() {
-                return Err(Refusal::ControlMalformed);
-            }
+        if let Some(state) = record.supersedes.and_then(|before| self.epochs.get_mut(&before)) {
             state.superseded_by = Some(record.epoch);
         }
         for id in &record.continues {

@@ -1,14 +1,20 @@
-//! Bytes and numbers out of a case's JSON. Bytes are hex; more than 64 of them are base64, marked so.
+//! Bytes and numbers out of a case's JSON. Bytes are hex; more than 64 of them are base64, marked so; and where a thousand events
+//! are alike they are packed first.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ehe::id::hex;
+use ehe::limits;
 use serde_json::{Value, json};
 
 /// The bytes of a JSON string.
 pub(crate) fn unhex(text: &str) -> Vec<u8> {
     if let Some(text) = text.strip_prefix("base64:") {
         return STANDARD.decode(text).unwrap();
+    }
+    if let Some(text) = text.strip_prefix("zlib:") {
+        let packed = STANDARD.decode(text).unwrap();
+        return miniz_oxide::inflate::decompress_to_vec_zlib_with_limit(&packed, limits::FRAME_MAX_BYTES).unwrap();
     }
     assert!(text.len().is_multiple_of(2), "odd hex");
     (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
@@ -47,4 +53,9 @@ impl Members for Value {
 pub(crate) fn h(bytes: impl AsRef<[u8]>) -> Value {
     let bytes = bytes.as_ref();
     if bytes.len() > 64 { json!(format!("base64:{}", STANDARD.encode(bytes))) } else { json!(hex(bytes)) }
+}
+
+/// The same, packed (RFC 1950).
+pub(crate) fn packed(bytes: &[u8]) -> Value {
+    json!(format!("zlib:{}", STANDARD.encode(miniz_oxide::deflate::compress_to_vec_zlib(bytes, 10))))
 }

@@ -255,17 +255,6 @@ fn rotations(kit: &mut Kit) {
 }
 
 fn delegations(kit: &mut Kit) {
-    ledger(kit, BARE, "A12", "delegations", "a delegate after 64 others", Some(24), |scene| {
-        let records: Vec<_> = (0..65)
-            .map(|at| {
-                let delegate = person(&format!("delegate {at}")).public().clone();
-                let control = record(scene, Change::Delegate(delegate, Rights::GRANT, None));
-                scene.made(&control)
-            })
-            .collect();
-        scene.accept(&world().patient, &records[..64]);
-        scene.submit(&world().patient, &records[64..]);
-    });
     let mut case = |rule: &str, slug: &str, title: &str, refusal: Option<u16>, make: &dyn Fn(&mut Scene)| {
         let room = if rule == "A6" { FOLDER } else { BARE };
         ledger(kit, room, rule, slug, title, refusal, make);

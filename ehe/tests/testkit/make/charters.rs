@@ -17,6 +17,7 @@ const FOLDER: &str = "log";
 pub(super) fn cases(kit: &mut Kit) {
     charters(kit);
     charter_rules(kit);
+    charter_forms(kit);
 }
 
 fn chain_input(charters: Vec<SignedCharter>, alliance: AllianceId) -> Value {
@@ -158,7 +159,7 @@ fn signed_by_hand(charter: &Charter) -> SignedCharter {
 
 fn charter_rules(kit: &mut Kit) {
     type Change = fn(&mut Charter);
-    let changes: [(&str, &str, Change); 36] = [
+    let changes: [(&str, &str, Change); 37] = [
         ("version-0", "version 0", |c| c.version = 0),
         ("predecessor-in-1", "charter 1 names a predecessor", |c| c.predecessor = Some(Hash::ZERO)),
         ("node-id-twice", "two nodes of one id", |c| c.nodes[1].id = c.nodes[0].id),
@@ -214,6 +215,9 @@ fn charter_rules(kit: &mut Kit) {
         ("alliance-name-space", "a name that ends with a white space that is not ASCII (U+00A0)", |c| {
             c.alliance = "Alliance\u{a0}".into()
         }),
+        ("alliance-name-ideographic-space", "a name that begins with U+3000", |c| {
+            c.alliance = "\u{3000}Alliance".into()
+        }),
         ("alliance-name-next-line", "a name with a control character that is not ASCII (U+0085)", |c| {
             c.alliance = "next\u{85}line".into()
         }),
@@ -247,8 +251,14 @@ fn charter_rules(kit: &mut Kit) {
         *wire.at(7).at(0) = Cbor::Int(16);
         wire.to_vec()
     };
+    let no_shards = {
+        let mut wire = Cbor::parse(&world().one.charter.to_bytes());
+        *wire.at(3) = Cbor::Int(0);
+        wire.to_vec()
+    };
     for (slug, title, bytes) in [
         ("shards-1025", "more shards than there may be", shards),
+        ("shards-0", "no shard, which is malformed", no_shards),
         ("role-unknown", "a set of roles with a bit that stands for none", roles),
     ] {
         let hash = Sha256::digest(&bytes).to_vec();
@@ -259,4 +269,38 @@ fn charter_rules(kit: &mut Kit) {
         let alliance = AllianceId(signed.hash().0);
         kit.case(FOLDER, "H5", slug, title, "charter").input(chain_input(vec![signed], alliance)).invalid();
     }
+}
+
+/// What of a charter is form, and what is for its rules (H5) to say.
+fn charter_forms(kit: &mut Kit) {
+    for (slug, title, member, value, well_formed) in [
+        ("shard-count-0", "a charter of no shards", 3, 0, false),
+        ("ok-shard-count-greatest", "a charter of 2^16 - 1 shards: H5 refuses it", 3, 65_535, true),
+        ("shard-count-above", "a charter of 2^16 shards", 3, 65_536, false),
+        ("ok-charter-version-0", "a charter of version 0: H5 refuses it", 0, 0, true),
+        ("charter-version-above", "a charter of version 2^32", 0, 1 << 32, false),
+        ("ok-head-fresh-0", "a charter under which no head is fresh: H5 refuses it", 8, 0, true),
+        ("head-fresh-above", "a charter under which heads are fresh for 2^32 ms", 8, 1 << 32, false),
+        ("ok-min-cosignatures-0", "a charter that asks for no cosignature: H5 refuses it", 9, 0, true),
+        ("min-cosignatures-above", "a charter that asks for 2^16 cosignatures", 9, 65_536, false),
+    ] {
+        let mut wire = Cbor::parse(&world().one.charter.to_bytes());
+        wire.set(member, Cbor::Int(value));
+        let input = json!({"type": "Charter", "bytes": h(wire.to_vec())});
+        let draft = kit.case("encoding", "E4", slug, title, "decode").input(input);
+        if well_formed { draft.valid() } else { draft.invalid() }
+    }
+    let mut charter = world().one.charter.clone();
+    charter.alliance = "Alliance\u{200b}".into();
+    let signed = signed(&charter, &[&world().members[0]]);
+    let alliance = AllianceId(signed.hash().0);
+    kit.case(
+        FOLDER,
+        "H5",
+        "ok-alliance-name-zero-width-space",
+        "a name that ends with U+200B, which is not white space",
+        "charter",
+    )
+    .input(chain_input(vec![signed], alliance))
+    .valid();
 }

@@ -20,7 +20,7 @@ use super::world::{Alliance, signed, world};
 use crate::json::h;
 use crate::value::Cbor;
 
-const FOLDER: &str = "log";
+pub(super) const FOLDER: &str = "log";
 
 pub(super) fn cases(kit: &mut Kit) {
     checkpoints(kit);
@@ -28,12 +28,12 @@ pub(super) fn cases(kit: &mut Kit) {
     heads(kit);
 }
 
-fn checkpoint_input(alliance: &Alliance, note: &str, shard: u16) -> Value {
+pub(super) fn checkpoint_input(alliance: &Alliance, note: &str, shard: u16) -> Value {
     json!({"alliance": alliance.id.to_string(), "charter": h(alliance.chain()), "shard": shard, "note": note})
 }
 
 /// A note over any text: signed by each of `signers` under a name, cosigned by each of `cosigners` under theirs.
-fn noted(text: &str, signers: &[(&str, &Identity)], cosigners: &[(&str, &Identity)]) -> String {
+pub(super) fn noted(text: &str, signers: &[(&str, &Identity)], cosigners: &[(&str, &Identity)]) -> String {
     let mut note = Note::new(text.into()).unwrap();
     for (name, identity) in signers {
         note.sign(name, identity.sign_key());
@@ -44,7 +44,7 @@ fn noted(text: &str, signers: &[(&str, &Identity)], cosigners: &[(&str, &Identit
     note.to_string()
 }
 
-fn node(i: usize) -> (&'static str, &'static Identity) {
+pub(super) fn node(i: usize) -> (&'static str, &'static Identity) {
     (&world().three.charter.nodes[i].name, &world().nodes[i])
 }
 

@@ -45,6 +45,23 @@ fn recovery_keys(kit: &mut Kit) {
         &RECOVERY.to_uppercase().replace(' ', "\n"),
         true,
     );
+    // The 25 characters of White_Space, from the last one back: two letters apart.
+    let spaces = "\t\n\u{b}\u{c}\r \u{85}\u{a0}\u{1680}\u{2000}\u{2001}\u{2002}\u{2003}\u{2004}\u{2005}\u{2006}\u{2007}\u{2008}\u{2009}\u{200a}\u{2028}\u{2029}\u{202f}\u{205f}\u{3000}";
+    let mut spread: String = plain.clone();
+    for (at, space) in spaces.chars().rev().enumerate() {
+        spread.insert(3 + 2 * (spaces.chars().count() - 1 - at), space);
+    }
+    case("I4", "ok-every-white-space", "the same with each of the 25 characters of white space in it", &spread, true);
+    for (slug, space) in [
+        ("file-separator", '\u{1c}'),
+        ("unit-separator", '\u{1f}'),
+        ("zero-width-space", '\u{200b}'),
+        ("zero-width-no-break-space", '\u{feff}'),
+        ("mongolian-vowel-separator", '\u{180e}'),
+    ] {
+        let title = format!("U+{:04X} in place of a blank, which is not white space", u32::from(space));
+        case("I4", slug, &title, &RECOVERY.replacen(' ', &space.to_string(), 1), false);
+    }
     case("I4", "mistyped", "one letter is another", &RECOVERY.replace("rydp", "rydq"), false);
     case("I4", "no-letter", "a character that Bech32 does not have", &RECOVERY.replace("rydp", "rybp"), false);
     case("I4", "swapped", "two groups in the wrong order", &RECOVERY.replace("qqqs yqcy", "yqcy qqqs"), false);
@@ -85,7 +102,10 @@ fn padded_with_ones() -> String {
 }
 
 /// A recovery by the paper, to the patient's new keys.
-fn recovering(scene: &Scene, change: impl FnOnce(&mut PublicIdentity, &mut Hash, &mut Option<u64>)) -> Change {
+pub(super) fn recovering(
+    scene: &Scene,
+    change: impl FnOnce(&mut PublicIdentity, &mut Hash, &mut Option<u64>),
+) -> Change {
     let (mut keys, mut next, mut distrusted_from) = (new_keys().public().clone(), Hash::ZERO, None);
     change(&mut keys, &mut next, &mut distrusted_from);
     Change::Recover {

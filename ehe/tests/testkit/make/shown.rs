@@ -2,11 +2,14 @@
 
 use ehe::control::{Change, Control, Right, Rights, possession};
 use ehe::event::CheckedEvent;
-use ehe::id::{Hash, WrapId};
+use ehe::id::{Hash, RoomId, WrapId};
 use ehe::identity::Identity;
 use ehe::kem::KemSecret;
+use ehe::leaf::Leaf;
+use ehe::read::AccessRecord;
+use ehe::refusal::Refusal;
 use ehe::seal;
-use ehe::time::Hour;
+use ehe::time::{Hour, UnixMs};
 use ehe::wire::Item;
 use serde_json::{Value, json};
 
@@ -15,13 +18,15 @@ use super::authority::{accept, delegate, grant_by, new_keys, new_patient, submit
 use super::bodies::{encoded, heart_rates};
 use super::follow::{FOLDER, NONCE, bare, input, ledger_items};
 use super::log::Log;
-use super::scene::{EPOCH, EPOCH_2, Granted, Scene, hour};
+use super::scene::{EPOCH, EPOCH_2, Granted, Scene, hour, with_plain};
 use super::world::{recovery, seed as seed_of, seeds, world};
 use crate::json::h;
-use crate::run::ledger::Outcome;
+use crate::run::ledger::{Entry, Outcome};
+use crate::value::Cbor;
 
 pub(super) fn cases(kit: &mut Kit) {
     keys_changed(kit);
+    distrusted_reads(kit);
     opened(kit);
 }
 
@@ -82,6 +87,53 @@ fn keys_changed(kit: &mut Kit) {
     kit.case(FOLDER, "C0", "recovery-withheld", "a recovery shown by its leaf alone", "follow")
         .input(input(false, &withheld, &head))
         .invalid();
+}
+
+/// The whole ledger of [`stolen`], with records of reads among its runs, by the count of control events at which each was asked:
+/// with the first keys before and after the thief's first event, refused with them after the recovery, and with the new ones.
+fn distrusted_reads(kit: &mut Kit) {
+    let scene = stolen();
+    let log = Log::of(&scene);
+    let (patient, now) = (&world().patient, UnixMs(scene.now));
+    let read = |by: &Identity, refused| {
+        AccessRecord { request: scene.request(by).sign(by), refused, reader: None, count: 1, at: now }.to_vec()
+    };
+    let reads = [
+        (5, read(patient, None)),
+        (6, read(patient, None)),
+        (7, read(patient, Some(Refusal::KeysReplaced))),
+        (8, read(&new_keys(), None)),
+    ];
+    let (mut leaves, mut items): (Vec<Leaf>, Vec<Item>) = (Vec::new(), Vec::new());
+    let mut add = |entry: Hash, control: u64, item: Option<Item>, access: Option<Vec<u8>>| {
+        let leaf = Leaf {
+            room: scene.id,
+            index: u64::try_from(leaves.len()).unwrap(),
+            previous: leaves.last().map_or(Hash::ZERO, Leaf::hash),
+            entry,
+            accepted_at: now,
+            control,
+        };
+        leaves.push(leaf.clone());
+        items.push(match item {
+            Some(item) => Item { leaf, ..item },
+            None => Item { leaf, run: None, events: vec![], access },
+        });
+    };
+    for (at, entry) in log.entries.iter().enumerate() {
+        add(entry.run.hash(), entry.control, Some(log.ledger_item(at)), None);
+        // After the last run with that count.
+        if log.entries.get(at + 1).is_none_or(|next| next.control > entry.control) {
+            for (_, record) in reads.iter().filter(|(control, _)| *control == entry.control) {
+                add(ehe::read::record_hash(record), entry.control, None, Some(record.clone()));
+            }
+        }
+    }
+    let with = Log::from_leaves(&scene, log.entries.clone(), leaves);
+    let title = "reads with the owner's keys, one of them with keys that are distrusted from before it";
+    kit.case(FOLDER, "A18", "ok-distrusted-reads", title, "follow")
+        .input(input(true, &items, &with.head(NONCE)))
+        .valid();
 }
 
 /// What a reader of the room is shown.
@@ -171,7 +223,64 @@ fn opened(kit: &mut Kit) {
     // Everything would open with this seed; but what was sealed to it was not sealed to the epoch.
     let other = story(Some(KemSecret::from_seed(seed_of("no group key").into())));
     kit.case(FOLDER, "K4", "other-seed", "a seed whose public key is not the epoch's group key", "read")
-        .keys(reader)
+        .keys(reader.clone())
         .input(of(&other, &[&other.wrap]))
         .invalid();
+    foreign_wraps(kit, &good, &of, &reader);
+    named_wraps(kit);
+}
+
+/// Wraps besides that no event names: they count for nothing, whatever they are.
+fn foreign_wraps(kit: &mut Kit, good: &Story, of: &dyn Fn(&Story, &[&CheckedEvent]) -> Value, reader: &Value) {
+    let mut scene = Scene::room(Granted::Append);
+    let gateway = &world().gateway;
+    let unnamed = scene.wrap(gateway, EPOCH, first_hour());
+    let unknown_epoch = scene.wrap(gateway, ehe::id::EpochId([9; 16]), first_hour());
+    let no_wrap = scene.content(gateway, EPOCH, unnamed.id().into(), first_hour());
+    let malformed = with_plain(&unnamed, |plain| plain.set(9, Cbor::Int(0)));
+    scene.id = RoomId([7; 16]);
+    let of_another_room = scene.wrap(gateway, EPOCH, first_hour());
+    let title =
+        "besides the one that is named, wraps of another room, of an unknown epoch, unnamed, malformed, and content";
+    let wraps = [&of_another_room, &unknown_epoch, &unnamed, &malformed, &no_wrap, &good.wrap];
+    kit.case(FOLDER, "K4", "ok-foreign-wraps", title, "read").keys(reader.clone()).input(of(good, &wraps)).valid();
+}
+
+/// Content that a node let in although its wrap is not one that A10 allows: it would open, and is not opened.
+fn named_wraps(kit: &mut Kit) {
+    let (gateway, other, clinician) = (&world().gateway, &world().other, &world().clinician);
+    type Make = fn(&mut Scene, &CheckedEvent) -> (Identity, Hour, CheckedEvent);
+    let cases: [(&str, &str, Make); 3] = [
+        ("wrap-of-another-author", "content that names the wrap of another author", |_, wrap| {
+            (world().other.clone(), first_hour(), wrap.clone())
+        }),
+        ("wrap-of-another-day", "content of the day after that of the wrap which it names", |_, wrap| {
+            (world().gateway.clone(), Hour(first_hour().0 + 24), wrap.clone())
+        }),
+        ("named-is-no-wrap", "content that names an event which is no wrap", |scene, wrap| {
+            let content = scene.content(&world().gateway, EPOCH, wrap.id().into(), first_hour());
+            (world().gateway.clone(), first_hour(), content)
+        }),
+    ];
+    for (slug, title, make) in cases {
+        let mut scene = Scene::room(Granted::Append);
+        let seed = scene.seed_wrap(EPOCH, clinician);
+        let reads = scene.grant(clinician, Right::Read, |grant| grant.seeds = vec![seed]);
+        let appends = scene.grant(other, Right::Append, |_| {});
+        scene.accept(&world().patient, &[reads, appends]);
+        let wrap = scene.wrap(gateway, EPOCH, first_hour());
+        scene.accept(gateway, std::slice::from_ref(&wrap));
+        let (author, hour, named) = make(&mut scene, &wrap);
+        let core = scene.core(&author, EPOCH, named.id().into(), hour);
+        let content = seal::seal(&Scene::ek(), core, &encoded(&heart_rates(&[72, 74]))).unwrap();
+        let run = scene.run(&author, std::slice::from_ref(&content)).sign(&author);
+        let control = scene.shard.entries.last().unwrap().control;
+        let mut entries = scene.shard.entries.clone();
+        entries.push(Entry { at: UnixMs(scene.now), run, events: vec![content], control });
+        let log = Log::from_entries(&scene, entries);
+        let items: Vec<Item> = (0..log.leaves.len()).map(|at| log.item(at)).collect();
+        let mut input = input(false, &items, &log.head(NONCE));
+        input["wraps"] = json!([h(ehe::cbor::to_vec(named.event()))]);
+        kit.case(FOLDER, "K4", slug, title, "read").keys(json!({"reader": seeds("clinician")})).input(input).invalid();
+    }
 }

@@ -283,9 +283,16 @@ pub(super) fn follow(input: &Value, facts: &mut Facts) -> Result<Followed, Fault
     facts.insert("size".into(), json!(checkpoint.checkpoint().size));
     let room = follower.room().ok_or_else(|| Fault::new("no room"))?.clone();
     facts.insert("next_control".into(), json!(room.next_control));
-    let mut distrusted = Vec::new();
-    for (entry, before, after) in &entries {
+    let (mut distrusted, mut reads) = (Vec::new(), Vec::new());
+    for (index, (entry, before, after)) in entries.iter().enumerate() {
         match entry {
+            Verified::Access(record) if record.refused.is_none() => {
+                let reader = record.request.decode()?.claims().reader;
+                let key = room.owner_keys.iter().find(|key| key.id == reader);
+                if key.and_then(|key| key.distrusted_from).is_some_and(|from| *after > from) {
+                    reads.push(json!(index));
+                }
+            }
             Verified::Run { run, .. } if run.author == room.owner && room.distrusts(*before, *after) => {
                 distrusted.extend(run.ids.iter().map(|id| json!(id.to_string())));
             }
@@ -293,5 +300,6 @@ pub(super) fn follow(input: &Value, facts: &mut Facts) -> Result<Followed, Fault
         }
     }
     facts.insert("distrusted".into(), json!(distrusted));
+    facts.insert("distrusted_reads".into(), json!(reads));
     Ok(Followed { room, entries })
 }

@@ -48,7 +48,7 @@ pub(super) fn read(keys: &Value, input: &Value, facts: &mut Facts) -> Result<(),
     keys.open_groups(&shown);
     for wrap in input.get("wraps").and_then(Value::as_array).unwrap_or(&Vec::new()) {
         let event: Event = cbor::from_slice(&unhex(wrap.as_str().unwrap()), limits::FRAME_MAX_BYTES)?;
-        keys.take_wrap(event).ok_or_else(|| Fault::new("a wrap that is none"))?;
+        keys.take_wrap(event);
     }
     for event in shown.iter().filter(|event| event.core().kind == Kind::Wrap) {
         keys.take_wrap(event.event().clone());
@@ -95,13 +95,13 @@ impl Keys<'_> {
         }
     }
 
-    fn take_wrap(&mut self, event: Event) -> Option<()> {
-        let (id, author, record) = wrap_of(event)?;
+    /// What is no wrap is none of any event's: content that names it does not open.
+    fn take_wrap(&mut self, event: Event) {
+        let Some((id, author, record)) = wrap_of(event) else { return };
         let purpose = WrapPurpose::EventKey { room: self.room.room, author, epoch: record.epoch, day: record.day };
         let group = self.groups.get(&record.epoch);
         let key = group.and_then(|group| kem::unwrap(group, &purpose, &record.wrapped).ok());
         self.events.insert(id, (WrapFact { author, epoch: record.epoch, day: record.day }, key));
-        Some(())
     }
 
     fn readings(&self, event: &CheckedEvent) -> Result<Vec<Value>, Fault> {
