@@ -4,9 +4,10 @@ use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce as AeadNonce};
 use ehe::cbor;
 use ehe::control::{Control, EpochCategory, Private, Right};
-use ehe::event::{CheckedEvent, Core};
+use ehe::event::{CheckedEvent, Core, Kind};
 use ehe::id::{EpochId, Hash, Nonce, RoomId, WrapId};
 use ehe::kem::{self, WrapPurpose};
+use ehe::limits::{CONTENT_BODY_MAX_BYTES, CONTROL_BODY_MAX_BYTES};
 use ehe::seal;
 use ehe::time::{Day, UnixMs};
 use ehe::vital::Category;
@@ -67,18 +68,24 @@ fn events(kit: &mut Kit) {
     let mut erased = content.event().clone();
     erased.body.clear();
     kit.case(FOLDER, "V3", "no-body", "a body that was left out", "event").input(bytes(&erased)).invalid();
-    let long = long_body(content.core().clone());
-    kit.case(FOLDER, "E3", "content-body-oversized", "a content body of 65,537 bytes", "event")
-        .input(json!({"header": h(&long.0), "zeros": long.1}))
-        .invalid();
+    let control = Core { kind: Kind::Wrap, epoch: EpochId::ZERO, wrap: WrapId::ZERO, ..content.core().clone() };
+    let (content, most) = (content.core().clone(), CONTENT_BODY_MAX_BYTES);
+    for (slug, title, core, zeros, fits) in [
+        ("ok-content-body-full", "a content body of 65,536 bytes", &content, most, true),
+        ("content-body-oversized", "a content body of 65,537 bytes", &content, most + 1, false),
+        ("ok-control-body-full", "a control body of 393,216 bytes", &control, CONTROL_BODY_MAX_BYTES, true),
+        ("control-body-oversized", "a control body of 393,217 bytes", &control, CONTROL_BODY_MAX_BYTES + 1, false),
+    ] {
+        let input = json!({"header": h(header_over(core.clone(), zeros)), "zeros": zeros});
+        let draft = kit.case(FOLDER, "E3", slug, title, "event").input(input);
+        if fits { draft.valid() } else { draft.invalid() }
+    }
 }
 
-/// A header over a body of one byte too many, and that many.
-fn long_body(core: Core) -> (Vec<u8>, usize) {
-    let length = ehe::limits::CONTENT_BODY_MAX_BYTES + 1;
-    let body = vec![0u8; length];
-    let header = ehe::event::Header { core, commitment: Hash::ZERO, body_hash: Hash(Sha256::digest(&body).into()) };
-    (cbor::to_vec(&header), length)
+/// A header over a body of so many zero bytes.
+fn header_over(core: Core, zeros: usize) -> Vec<u8> {
+    let body_hash = Hash(Sha256::digest(vec![0u8; zeros]).into());
+    cbor::to_vec(&ehe::event::Header { core, commitment: Hash::ZERO, body_hash })
 }
 
 /// Seals a plaintext whose padding the caller chose, as section 5 says otherwise.
@@ -284,11 +291,7 @@ fn private(kit: &mut Kit) {
         .keys(json!({"reader": seeds("patient")}))
         .input(bytes(swapped.event()))
         .invalid();
-    let (rule, slug, title) = ("E3", "label-oversized", "a sealed part whose purpose has 201 bytes");
-    kit.case(FOLDER, rule, slug, title, "private")
-        .keys(json!({"reader": seeds("patient")}))
-        .input(bytes(long_label(&scene).event()))
-        .invalid();
+    private_limits(kit, &scene);
     let no_commitment = checked(event.core().clone(), Hash::ZERO, event.body().to_vec());
     kit.case(FOLDER, "K3", "commitment-zeros", "a sealed part under a header without commitment", "private")
         .keys(json!({"reader": seeds("patient")}))
@@ -296,15 +299,50 @@ fn private(kit: &mut Kit) {
         .invalid();
 }
 
-/// A grant whose sealed part holds a purpose that is too long; the library would not seal it.
-fn long_label(scene: &Scene) -> CheckedEvent {
-    let purpose = Cbor::Map(vec![(0, Cbor::Array(vec![])), (1, Cbor::Text("x".repeat(201)))]);
+/// What a sealed part may hold, and one more.
+fn private_limits(kit: &mut Kit, scene: &Scene) {
+    let id = |i: u8, bytes: usize| Cbor::Bytes(vec![i; bytes]);
+    let category = |i| Cbor::Map(vec![(0, id(i, 16)), (1, Cbor::Int(1))]);
+    let note = |i| Cbor::Map(vec![(0, id(i, 32))]);
+    let text = |bytes: usize| Cbor::Text("x".repeat(bytes));
+    let none = || (0, Cbor::Array(vec![]));
+    let of = |categories: u8, notes: u8| {
+        Cbor::Map(vec![
+            (0, Cbor::Array((0..categories).map(category).collect())),
+            (4, Cbor::Array((0..notes).map(note).collect())),
+        ])
+    };
+    let noted = |bytes| Cbor::Array(vec![Cbor::Map(vec![(0, id(1, 32)), (2, text(bytes))])]);
+    for (slug, title, private, fits) in [
+        (
+            "label-oversized",
+            "a sealed part whose purpose has 201 bytes",
+            Cbor::Map(vec![none(), (1, text(201))]),
+            false,
+        ),
+        ("ok-label-full", "a purpose of 200 bytes", Cbor::Map(vec![none(), (1, text(200))]), true),
+        ("note-oversized", "a note whose name has 201 bytes", Cbor::Map(vec![none(), (4, noted(201))]), false),
+        ("ok-categories-64", "the categories of 64 epochs, and 64 notes", of(64, 64), true),
+        ("categories-65", "the categories of 65 epochs", of(65, 1), false),
+        ("notes-65", "65 notes", of(1, 65), false),
+    ] {
+        let event = sealed_by_hand(scene, &private);
+        let draft = kit
+            .case(FOLDER, "E3", slug, title, "private")
+            .keys(json!({"reader": seeds("patient")}))
+            .input(bytes(event.event()));
+        if fits { draft.valid() } else { draft.invalid() }
+    }
+}
+
+/// A grant whose sealed part is what the library would not seal.
+fn sealed_by_hand(scene: &Scene, private: &Cbor) -> CheckedEvent {
     let patient = &world().patient;
     let (author, salt) = (patient.author_id(), Nonce([6; 16]));
     let grant = scene.grant_record(&world().clinician, Right::Read, |_| {});
     let plain = grant.event(&mut rng(4), scene.id, author, UnixMs(scene.now), None).unwrap();
     let core = Core { salt, ..plain.core().clone() };
-    let sealed = seal::seal(&Scene::ek(), core.clone(), &purpose.to_vec()).unwrap();
+    let sealed = seal::seal(&Scene::ek(), core.clone(), &private.to_vec()).unwrap();
     let wrap = WrapPurpose::ControlPart { room: scene.id, author, salt, recipient: author };
     let wrapped = kem::wrap(&mut rng(5), &patient.public().kem, &wrap, &Scene::ek()).unwrap();
     let party = Cbor::Map(vec![(0, Cbor::Bytes(author.0.to_vec())), (1, Cbor::Bytes(wrapped.as_bytes().to_vec()))]);
