@@ -75,6 +75,8 @@ impl Following {
             root: checkpoint.root,
             entries: self.follower.next(),
             last_leaf: self.follower.last(),
+            at: Some(head.at),
+            over: false,
         };
         self.known = Some(memory.clone());
         self.confirmed = Some(verified);

@@ -1,7 +1,7 @@
 //! The program's directory: credentials, and under `rooms/` what is remembered of each room.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -60,6 +60,24 @@ impl Home {
         serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::MemoryFile { path, why: e.to_string() })
     }
 
+    /// The rooms of which something is remembered.
+    pub fn remembered(&self) -> Result<Vec<RoomId>, Error> {
+        let rooms = self.rooms();
+        let at = |source| Error::Io { path: rooms.clone(), source };
+        let files = match fs::read_dir(&rooms) {
+            Err(why) if why.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            files => files.map_err(at)?,
+        };
+        let mut remembered = Vec::new();
+        for file in files {
+            let name = file.map_err(at)?.file_name();
+            let room: Option<RoomId> = name.to_str().and_then(|name| name.strip_suffix(".json")?.parse().ok());
+            remembered.extend(room);
+        }
+        remembered.sort_unstable();
+        Ok(remembered)
+    }
+
     /// Remembers a room, unless another command remembered more of it meanwhile. Durable when this returns: a crash leaves the
     /// old or the new content.
     pub fn remember(&self, room: RoomId, memory: &RoomMemory) -> Result<(), Error> {
@@ -96,7 +114,8 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     fn memory(size: u64) -> RoomMemory {
-        RoomMemory { origin: "log".into(), size, root: Hash::ZERO, entries: size, last_leaf: Hash::ZERO }
+        let (root, last_leaf) = (Hash::ZERO, Hash::ZERO);
+        RoomMemory { origin: "log".into(), size, root, entries: size, last_leaf, at: None, over: false }
     }
 
     #[test]
@@ -110,6 +129,9 @@ mod tests {
         assert_eq!(home.recall(room).unwrap(), Some(memory(5)));
         home.remember(room, &memory(6)).unwrap();
         assert_eq!(home.recall(room).unwrap(), Some(memory(6)));
+        fs::write(home.rooms().join("notes.txt"), "x").unwrap();
+        assert_eq!(home.remembered().unwrap(), [room]);
+        assert_eq!(Home(dir.path().join("none")).remembered().unwrap(), []);
         assert_eq!(fs::metadata(home.memory_file(room)).unwrap().mode() & 0o777, 0o600);
     }
 

@@ -37,15 +37,7 @@ pub async fn create(
     let new = build::create(&mut rng(), &me, plan, now)?;
     let receipts = submit(session, &me, new.room, None, new.events).await?;
     if let Some(receipt) = receipts.last() {
-        let log = receipt.checkpoint().checkpoint();
-        let memory = RoomMemory {
-            origin: log.origin.clone(),
-            size: log.size,
-            root: log.root,
-            entries: receipt.leaf().index.saturating_add(1),
-            last_leaf: receipt.leaf().hash(),
-        };
-        session.home().remember(new.room, &memory)?;
+        session.home().remember(new.room, &RoomMemory::of_receipt(receipt))?;
     }
     Ok(Created { room: new.room, shard: new.room.shard(shards), epochs: new.epochs })
 }

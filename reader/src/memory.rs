@@ -1,9 +1,13 @@
 //! What a reader remembers of a room, so that a node cannot show it an older or another ledger later.
 
 use ehe::checkpoint::Checkpoint;
-use ehe::id::Hash;
+use ehe::id::{Hash, RoomId};
+use ehe::leaf::VerifiedReceipt;
 use ehe::run::SeenCheckpoint;
+use ehe::time::UnixMs;
 use serde::{Deserialize, Serialize};
+
+use crate::when;
 
 /// The newest head that was verified. Positions only grow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +22,13 @@ pub struct RoomMemory {
     pub entries: u64,
     /// Merkle leaf hash of the last of them.
     pub last_leaf: Hash,
+    /// When the nodes signed that, by their time. Files of earlier versions do not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<UnixMs>,
+    /// The nodes said since then that this identity has no right in the room any more. A listing of rooms does not ask again:
+    /// each refusal stands in the patient's audit.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub over: bool,
 }
 
 /// What is shown contradicts what was verified before. The node, or whoever restored its store, is at fault.
@@ -53,9 +64,48 @@ pub enum MemoryError {
         /// Shown now.
         shown: String,
     },
+    /// There is no such room, says the node.
+    #[error(
+        "node {node} has no room {room} any more, of which a checkpoint with {entries} entries was signed {}: it is withheld or lost. \
+         Ask those who run the node, and keep this room's file in the directory `rooms`: it says how far the room went",
+        signed(*.at)
+    )]
+    Gone {
+        /// Who says so.
+        node: String,
+        /// The room.
+        room: RoomId,
+        /// Its entries that were seen.
+        entries: u64,
+        /// When the nodes signed that.
+        at: Option<UnixMs>,
+    },
+}
+
+fn signed(at: Option<UnixMs>) -> String {
+    at.map_or_else(|| "before".into(), |at| format!("on {}", when::shown(at)))
 }
 
 impl RoomMemory {
+    /// What a receipt for a room's last entry proves.
+    pub fn of_receipt(receipt: &VerifiedReceipt) -> Self {
+        let log = receipt.checkpoint().checkpoint();
+        Self {
+            origin: log.origin.clone(),
+            size: log.size,
+            root: log.root,
+            entries: receipt.leaf().index.saturating_add(1),
+            last_leaf: receipt.leaf().hash(),
+            at: Some(receipt.leaf().accepted_at),
+            over: false,
+        }
+    }
+
+    /// The error for a node that says that there is no such room.
+    pub fn gone(&self, node: String, room: RoomId) -> MemoryError {
+        MemoryError::Gone { node, room, entries: self.entries, at: self.at }
+    }
+
     /// Holds a verified checkpoint against what is known.
     pub fn check_log(&self, shown: &Checkpoint) -> Result<(), MemoryError> {
         if shown.origin != self.origin {
@@ -103,7 +153,7 @@ mod tests {
 
     fn memory() -> RoomMemory {
         let (root, last_leaf) = (Hash([1; 32]), Hash([2; 32]));
-        RoomMemory { origin: "ehe/a/0/0".into(), size: 10, root, entries: 4, last_leaf }
+        RoomMemory { origin: "ehe/a/0/0".into(), size: 10, root, entries: 4, last_leaf, at: None, over: false }
     }
 
     fn checkpoint(size: u64, root: u8) -> Checkpoint {

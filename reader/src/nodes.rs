@@ -26,6 +26,8 @@ pub struct Nodes {
     connections: BTreeMap<NodeId, Connection>,
     /// Nodes that did not answer: asked after the others, because waiting for them takes long.
     silent: BTreeSet<NodeId>,
+    /// Who said something last.
+    spoke: Option<NodeId>,
     /// For each answer; and for trying again while no node can answer.
     patience: Duration,
 }
@@ -64,7 +66,7 @@ impl Nodes {
     /// Binds a socket; connects to nobody yet. Needs a tokio runtime around it.
     pub fn new(credentials: Credentials, patience: Duration) -> Result<Self, Error> {
         let client = Client::new(&credentials).map_err(Error::Network)?;
-        Ok(Self { credentials, client, connections: BTreeMap::new(), silent: BTreeSet::new(), patience })
+        Ok(Self { credentials, client, connections: BTreeMap::new(), silent: BTreeSet::new(), spoke: None, patience })
     }
 
     fn charter(&self) -> &VerifiedCharter {
@@ -130,6 +132,11 @@ impl Nodes {
         }
     }
 
+    /// The name of the node that said something last, for messages.
+    pub fn spoke_last(&self) -> String {
+        self.spoke.map_or_else(|| "?".to_owned(), |node| self.name_of(node))
+    }
+
     /// The name of a node, for messages.
     pub fn name_of(&self, node: NodeId) -> String {
         self.charter().node(node).map_or_else(|| node.to_string(), |node| node.name.clone())
@@ -163,6 +170,7 @@ impl Nodes {
                 return failed(why);
             }
         };
+        self.spoke = Some(id);
         match Response::decode(&first) {
             Ok(Response::AskNode(other)) => Outcome::Ask(other),
             Ok(Response::Refused(refusal)) => Outcome::Refused(refusal),

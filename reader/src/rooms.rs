@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use ehe::control::Right;
 use ehe::id::{AuthorId, EheId, RoomId};
 use ehe::read::Purpose;
+use ehe::refusal::Fault;
 use ehe::room::{GrantEnd, RoomState};
 use ehe::time::{Hour, UnixMs};
 use ehe::vital::Category;
@@ -12,6 +13,7 @@ use ehe::wire::{NodeStatus, Request, Response};
 
 use crate::error::{Error, Exit};
 use crate::follow::Following;
+use crate::memory::RoomMemory;
 use crate::session::{Session, kind};
 use crate::view::RoomView;
 
@@ -108,7 +110,7 @@ pub async fn show(session: &mut Session, room: RoomId) -> Result<RoomLine, Error
     line(&following, following.me().author_id())
 }
 
-/// All rooms that any node of the charter names. What each of them is, its verified control records say, not the node.
+/// All rooms that any node of the charter names, and what became of those that are remembered and not named. What each of them is, its verified control records say, not the node.
 pub async fn rooms(session: &mut Session) -> Result<Found, Error> {
     let mut found = Found::default();
     let mut named: BTreeSet<RoomId> = BTreeSet::new();
@@ -130,13 +132,42 @@ pub async fn rooms(session: &mut Session) -> Result<Found, Error> {
     if let Some(why) = last.filter(|_| !answered) {
         return Err(why);
     }
-    for room in named {
-        match show(session, room).await {
+    for room in &named {
+        match show(session, *room).await {
             Ok(line) => found.rooms.push(line),
             Err(why) => found.problems.push((format!("room {room}: {why}"), why.exit())),
         }
     }
+    remembered(session, &named, &mut found).await?;
     Ok(found)
+}
+
+/// Asks about the rooms that are remembered and that no node named: each was left out, is gone, or is open to this identity no more.
+async fn remembered(session: &mut Session, named: &BTreeSet<RoomId>, found: &mut Found) -> Result<(), Error> {
+    // Where nobody answers for a shard, waiting again for each of its rooms would take long.
+    let mut silent: BTreeSet<u16> = BTreeSet::new();
+    for room in session.home().remembered()?.into_iter().filter(|room| !named.contains(room)) {
+        let shard = room.shard(session.charter().shard_count());
+        let Some(known) = session.home().recall(room)? else { continue };
+        if known.over || silent.contains(&shard) || !session.charter().is_origin_of(&known.origin, shard) {
+            continue;
+        }
+        match show(session, room).await {
+            Ok(line) => found.rooms.push(line),
+            Err(Error::Refused(refusal)) if refusal.fault() == Fault::Rights => {
+                session.home().remember(room, &RoomMemory { over: true, ..known })?;
+                let said = format!("room {room} is not open to this identity any more: {refusal} (said once)");
+                found.problems.push((said, Exit::Done));
+            }
+            Err(why) => {
+                if matches!(why, Error::NoNode { .. }) {
+                    silent.insert(shard);
+                }
+                found.problems.push((format!("room {room}: {why}"), why.exit()));
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn of_node(session: &mut Session, node: ehe::id::NodeId) -> Result<Vec<RoomId>, Error> {

@@ -11,6 +11,7 @@ use ehe::id::{AuthorId, Nonce, RoomId};
 use ehe::identity::Identity;
 use ehe::ledger::Verified;
 use ehe::read::{Part, Purpose, ReadRequest, Scope};
+use ehe::refusal::Refusal;
 use ehe::time::UnixMs;
 use ehe::wire::{Request, Response};
 use getrandom::SysRng;
@@ -163,9 +164,10 @@ impl Session {
                 asked = request.nonce;
                 Request::Fetch(request.sign(&me), me.public().clone())
             })
-            .await?;
+            .await
+            .map_err(|why| self.not_served(following, why))?;
         loop {
-            match answers.next().await? {
+            match answers.next().await.map_err(|why| self.not_served(following, why))? {
                 Response::Wrap(event) => show(Shown::Wrap(event), following)?,
                 Response::Item(item) => {
                     if let Some(saving) = &mut self.saving {
@@ -189,6 +191,17 @@ impl Session {
                 }
                 other => return Err(answers.unexpected(kind(&other))),
             }
+        }
+    }
+
+    /// What a refusal means to one who remembers the room: a node that does not know it lost it, or withholds it. Who has no
+    /// right in a room hears another refusal (SPEC 9).
+    pub fn not_served(&self, following: &Following, why: Error) -> Error {
+        match (&why, following.known()) {
+            (Error::Refused(Refusal::RoomUnknown), Some(known)) => {
+                Error::Memory(known.gone(self.nodes.spoke_last(), following.room()))
+            }
+            _ => why,
         }
     }
 

@@ -53,7 +53,8 @@ pub async fn submit(
         let log = verified.checkpoint().checkpoint();
         if let Some(before) = known.take() {
             before.check_log(log)?;
-            let memory = RoomMemory { origin: log.origin.clone(), size: log.size, root: log.root, ..before };
+            let at = Some(verified.leaf().accepted_at);
+            let memory = RoomMemory { origin: log.origin.clone(), size: log.size, root: log.root, at, ..before };
             session.home().remember(room, &memory)?;
             known = Some(memory);
         }

@@ -10,6 +10,7 @@ use ehe::wire::{Head, Request, Response};
 
 use crate::error::Error;
 use crate::follow::Following;
+use crate::memory::MemoryError;
 use crate::scope;
 use crate::session::{Session, Shown, kind, random};
 
@@ -124,9 +125,12 @@ impl Report {
         !self.checks.iter().any(|(_, outcome)| matches!(outcome, Outcome::Fails(_)))
     }
 
-    fn failed(check: Check, why: String) -> Self {
+    fn failed(check: Check, error: &Error) -> Self {
+        // Of a room that is not shown at all nothing was looked at.
+        let looked = !matches!(error, Error::Memory(MemoryError::Gone { .. }));
         let outcome = |other: Check| match other {
-            _ if other == check => Outcome::Fails(why.clone()),
+            _ if other == check => Outcome::Fails(error.to_string()),
+            _ if !looked => Outcome::NotReached,
             // Entries are checked one by one, each in all these ways, before the head is looked at.
             _ if other <= Check::Access => Outcome::HoldsSoFar,
             _ if other < check => Outcome::HoldsSoFar,
@@ -170,7 +174,7 @@ pub async fn verify(session: &mut Session, room: RoomId) -> Result<Report, Error
         .await;
     if let Err(error) = followed {
         return match Check::of(&error) {
-            Some(check) => Ok(Report::failed(check, error.to_string())),
+            Some(check) => Ok(Report::failed(check, &error)),
             None => Err(error),
         };
     }
@@ -273,7 +277,7 @@ mod tests {
     #[test]
     fn a_failure_names_its_check_and_says_what_was_not_reached() {
         let error = Error::Ledger(LedgerError::Rules { index: 7, why: Refusal::NotInvited });
-        let report = Report::failed(Check::of(&error).unwrap(), error.to_string());
+        let report = Report::failed(Check::of(&error).unwrap(), &error);
         assert!(!report.holds());
         let outcome = |check| report.checks.iter().find(|(c, _)| *c == check).map(|(_, o)| o.clone()).unwrap();
         assert!(matches!(outcome(Check::Rules), Outcome::Fails(why) if why.contains("entry 7")));

@@ -65,11 +65,12 @@ async fn subscribe(
             asked = request.nonce;
             Request::Subscribe(request.sign(&me), me.public().clone())
         })
-        .await?;
+        .await
+        .map_err(|why| session.not_served(following, why))?;
     let mut seen = BTreeSet::new();
     let control = following.state()?.next_control;
     loop {
-        match answers.next().await? {
+        match answers.next().await.map_err(|why| session.not_served(following, why))? {
             Response::Wrap(event) => keys.take_wrap(event)?,
             Response::Item(item) => {
                 let shown = following.take(item)?;

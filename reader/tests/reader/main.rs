@@ -10,6 +10,7 @@
 
 mod authority;
 mod bad_files;
+mod lost;
 mod nodes;
 mod program;
 #[allow(dead_code, reason = "each program's test uses its part of this")]

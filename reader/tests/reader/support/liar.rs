@@ -5,15 +5,24 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use certs::{Client, CloseCode, Credentials, Server, ServerLimits};
-use ehe::wire::Response;
+use ehe::refusal::Refusal;
+use ehe::wire::{Request, Response};
 
 use super::{LIMIT, World};
 
 /// What the liar makes of an answer: nothing, another one, or several.
 pub type Lie = Arc<dyn Fn(Response) -> Vec<Response> + Send + Sync>;
 
+/// What the liar answers to a submission of its own accord; the real node never sees it.
+pub type Refuse = Arc<dyn Fn() -> Option<Refusal> + Send + Sync>;
+
 /// Starts the liar at the charter's address, in front of the node at `real`, for these clients.
 pub fn start(world: &World, real: SocketAddr, clients: &[&str], lie: Lie) {
+    start_refusing(world, real, clients, lie, Arc::new(|| None));
+}
+
+/// The same, refusing submissions.
+pub fn start_refusing(world: &World, real: SocketAddr, clients: &[&str], lie: Lie, refuse: Refuse) {
     let node = world.credentials("node");
     let server = Server::bind(world.address, &node, ServerLimits::default()).unwrap();
     let clients: Vec<Credentials> = clients.iter().map(|name| world.credentials(name)).collect();
@@ -21,22 +30,30 @@ pub fn start(world: &World, real: SocketAddr, clients: &[&str], lie: Lie) {
         while let Some(handshake) = server.accept().await {
             let peer = handshake.complete().await.unwrap();
             let client = clients.iter().find(|c| c.peer() == peer.identity()).unwrap().clone();
-            let lie = lie.clone();
+            let (lie, refuse) = (lie.clone(), refuse.clone());
             tokio::spawn(async move {
                 while let Ok(exchange) = peer.accept_exchange().await {
-                    pass_on(exchange, &client, real, &lie).await;
+                    pass_on(exchange, &client, real, (&lie, &refuse)).await;
                 }
             });
         }
     });
 }
 
-async fn pass_on(mut from: certs::Exchange, reader: &Credentials, real: SocketAddr, lie: &Lie) {
+async fn pass_on(mut from: certs::Exchange, reader: &Credentials, real: SocketAddr, (lie, refuse): (&Lie, &Refuse)) {
+    let request = from.recv(LIMIT).await.unwrap().unwrap();
+    if let Ok(Request::Submit(_)) = Request::decode(&request)
+        && let Some(refusal) = refuse()
+    {
+        from.send(&Response::Refused(refusal).to_vec(), LIMIT).await.unwrap();
+        let _ = from.finish();
+        let _ = from.delivered(LIMIT).await;
+        return;
+    }
     let client = Client::new(reader).unwrap();
     let node = reader.charter().nodes()[0].id;
     let connection = client.connect(&[real.to_string()], node, LIMIT).await.unwrap();
     let mut to = connection.open().await.unwrap();
-    let request = from.recv(LIMIT).await.unwrap().unwrap();
     to.send(&request, LIMIT).await.unwrap();
     to.finish().unwrap();
     while let Some(answer) = to.recv(LIMIT).await.unwrap() {

@@ -90,6 +90,11 @@ impl World {
         self.path(name).join("identity.pub").display().to_string()
     }
 
+    /// Somebody's author id.
+    pub fn id(&self, name: &str) -> String {
+        self.credentials(name).identity().author_id().to_string()
+    }
+
     pub fn credentials(&self, name: &str) -> Credentials {
         Credentials::load(&self.path(name)).unwrap()
     }
