@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use zeroize::Zeroizing;
 
 use crate::age::AgeError;
@@ -132,6 +132,15 @@ pub fn create_secret(path: &Path, content: &[u8]) -> Result<(), FileError> {
 /// Creates a file without a secret: never overwrites, durable when this returns.
 pub fn create_public(path: &Path, content: &[u8]) -> Result<(), FileError> {
     create(path, content, PUBLIC_MODE)
+}
+
+/// Gives a file a name under which nothing is yet; never overwrites.
+pub fn set_aside(path: &Path, aside: &Path) -> Result<(), FileError> {
+    renameat_with(CWD, path, CWD, aside, RenameFlags::NOREPLACE).map_err(|why| match why {
+        rustix::io::Errno::EXIST => FileError::Exists(aside.into()),
+        why => FileError::Io { path: path.into(), doing: "rename it", source: why.into() },
+    })?;
+    sync_parent(aside)
 }
 
 fn create(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
@@ -345,6 +354,21 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(matches!(create_secret(&path, b"two"), Err(FileError::Exists(_))));
         assert_eq!(*read_secret(&path, 10, "").unwrap(), b"one");
+    }
+
+    #[test]
+    fn a_file_is_set_aside_only_where_nothing_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, aside) = (dir.path().join("key"), dir.path().join("key.unused"));
+        create_secret(&path, b"one").unwrap();
+        set_aside(&path, &aside).unwrap();
+        assert!(!path.exists());
+        create_secret(&path, b"two").unwrap();
+        assert!(matches!(set_aside(&path, &aside), Err(FileError::Exists(_))));
+        assert_eq!(
+            (&**read_secret(&path, 9, "").unwrap(), &**read_secret(&aside, 9, "").unwrap()),
+            (&b"two"[..], &b"one"[..])
+        );
     }
 
     #[test]

@@ -20,7 +20,28 @@ pub const PASSPHRASE_MIN_CHARS: usize = 8;
 /// Most bytes of a passphrase.
 pub const PASSPHRASE_MAX_BYTES: usize = 1024;
 
-const FILE_REMEDY: &str = "write the passphrase there, mode 0600, or leave --passphrase-file out and type it";
+const FILE_REMEDY: &str = "write the passphrase there, mode 0600, or leave the option that names it out and type it";
+
+/// The options of a command that stand for one passphrase: a message names those that help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Names a file that holds it.
+    pub file: &'static str,
+    /// Goes without, where the passphrase is a new one.
+    pub none: &'static str,
+}
+
+impl Options {
+    /// Those of a command that takes one passphrase.
+    pub const USUAL: Self = Self::new("--passphrase-file", "--no-passphrase");
+    /// Those of a command that changes a passphrase: for the one that is to be.
+    pub const CHANGED: Self = Self::new("--new-passphrase-file", "--no-passphrase");
+
+    /// `file` names a file that holds the passphrase; `none` goes without one.
+    pub const fn new(file: &'static str, none: &'static str) -> Self {
+        Self { file, none }
+    }
+}
 
 /// A passphrase; its memory is cleared when it goes.
 pub struct Passphrase(Zeroizing<String>);
@@ -40,8 +61,10 @@ pub enum PassphraseError {
     )]
     Unattended,
     /// Nobody to ask.
-    #[error("there is no terminal to ask for the passphrase: name a file that holds it with --passphrase-file{}", if *.new { ", or say --no-passphrase" } else { "" })]
+    #[error("there is no terminal to ask for the passphrase: name a file that holds it with {}{}", .options.file, without(.options, *.new))]
     NoTerminal {
+        /// What stands for it on the command line.
+        options: Options,
         /// Whether it was to be a new one.
         new: bool,
     },
@@ -59,6 +82,10 @@ pub enum PassphraseError {
     /// The terminal failed.
     #[error("the passphrase was not read: {0}")]
     Io(#[from] io::Error),
+}
+
+fn without(options: &Options, new: bool) -> String {
+    if new { format!(", or say {}", options.none) } else { String::new() }
 }
 
 impl Passphrase {
@@ -111,16 +138,21 @@ fn at(path: &Path) -> impl FnOnce(PassphraseError) -> FileError {
 pub enum Source {
     /// A daemon: nobody is there to ask.
     Nobody,
-    /// The terminal that the program runs on.
-    Terminal,
+    /// The terminal that the program runs on; where there is none, these options help.
+    Terminal(Options),
     /// A file of mode 0600, or `/dev/fd/N` for a descriptor that the caller opened.
     File(PathBuf),
 }
 
 impl Source {
-    /// The file that was named, else the terminal.
+    /// The file that `--passphrase-file` named, else the terminal.
     pub fn of(file: Option<&Path>) -> Self {
-        file.map_or(Self::Terminal, |file| Self::File(file.into()))
+        Self::named(file, Options::USUAL)
+    }
+
+    /// The file that one of these options named, else the terminal.
+    pub fn named(file: Option<&Path>, options: Options) -> Self {
+        file.map_or(Self::Terminal(options), |file| Self::File(file.into()))
     }
 
     /// The passphrase of a file that is there, asked for once.
@@ -128,7 +160,7 @@ impl Source {
         match self {
             Self::Nobody => Err(at(of)(PassphraseError::Unattended)),
             Self::File(path) => Passphrase::from_file(path),
-            Self::Terminal => ask(&format!("Passphrase of {}: ", shown(of)), false).map_err(at(of)),
+            Self::Terminal(options) => ask(&format!("Passphrase of {}: ", shown(of)), *options, false).map_err(at(of)),
         }
     }
 
@@ -137,9 +169,9 @@ impl Source {
         let passphrase = match self {
             Self::Nobody => return Err(at(of)(PassphraseError::Unattended)),
             Self::File(path) => Passphrase::from_file(path)?,
-            Self::Terminal => {
-                let first = ask(&format!("New passphrase of {}: ", shown(of)), true).map_err(at(of))?;
-                let again = ask("The same again: ", true).map_err(at(of))?;
+            Self::Terminal(options) => {
+                let first = ask(&format!("New passphrase of {}: ", shown(of)), *options, true).map_err(at(of))?;
+                let again = ask("The same again: ", *options, true).map_err(at(of))?;
                 if first.0 != again.0 {
                     return Err(at(of)(PassphraseError::Differ));
                 }
@@ -157,8 +189,8 @@ fn shown(path: &Path) -> String {
     terminal::escaped(&path.display().to_string())
 }
 
-fn ask(prompt: &str, new: bool) -> Result<Passphrase, PassphraseError> {
-    let line = terminal::ask_hidden(prompt)?.ok_or(PassphraseError::NoTerminal { new })?;
+fn ask(prompt: &str, options: Options, new: bool) -> Result<Passphrase, PassphraseError> {
+    let line = terminal::ask_hidden(prompt)?.ok_or(PassphraseError::NoTerminal { options, new })?;
     let text = std::str::from_utf8(&line).map_err(|_| PassphraseError::Shape)?;
     Passphrase::new(Zeroizing::new(text.to_owned()))
 }

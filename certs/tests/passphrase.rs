@@ -134,6 +134,8 @@ fn a_passphrase_is_changed_given_and_taken_off_and_the_keys_stay_the_same() {
     let (before, certificate) = (author(), fs::read(desk.path("alliance/ca.crt")).unwrap());
     let before_key = fs::read(desk.path("alliance/ca.key")).unwrap();
     for what in ["ann/identity.json", "--authority alliance"] {
+        let nobody = desk.fails(&format!("passphrase {what}"));
+        assert!(nobody.contains("with --new-passphrase-file, or say --no-passphrase\n"), "{nobody}");
         desk.ok(&format!("passphrase {what} --new-passphrase-file words {CHEAP}"));
         assert!(
             desk.fails(&format!("passphrase {what} --passphrase-file other --no-passphrase")).contains("does not open")

@@ -104,6 +104,14 @@ impl Rights {
     /// Publish group keys.
     pub const EPOCH: Self = Self(4);
     const KNOWN: u8 = 7;
+    /// Each right and its name.
+    pub const EACH: [(Self, &'static str); 3] =
+        [(Self::GRANT, "grant"), (Self::REVOKE, "revoke"), (Self::EPOCH, "epoch")];
+
+    /// The names of those that are held.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        Self::EACH.into_iter().filter(move |(right, _)| self.hold(*right)).map(|(_, name)| name)
+    }
 
     /// These and those.
     pub fn and(self, other: Self) -> Self {

@@ -158,7 +158,7 @@ impl RoomState {
     }
 
     /// A delegate lets nobody read what it may not read itself, nor longer (A19).
-    fn within_own(&self, delegate: AuthorId, grant: &Grant, now: UnixMs) -> Result<(), Refusal> {
+    pub fn within_own(&self, delegate: AuthorId, grant: &Grant, now: UnixMs) -> Result<(), Refusal> {
         if grant.right != Right::Read {
             return Ok(());
         }

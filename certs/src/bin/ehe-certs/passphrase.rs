@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::bail;
-use certs::passphrase::{Protection, Source};
+use certs::passphrase::{Options, Protection, Source};
 use certs::store::names;
 use certs::{FileError, authority, identity_file};
 
@@ -20,7 +20,7 @@ impl UnlockAll {
     /// Where the passphrase of each of `count` identities comes from.
     pub(crate) fn sources(&self, count: usize) -> anyhow::Result<Vec<Source>> {
         match self.passphrase_file.as_slice() {
-            [] => Ok(vec![Source::Terminal; count]),
+            [] => Ok(vec![Source::of(None); count]),
             [one] => Ok(vec![Source::File(one.clone()); count]),
             each if each.len() == count => Ok(each.iter().cloned().map(Source::File).collect()),
             each => bail!("{} passphrase files for {count} identities: name one for all, or one for each", each.len()),
@@ -34,20 +34,21 @@ impl NewKey {
         if path.symlink_metadata().is_ok() {
             return Err(FileError::Exists(path.into()));
         }
-        wanted(self.no_passphrase, self.passphrase_file.as_deref(), &self.work, path)
+        let words = Source::of(self.passphrase_file.as_deref());
+        wanted(self.no_passphrase, &words, &self.work, path)
     }
 }
 
-fn wanted(none: bool, file: Option<&Path>, work: &Work, of: &Path) -> Result<Protection, FileError> {
+fn wanted(none: bool, words: &Source, work: &Work, of: &Path) -> Result<Protection, FileError> {
     if none {
         return Ok(Protection::None);
     }
-    Ok(Protection::Passphrase(Source::of(file).new_one(of)?, work.work_factor))
+    Ok(Protection::Passphrase(words.new_one(of)?, work.work_factor))
 }
 
 pub(crate) fn change(args: &ChangePassphrase, out: &mut dyn Write) -> anyhow::Result<()> {
-    let (old, file) = (args.old.source(), args.new_passphrase_file.as_deref());
-    let new = |path: &Path| wanted(args.no_passphrase, file, &args.work, path);
+    let (old, words) = (args.old.source(), Source::named(args.new_passphrase_file.as_deref(), Options::CHANGED));
+    let new = |path: &Path| wanted(args.no_passphrase, &words, &args.work, path);
     let path = match (&args.identity, &args.authority) {
         (Some(path), _) => {
             identity_file::protect(path, &old, || new(path))?;
