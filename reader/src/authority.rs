@@ -1,20 +1,22 @@
 //! Who may speak for the patient: other keys, delegates, the recovery key. And what of it stands in the ledger.
 
 use certs::passphrase::Source;
-use ehe::control::Rights;
+use ehe::control::{Ending, Rights};
 use ehe::id::{AuthorId, EheId, Hash, RoomId};
 use ehe::identity::Identity;
 use ehe::ledger::Verified;
 use ehe::read::Part;
 use ehe::recovery::RecoveryKey;
-use ehe::refusal::{Fault, Refusal};
+use ehe::refusal::Refusal;
+use ehe::room::{GrantEnd, RoomState};
 use ehe::time::UnixMs;
 use ehe::vital::Category;
 
 use crate::build::{self, Delegated, KeyChange, Recovery, Renewal};
-use crate::error::{Error, Exit};
+use crate::error::{Error, Exit, Made};
 use crate::follow::Following;
 use crate::home::Home;
+use crate::rooms::{GrantLine, grants};
 use crate::scope;
 use crate::session::{Session, Shown, rng};
 use crate::submit::submit;
@@ -70,6 +72,35 @@ pub struct Moved {
     pub keys: AuthorId,
     /// What was renewed after it.
     pub renewed: Renewed,
+    /// What goes on although the keys are others.
+    pub stays: Stays,
+}
+
+/// What others may go on doing in a room.
+#[derive(Debug, Clone)]
+pub struct Stays {
+    /// The patient.
+    pub patient: AuthorId,
+    /// Grants that hold, or still drain.
+    pub grants: Vec<GrantLine>,
+    /// Delegations that hold.
+    pub delegates: Vec<DelegateLine>,
+}
+
+impl Stays {
+    fn of(state: &RoomState, view: &RoomView, now: UnixMs) -> Self {
+        let goes_on = |grant: &GrantLine| match (grant.ended, grant.expires) {
+            (_, Some(end)) if end <= now => false,
+            (Some(GrantEnd { ending: Ending::DrainUntil(until), .. }), _) => now <= until,
+            (ended, _) => ended.is_none(),
+        };
+        let holds = |delegate: &DelegateLine| state.is_delegate(delegate.id, now);
+        Self {
+            patient: state.owner,
+            grants: grants(state, view, state.owner).into_iter().filter(goes_on).collect(),
+            delegates: delegates(state, view).into_iter().filter(holds).collect(),
+        }
+    }
 }
 
 /// What was renewed.
@@ -97,21 +128,25 @@ pub async fn show(session: &mut Session, room: RoomId, key: Option<&RecoveryKey>
     };
     let (state, view) = (control.state()?, control.view());
     let key = |key: &ehe::room::OwnerKey| KeyLine { id: key.id, from: key.from, distrusted_from: key.distrusted_from };
-    let delegates = state.delegations.iter().map(|(id, delegation)| DelegateLine {
-        id: *id,
-        name: view.delegate(*id).and_then(|shown| shown.name.clone()),
-        rights: delegation.rights,
-        expires: delegation.expires,
-        ended: delegation.ended,
-    });
     Ok(Standing {
         room,
         patient: state.owner,
         keys: state.owner_keys.iter().map(key).collect(),
         recovery: state.recovery != Hash::ZERO,
-        delegates: delegates.collect(),
+        delegates: delegates(state, view),
         control: view.control().to_vec(),
     })
+}
+
+pub(crate) fn delegates(state: &RoomState, view: &RoomView) -> Vec<DelegateLine> {
+    let line = |(id, delegation): (&AuthorId, &ehe::room::Delegation)| DelegateLine {
+        id: *id,
+        name: view.delegate(*id).and_then(|shown| shown.name.clone()),
+        rights: delegation.rights,
+        expires: delegation.expires,
+        ended: delegation.ended,
+    };
+    state.delegations.iter().map(line).collect()
 }
 
 /// Follows a room in the name of its recovery identity.
@@ -128,7 +163,12 @@ async fn on_paper(session: &mut Session, room: RoomId, key: &RecoveryKey) -> Res
 
 /// Moves a room to the keys of another directory, and gives every category a new key.
 pub async fn rotate(session: &mut Session, room: RoomId, to: Home, passphrase: &Source) -> Result<Moved, Error> {
-    let mut after = session.beside(to, passphrase)?;
+    let must = format!(
+        "a credentials directory with other keys, of the same alliance: made by `ehe --home {} identity new --role patient`, with what \
+         the alliance sends back for its request.json put beside (channel.crt, ca.crt, charter)",
+        to.dir().display()
+    );
+    let mut after = session.beside(to, passphrase, ("--to", must))?;
     let moved = rotate_to(session, room, &mut after).await;
     after.nodes.close().await;
     moved
@@ -153,16 +193,30 @@ async fn rotate_to(session: &mut Session, room: RoomId, after: &mut Session) -> 
     settled.map_err(|why| Error::Unfinished { why: Box::new(why) })
 }
 
-/// Gives the patient of a room the keys of this directory, by the recovery key, and every category a new key.
-pub async fn recover(
+/// A room whose patient may be given other keys by this recovery key. Nothing was changed yet.
+pub struct Recoverable {
+    control: Following,
+    paper: Identity,
+    distrusted_from: Option<u64>,
+}
+
+/// Looks at a room with its recovery key, and whether it is that.
+pub async fn recoverable(
     session: &mut Session,
     room: RoomId,
     key: &RecoveryKey,
-    next: Option<&RecoveryKey>,
     distrusted_from: Option<u64>,
-) -> Result<Moved, Error> {
+) -> Result<Recoverable, Error> {
     let (control, paper) = on_paper(session, room, key).await?;
-    let (state, now) = (control.state()?, session.now());
+    build::may_recover(&paper, control.state()?, distrusted_from)?;
+    Ok(Recoverable { control, paper, distrusted_from })
+}
+
+/// Gives the patient of a room the keys of this directory, by the recovery key, and every category a new key. `next`: the recovery
+/// key from now on.
+pub async fn recover(session: &mut Session, room: Recoverable, next: Option<&RecoveryKey>) -> Result<Moved, Error> {
+    let Recoverable { control, paper, distrusted_from } = room;
+    let (state, now, room) = (control.state()?, session.now(), control.room());
     let next = next.map(|key| key.identity().public().clone());
     let plan = Recovery { next: next.as_ref(), distrusted_from };
     let change = build::recover(&mut rng(), &paper, state, control.view(), session.me(), plan, now)?;
@@ -190,19 +244,24 @@ async fn was_made(after: &mut Session, room: RoomId, why: &Error) -> bool {
 
 /// The error for a change that failed for `why`, where `shown` is what the keys before it are shown.
 fn not_made(why: Error, shown: &Result<Following, Error>, keys: AuthorId) -> Error {
-    let final_word = match &why {
-        Error::Refused(refusal) => refusal.fault() != Fault::Node,
-        // It was never sent.
-        Error::OwnRun(_) => true,
-        _ => false,
-    };
-    if final_word && is_patient(shown, keys) == Some(false) { why } else { Error::InDoubt { why: Box::new(why) } }
+    if why.made() == Made::Not && is_patient(shown, keys) == Some(false) {
+        why
+    } else {
+        Error::InDoubt { why: Box::new(why) }
+    }
 }
 
 /// Whether a room's present patient has these keys, if that was shown.
 fn is_patient(shown: &Result<Following, Error>, keys: AuthorId) -> Option<bool> {
     let state = shown.as_ref().ok()?.state().ok()?;
     Some(state.owner_keys.last().is_some_and(|key| key.id == keys))
+}
+
+/// The keys in another directory: those before the rotation that broke off.
+pub fn keys_before(session: &Session, from: Home, passphrase: &Source) -> Result<Identity, Error> {
+    let must = "the credentials directory with the keys before the rotation, as it was then \
+                (identity.json, channel.key, channel.crt, ca.crt, charter)";
+    Ok(session.beside(from, passphrase, ("--from", must.to_owned()))?.me().clone())
 }
 
 /// Finishes what broke off after a rotation or a recovery: hands over to the present keys what `other` keys could open, and gives
@@ -241,18 +300,20 @@ async fn settle(
     if !hand_over.is_empty() {
         submit(session, &me, room, None, hand_over).await?;
     }
-    Ok(Moved { keys: session.author(), renewed: renew(session, room).await? })
+    let (renewed, stays) = renew(session, room).await?;
+    Ok(Moved { keys: session.author(), renewed, stays })
 }
 
-/// Gives every category a new key.
-pub async fn renew(session: &mut Session, room: RoomId) -> Result<Renewed, Error> {
+/// Gives every category a new key. Says besides what others may go on doing.
+pub async fn renew(session: &mut Session, room: RoomId) -> Result<(Renewed, Stays), Error> {
     let control = session.control(room, session.usual_purpose()).await?;
     let mut made = build::renew(&mut rng(), control.me(), control.state()?, control.view(), session.now())?;
     let events = std::mem::take(&mut made.events);
     if !events.is_empty() {
         submit(session, control.me(), room, Some(&control), events).await?;
     }
-    Ok(made.into())
+    let stays = Stays::of(control.state()?, control.view(), session.now());
+    Ok((made.into(), stays))
 }
 
 /// Lets somebody act for the patient. It holds once this returns: the receipt was verified.
@@ -289,11 +350,31 @@ pub async fn withdraw(session: &mut Session, room: RoomId, delegate: AuthorId) -
     Ok(left)
 }
 
-/// Gives a room that has none a recovery key.
-pub async fn set_recovery(session: &mut Session, room: RoomId, key: &RecoveryKey) -> Result<(), Error> {
+/// A room of one's own without a recovery key.
+pub struct Uncommitted(Following);
+
+/// Looks whether a room is one's own and has no recovery key.
+pub async fn uncommitted(session: &mut Session, room: RoomId) -> Result<Uncommitted, Error> {
     let control = session.control(room, session.usual_purpose()).await?;
-    let (state, now, identity) = (control.state()?, session.now(), key.identity());
+    build::may_set_recovery(control.me(), control.state()?)?;
+    Ok(Uncommitted(control))
+}
+
+/// Gives a room that has none a recovery key.
+pub async fn set_recovery(session: &mut Session, room: Uncommitted, key: &RecoveryKey) -> Result<(), Error> {
+    let (Uncommitted(control), identity) = (room, key.identity());
+    let (state, now, room) = (control.state()?, session.now(), control.room());
     let events = build::set_recovery(&mut rng(), control.me(), state, control.view(), identity.public(), now)?;
-    submit(session, control.me(), room, Some(&control), events).await?;
-    Ok(())
+    let Err(why) = submit(session, control.me(), room, Some(&control), events).await else { return Ok(()) };
+    // Whatever a node answered: the room's verified records tell whether it is committed to this key.
+    let shown = session.control(room, session.usual_purpose()).await;
+    let state = shown.as_ref().ok().and_then(|shown| shown.state().ok());
+    match state.map(|state| state.recovery == identity.public().commitment()) {
+        Some(true) if why.exit() != Exit::Unverified => {
+            tracing::warn!("the node's answer was: {why}; the room's records show that it has the recovery key");
+            Ok(())
+        }
+        Some(false) if why.made() == Made::Not => Err(why),
+        _ => Err(Error::RecoveryInDoubt { why: Box::new(why) }),
+    }
 }

@@ -7,6 +7,7 @@ mod run;
 use std::path::PathBuf;
 
 use certs::age::WorkFactor;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use ehe::id::{AuthorId, EheId, RoomId};
 use ehe::read::Purpose;
@@ -83,8 +84,11 @@ pub enum Command {
     #[command(subcommand)]
     Room(RoomCommand),
     /// Invite somebody to read or to append
+    ///
+    /// A gateway that only a delegate invited seals after the patient's next `ehe authority renew`, and not before: gateways take
+    /// the patient's word alone for what a key is for.
     Grant(GrantArgs),
-    /// End a grant
+    /// End a grant at once (a cut); of a right to append, --drain-until still takes what waits in the gateway's spool
     Revoke(RevokeArgs),
     /// Whose keys and whose word count in a room: rotation, delegates, recovery
     #[command(subcommand)]
@@ -96,6 +100,9 @@ pub enum Command {
     /// Print readings as they come in, until interrupted or until the right to read ends
     Watch(ReadArgs),
     /// Show who read what, when and what for, and who was refused (the patient)
+    ///
+    /// A refusal is shown at once; further refusals of the same reader within the hour appear as one line with a count when the
+    /// hour is over.
     Audit(RoomArgs),
     /// Verify a room whole: chain, signatures, strands, rules, inclusion, quorum (the patient)
     Verify(VerifyArgs),
@@ -205,16 +212,11 @@ fn vital(text: &str) -> Result<Vital, String> {
     })
 }
 
-impl std::str::FromStr for Categories {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "all" => Ok(Self::All),
-            _ => text.parse().map(Self::One).map_err(|_| {
-                let names: Vec<&str> = Category::ALL.iter().map(|c| c.as_str()).collect();
-                format!("no category; there are all, {}", names.join(", "))
-            }),
-        }
+impl Categories {
+    /// Reads `all` or a category's name; help and errors list them.
+    fn parser() -> impl TypedValueParser<Value = Self> {
+        let names = ["all"].into_iter().chain(Category::ALL.iter().map(|category| category.as_str()));
+        PossibleValuesParser::new(names).map(|name| name.parse().map_or(Self::All, Self::One))
     }
 }
 
@@ -236,10 +238,11 @@ pub struct GrantArgs {
     #[arg(long, value_name = "FILE")]
     pub to: PathBuf,
     /// To read these categories, or `all`
-    #[arg(long, value_name = "CATEGORIES", value_delimiter = ',')]
+    #[arg(long, value_name = "CATEGORIES", value_delimiter = ',', value_parser = Categories::parser())]
     pub read: Vec<Categories>,
     /// To append to these categories, or to all
-    #[arg(long, value_name = "CATEGORIES", value_delimiter = ',', num_args = 0.., default_missing_value = "all")]
+    #[arg(long, value_name = "CATEGORIES", value_delimiter = ',', num_args = 0.., default_missing_value = "all",
+          value_parser = Categories::parser())]
     pub append: Vec<Categories>,
     /// To read also what was sealed under the categories' earlier keys
     #[arg(long, conflicts_with = "append")]

@@ -160,6 +160,26 @@ pub enum Error {
         /// What happened.
         why: Box<Error>,
     },
+    /// A room was to get a recovery key, and whether it did could not be found out.
+    #[error(
+        "{why}; whether the room has the new recovery key could NOT be found out: `ehe authority show --key` with it tells"
+    )]
+    RecoveryInDoubt {
+        /// What happened.
+        why: Box<Error>,
+    },
+    /// The credentials directory of other keys.
+    #[error("{option} {}: {why}. It must be {must}", .dir.display())]
+    Beside {
+        /// The option that names it.
+        option: &'static str,
+        /// The directory.
+        dir: PathBuf,
+        /// What is wrong.
+        why: Box<Error>,
+        /// What it must be.
+        must: String,
+    },
     /// The events are known to the ledger, but by another run.
     #[error("the ledger holds event {0} already, by another run: fetch the control records and try again")]
     KnownElsewhere(EheId),
@@ -172,7 +192,28 @@ fn within(waited: Option<Duration>) -> String {
     waited.map_or_else(String::new, |waited| format!(" within {} s (--timeout)", waited.as_secs()))
 }
 
+/// Whether what a command was to bring into the ledger stands there although the command failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Made {
+    /// It was never sent, or it was refused.
+    Not,
+    /// It stands there; what was to follow failed.
+    Yes,
+    /// An answer was lost, or does not verify.
+    Unknown,
+}
+
 impl Error {
+    /// Whether what was to be submitted stands in the ledger although this happened.
+    pub fn made(&self) -> Made {
+        match self {
+            Self::Refused(refusal) if refusal.fault() != Fault::Node => Made::Not,
+            Self::OwnRun(_) | Self::Build(_) | Self::Usage(_) => Made::Not,
+            Self::Unfinished { .. } => Made::Yes,
+            _ => Made::Unknown,
+        }
+    }
+
     /// Whether the same may succeed later without anybody doing anything.
     pub fn may_pass(&self) -> bool {
         match self {
@@ -187,7 +228,13 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Refused(refusal) if refusal.fault() == Fault::Rights => Exit::Refused,
-            Self::NotCovered(_) | Self::Build(BuildError::NotThePatient | BuildError::Refused(_)) => Exit::Refused,
+            Self::NotCovered(_) => Exit::Refused,
+            Self::Build(
+                BuildError::NotThePatient
+                | BuildError::Refused(_)
+                | BuildError::NotDelegated { .. }
+                | BuildError::BeyondOwn { .. },
+            ) => Exit::Refused,
             Self::Ledger(_)
             | Self::Receipt(_)
             | Self::Memory(_)
@@ -195,7 +242,7 @@ impl Error {
             | Self::Key(_)
             | Self::Build(BuildError::Key(_)) => Exit::Unverified,
             Self::Usage(_) | Self::Recovery(_) | Self::Build(BuildError::Usage(_)) => Exit::Usage,
-            Self::InDoubt { why } if why.exit() == Exit::Unverified => Exit::Unverified,
+            Self::InDoubt { why } | Self::RecoveryInDoubt { why } if why.exit() == Exit::Unverified => Exit::Unverified,
             _ => Exit::Failed,
         }
     }
@@ -214,5 +261,27 @@ mod tests {
         assert_eq!(Error::Build(BuildError::NotThePatient).exit(), Exit::Refused);
         assert_eq!(Error::Ledger(LedgerError::OtherHead).exit(), Exit::Unverified);
         assert_eq!(Error::Usage("x".into()).exit(), Exit::Usage);
+    }
+
+    #[test]
+    fn only_what_was_never_sent_or_finally_refused_is_known_not_to_be_made() {
+        assert_eq!(Error::Refused(Refusal::ControlOutOfSequence).made(), Made::Not);
+        assert_eq!(Error::Build(BuildError::NotThePatient).made(), Made::Not);
+        let lost = || Error::NoNode { why: vec![], waited: None, later: true };
+        let refused = || Box::new(Error::Refused(Refusal::LimitReached));
+        for unknown in [
+            lost(),
+            Error::Refused(Refusal::NoLeader),
+            Error::Refused(Refusal::StorageFault),
+            Error::BrokeOff { node: "n".into(), why: "w".into() },
+            Error::Protocol { node: "n".into(), what: "w".into() },
+            Error::Receipt(ReceiptError::TooLarge),
+            Error::KnownElsewhere(EheId::ZERO),
+            Error::InDoubt { why: refused() },
+            Error::RecoveryInDoubt { why: refused() },
+        ] {
+            assert_eq!(unknown.made(), Made::Unknown, "{unknown}");
+        }
+        assert_eq!(Error::Unfinished { why: refused() }.made(), Made::Yes);
     }
 }

@@ -42,13 +42,27 @@ pub async fn create(
     Ok(Created { room: new.room, shard: new.room.shard(shards), epochs: new.epochs })
 }
 
-/// Invites somebody. The grant holds once this returns its id: the receipt was verified.
-pub async fn grant(session: &mut Session, room: RoomId, invitation: &Invitation) -> Result<EheId, Error> {
+/// Whether a room can be made in that shard.
+pub fn has_shard(session: &Session, shard: Option<u16>) -> Result<(), Error> {
+    Ok(build::has_shard(session.charter().shard_count(), shard)?)
+}
+
+/// A grant that stands in the ledger.
+#[derive(Debug, Clone, Copy)]
+pub struct Granted {
+    /// The grant.
+    pub id: EheId,
+    /// Whether a delegate made it: gateways do not take its word for what a key is for (SPEC K5).
+    pub by_delegate: bool,
+}
+
+/// Invites somebody. The grant holds once this returns: the receipt was verified.
+pub async fn grant(session: &mut Session, room: RoomId, invitation: &Invitation) -> Result<Granted, Error> {
     let control = session.control(room, session.usual_purpose()).await?;
     let event = build::grant(&mut rng(), control.me(), control.state()?, control.view(), invitation, session.now())?;
-    let id = event.id();
+    let (id, by_delegate) = (event.id(), control.me().author_id() != control.state()?.owner);
     submit(session, control.me(), room, Some(&control), vec![event]).await?;
-    Ok(id)
+    Ok(Granted { id, by_delegate })
 }
 
 /// Which grants to end.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ehe::control::Right;
+use ehe::control::{Right, Rights};
 use ehe::id::{AuthorId, EheId, RoomId};
 use ehe::read::Purpose;
 use ehe::refusal::Fault;
@@ -11,6 +11,7 @@ use ehe::time::{Hour, UnixMs};
 use ehe::vital::Category;
 use ehe::wire::{NodeStatus, Request, Response};
 
+use crate::authority::{DelegateLine, delegates};
 use crate::error::{Error, Exit};
 use crate::follow::Following;
 use crate::memory::RoomMemory;
@@ -28,10 +29,16 @@ pub struct GrantLine {
     pub name: Option<String>,
     /// The purpose, where readable.
     pub purpose: Option<String>,
+    /// Who made it: the patient or a delegate.
+    pub by: AuthorId,
+    /// The delegate's name, where readable.
+    pub by_name: Option<String>,
     /// To do what.
     pub right: Right,
     /// With what, as far as the categories are readable.
     pub categories: Vec<Category>,
+    /// Whether it was made for earlier keys of theirs, too.
+    pub history: bool,
     /// First hour of readings.
     pub from: Option<Hour>,
     /// Hour of readings that is not covered any more.
@@ -55,6 +62,10 @@ pub struct RoomLine {
     pub name: Option<String>,
     /// Its entries.
     pub entries: u64,
+    /// What for the one who asks may act for the patient now.
+    pub may: Option<Rights>,
+    /// Its delegates, those included whose time is over.
+    pub delegates: Vec<DelegateLine>,
     /// Its grants: all of them for the patient, else one's own.
     pub grants: Vec<GrantLine>,
 }
@@ -68,18 +79,22 @@ pub struct Found {
     pub problems: Vec<(String, Exit)>,
 }
 
-fn grants(state: &RoomState, view: &RoomView, me: AuthorId) -> Vec<GrantLine> {
+pub(crate) fn grants(state: &RoomState, view: &RoomView, me: AuthorId) -> Vec<GrantLine> {
     let mine = state.grants.iter().filter(|(_, g)| state.owner == me || g.subject == me);
     let mut lines: Vec<(u64, GrantLine)> = mine
         .map(|(id, grant)| {
             let shown = view.grant(*id);
+            let by = shown.map_or(state.owner, |shown| shown.author);
             let line = GrantLine {
                 id: *id,
                 subject: grant.subject,
                 name: shown.and_then(|s| s.name.clone()),
                 purpose: shown.and_then(|s| s.purpose.clone()),
+                by,
+                by_name: view.delegate(by).and_then(|delegate| delegate.name.clone()),
                 right: grant.right,
                 categories: view.categories_of(&grant.epochs),
+                history: shown.is_some_and(|shown| shown.history),
                 from: grant.from,
                 until: grant.until,
                 expires: grant.expires,
@@ -92,7 +107,7 @@ fn grants(state: &RoomState, view: &RoomView, me: AuthorId) -> Vec<GrantLine> {
     lines.into_iter().map(|(_, line)| line).collect()
 }
 
-fn line(following: &Following, me: AuthorId) -> Result<RoomLine, Error> {
+fn line(following: &Following, me: AuthorId, now: UnixMs) -> Result<RoomLine, Error> {
     let (state, view) = (following.state()?, following.view());
     Ok(RoomLine {
         room: state.room,
@@ -100,6 +115,12 @@ fn line(following: &Following, me: AuthorId) -> Result<RoomLine, Error> {
         own: state.owner == me,
         name: view.name().map(str::to_owned),
         entries: following.entries(),
+        may: state
+            .delegations
+            .get(&me)
+            .filter(|delegation| delegation.is_live(now))
+            .map(|delegation| delegation.rights),
+        delegates: delegates(state, view),
         grants: grants(state, view, me),
     })
 }
@@ -107,7 +128,7 @@ fn line(following: &Following, me: AuthorId) -> Result<RoomLine, Error> {
 /// One room.
 pub async fn show(session: &mut Session, room: RoomId) -> Result<RoomLine, Error> {
     let following = session.control(room, Purpose::Operations).await?;
-    line(&following, following.me().author_id())
+    line(&following, following.me().author_id(), session.now())
 }
 
 /// All rooms that any node of the charter names, and what became of those that are remembered and not named. What each of them is, its verified control records say, not the node.

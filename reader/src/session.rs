@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use certs::passphrase::Source;
-use certs::{Credentials, Role};
+use certs::store::StoreError;
+use certs::{Credentials, FileError, Role};
 use ehe::charter::VerifiedCharter;
 use ehe::event::{CheckedEvent, Event};
 use ehe::id::{AuthorId, Nonce, RoomId};
@@ -64,11 +65,30 @@ impl Session {
         Ok(Self { home, credentials, nodes, clock, patience, saving: None })
     }
 
-    /// The same work in another directory's name.
-    pub fn beside(&self, home: Home, passphrase: &Source) -> Result<Self, Error> {
-        let other = Self::open(home, passphrase, self.patience, self.clock)?;
+    /// The same work in another directory's name: the one that `option` names; `must`: what it must be.
+    pub fn beside(
+        &self,
+        home: Home,
+        passphrase: &Source,
+        (option, must): (&'static str, String),
+    ) -> Result<Self, Error> {
+        let dir = home.dir().to_owned();
+        let wrong = |why| Error::Beside { option, dir, why: Box::new(why), must };
+        let other = match Self::open(home, passphrase, self.patience, self.clock) {
+            Ok(other) => other,
+            // Of its passphrase the message says all that there is to say.
+            Err(
+                why @ Error::Credentials(StoreError::File(FileError::Passphrase { .. } | FileError::Sealed { .. })),
+            ) => {
+                return Err(why);
+            }
+            Err(why) => return Err(wrong(why)),
+        };
         if other.credentials.alliance_id() != self.credentials.alliance_id() {
-            return Err(Error::Usage(format!("{} is of another alliance", other.home.dir().display())));
+            return Err(wrong(Error::Usage("it is of another alliance".into())));
+        }
+        if other.author() == self.author() {
+            return Err(wrong(Error::Usage("it has the keys that this command runs with".into())));
         }
         Ok(other)
     }

@@ -40,6 +40,8 @@ pub struct GrantView {
     pub seq: u64,
     /// Who made it: the patient or a delegate.
     pub author: AuthorId,
+    /// Whether it was made for keys that had been replaced by then, too.
+    pub history: bool,
     /// Who was invited.
     pub subject: PublicIdentity,
     /// The party's name as the patient wrote it, where readable.
@@ -113,9 +115,11 @@ impl RoomView {
                     self.learn_hints(&private);
                 }
                 let Private { name, purpose, .. } = private;
+                let replaced = |id: &EpochId| self.epochs.values().any(|epoch| epoch.supersedes == Some(*id));
                 let view = GrantView {
                     seq: grant.link.seq,
                     author: event.core().author,
+                    history: grant.epochs.iter().any(replaced),
                     subject: grant.subject,
                     name,
                     purpose,

@@ -64,6 +64,20 @@ pub fn rotate(
     key_change(changed(rng, &draft, state, view, &audience, change)?)
 }
 
+/// Whether this is the room's recovery identity, and what it distrusts a place in the room.
+pub fn may_recover(recovery: &Identity, state: &RoomState, distrusted_from: Option<u64>) -> Result<(), BuildError> {
+    if recovery.public().commitment() != state.recovery {
+        return Err(Refusal::NotRecovery.into());
+    }
+    if distrusted_from.is_some_and(|from| from == 0 || from > state.next_control) {
+        return Err(BuildError::Usage(format!(
+            "--distrust-from is the number of a control event, from 1 to {}; see `ehe authority show`",
+            state.next_control
+        )));
+    }
+    Ok(())
+}
+
 /// Gives the patient new keys, as the room's recovery identity.
 pub fn recover(
     rng: &mut impl CryptoRng,
@@ -74,16 +88,8 @@ pub fn recover(
     plan: Recovery<'_>,
     now: UnixMs,
 ) -> Result<KeyChange, BuildError> {
-    if recovery.public().commitment() != state.recovery {
-        return Err(Refusal::NotRecovery.into());
-    }
+    may_recover(recovery, state, plan.distrusted_from)?;
     let from = plan.distrusted_from;
-    if from.is_some_and(|from| from == 0 || from > state.next_control) {
-        return Err(BuildError::Usage(format!(
-            "--distrust-from is the number of a control event, from 1 to {}; see `ehe authority show`",
-            state.next_control
-        )));
-    }
     let draft = Draft { recovery: plan.next, ..Draft::of(state, view, recovery, now)? };
     let change = Change::Recover {
         recovery: recovery.public().clone(),
@@ -100,6 +106,14 @@ pub fn recover(
     key_change(changed(rng, &draft, state, view, &audience, change)?)
 }
 
+/// Whether the room is one's own, and has no recovery key.
+pub fn may_set_recovery(me: &Identity, state: &RoomState) -> Result<(), BuildError> {
+    if state.owner != me.author_id() {
+        return Err(BuildError::NotThePatient);
+    }
+    if state.recovery != Hash::ZERO { Err(Refusal::RecoverySet.into()) } else { Ok(()) }
+}
+
 /// Gives a room that has none a recovery key, which can open everything that the patient can.
 pub fn set_recovery(
     rng: &mut impl CryptoRng,
@@ -109,10 +123,8 @@ pub fn set_recovery(
     recovery: &PublicIdentity,
     now: UnixMs,
 ) -> Result<Vec<CheckedEvent>, BuildError> {
+    may_set_recovery(me, state)?;
     let draft = Draft { recovery: Some(recovery), ..Draft::owners(state, view, me, now)? };
-    if state.recovery != Hash::ZERO {
-        return Err(Refusal::RecoverySet.into());
-    }
     let audience = Audience {
         recipients: vec![Party::of(recovery)],
         keepers: vec![me.party(), Party::of(recovery)],

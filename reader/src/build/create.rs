@@ -41,6 +41,16 @@ pub struct RoomPlan<'a> {
     pub recovery: Option<&'a PublicIdentity>,
 }
 
+/// Whether an alliance has the shard in which data must live.
+pub fn has_shard(shards: NonZeroU16, shard: Option<u16>) -> Result<(), BuildError> {
+    match shard.filter(|shard| *shard >= shards.get()) {
+        Some(shard) => {
+            Err(BuildError::Usage(format!("there is no shard {shard}: the alliance has {shards}, counted from 0")))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Makes a room.
 ///
 /// The seeds of all group keys are wrapped to the patient and to the recovery identity: with one of them, the ledger alone is
@@ -52,9 +62,7 @@ pub fn create(
     now: UnixMs,
 ) -> Result<NewRoom, BuildError> {
     let RoomPlan { alliance, shards, shard, name, recovery } = plan;
-    if let Some(shard) = shard.filter(|shard| *shard >= shards.get()) {
-        return Err(BuildError::Usage(format!("there is no shard {shard}: the alliance has {shards}, counted from 0")));
-    }
+    has_shard(shards, shard)?;
     let committed = recovery.map_or(Hash::ZERO, PublicIdentity::commitment);
     let mut room = RoomCreate { alliance, nonce: Nonce::ZERO, owner: patient.public().clone(), recovery: committed };
     let mut landed = false;

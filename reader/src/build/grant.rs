@@ -78,23 +78,36 @@ pub fn grant(
             limits::EPOCHS_PER_GRANT_MAX
         )));
     }
-    let mut seeds = Vec::new();
-    if invitation.right == Right::Read {
-        for EpochCategory { epoch, .. } in &categories {
-            let key = open_seed(me, state.room, view, *epoch)?;
-            seeds.push(SeedWrap::make(rng, state.room, *epoch, Party::of(subject), key.seed())?);
-        }
-    }
-    let control = Control::Grant(Grant {
+    let mut grant = Grant {
         link: draft.link,
         subject: subject.clone(),
         right: invitation.right,
-        epochs: categories.iter().map(|c| c.epoch).collect(),
+        epochs: Vec::new(),
         from: invitation.from,
         until: invitation.until,
         expires: invitation.expires,
-        seeds,
-    });
+        seeds: Vec::new(),
+    };
+    if me.author_id() != state.owner {
+        let beyond = |category: &&Category| {
+            let of = |c: &EpochCategory| (c.category == **category).then_some(c.epoch);
+            let part = Grant { epochs: categories.iter().filter_map(of).collect(), ..grant.clone() };
+            state.within_own(me.author_id(), &part, now).is_err()
+        };
+        let beyond: Vec<&str> = invitation.categories.iter().filter(beyond).map(|c| c.as_str()).collect();
+        if !beyond.is_empty() {
+            let (room, history) = (state.room, invitation.history);
+            return Err(BuildError::BeyondOwn { room, categories: beyond.join(","), history });
+        }
+    }
+    if invitation.right == Right::Read {
+        for EpochCategory { epoch, .. } in &categories {
+            let key = open_seed(me, state.room, view, *epoch)?;
+            grant.seeds.push(SeedWrap::make(rng, state.room, *epoch, Party::of(subject), key.seed())?);
+        }
+    }
+    grant.epochs = categories.iter().map(|c| c.epoch).collect();
+    let control = Control::Grant(grant);
     let (purpose, name) = (invitation.purpose.clone(), invitation.name.clone());
     let private = Private { categories, purpose, name, ..Private::default() };
     let parties: Vec<Party<'_>> = draft.parties([Party::of(subject)]);

@@ -10,8 +10,10 @@ mod revoke;
 #[cfg(test)]
 mod tests;
 
-pub use authority::{Delegated, KeyChange, Recovery, delegate, recover, rotate, set_recovery, withdraw};
-pub use create::{NewRoom, RoomPlan, create};
+pub use authority::{
+    Delegated, KeyChange, Recovery, delegate, may_recover, may_set_recovery, recover, rotate, set_recovery, withdraw,
+};
+pub use create::{NewRoom, RoomPlan, create, has_shard};
 pub use grant::{Invitation, grant};
 pub use hand_over::hand_over;
 pub use renew::{Renewal, renew};
@@ -19,7 +21,7 @@ pub use revoke::{Revocation, grants_of_subject, revoke};
 
 use ehe::control::{Control, ControlError, ControlLink, EpochCategory, EpochRecord, Private, Rights, SeedWrap};
 use ehe::event::CheckedEvent;
-use ehe::id::{EheId, EpochId, RoomId};
+use ehe::id::{AuthorId, EheId, EpochId, RoomId};
 use ehe::identity::{Identity, Party, PublicIdentity};
 use ehe::kem::{KemSecret, WrapError};
 use ehe::limits;
@@ -44,6 +46,35 @@ pub enum BuildError {
     /// The room's rules would not allow it.
     #[error("refused: {0}")]
     Refused(Refusal),
+    /// The right to do it in the patient's name was not delegated, or not any more.
+    #[error(
+        "refused: {}; ask the patient for it: `ehe authority delegate --room {room} --to FILE --may {may}` (FILE: this identity's identity.pub)",
+        lacking(*.why, .right)
+    )]
+    NotDelegated {
+        /// Why not.
+        why: Refusal,
+        /// The name of the right that is lacking.
+        right: String,
+        /// The room.
+        room: RoomId,
+        /// The rights to ask for: a delegation replaces the one before.
+        may: String,
+    },
+    /// A delegate would let others read what it may not read itself.
+    #[error(
+        "refused: a delegate lets nobody read what it may not read itself, nor for longer, which here is {categories}; ask the patient for it: \
+         `ehe grant --room {room} --to FILE --read {categories}{}` (FILE: this identity's identity.pub), with --from, --until and --expires no narrower than here",
+        if *.history { " --history" } else { "" }
+    )]
+    BeyondOwn {
+        /// The room.
+        room: RoomId,
+        /// The categories' names.
+        categories: String,
+        /// Whether their earlier keys are wanted.
+        history: bool,
+    },
     /// The event.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -56,6 +87,26 @@ pub enum BuildError {
     /// The room has no current epoch of a category.
     #[error("the room has no current key epoch of category {0}, or it was not told to this identity")]
     NoEpoch(Category),
+}
+
+fn lacking(why: Refusal, right: &str) -> String {
+    match why {
+        Refusal::NotOwner => {
+            format!("only the patient may do this, or whom the patient has given the right to it ({right})")
+        }
+        Refusal::NotDelegated => format!("the patient has not delegated the right to this ({right}) to this identity"),
+        why => why.to_string(),
+    }
+}
+
+impl BuildError {
+    /// The error for somebody who may not do what takes `right`.
+    fn not_delegated(why: Refusal, state: &RoomState, me: AuthorId, right: Rights, now: UnixMs) -> Self {
+        let held = state.delegations.get(&me).filter(|delegation| delegation.is_live(now));
+        let may = held.map_or(right, |delegation| delegation.rights.and(right));
+        let named = |rights: Rights| rights.names().collect::<Vec<_>>().join(",");
+        Self::NotDelegated { why, right: named(right), room: state.room, may: named(may) }
+    }
 }
 
 impl From<Refusal> for BuildError {
@@ -85,7 +136,9 @@ impl<'a> Draft<'a> {
         right: Rights,
         now: UnixMs,
     ) -> Result<Self, BuildError> {
-        state.may_for_owner(me.author_id(), right, now)?;
+        state
+            .may_for_owner(me.author_id(), right, now)
+            .map_err(|why| BuildError::not_delegated(why, state, me.author_id(), right, now))?;
         Self::of(state, view, me, now)
     }
 

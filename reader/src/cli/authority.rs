@@ -4,8 +4,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use certs::age::WorkFactor;
-use certs::passphrase::{self, Protection, Source};
-use certs::{FileError, identity_file};
+use certs::passphrase::{self, Options, Protection, Source};
+use certs::{FileError, file, identity_file};
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use ehe::control::Rights;
 use ehe::id::{AuthorId, RoomId};
@@ -17,7 +17,7 @@ use super::RoomArgs;
 use super::run::Surroundings;
 use crate::authority;
 use crate::build::Delegated;
-use crate::error::Error;
+use crate::error::{Error, Made};
 use crate::home::Home;
 use crate::output::Printer;
 use crate::session::{Session, rng};
@@ -25,6 +25,15 @@ use crate::when;
 
 /// Largest recovery key file that is read.
 const KEY_FILE_MAX_BYTES: usize = 512;
+
+/// What stands for the passphrase of a recovery key's new file.
+const NEW_KEY: Options = Options::new("--recovery-passphrase-file", "--recovery-no-passphrase");
+/// For that of a recovery key's file that is there.
+const KEY: Options = Options::new("--key-passphrase-file", "--no-passphrase");
+/// For that of the keys to rotate to.
+const TO: Options = Options::new("--to-passphrase-file", "--no-passphrase");
+/// For that of the keys before the present ones.
+const OTHER: Options = Options::new("--other-passphrase-file", "--no-passphrase");
 
 /// `ehe authority`.
 #[derive(Debug, Subcommand)]
@@ -41,7 +50,10 @@ pub enum AuthorityCommand {
         #[arg(long, value_name = "FILE", requires = "key")]
         key_passphrase_file: Option<PathBuf>,
     },
-    /// Move a room to the keys of another directory, made by `ehe identity new` and certified
+    /// Move a room to the keys of another directory
+    ///
+    /// The directory is made by `ehe --home DIR identity new --role patient`, and holds besides what the alliance sent back for
+    /// its request.json: channel.crt, ca.crt and charter.
     Rotate {
         /// The room
         #[command(flatten)]
@@ -72,6 +84,10 @@ pub enum AuthorityCommand {
     /// Give every category of a room a new key
     Renew(RoomArgs),
     /// Let somebody act for the patient
+    ///
+    /// A delegation replaces an earlier one of the same delegate: name all rights. A delegate lets others read only what it may
+    /// read itself (`ehe grant --read`). A gateway that only a delegate invited seals after the patient's next `ehe authority
+    /// renew`, and not before: gateways take the patient's word alone for what a key is for.
     Delegate(DelegateArgs),
     /// End a delegation
     Withdraw {
@@ -92,6 +108,8 @@ pub enum AuthorityCommand {
         out: RecoveryOut,
     },
     /// Become the patient of a room with the keys of this directory, by the room's recovery key
+    ///
+    /// Grants and delegations stay in force, but for those that --distrust-from ends; they are listed at the end, to be checked.
     Recover(RecoverArgs),
 }
 
@@ -104,6 +122,17 @@ pub enum May {
     Revoke,
     /// Renew keys
     Epoch,
+}
+
+impl May {
+    /// The right that it names.
+    pub fn right(self) -> Rights {
+        match self {
+            Self::Grant => Rights::GRANT,
+            Self::Revoke => Rights::REVOKE,
+            Self::Epoch => Rights::EPOCH,
+        }
+    }
 }
 
 /// `ehe authority delegate`.
@@ -172,7 +201,7 @@ impl RecoveryOut {
         if self.recovery_no_passphrase {
             return Ok(Protection::None);
         }
-        let words = Source::of(self.recovery_passphrase_file.as_deref()).new_one(path)?;
+        let words = Source::named(self.recovery_passphrase_file.as_deref(), NEW_KEY).new_one(path)?;
         Ok(Protection::Passphrase(words, WorkFactor::DEFAULT))
     }
 }
@@ -226,18 +255,36 @@ impl Issued {
         (key.map(RecoveryKey::to_text), self.file.as_deref())
     }
 
-    /// What to do about the key where the work failed. An answer may have been lost: then the key counts all the same.
-    pub(super) fn failed(&self, around: &mut Surroundings<'_>) {
-        match (&self.key, &self.file) {
-            (Some(_), Some(path)) => {
-                let _ = (around.complain)(&format!("keep {} until it is clear whether it was done", path.display()));
-            }
-            (Some(_), None) => {
-                let _ = (around.complain)("keep this recovery key until it is clear whether it was done");
-            }
-            (None, _) => {}
+    /// What to do about the key where the work failed. An answer may have been lost: then the key may count all the same, and stays
+    /// where it is. Nothing is removed in any case: that it was refused is a node's word.
+    pub(super) fn failed(&self, why: &Error, around: &mut Surroundings<'_>) {
+        if self.key.is_none() {
+            return;
         }
+        let what = match &self.file {
+            Some(path) => format!("the recovery key in {}", path.display()),
+            None => "this recovery key".to_owned(),
+        };
+        let said = match (why.made(), &self.file) {
+            (Made::Not, None) => format!("{what} was not used, no room has it: strike it out"),
+            (Made::Not, Some(path)) => match unused(path) {
+                Ok(aside) => format!("{what} was not used, no room has it: it is {} now, remove it", aside.display()),
+                Err(_) => format!("{what} was not used, no room has it: remove it"),
+            },
+            (Made::Yes, _) => format!("keep {what}: it counts from now on"),
+            (Made::Unknown, _) => format!("keep {what} until it is clear whether it was done"),
+        };
+        let _ = (around.complain)(&said);
     }
+}
+
+/// Names a file as that of a key which was not used.
+fn unused(path: &Path) -> Result<PathBuf, FileError> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".unused");
+    let aside = PathBuf::from(aside);
+    file::set_aside(path, &aside)?;
+    Ok(aside)
 }
 
 fn tell(text: &str, around: &mut Surroundings<'_>) -> std::io::Result<()> {
@@ -248,14 +295,14 @@ fn tell(text: &str, around: &mut Surroundings<'_>) -> std::io::Result<()> {
 }
 
 /// Reads a recovery key as somebody typed it.
-fn typed(path: &Path, words: Option<&Path>) -> Result<RecoveryKey, Error> {
+fn typed(path: &Path, words: &Source) -> Result<RecoveryKey, Error> {
     let bytes = if path == Path::new("-") {
         let mut bytes = Zeroizing::new(Vec::with_capacity(KEY_FILE_MAX_BYTES + 1));
         let read = std::io::stdin().lock().take(KEY_FILE_MAX_BYTES as u64 + 1).read_to_end(&mut bytes);
         read.map_err(|source| Error::Io { path: "standard input".into(), source })?;
         bytes
     } else {
-        passphrase::read(path, "write the recovery key into it as it was printed", &Source::of(words))?
+        passphrase::read(path, "write the recovery key into it as it was printed", words)?
     };
     // Text that is none has no key in it either.
     Ok(std::str::from_utf8(&bytes).unwrap_or_default().parse()?)
@@ -271,31 +318,31 @@ pub(super) async fn run(
     let json = printer.is_json();
     match command {
         AuthorityCommand::Show { room, key, key_passphrase_file } => {
-            let key = key.as_deref().map(|key| typed(key, key_passphrase_file.as_deref())).transpose()?;
+            let words = Source::named(key_passphrase_file.as_deref(), KEY);
+            let key = key.as_deref().map(|key| typed(key, &words)).transpose()?;
             printer.standing(&authority::show(session, room.room, key.as_ref()).await?)
         }
         AuthorityCommand::Rotate { room, to, to_passphrase_file } => {
-            let words = Source::of(to_passphrase_file.as_deref());
+            let words = Source::named(to_passphrase_file.as_deref(), TO);
             let moved = authority::rotate(session, room.room, Home::at(to.clone()), &words).await?;
             printer.moved(&moved, (None, None))?;
             if json { Ok(()) } else { printer.line(format!("use --home {} for this room from now on", to.display())) }
         }
         AuthorityCommand::Resume { room, from, key, other_passphrase_file } => {
-            let words = other_passphrase_file.as_deref();
+            let words = Source::named(other_passphrase_file.as_deref(), OTHER);
+            let recovered = key.is_some();
             let other = match (from, key) {
-                (Some(dir), _) => session.beside(Home::at(dir), &Source::of(words))?.me().clone(),
-                (None, Some(key)) => typed(&key, words)?.identity(),
+                (Some(dir), _) => authority::keys_before(session, Home::at(dir), &words)?,
+                (None, Some(key)) => typed(&key, &words)?.identity(),
                 (None, None) => return Err(Error::Usage("name --from or --key".into())),
             };
-            printer.moved(&authority::resume(session, room.room, &other).await?, (None, None))
+            let moved = authority::resume(session, room.room, &other).await?;
+            printer.moved(&moved, (None, None))?;
+            if recovered && !json { printer.stays(room.room, &moved.stays) } else { Ok(()) }
         }
-        AuthorityCommand::Renew(room) => printer.renewed(&authority::renew(session, room.room).await?),
+        AuthorityCommand::Renew(room) => printer.renewed(&authority::renew(session, room.room).await?.0),
         AuthorityCommand::Delegate(args) => {
-            let rights = args.may.iter().map(|may| match may {
-                May::Grant => Rights::GRANT,
-                May::Revoke => Rights::REVOKE,
-                May::Epoch => Rights::EPOCH,
-            });
+            let rights = args.may.iter().map(|may| may.right());
             let rights = rights.reduce(Rights::and).ok_or_else(|| Error::Usage("name --may".into()))?;
             let delegate = identity_file::load_public(&args.to)?;
             let to = Delegated { delegate, rights, expires: args.expires, name: args.name };
@@ -307,18 +354,22 @@ pub(super) async fn run(
             printer.withdrawn(room.room, delegate, &left)
         }
         AuthorityCommand::SetRecovery { room, out } => {
+            // What would be refused anyway is, before there is a key that somebody keeps for nothing.
+            let uncommitted = authority::uncommitted(session, room.room).await?;
             let issued = Issued::new(true, &out, json, around)?;
             let Some(key) = issued.key() else { return Ok(()) };
-            let set = authority::set_recovery(session, room.room, key).await;
-            set.inspect_err(|_| issued.failed(around))?;
+            let set = authority::set_recovery(session, uncommitted, key).await;
+            set.inspect_err(|why| issued.failed(why, around))?;
             printer.recovery_set(room.room, issued.shown())
         }
         AuthorityCommand::Recover(args) => {
-            let key = typed(&args.key, args.key_passphrase_file.as_deref())?;
+            let key = typed(&args.key, &Source::named(args.key_passphrase_file.as_deref(), KEY))?;
+            let recoverable = authority::recoverable(session, args.room, &key, args.distrust_from).await?;
             let issued = Issued::new(!args.no_recovery, &args.out, json, around)?;
-            let moved = authority::recover(session, args.room, &key, issued.key(), args.distrust_from).await;
-            let moved = moved.inspect_err(|_| issued.failed(around))?;
-            printer.moved(&moved, issued.shown())
+            let moved = authority::recover(session, recoverable, issued.key()).await;
+            let moved = moved.inspect_err(|why| issued.failed(why, around))?;
+            printer.moved(&moved, issued.shown())?;
+            if json { Ok(()) } else { printer.stays(args.room, &moved.stays) }
         }
     }
 }

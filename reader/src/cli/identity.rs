@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use certs::enrol::{self, HostNames};
-use certs::passphrase::{Protection, Source};
+use certs::passphrase::{Options, Protection, Source};
 use certs::store::{self, names};
 use certs::{FileError, Role, identity_file};
 use serde_json::json;
@@ -64,7 +64,7 @@ pub(super) fn identity(
             ))
         }
         IdentityCommand::Passphrase { new_passphrase_file, key } => {
-            let new = Source::of(new_passphrase_file.as_deref());
+            let new = Source::named(new_passphrase_file.as_deref(), Options::CHANGED);
             identity_file::protect(&secret, passphrase, || protection(key, &new, &secret))?;
             let now =
                 if key.no_passphrase { "is not protected by a passphrase any more" } else { "has a new passphrase" };

@@ -63,14 +63,15 @@ async fn command(
     match command {
         Command::Identity(_) => {}
         Command::Room(RoomCommand::Create { name, shard, no_recovery, out }) => {
+            manage::has_shard(session, shard)?;
             let issued = Issued::new(!no_recovery, &out, printer.is_json(), around)?;
             let made = manage::create(session, name.as_deref(), shard, issued.key()).await;
-            let made = made.inspect_err(|_| issued.failed(around))?;
+            let made = made.inspect_err(|why| issued.failed(why, around))?;
             printer.created(&made, issued.shown())?;
         }
         Command::Authority(command) => authority::run(command, session, around, printer).await?,
         Command::Room(RoomCommand::Show(room)) => printer.room(&rooms::show(session, room.room).await?)?,
-        Command::Grant(args) => grant(session, args, printer).await?,
+        Command::Grant(args) => grant(session, args, around, printer).await?,
         Command::Revoke(args) => revoke(session, &args, printer).await?,
         Command::Rooms => {
             let found = rooms::rooms(session).await?;
@@ -108,7 +109,12 @@ async fn command(
     Ok(Exit::Done)
 }
 
-async fn grant(session: &mut Session, args: GrantArgs, printer: &mut Printer<'_>) -> Result<(), Error> {
+async fn grant(
+    session: &mut Session,
+    args: GrantArgs,
+    around: &mut Surroundings<'_>,
+    printer: &mut Printer<'_>,
+) -> Result<(), Error> {
     let subject = identity_file::load_public(&args.to)?;
     let author = subject.author_id();
     let (right, named) = if args.append.is_empty() { (Right::Read, &args.read) } else { (Right::Append, &args.append) };
@@ -123,8 +129,14 @@ async fn grant(session: &mut Session, args: GrantArgs, printer: &mut Printer<'_>
         purpose: args.purpose,
         name: args.name,
     };
-    let id = manage::grant(session, args.room, &invitation).await?;
-    printer.granted(id, author)
+    let granted = manage::grant(session, args.room, &invitation).await?;
+    printer.granted(granted.id, author)?;
+    if granted.by_delegate && right == Right::Append {
+        let _ = (around.complain)(
+            "a gateway that only a delegate invited seals after the patient's next `ehe authority renew`, and not before",
+        );
+    }
+    Ok(())
 }
 
 async fn revoke(session: &mut Session, args: &RevokeArgs, printer: &mut Printer<'_>) -> Result<(), Error> {

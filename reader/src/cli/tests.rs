@@ -31,6 +31,16 @@ fn a_grant_is_to_read_or_to_append_and_exactly_one_of_them() {
 }
 
 #[test]
+fn a_delegate_may_be_given_every_right_by_its_name() {
+    for (right, name) in ehe::control::Rights::EACH {
+        let line = format!("ehe authority delegate --room {ROOM} --to x.pub --may {name}");
+        let Command::Authority(AuthorityCommand::Delegate(args)) = parse(&line).unwrap().command else { panic!() };
+        assert_eq!(args.may.iter().map(|may| may.right()).collect::<Vec<_>>(), [right]);
+    }
+    assert_eq!(May::value_variants().len(), ehe::control::Rights::EACH.len());
+}
+
+#[test]
 fn a_revocation_names_a_grant_or_a_subject() {
     assert!(parse(&format!("ehe revoke --room {ROOM}")).is_err());
     assert!(parse(&format!("ehe revoke --room {ROOM} --subject {ROOM}")).is_ok());

@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use ehe::control::{Ending, Right};
-use ehe::id::EheId;
+use ehe::id::{AuthorId, EheId};
 use ehe::read::{Part, Purpose};
 use ehe::room::GrantEnd;
 use ehe::time::Hour;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::authority::{delegate_json, rights};
 use super::{Printer, plain};
 use crate::audit::Access;
 use crate::error::Error;
@@ -137,15 +138,16 @@ impl Printer<'_> {
             let as_what = if room.own {
                 format!("patient, {} grants", live.count())
             } else {
+                let delegate = room.may.map(|may| format!("delegate ({})", rights(may).join(", ")));
                 let what = live.map(|g| format!("{} {}", right(g.right), names(&g.categories)));
-                what.collect::<Vec<_>>().join("; ")
+                delegate.into_iter().chain(what).collect::<Vec<_>>().join("; ")
             };
             vec![room.room.to_string(), room.name.clone().unwrap_or_default(), room.entries.to_string(), as_what]
         };
         self.table(&["room", "name", "entries", "as"], &found.rooms.iter().map(row).collect::<Vec<_>>())
     }
 
-    /// One room with its grants.
+    /// One room with its delegates and grants.
     pub fn room(&mut self, room: &RoomLine) -> Result<(), Error> {
         if self.is_json() {
             return self.value(&room_json(room));
@@ -156,8 +158,18 @@ impl Printer<'_> {
             self.line(format!("name     {}", plain(name)))?;
         }
         self.line(format!("entries  {}", room.entries))?;
-        let rows: Vec<Vec<String>> = room.grants.iter().map(grant_row).collect();
-        self.table(&["grant", "right", "categories", "bounds", "state", "for", "purpose"], &rows)
+        if !room.delegates.is_empty() {
+            self.line("")?;
+            self.delegates(&room.delegates)?;
+            self.line("")?;
+        }
+        self.grants(&room.grants, room.patient)
+    }
+
+    /// Grants of a room of this patient, as a table.
+    pub(super) fn grants(&mut self, grants: &[GrantLine], patient: AuthorId) -> Result<(), Error> {
+        let rows: Vec<Vec<String>> = grants.iter().map(|grant| grant_row(grant, patient)).collect();
+        self.table(&["grant", "right", "categories", "bounds", "state", "for", "by", "purpose"], &rows)
     }
 
     /// Access records.
@@ -184,7 +196,11 @@ impl Printer<'_> {
             };
             vec![when::shown(record.at), who, purpose(record.purpose).to_owned(), of.trim_end().to_owned(), what]
         };
-        self.table(&["at", "who", "purpose", "of", "what"], &records.iter().map(row).collect::<Vec<_>>())
+        self.table(&["at", "who", "purpose", "of", "what"], &records.iter().map(row).collect::<Vec<_>>())?;
+        if records.iter().any(|record| record.refused.is_some()) {
+            self.line("\nfurther refusals of the same reader within the hour appear as one line with a count when the hour is over")?;
+        }
+        Ok(())
     }
 
     /// What came of verifying.
@@ -249,26 +265,37 @@ fn grant_state(grant: &GrantLine) -> String {
     }
 }
 
-fn grant_row(grant: &GrantLine) -> Vec<String> {
+/// Somebody by the name that the patient gave, where there is one.
+fn named(id: AuthorId, name: Option<&String>) -> String {
+    name.map_or_else(|| id.to_string(), |name| format!("{name} ({id})"))
+}
+
+fn grant_row(grant: &GrantLine, patient: AuthorId) -> Vec<String> {
+    let by = if patient == grant.by { "patient".into() } else { named(grant.by, grant.by_name.as_ref()) };
+    let history = if grant.history { " with history" } else { "" };
     vec![
         grant.id.to_string(),
         right(grant.right).into(),
-        names(&grant.categories),
+        format!("{}{history}", names(&grant.categories)),
         between(grant.from, grant.until),
         grant_state(grant),
-        grant.name.clone().map_or_else(|| grant.subject.to_string(), |name| format!("{name} ({})", grant.subject)),
+        named(grant.subject, grant.name.as_ref()),
+        by,
         grant.purpose.clone().unwrap_or_default(),
     ]
 }
 
+pub(super) fn grant_json(g: &GrantLine) -> Value {
+    json!({ "grant": g.id, "subject": g.subject, "name": g.name, "purpose": g.purpose, "right": right(g.right),
+            "categories": g.categories, "history": g.history, "from": g.from.map(hour), "until": g.until.map(hour),
+            "expires": g.expires.and_then(when::text), "state": grant_state(g), "ended": g.ended.is_some(),
+            "by": g.by, "by_name": g.by_name })
+}
+
 fn room_json(room: &RoomLine) -> Value {
-    let grant = |g: &GrantLine| {
-        json!({ "grant": g.id, "subject": g.subject, "name": g.name, "purpose": g.purpose, "right": right(g.right),
-                "categories": g.categories, "from": g.from.map(hour), "until": g.until.map(hour),
-                "expires": g.expires.and_then(when::text), "state": grant_state(g), "ended": g.ended.is_some() })
-    };
     json!({ "room": room.room, "patient": room.patient, "own": room.own, "name": room.name, "entries": room.entries,
-            "grants": room.grants.iter().map(grant).collect::<Vec<_>>() })
+            "delegate": room.may.map(rights), "delegates": room.delegates.iter().map(delegate_json).collect::<Vec<_>>(),
+            "grants": room.grants.iter().map(grant_json).collect::<Vec<_>>() })
 }
 
 fn access_json(record: &Access) -> Value {

@@ -7,8 +7,9 @@ use ehe::id::{AuthorId, RoomId};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::admin::grant_json;
 use super::{Printer, plain};
-use crate::authority::{DelegateLine, KeyLine, LeftGrant, Moved, Renewed, Standing};
+use crate::authority::{DelegateLine, KeyLine, LeftGrant, Moved, Renewed, Standing, Stays};
 use crate::error::Error;
 use crate::scope::names;
 use crate::view::ControlLine;
@@ -17,9 +18,8 @@ use crate::when;
 /// A new recovery key, or the file that it went to.
 type Shown<'a> = (Option<Zeroizing<String>>, Option<&'a Path>);
 
-fn rights(rights: Rights) -> Vec<&'static str> {
-    let all = [(Rights::GRANT, "grant"), (Rights::REVOKE, "revoke"), (Rights::EPOCH, "epoch")];
-    all.into_iter().filter(|(right, _)| rights.hold(*right)).map(|(_, name)| name).collect()
+pub(super) fn rights(rights: Rights) -> Vec<&'static str> {
+    rights.names().collect()
 }
 
 fn delegate_state(delegate: &DelegateLine) -> String {
@@ -30,21 +30,31 @@ fn delegate_state(delegate: &DelegateLine) -> String {
     }
 }
 
+pub(super) fn delegate_json(d: &DelegateLine) -> Value {
+    json!({ "delegate": d.id, "name": d.name, "may": rights(d.rights), "state": delegate_state(d),
+            "expires": d.expires.and_then(when::text), "ended": d.ended.is_some() })
+}
+
 impl Printer<'_> {
+    /// Delegates, as a table.
+    pub(super) fn delegates(&mut self, delegates: &[DelegateLine]) -> Result<(), Error> {
+        let row = |d: &DelegateLine| {
+            let name = d.name.clone().unwrap_or_default();
+            vec![d.id.to_string(), rights(d.rights).join(", "), delegate_state(d), name]
+        };
+        self.table(&["delegate", "may", "state", "name"], &delegates.iter().map(row).collect::<Vec<_>>())
+    }
+
     /// Who may speak for the patient of a room.
     pub fn standing(&mut self, standing: &Standing) -> Result<(), Error> {
         if self.is_json() {
             let key =
                 |key: &KeyLine| json!({ "keys": key.id, "from": key.from, "distrusted_from": key.distrusted_from });
-            let delegate = |d: &DelegateLine| {
-                json!({ "delegate": d.id, "name": d.name, "may": rights(d.rights), "state": delegate_state(d),
-                        "expires": d.expires.and_then(when::text), "ended": d.ended.is_some() })
-            };
             let control = |c: &ControlLine| json!({ "number": c.seq, "at": when::text(c.at), "by": c.author, "what": c.what, "whom": c.whom });
             return self.value(&json!({
                 "room": standing.room, "patient": standing.patient, "recovery": standing.recovery,
                 "keys": standing.keys.iter().map(key).collect::<Vec<Value>>(),
-                "delegates": standing.delegates.iter().map(delegate).collect::<Vec<Value>>(),
+                "delegates": standing.delegates.iter().map(delegate_json).collect::<Vec<Value>>(),
                 "control": standing.control.iter().map(control).collect::<Vec<Value>>(),
             }));
         }
@@ -67,12 +77,8 @@ impl Printer<'_> {
         self.line("")?;
         self.table(&["keys", "from", "state"], &standing.keys.iter().enumerate().map(row).collect::<Vec<_>>())?;
         if !standing.delegates.is_empty() {
-            let row = |d: &DelegateLine| {
-                let name = d.name.clone().unwrap_or_default();
-                vec![d.id.to_string(), rights(d.rights).join(", "), delegate_state(d), name]
-            };
             self.line("")?;
-            self.table(&["delegate", "may", "state", "name"], &standing.delegates.iter().map(row).collect::<Vec<_>>())?;
+            self.delegates(&standing.delegates)?;
         }
         let row = |c: &ControlLine| {
             let by = if c.author == standing.patient { "patient".to_owned() } else { c.author.to_string() };
@@ -88,11 +94,31 @@ impl Printer<'_> {
         let Renewed { renewed, kept, unknown } = &moved.renewed;
         if self.is_json() {
             let recovery = key.as_deref().map(String::as_str);
+            let Stays { grants, delegates, .. } = &moved.stays;
             return self.value(&json!({ "keys": moved.keys, "recovery": recovery, "recovery_file": file,
-                                       "new_keys": renewed, "old_keys": kept, "unknown_keys": unknown }));
+                                       "new_keys": renewed, "old_keys": kept, "unknown_keys": unknown,
+                                       "grants": grants.iter().map(grant_json).collect::<Vec<_>>(),
+                                       "delegates": delegates.iter().map(delegate_json).collect::<Vec<_>>() }));
         }
         self.line(format!("the patient's keys are {} from now on; the keys before are refused", moved.keys))?;
         self.renewed(&moved.renewed)
+    }
+
+    /// What others may go on doing after a recovery: whoever made it knows which of it was meant.
+    pub fn stays(&mut self, room: RoomId, stays: &Stays) -> Result<(), Error> {
+        if stays.grants.is_empty() && stays.delegates.is_empty() {
+            return self.line("no grants and no delegations stay in force");
+        }
+        self.line("these stay in force; end what you do not know:")?;
+        if !stays.grants.is_empty() {
+            self.line(format!("\nehe revoke --room {room} --grant ID"))?;
+            self.grants(&stays.grants, stays.patient)?;
+        }
+        if !stays.delegates.is_empty() {
+            self.line(format!("\nehe authority withdraw --room {room} --delegate ID"))?;
+            self.delegates(&stays.delegates)?;
+        }
+        Ok(())
     }
 
     /// New keys for categories.

@@ -12,6 +12,7 @@ mod authority;
 mod bad_files;
 mod lost;
 mod nodes;
+mod people;
 mod program;
 #[allow(dead_code, reason = "each program's test uses its part of this")]
 #[path = "../../../certs/tests/support/spoil.rs"]
