@@ -156,7 +156,15 @@ async fn on_paper(session: &mut Session, room: RoomId, key: &RecoveryKey) -> Res
     match session.control_as(room, purpose, &paper).await {
         Ok(control) => Ok((control, paper)),
         // A node tells the recovery identity from others by the room's commitment, and it is the room's or nobody's.
-        Err(Error::Refused(Refusal::NotYourIdentity)) => Err(Error::Refused(Refusal::NotRecovery)),
+        Err(Error::Refused(Refusal::NotYourIdentity)) => {
+            // Of a room that it lost it says the same: who remembers the room asks in the own name.
+            if session.home().recall(room)?.is_some()
+                && let Err(gone @ Error::Memory(_)) = session.control(room, purpose).await
+            {
+                return Err(gone);
+            }
+            Err(Error::Refused(Refusal::NotRecovery))
+        }
         Err(why) => Err(why),
     }
 }

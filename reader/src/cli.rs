@@ -22,7 +22,7 @@ pub use run::{Complain, Surroundings, run};
 
 /// The exit codes, for the help text.
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 something failed; 2 the command line is wrong; \
-                          3 refused: the rights do not allow it; 4 what a node showed does not verify or does not open.";
+                          3 refused: the rights do not allow it; 4 what a node showed does not verify, does not open, or is less than was seen before.";
 
 /// A patient's, a clinician's or a program's window to the ledger.
 #[derive(Debug, Parser)]

@@ -27,7 +27,7 @@ pub enum Exit {
     Usage = 2,
     /// The rights do not allow it.
     Refused = 3,
-    /// Something that was shown does not verify or does not open.
+    /// Something that was shown does not verify, does not open, or is less than was seen before.
     Unverified = 4,
 }
 

@@ -177,11 +177,12 @@ async fn remembered(session: &mut Session, named: &BTreeSet<RoomId>, found: &mut
             Ok(line) => found.rooms.push(line),
             Err(Error::Refused(refusal)) if refusal.fault() == Fault::Rights => {
                 session.home().remember(room, &RoomMemory { over: true, ..known })?;
-                let said = format!("room {room} is not open to this identity any more: {refusal} (said once)");
+                let said =
+                    format!("room {room}, which this directory remembers, is not open to it: {refusal} (said once)");
                 found.problems.push((said, Exit::Done));
             }
             Err(why) => {
-                if matches!(why, Error::NoNode { .. }) {
+                if matches!(why, Error::NoNode { .. }) || why.may_pass() {
                     silent.insert(shard);
                 }
                 found.problems.push((format!("room {room}: {why}"), why.exit()));

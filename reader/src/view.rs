@@ -3,7 +3,7 @@
 //! The rules' state ([`ehe::room::RoomState`]) says who may do what and is the same for everybody. This is the other half: what
 //! only the parties can open. It learns from verified events only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ehe::control::{Authority, Change, Control, Private, SeedWrap};
 use ehe::event::CheckedEvent;
@@ -81,6 +81,7 @@ pub struct RoomView {
     owner_id: Option<AuthorId>,
     recovery: Option<PublicIdentity>,
     epochs: BTreeMap<EpochId, EpochView>,
+    replaced: BTreeSet<EpochId>,
     grants: BTreeMap<EheId, GrantView>,
     delegates: BTreeMap<AuthorId, DelegateView>,
     name: Option<String>,
@@ -105,6 +106,7 @@ impl RoomView {
                 let category = supersedes.and_then(|before| self.category(before));
                 let view = EpochView { group_key, category, hint: None, supersedes, seeds: Vec::new() };
                 self.epochs.insert(record.epoch, view);
+                self.replaced.extend(supersedes);
                 self.learn_seeds(record.seeds, me.author_id());
                 self.learn_categories(event, &private);
             }
@@ -115,11 +117,10 @@ impl RoomView {
                     self.learn_hints(&private);
                 }
                 let Private { name, purpose, .. } = private;
-                let replaced = |id: &EpochId| self.epochs.values().any(|epoch| epoch.supersedes == Some(*id));
                 let view = GrantView {
                     seq: grant.link.seq,
                     author: event.core().author,
-                    history: grant.epochs.iter().any(replaced),
+                    history: grant.epochs.iter().any(|epoch| self.replaced.contains(epoch)),
                     subject: grant.subject,
                     name,
                     purpose,

@@ -205,7 +205,7 @@ fn only_the_patient_makes_control_events() {
         &invitation(&identity(), Right::Read, &[Category::Cardiac]),
         NOW,
     );
-    assert!(matches!(made, Err(BuildError::NotThePatient)));
+    assert!(matches!(made, Err(BuildError::NotDelegated { why: Refusal::NotOwner, .. })), "{made:?}");
 }
 
 #[test]

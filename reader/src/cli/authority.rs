@@ -272,7 +272,9 @@ impl Issued {
                 Err(_) => format!("{what} was not used, no room has it: remove it"),
             },
             (Made::Yes, _) => format!("keep {what}: it counts from now on"),
-            (Made::Unknown, _) => format!("keep {what} until it is clear whether it was done"),
+            (Made::Unknown, _) => {
+                format!("keep {what} until `ehe rooms` or `ehe authority show` tells whether it was done")
+            }
         };
         let _ = (around.complain)(&said);
     }

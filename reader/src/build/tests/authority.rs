@@ -1,7 +1,6 @@
 //! Other keys, delegates, recovery: what is made is admitted, and opens for whom it should.
 
 use super::*;
-use crate::keys::KeyError;
 
 fn opens(room: &TestRoom, who: &Identity, epoch: EpochId) -> bool {
     let seen = room.following(who);
@@ -281,10 +280,19 @@ fn a_delegate_invites_to_what_it_may_read_itself_and_to_append_to_anything() {
     }
     // It holds no key of another category, so it can give none.
     let more = make(&mut room, &invitation(&doctor, Right::Read, &[Category::Sleep]));
-    assert!(matches!(more, Err(BuildError::Key(KeyError::NotGiven { .. }))));
+    assert!(matches!(more, Err(BuildError::BeyondOwn { categories, .. }) if categories == "sleep"));
+    // Nor for longer than its own grant goes.
+    let end = Some(room.now.plus_ms(60_000));
+    room.grant(&Invitation { expires: end, ..invitation(&delegate, Right::Read, &[Category::Body]) });
+    let body = invitation(&doctor, Right::Read, &[Category::Cardiac, Category::Body]);
+    let more = make(&mut room, &body);
+    assert!(matches!(more, Err(BuildError::BeyondOwn { categories, .. }) if categories == "body"));
+    let shorter = Invitation { expires: end, ..body };
+    make(&mut room, &shorter).unwrap();
     let seen = room.following(&delegate);
     let ended = revoke(&mut rng(), &delegate, &room.state, seen.view(), &[id], None, room.now);
-    assert!(matches!(ended, Err(BuildError::Refused(Refusal::NotDelegated))));
+    let Err(BuildError::NotDelegated { why, right, may, .. }) = ended else { panic!("{ended:?}") };
+    assert_eq!((why, right.as_str(), may.as_str()), (Refusal::NotDelegated, "revoke", "grant,revoke"));
 }
 
 #[test]
