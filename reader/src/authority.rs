@@ -1,14 +1,14 @@
 //! Who may speak for the patient: other keys, delegates, the recovery key. And what of it stands in the ledger.
 
 use certs::passphrase::Source;
-use ehe::control::{Ending, Rights};
+use ehe::control::Rights;
 use ehe::id::{AuthorId, EheId, Hash, RoomId};
 use ehe::identity::Identity;
 use ehe::ledger::Verified;
 use ehe::read::Part;
 use ehe::recovery::RecoveryKey;
 use ehe::refusal::Refusal;
-use ehe::room::{GrantEnd, RoomState};
+use ehe::room::RoomState;
 use ehe::time::UnixMs;
 use ehe::vital::Category;
 
@@ -16,9 +16,9 @@ use crate::build::{self, Delegated, KeyChange, Recovery, Renewal};
 use crate::error::{Error, Exit, Made};
 use crate::follow::Following;
 use crate::home::Home;
-use crate::rooms::{GrantLine, grants};
 use crate::scope;
 use crate::session::{Session, Shown, rng};
+use crate::stays::Stays;
 use crate::submit::submit;
 use crate::view::{ControlLine, RoomView};
 
@@ -74,33 +74,6 @@ pub struct Moved {
     pub renewed: Renewed,
     /// What goes on although the keys are others.
     pub stays: Stays,
-}
-
-/// What others may go on doing in a room.
-#[derive(Debug, Clone)]
-pub struct Stays {
-    /// The patient.
-    pub patient: AuthorId,
-    /// Grants that hold, or still drain.
-    pub grants: Vec<GrantLine>,
-    /// Delegations that hold.
-    pub delegates: Vec<DelegateLine>,
-}
-
-impl Stays {
-    fn of(state: &RoomState, view: &RoomView, now: UnixMs) -> Self {
-        let goes_on = |grant: &GrantLine| match (grant.ended, grant.expires) {
-            (_, Some(end)) if end <= now => false,
-            (Some(GrantEnd { ending: Ending::DrainUntil(until), .. }), _) => now <= until,
-            (ended, _) => ended.is_none(),
-        };
-        let holds = |delegate: &DelegateLine| state.is_delegate(delegate.id, now);
-        Self {
-            patient: state.owner,
-            grants: grants(state, view, state.owner).into_iter().filter(goes_on).collect(),
-            delegates: delegates(state, view).into_iter().filter(holds).collect(),
-        }
-    }
 }
 
 /// What was renewed.
@@ -236,7 +209,8 @@ pub async fn recover(session: &mut Session, room: Recoverable, next: Option<&Rec
         return Err(not_made(why, &shown, session.author()));
     }
     let settled = settle(session, room, state.owner, hand_over).await;
-    settled.map_err(|why| Error::Unfinished { why: Box::new(why) })
+    let moved = settled.map_err(|why| Error::Unfinished { why: Box::new(why) })?;
+    Ok(Moved { stays: moved.stays.named_by(control.view()), ..moved })
 }
 
 /// Whether the room's records show the keys of `after` as the patient's, though the change seemed to fail for `why`: its answer was
@@ -294,7 +268,8 @@ pub async fn resume(session: &mut Session, room: RoomId, other: &Identity) -> Re
     session.fetch(&mut following, &everything, purpose, learn).await?;
     let (state, view, now) = (following.state()?, following.view(), session.now());
     let events = build::hand_over(&mut rng(), following.me(), state, view, (&other, &before), now)?;
-    settle(session, room, state.owner, events).await
+    let moved = settle(session, room, state.owner, events).await?;
+    Ok(Moved { stays: moved.stays.named_by(&before), ..moved })
 }
 
 /// The new keys' first work: what did not fit the change, and new keys for every category.

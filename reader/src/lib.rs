@@ -25,6 +25,7 @@ pub mod rooms;
 pub mod saved;
 pub mod scope;
 pub mod session;
+pub mod stays;
 pub mod submit;
 pub mod verify;
 pub mod view;

@@ -326,7 +326,13 @@ pub(super) async fn run(
         }
         AuthorityCommand::Rotate { room, to, to_passphrase_file } => {
             let words = Source::named(to_passphrase_file.as_deref(), TO);
-            let moved = authority::rotate(session, room.room, Home::at(to.clone()), &words).await?;
+            let moved = authority::rotate(session, room.room, Home::at(to.clone()), &words).await;
+            let moved = moved.inspect_err(|why| {
+                if why.made() == Made::Not {
+                    let _ =
+                        (around.complain)(&format!("the keys in {} were not used: those before hold on", to.display()));
+                }
+            })?;
             printer.moved(&moved, (None, None))?;
             if json { Ok(()) } else { printer.line(format!("use --home {} for this room from now on", to.display())) }
         }

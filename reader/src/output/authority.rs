@@ -9,9 +9,10 @@ use zeroize::Zeroizing;
 
 use super::admin::grant_json;
 use super::{Printer, plain};
-use crate::authority::{DelegateLine, KeyLine, LeftGrant, Moved, Renewed, Standing, Stays};
+use crate::authority::{DelegateLine, KeyLine, LeftGrant, Moved, Renewed, Standing};
 use crate::error::Error;
 use crate::scope::names;
+use crate::stays::Stays;
 use crate::view::ControlLine;
 use crate::when;
 

@@ -55,6 +55,10 @@ async fn a_recovery_key_that_nothing_was_committed_to_is_said_to_be_unused_and_i
         ("patient", format!("authority set-recovery --room {without}")),
         ("fresh", format!("authority recover --room {with} --key {}", old.display())),
     ];
+    mode.store(1, SeqCst);
+    let rotate = format!("authority rotate --room {with} --to {}", world.path("fresh").display());
+    let refused = world.ehe("patient", &rotate).await;
+    assert!(refused.exit == 1 && refused.err.contains("were not used"), "{refused:?}");
     let unused = world.path("paper.unused");
     for (who, line) in &commands {
         mode.store(1, SeqCst);
@@ -270,6 +274,7 @@ async fn after_a_recovery_that_distrusts_nothing_the_person_sees_what_stays_in_f
     let grant = line(&stays);
     assert!(grant.contains("expires 2999-01-01") && grant.contains("Dr Weber"), "{said}");
     let delegate = line(&world.id("helper"));
+    assert!(delegate.ends_with("Eva"), "what the recovery key could read of who it is, is said: {said}");
     assert!(delegate.contains("grant") && delegate.contains("expires 2999-02-01"), "{said}");
     assert!(!said.contains(&over), "what ended is not listed: {said}");
     assert!(
