@@ -21,14 +21,13 @@ use crate::source;
 use crate::source::mqtt::MqttSource;
 use crate::source::replay::ReplaySource;
 use crate::spool::{self, Spool, SpoolError};
+use crate::status::alive::{Alive, WRITTEN_EVERY};
 use crate::status::{self, Counters, Status};
 use crate::systemd::{Manager, Word};
 use crate::uplink::{Uplink, UplinkParts, UplinkStatus};
 
 /// The status file in the data directory.
 pub const STATUS_FILE: &str = "status.json";
-/// How often it is written.
-const STATUS_EVERY: Duration = Duration::from_secs(2);
 /// Days of readings whose event keys stay in memory: today, yesterday, and a week of late ones.
 const KEY_DAYS_MAX: usize = 9;
 /// How often windows on hold are tried again although their rooms did not change.
@@ -95,6 +94,10 @@ pub async fn run(checked: Checked) -> Result<(), DaemonError> {
         None => None,
     };
     spool::create_dir(&config.data_dir)?;
+    // Held to the end. Readings are taken without it, too.
+    let _alive = Alive::begin(&config.data_dir).inspect_err(|error| {
+        tracing::warn!(%error, "running.lock (in data_dir) cannot be held: `ehe-gateway status` will say that this gateway does not run");
+    });
     let database = spool::file(&config.data_dir, config.spool.cache_bytes());
     let key_file = config.data_dir.join("spool.key");
     let (spool, spool_thread) = Spool::open(database, &key_file, config.spool.limits(), clock.wall(), report)?;
@@ -266,7 +269,7 @@ impl Publisher {
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(STATUS_EVERY) => {}
+                () = tokio::time::sleep(WRITTEN_EVERY) => {}
             }
         }
     }

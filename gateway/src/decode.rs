@@ -4,7 +4,7 @@
 //! A line in is an object: `id`, `topic`, `input_text` or `input_hex`, and where it matters `content_type`, `schema` (of an Open
 //! mHealth document without a header) and `time_unix` (the receipt; left out: now). The line out has the same `id`, and
 //! `readings` and `fields`, or `error` with `kind` and `message`. A line that cannot be read gives an error too, and the next
-//! one goes on.
+//! one goes on. Whoever asks is told of each error also with the number of its line, because a line that cannot be read has no `id`.
 
 mod row;
 
@@ -12,12 +12,23 @@ use std::io::{BufRead, Read, Write};
 
 use ehe::time::UnixMs;
 
-pub use self::row::Decoder;
+pub use self::row::{Answered, Decoder};
 
 /// Longest line that is looked at; a payload may have 64 KiB, in hexadecimal and with everything around it less than this.
 pub const LINE_MAX_BYTES: usize = 1024 * 1024;
 
-/// Answers each line of `input` with one of `output`; empty lines are passed over. `now` is the receipt of rows that name none.
+/// What reading the input or writing the answers failed with.
+#[derive(Debug, thiserror::Error)]
+#[error("line {line}: {why}")]
+pub struct DecodeError {
+    /// Of the input, from 1.
+    pub line: u64,
+    /// What the system said.
+    pub why: std::io::Error,
+}
+
+/// Answers each line of `input` with one of `output`; empty lines are passed over. `note` is told of each error the number of its line (from
+/// 1) and what it is. `now` is the receipt of rows that name none.
 ///
 /// # Errors
 /// What reading or writing failed with.
@@ -25,29 +36,44 @@ pub fn run(
     decoder: &Decoder,
     input: &mut dyn BufRead,
     output: &mut dyn Write,
+    note: &dyn Fn(u64, &str),
     now: &dyn Fn() -> UnixMs,
-) -> std::io::Result<()> {
+) -> Result<(), DecodeError> {
     let mut line = Vec::new();
-    loop {
-        line.clear();
-        let read = (&mut *input).take(LINE_MAX_BYTES as u64).read_until(b'\n', &mut line)?;
-        if read == 0 {
-            return output.flush();
-        }
-        let whole = line.ends_with(b"\n") || read < LINE_MAX_BYTES;
-        let answer = if whole {
-            if line.iter().all(u8::is_ascii_whitespace) {
-                continue;
-            }
-            decoder.line(&line, now)
-        } else {
-            step_over(input)?;
-            decoder.too_long()
+    for number in 1.. {
+        let failed = |why| DecodeError { line: number, why };
+        let answer = match next(input, &mut line).map_err(failed)? {
+            Next::End => break,
+            Next::Line if line.iter().all(u8::is_ascii_whitespace) => continue,
+            Next::Line => decoder.line(number, &line, now),
+            Next::TooLong => decoder.too_long(),
         };
-        output.write_all(answer.as_bytes())?;
-        output.write_all(b"\n")?;
         // Whoever types lines, or another program, waits for this answer before the next line.
-        output.flush()?;
+        writeln!(output, "{}", answer.json).and_then(|()| output.flush()).map_err(failed)?;
+        if let Some(problem) = answer.problem {
+            note(number, &problem);
+        }
+    }
+    Ok(())
+}
+
+/// What comes next of the input.
+enum Next {
+    Line,
+    TooLong,
+    End,
+}
+
+fn next(input: &mut dyn BufRead, line: &mut Vec<u8>) -> std::io::Result<Next> {
+    line.clear();
+    let read = (&mut *input).take(LINE_MAX_BYTES as u64).read_until(b'\n', line)?;
+    if read == 0 {
+        Ok(Next::End)
+    } else if line.ends_with(b"\n") || read < LINE_MAX_BYTES {
+        Ok(Next::Line)
+    } else {
+        step_over(input)?;
+        Ok(Next::TooLong)
     }
 }
 

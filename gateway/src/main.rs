@@ -7,9 +7,13 @@ use std::process::ExitCode;
 use anyhow::Context;
 use certs::terminal::escaped;
 use clap::{Parser, Subcommand};
+use ehe::time::UnixMs;
 use ehe_gateway::config::{Checked, Config};
 use ehe_gateway::status::HeldPart;
+use ehe_gateway::status::alive::{self, Worth};
 use ehe_gateway::{clock, daemon, decode, source};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 /// Takes readings from devices, seals them, and hands them to the storage nodes.
 #[derive(Parser)]
@@ -27,7 +31,8 @@ enum Command {
     Check(WithConfig),
     /// List the devices that nobody is assigned to, and what is held of them.
     Held(WithConfig),
-    /// Print the running gateway's numbers as JSON.
+    /// Print the gateway's numbers as JSON, with whether it is "running" and their "age_ms"; fails, after printing them, unless they are those
+    /// of a gateway that runs now.
     Status(WithConfig),
     /// Show what the gateway makes of messages: JSON Lines in ({"id", "topic", "input_text" or "input_hex", …}), JSON Lines out.
     Decode(Decode),
@@ -81,10 +86,7 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
         Command::Run(WithConfig { config }) => run(load(&config)?),
         Command::Check(WithConfig { config }) => check(&load(&config)?),
         Command::Held(WithConfig { config }) => held(&load(&config)?),
-        Command::Status(WithConfig { config }) => {
-            let text = read_status(&load(&config)?)?;
-            std::io::stdout().write_all(text.as_bytes()).context("standard output")
-        }
+        Command::Status(WithConfig { config }) => status(&load(&config)?),
         Command::Decode(Decode { config, file }) => decode_lines(config.as_deref(), file.as_deref()),
     }
 }
@@ -106,10 +108,14 @@ fn decode_lines(config: Option<&Path>, file: Option<&Path>) -> anyhow::Result<()
         None => Box::new(std::io::stdin().lock()),
     };
     let mut output = BufWriter::new(std::io::stdout().lock());
-    match decode::run(&decoder, &mut input, &mut output, &*clock::wall()) {
+    // Nobody is left to tell if this fails.
+    let note = |line: u64, problem: &str| {
+        let _ = writeln!(std::io::stderr(), "ehe-gateway: line {line}: {}", escaped(problem));
+    };
+    match decode::run(&decoder, &mut input, &mut output, &note, &*clock::wall()) {
         // Whoever read the answers has enough of them.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        done => done.context("decoding"),
+        Err(error) if error.why.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        done => Ok(done?),
     }
 }
 
@@ -141,13 +147,34 @@ fn check(checked: &Checked) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn read_status(checked: &Checked) -> anyhow::Result<String> {
-    let path = daemon::status_path(&checked.config.data_dir);
-    Ok(certs::file::read_text(&path, STATUS_MAX_BYTES, "has the gateway run with this configuration?")?)
+/// The numbers, and what they are worth.
+fn read_status<T: DeserializeOwned>(
+    checked: &Checked,
+    written: impl Fn(&T) -> Option<UnixMs>,
+) -> anyhow::Result<(T, Worth)> {
+    let data_dir = &checked.config.data_dir;
+    let path = daemon::status_path(data_dir);
+    let text = certs::file::read_text(&path, STATUS_MAX_BYTES, "has the gateway run with this configuration?")?;
+    let numbers = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+    let written =
+        written(&numbers).with_context(|| format!("{}: it does not say when it was written", path.display()))?;
+    let runs = alive::runs(data_dir).with_context(|| format!("{}: is a gateway running on it?", data_dir.display()))?;
+    Ok((numbers, alive::judge(runs, written, clock::wall()())))
+}
+
+fn status(checked: &Checked) -> anyhow::Result<()> {
+    let written = |numbers: &Map<String, Value>| numbers.get("written_ms")?.as_u64().map(UnixMs);
+    let (mut numbers, worth) = read_status(checked, written)?;
+    numbers.insert("running".to_owned(), worth.runs().into());
+    numbers.insert("age_ms".to_owned(), u64::try_from(worth.age().as_millis()).unwrap_or(u64::MAX).into());
+    let out = &mut std::io::stdout().lock();
+    serde_json::to_writer_pretty(&mut *out, &numbers).context("standard output")?;
+    writeln!(out).context("standard output")?;
+    Ok(worth.relied_on()?)
 }
 
 fn held(checked: &Checked) -> anyhow::Result<()> {
-    let part: HeldPart = serde_json::from_str(&read_status(checked)?).context("status.json")?;
+    let (part, worth) = read_status(checked, |part: &HeldPart| Some(part.written_ms))?;
     let time = |ms: u64| {
         i64::try_from(ms)
             .ok()
@@ -155,7 +182,9 @@ fn held(checked: &Checked) -> anyhow::Result<()> {
             .map_or_else(|| "-".to_owned(), |at| at.to_string())
     };
     let out = &mut std::io::stdout().lock();
-    writeln!(out, "as of {}; assign with [[assignment]] and restart", time(part.written_ms.0))?;
+    // Of a stopped gateway they are still held.
+    let note = if worth.runs() { "" } else { " (the gateway does not run)" };
+    writeln!(out, "as of {}{note}; assign with [[assignment]] and restart", time(part.written_ms.0))?;
     writeln!(out, "{:<32} {:<8} {:>9} {:>9}  first … last", "device", "user", "readings", "dropped")?;
     for device in part.held {
         let user = device.user.as_deref().unwrap_or("-");

@@ -1,6 +1,7 @@
 //! The gateway in numbers: no readings, no names but those of held devices. Written to `status.json` for `ehe-gateway status`
 //! and `held`, because the database file belongs to the running program alone.
 
+pub mod alive;
 mod line;
 
 use std::collections::BTreeMap;

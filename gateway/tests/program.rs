@@ -292,6 +292,52 @@ fn a_second_gateway_on_the_same_data_is_refused() {
     first.stop();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_tells_a_running_gateway_from_one_that_was_stopped_or_killed_and_from_one_that_writes_no_numbers() {
+    let home = Home::new(&mqtt(support::free_port()));
+    let shown = || {
+        let output = home.run("status");
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(status["spool"]["commits"].is_u64(), "the numbers are shown all the same: {status}");
+        (output.status.success(), status, String::from_utf8(output.stderr).unwrap())
+    };
+    let gateway = home.start();
+    until("it writes its numbers", async || home.status().is_some()).await;
+    let (good, status, said) = shown();
+    assert!(good && said.is_empty(), "{said}");
+    assert_eq!(status["running"], true);
+    assert!(status["age_ms"].as_u64().unwrap() < 10_000);
+
+    let path = home.data().join("status.json");
+    let old = |status: &serde_json::Value| {
+        let mut old = status.clone();
+        old["written_ms"] = (status["written_ms"].as_u64().unwrap() - 3_600_000).into();
+        std::fs::write(&path, old.to_string()).unwrap();
+    };
+    // Its disk is full, say: it runs, and what is to be read of it is an hour old.
+    std::fs::create_dir(path.with_extension("json.new")).unwrap();
+    old(&status);
+    until("a round without numbers", async || home.log().contains("status.json could not be written")).await;
+    old(&status);
+    let (good, status, said) = shown();
+    assert!(!good && said.contains(" s old") && said.contains("every 2 s"), "{said}");
+    assert_eq!(status["running"], true);
+    assert!(status["age_ms"].as_u64().unwrap() >= 3_600_000);
+    std::fs::remove_dir(path.with_extension("json.new")).unwrap();
+
+    let mut running = gateway;
+    for end in [Running::stop, Running::kill] {
+        until("its own numbers", async || home.status().is_some_and(|s| s["pid"] == running.0.id())).await;
+        end(running);
+        let (good, status, said) = shown();
+        assert!(!good && said.contains("does not run") && said.contains("s ago"), "{said}");
+        assert_eq!(status["running"], false);
+        let held = String::from_utf8(home.run("held").stdout).unwrap();
+        assert!(held.starts_with("as of ") && held.contains("does not run"), "{held}");
+        running = home.start();
+    }
+}
+
 #[test]
 fn decode_answers_line_by_line_and_survives_what_is_no_line() {
     let rows = "{\"id\":\"a\",\"topic\":\"home/OMG/BTtoMQTT/x\",\"input_text\":\"{\\\"type\\\":\\\"BODY\\\",\\\"bpm\\\":70}\"}\nrubbish\n";
@@ -304,14 +350,22 @@ fn decode_answers_line_by_line_and_survives_what_is_no_line() {
         .unwrap();
     child.stdin.take().unwrap().write_all(rows.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
-    assert!(output.status.success() && output.stderr.is_empty());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && said.starts_with("ehe-gateway: line 2: malformed: "), "{said}");
+    assert_eq!(said.lines().count(), 1, "nothing of the line that is understood: {said}");
     let text = String::from_utf8(output.stdout).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 2);
     assert!(lines[0].starts_with("{\"id\":\"a\",\"readings\":[{\"vital\":\"heart_rate\",\"value\":70,"), "{text}");
     assert!(lines[1].starts_with("{\"id\":null,\"error\":{\"kind\":\"malformed\""), "{text}");
     // Each answer comes before the next line is there.
-    let mut child = Command::new(PROGRAM).arg("decode").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = Command::new(PROGRAM)
+        .arg("decode")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let (mut ask, mut answers) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
     for (row, line) in rows.lines().zip(&lines) {
         ask.write_all(format!("{row}\n").as_bytes()).unwrap();

@@ -47,6 +47,15 @@ struct Row {
     hci_event_hex: Option<Value>,
 }
 
+/// A line's answer.
+#[derive(Debug)]
+pub struct Answered {
+    /// As it is written.
+    pub json: String,
+    /// The error in it: its kind and message.
+    pub problem: Option<String>,
+}
+
 /// A line out.
 #[derive(Serialize)]
 #[serde(untagged)]
@@ -125,9 +134,10 @@ impl Decoder {
         Ok(Self { router, routes })
     }
 
-    /// The answer to a line.
-    pub fn line(&self, line: &[u8], now: &dyn Fn() -> UnixMs) -> String {
-        let answer = match serde_json::from_slice::<Row>(line) {
+    /// The answer to the line of this number.
+    pub fn line(&self, number: u64, line: &[u8], now: &dyn Fn() -> UnixMs) -> Answered {
+        // Without its end, behind which an error would be said to be.
+        let answer = match serde_json::from_slice::<Row>(line.trim_ascii_end()) {
             Ok(mut row) => {
                 let id = row.id.take();
                 match self.row(&row, now) {
@@ -135,15 +145,15 @@ impl Decoder {
                     Err(error) => Answer::Refused { id, error },
                 }
             }
-            Err(error) => Answer::Refused { id: Value::Null, error: Problem::new("malformed", error) },
+            Err(error) => Answer::Refused { id: Value::Null, error: Problem::new("malformed", placed(number, &error)) },
         };
-        written(&answer)
+        answered(&answer)
     }
 
     /// The answer to a line of which only the beginning was read.
-    pub fn too_long(&self) -> String {
+    pub fn too_long(&self) -> Answered {
         let message = format!("a line of more than {} bytes", super::LINE_MAX_BYTES);
-        written(&Answer::Refused { id: Value::Null, error: Problem::new("too_large", message) })
+        answered(&Answer::Refused { id: Value::Null, error: Problem::new("too_large", message) })
     }
 
     fn row(&self, row: &Row, now: &dyn Fn() -> UnixMs) -> Result<(Vec<Shown>, Fields), Problem> {
@@ -248,8 +258,22 @@ fn text(at: UnixMs) -> Option<String> {
     jiff::Timestamp::from_millisecond(ms).ok().map(|at| at.to_string())
 }
 
-fn written(answer: &Answer) -> String {
+/// What the parser says, with the line's place in the input instead of that in itself, which is always 1.
+fn placed(number: u64, error: &serde_json::Error) -> String {
+    let (said, column) = (error.to_string(), error.column());
+    match said.strip_suffix(&format!(" at line {} column {column}", error.line())) {
+        Some(what) => format!("{what} at line {number} column {column}"),
+        None => said,
+    }
+}
+
+fn answered(answer: &Answer) -> Answered {
     // Nothing in an answer can fail to be JSON: names are text, numbers come from decimals.
-    serde_json::to_string(answer)
-        .unwrap_or_else(|error| format!("{{\"error\":{{\"kind\":\"internal\",\"message\":\"{error}\"}}}}"))
+    let json = serde_json::to_string(answer)
+        .unwrap_or_else(|error| format!("{{\"error\":{{\"kind\":\"internal\",\"message\":\"{error}\"}}}}"));
+    let problem = match answer {
+        Answer::Understood { .. } => None,
+        Answer::Refused { error, .. } => Some(format!("{}: {}", error.kind, error.message)),
+    };
+    Answered { json, problem }
 }

@@ -4,7 +4,7 @@ const NOW: UnixMs = UnixMs(1_700_000_000_000);
 
 fn answers(input: &[u8]) -> Vec<serde_json::Value> {
     let mut output = Vec::new();
-    run(&Decoder::new().unwrap(), &mut &*input, &mut output, &|| NOW).unwrap();
+    run(&Decoder::new().unwrap(), &mut &*input, &mut output, &|_, _| (), &|| NOW).unwrap();
     String::from_utf8(output).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
@@ -143,9 +143,9 @@ fn a_configuration_s_own_routes_decide_if_one_is_given() {
                 [[mapping]]\nname = 'm'\n[[mapping.value]]\npath = 'w'\nvital = 'body_weight'\n";
     let checked = crate::config::Config::parse(text, std::path::Path::new("t")).unwrap().check().unwrap();
     let decoder = Decoder::configured(&checked).unwrap();
-    let line = decoder.line(br#"{"id":1,"topic":"scale/a","input_text":"{\"w\":72.10}"}"#, &|| NOW);
+    let line = decoder.line(1, br#"{"id":1,"topic":"scale/a","input_text":"{\"w\":72.10}"}"#, &|| NOW).json;
     assert!(line.contains("\"value\":72.10,\"unit\":\"kg\""), "{line}");
-    let line = decoder.line(br#"{"id":1,"topic":"elsewhere","input_text":"{}"}"#, &|| NOW);
+    let line = decoder.line(1, br#"{"id":1,"topic":"elsewhere","input_text":"{}"}"#, &|| NOW).json;
     assert!(line.contains("\"kind\":\"no_route\""), "{line}");
 }
 
@@ -160,11 +160,34 @@ fn a_replay_in_the_configuration_answers_for_no_topic_of_a_broker() {
         Decoder::configured(&checked).unwrap()
     };
     let both = decoder(&format!("{replay}{broker}"));
-    let line = both.line(br#"{"id":1,"topic":"scale/a","input_text":"{\"w\":72.10}"}"#, &|| NOW);
+    let line = both.line(1, br#"{"id":1,"topic":"scale/a","input_text":"{\"w\":72.10}"}"#, &|| NOW).json;
     assert!(line.contains("\"value\":72.10,\"unit\":\"kg\""), "{line}");
     let elsewhere = br#"{"id":1,"topic":"elsewhere","input_text":"{}"}"#;
-    let line = both.line(elsewhere, &|| NOW);
+    let line = both.line(1, elsewhere, &|| NOW).json;
     assert!(line.contains("\"kind\":\"no_route\""), "{line}");
-    let line = decoder(replay).line(elsewhere, &|| NOW);
+    let line = decoder(replay).line(1, elsewhere, &|| NOW).json;
     assert!(!line.contains("no_route"), "with replays alone, theirs: {line}");
+}
+
+#[test]
+fn every_error_is_told_with_the_number_of_its_line_in_the_whole_input() {
+    let mut input =
+        b"\n{\"id\":7,\"topic\":\"a/b/BTtoMQTT/c\",\"input_text\":\"{\\\"type\\\":\\\"BODY\\\",\\\"bpm\\\":70}\"}\n"
+            .to_vec();
+    input.extend(b"  \nrubbish\n{\"id\":8}\n{\"id\":\n");
+    input.extend(vec![b'x'; LINE_MAX_BYTES + 1]);
+    input.extend(b"\n{\"id\": tru");
+    let (told, mut output) = (std::cell::RefCell::new(Vec::new()), Vec::new());
+    let note = |line, problem: &str| told.borrow_mut().push((line, problem.to_owned()));
+    run(&Decoder::new().unwrap(), &mut &*input, &mut output, &note, &|| NOW).unwrap();
+    let told = told.into_inner();
+    assert_eq!(told.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [4, 5, 6, 7, 8]);
+    assert_eq!(told[0].1, "malformed: expected value at line 4 column 1");
+    assert_eq!(told[1].1, "malformed: neither input_text nor input_hex");
+    assert_eq!(told[2].1, "malformed: EOF while parsing a value at line 6 column 6");
+    assert!(told[3].1.starts_with("too_large: "));
+    // A line without an id is found by its answer, too.
+    let output = String::from_utf8(output).unwrap();
+    assert_eq!(output.lines().count(), 6);
+    assert!(output.ends_with("column 10\"}}\n") && output.contains("at line 8 column"), "{output}");
 }
