@@ -12,11 +12,14 @@ pub struct UplinkConfig {
     pub connect_ms: u64,
     /// How long one node may take to answer, or to send the next part of an answer. Default 20,000.
     pub exchange_ms: u64,
-    /// First pause after a failure; doubled with each further one, with jitter. Default 500.
+    /// First pause after a failure; doubled with each further one, with jitter. Also the first pause between looks at a room whose
+    /// readings are on hold (no grant, no epoch), and a tenth of the first one after a room refused to show its records: a look that
+    /// succeeds costs a round trip, a refusal is counted in the patient's audit. Default 500.
     pub backoff_min_ms: u64,
-    /// Longest pause after failures: what is spooled leaves at the latest so long after the nodes are back. Rooms whose
-    /// readings are on hold (no grant, no epoch) are looked at again as often; rooms that refuse to show this gateway their records, ever less often, up to ten times
-    /// this. Default 60,000.
+    /// Longest pause after failures: what is spooled leaves at the latest so long after the nodes are back. A new grant is noticed
+    /// within about the time for which it was missing, and at the latest after this where readings are on hold, after ten times this
+    /// where the room refused to show its records. Nodes tell of changes only in their answers: a room with nothing to send waits.
+    /// Default 60,000.
     pub backoff_max_ms: u64,
     /// Rooms that are sent at the same time. Each takes at most three frames (3 MiB) of memory. Default 8.
     pub rooms_in_parallel: usize,

@@ -13,8 +13,10 @@ use super::visit::{Followed, Outcome};
 
 /// After a visit that found nothing, the room rests for a moment: the backlog's numbers may lag behind its rows.
 const IDLE_REST: Duration = Duration::from_millis(5);
-/// A room that refuses us is asked again after the longest pause of other failures at first, and so many times it at last: only
-/// its patient can change that, and each refusal is counted in the patient's audit.
+/// A room that refuses us is asked again after so many times the shortest pause of other failures at first, and so many times the longest
+/// at last: only its patient can change that, and each refusal is counted in the patient's audit. Doubling in between, a new grant is
+/// noticed within about the time for which there was none.
+const REFUSED_MIN: u64 = 10;
 const REFUSED_MAX: u64 = 10;
 
 /// The rooms' places in time.
@@ -32,8 +34,10 @@ struct Place {
     backoff: Backoff,
     /// When the control records are looked at again.
     follow_at: Instant,
-    /// The same, where readings are on hold: the patient may grant what they lack at any moment.
+    /// The same, where readings are on hold: the patient may grant what they lack at any moment. At once when they come on hold, then
+    /// less and less often while the records stay as they are. Nobody counts these looks.
     follow_soon: Instant,
+    hold_backoff: Backoff,
     follow_backoff: Backoff,
     refused_backoff: Backoff,
 }
@@ -89,11 +93,15 @@ impl Schedule {
         }
         match followed {
             Followed::NotTried => {}
-            Followed::Yes => {
+            Followed::Yes { news } => {
                 place.follow_backoff.succeeded();
                 place.refused_backoff.succeeded();
+                // In its turn: nothing has been on hold for as long.
+                if news || place.follow_at <= now {
+                    place.hold_backoff.succeeded();
+                }
                 place.follow_at = now + self.refresh;
-                place.follow_soon = now + self.refresh.min(Duration::from_millis(self.max_ms));
+                place.follow_soon = now + self.refresh.min(place.hold_backoff.failed(chance));
             }
             Followed::No => {
                 place.follow_at = now + place.follow_backoff.failed(chance);
@@ -125,9 +133,11 @@ impl Schedule {
 impl Place {
     fn new(min_ms: u64, max_ms: u64, now: Instant) -> Self {
         let backoff = Backoff::new(min_ms, max_ms);
-        let refused_backoff = Backoff::new(max_ms, max_ms.saturating_mul(REFUSED_MAX));
-        let follow_backoff = backoff.clone();
-        Self { busy: false, due: now, follow_at: now, follow_soon: now, follow_backoff, refused_backoff, backoff }
+        let (first, last) = (min_ms.saturating_mul(REFUSED_MIN), max_ms.saturating_mul(REFUSED_MAX));
+        let refused_backoff = Backoff::new(first.min(last), last);
+        let (hold_backoff, follow_backoff) = (backoff.clone(), backoff.clone());
+        let (busy, due, follow_at, follow_soon) = (false, now, now, now);
+        Self { busy, due, backoff, follow_at, follow_soon, hold_backoff, follow_backoff, refused_backoff }
     }
 
     fn follow_due(&self, on_hold: bool) -> Instant {
@@ -174,18 +184,51 @@ mod tests {
     }
 
     #[test]
-    fn a_room_that_refuses_is_asked_again_after_half_a_minute_at_the_earliest_and_ever_less_often() {
+    fn a_room_that_refuses_is_asked_again_after_seconds_and_ever_less_often() {
         let (mut schedule, mut now) = (schedule(), Instant::now());
         let on_hold = BTreeMap::from([(A, true)]);
         let mut pauses = Vec::new();
-        for _ in 0..6 {
+        for _ in 0..9 {
             assert_eq!(schedule.begin(&[], &on_hold, 8, now), [Turn { room: A, follow: true }]);
             schedule.ended(A, Outcome::Idle, Followed::Refused, now, 0);
             let wake = schedule.wake(&[], &on_hold).unwrap();
-            pauses.push((wake - now).as_secs());
+            pauses.push((wake - now).as_millis());
             now = wake;
         }
-        assert_eq!(pauses, [30, 60, 120, 240, 300, 300]);
+        assert_eq!(pauses, [2_500, 5_000, 10_000, 20_000, 40_000, 80_000, 160_000, 300_000, 300_000]);
+    }
+
+    #[test]
+    fn a_room_whose_readings_come_on_hold_is_looked_at_at_once_and_less_often_while_nothing_changes() {
+        let (mut schedule, start) = (schedule(), Instant::now());
+        let (assigned, on_hold) = (BTreeMap::from([(A, false)]), BTreeMap::from([(A, true)]));
+        let turn = [Turn { room: A, follow: true }];
+        assert_eq!(schedule.begin(&[], &assigned, 8, start), turn);
+        schedule.ended(A, Outcome::Idle, Followed::Yes { news: true }, start, 0);
+        let mut now = start + Duration::from_secs(9);
+        assert!(schedule.begin(&[], &assigned, 8, now).is_empty());
+        let looks = |schedule: &mut Schedule, now: &mut Instant, news: bool| {
+            let mut pauses = Vec::new();
+            for _ in 0..9 {
+                assert_eq!(schedule.begin(&[], &on_hold, 8, *now), turn);
+                schedule.ended(A, Outcome::Idle, Followed::Yes { news }, *now, 0);
+                let wake = schedule.wake(&[], &on_hold).unwrap();
+                pauses.push((wake - *now).as_millis());
+                *now = wake;
+            }
+            pauses
+        };
+        let nothing_new = looks(&mut schedule, &mut now, false);
+        assert_eq!(nothing_new, [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000]);
+        // Another category of the room is sealed in between: the pause that has grown holds.
+        assert!(schedule.wake(&[], &assigned).unwrap() > now + Duration::from_secs(600));
+        assert_eq!(looks(&mut schedule, &mut now, true), [250; 9]);
+        // Looked at in its turn, because nothing was on hold for so long: the next hold is a new one.
+        assert_eq!(looks(&mut schedule, &mut now, false).last(), Some(&30_000));
+        now += Duration::from_secs(900);
+        assert_eq!(schedule.begin(&[], &assigned, 8, now), turn);
+        schedule.ended(A, Outcome::Idle, Followed::Yes { news: false }, now, 0);
+        assert_eq!(schedule.wake(&[], &on_hold), Some(now + Duration::from_millis(250)));
     }
 
     #[test]
@@ -193,10 +236,8 @@ mod tests {
         let (mut schedule, now) = (schedule(), Instant::now());
         let assigned = BTreeMap::from([(A, false)]);
         assert_eq!(schedule.begin(&[], &assigned, 8, now), [Turn { room: A, follow: true }]);
-        schedule.ended(A, Outcome::Idle, Followed::Yes, now, 0);
+        schedule.ended(A, Outcome::Idle, Followed::Yes { news: true }, now, 0);
         assert_eq!(schedule.wake(&[], &assigned), Some(now + Duration::from_secs(900)));
-        let on_hold = BTreeMap::from([(A, true)]);
-        assert_eq!(schedule.wake(&[], &on_hold), Some(now + Duration::from_secs(60)));
         let soon = now + IDLE_REST;
         assert_eq!(schedule.begin(&[A], &assigned, 8, soon), [Turn { room: A, follow: false }]);
         schedule.ended(A, Outcome::Idle, Followed::NotTried, now, 0);

@@ -46,8 +46,11 @@ pub(super) enum Outcome {
 pub(super) enum Followed {
     /// Not asked for.
     NotTried,
-    /// Verified anew.
-    Yes,
+    /// Verified anew; `news`: they had changed.
+    Yes {
+        /// Since they were last verified.
+        news: bool,
+    },
     /// Tried in vain.
     No,
     /// The room does not show its records to us. The patient's audit counts that, so it is not asked again soon.
@@ -105,7 +108,6 @@ impl Visitor {
         let exchange = self.config.exchange();
         match control::follow(&self.session, &self.rooms, line.room, &self.clock, exchange).await {
             Ok(followed) => {
-                line.followed = Followed::Yes;
                 if line.refused.take().is_some() {
                     tracing::info!(room = %line.room, "the room shows its control records again");
                 }
@@ -113,6 +115,7 @@ impl Visitor {
                 self.board.note(|s| s.rooms_followed += 1);
                 let saved = followed.encode();
                 let news = self.rooms.advance(line.room, followed);
+                line.followed = Followed::Yes { news };
                 let day_over = line.retried != Some((self.clock)().day());
                 if std::mem::take(&mut line.contested) || news || day_over {
                     self.release(line).await;
@@ -305,7 +308,7 @@ impl Visitor {
                 line.contested = true;
                 // A room that does not show us its records any more has ended our grant, or its nodes say so: which, nobody
                 // can prove to us. The event is kept, and tried again when the room lets us in again.
-                if line.followed == Followed::Yes {
+                if matches!(line.followed, Followed::Yes { .. }) {
                     if line.disputed(id) < DISPUTES_MAX {
                         self.failure(&format!("node {node}: {}", NodeFault::Denied(refusal)));
                         return Step::End(Outcome::Later { at: None });
