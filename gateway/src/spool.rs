@@ -9,6 +9,7 @@ mod apply;
 mod held;
 mod hold;
 mod keys;
+mod pace;
 mod read;
 mod request;
 mod rows;
@@ -43,6 +44,7 @@ pub use self::writer::OpenDatabase;
 
 use self::apply::ApplyError;
 use self::keys::KeyRing;
+use self::pace::Pace;
 use self::request::{Answer, Request};
 use self::shared::{Shared, whole};
 use self::writer::{Job, Order, Writer};
@@ -237,7 +239,7 @@ impl Spool {
             clock,
             commit,
             memory,
-            committed: std::time::Instant::now(),
+            pace: Pace::new(std::time::Instant::now()),
             waiting: VecDeque::new(),
             others: Vec::new(),
             stopping: false,

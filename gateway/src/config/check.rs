@@ -87,7 +87,7 @@ impl Config {
             "it is a share of max_mib",
         )?;
         range("spool.cache_mib".into(), spool.cache_mib, 1..=4096, "16 is usual")?;
-        range("spool.gather_ms".into(), spool.gather_ms, 0..=1_000, "40 is usual")?;
+        range("spool.gather_ms".into(), spool.gather_ms, 0..=1_000, "100 is usual")?;
         range("spool.retry_min_ms".into(), spool.retry_min_ms, 1..=spool.retry_max_ms, "not above retry_max_ms")?;
         range("spool.retry_max_ms".into(), spool.retry_max_ms, 1..=600_000, "10000 is usual")?;
         let uplink = &self.uplink;

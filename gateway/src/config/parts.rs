@@ -81,7 +81,7 @@ pub struct SpoolConfig {
     /// Memory for the database's cache, in MiB. Default 16.
     pub cache_mib: u64,
     /// How long a message may wait for others to be committed with it, in ms. It costs its acknowledgement so much time, and saves
-    /// processor and disk; alarms, and messages under load, do not wait. Default 40.
+    /// processor and disk; alarms, and messages that come fast or in bursts, do not wait. Default 100.
     pub gather_ms: u64,
     /// First pause after a disk fault, in ms. Default 200.
     pub retry_min_ms: u64,
@@ -98,7 +98,7 @@ impl Default for SpoolConfig {
             held_devices_max: 256,
             quarantine_max_mib: 64,
             cache_mib: 16,
-            gather_ms: 40,
+            gather_ms: 100,
             retry_min_ms: 200,
             retry_max_ms: 10_000,
         }

@@ -19,6 +19,7 @@ use redb::{Database, Durability, ReadableDatabase};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::apply::{Apply, ApplyError, Context, Finished, Memory, create_tables};
+use super::pace::{GATHERED_MAX, Pace};
 use super::request::{Answer, Request};
 use super::seen::Places;
 use super::shared::{Fault, Shared};
@@ -28,10 +29,6 @@ use crate::clock::WallClock;
 
 /// Most requests in one commit: what a busy home sends while one commit of a slow disk lasts.
 const BATCH_MAX: usize = 512;
-/// So many messages wait for no further ones.
-const GATHERED_MAX: usize = 64;
-/// A message that comes so soon after a commit is one of many.
-pub(super) const BUSY: Duration = Duration::from_millis(2);
 /// From this size on, commits cost more and opening after a crash costs next to nothing.
 const QUICK_REPAIR_FROM_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -62,8 +59,7 @@ pub(super) struct Writer {
     pub(super) commit: u64,
     /// As of the last commit.
     pub(super) memory: Memory,
-    /// When the last commit ended.
-    pub(super) committed: Instant,
+    pub(super) pace: Pace,
     /// Messages in the order of their receipt; those that find the spool full stay here, unacknowledged.
     pub(super) waiting: VecDeque<Job>,
     pub(super) others: Vec<Job>,
@@ -112,14 +108,15 @@ pub(super) fn open(open: &OpenDatabase) -> Result<(Database, u64), ApplyError> {
 }
 
 impl Writer {
-    /// Whether there is nothing to do but messages that can wait for company: an alarm waits for nothing, and neither do windows
+    /// Whether there is nothing to do but a few messages, which can wait for company: an alarm waits for nothing, and neither do windows
     /// and receipts.
     fn may_gather(&self) -> bool {
         let alarm = |job: &Job| match &job.request {
             Request::Store(intake) => intake.rows.iter().any(|row| row.body.alarm),
             _ => true,
         };
-        !self.stopping && self.others.is_empty() && self.waiting.len() < GATHERED_MAX && !self.waiting.iter().any(alarm)
+        let few = (1..GATHERED_MAX).contains(&self.waiting.len());
+        !self.stopping && self.others.is_empty() && few && !self.waiting.iter().any(alarm)
     }
 
     pub(super) fn run(mut self) {
@@ -139,9 +136,8 @@ impl Writer {
             Ok(order) => self.take(order),
             Err(_) => return false,
         }
-        let idle = self.committed.elapsed() >= BUSY;
         self.take_all();
-        if idle {
+        if self.may_gather() && self.pace.gathers(Instant::now()) {
             self.gather();
         }
         true
@@ -161,8 +157,7 @@ impl Writer {
         }
     }
 
-    /// After a rest, messages wait a moment for company: a commit costs the same for one as for ten, and at a hundred messages a second
-    /// the commits are most of what this program does. Under load they gather by themselves, while the commit before lasts.
+    /// Waits a moment for further messages.
     fn gather(&mut self) {
         let end = Instant::now() + Duration::from_millis(self.limits.gather_ms);
         while self.may_gather() {
@@ -178,7 +173,10 @@ impl Writer {
     fn take(&mut self, order: Order) {
         match order {
             Order::Job(job) => match job.request {
-                Request::Store(_) | Request::NewSession(_) => self.waiting.push_back(*job),
+                Request::Store(_) | Request::NewSession(_) => {
+                    self.pace.came(Instant::now());
+                    self.waiting.push_back(*job);
+                }
                 _ => self.others.push(*job),
             },
             // The attempt itself shows whether the database works.
@@ -281,7 +279,7 @@ impl Writer {
 
     /// The numbers first: whoever has an answer finds them true. Says what [`Writer::carry_out`] says.
     fn answer(&mut self, attempt: Attempt) -> bool {
-        self.committed = Instant::now();
+        self.pace.committed(Instant::now());
         let Attempt { others, stores, finished } = attempt;
         let waiting = self.waiting.len() - stores.len().min(self.waiting.len());
         let more = waiting > 0 && stores.len() == BATCH_MAX;
@@ -293,7 +291,8 @@ impl Writer {
         for (job, answer) in self.others.drain(..).zip(others) {
             let _ = job.answer.send(answer);
         }
-        for (job, answer) in self.waiting.drain(..stores.len()).zip(stores) {
+        // The last one first: who awaits them in their order is woken once, when all are there.
+        for (job, answer) in self.waiting.drain(..stores.len()).zip(stores).rev() {
             let _ = job.answer.send(answer);
         }
         more

@@ -212,8 +212,6 @@ async fn messages_gather_for_one_commit_and_an_alarm_waits_for_nothing() {
     // Longer than any test may take: whoever waits for it to pass fails.
     lab.limits.gather_ms = 3_600_000;
     let (_disk, spool, _thread) = start(&lab);
-    let rest = || std::thread::sleep(2 * writer::BUSY);
-    rest();
     let mut gathered = Vec::new();
     for value in 0..5 {
         gathered.push(spool.store(message(value)).await.unwrap());
@@ -226,7 +224,6 @@ async fn messages_gather_for_one_commit_and_an_alarm_waits_for_nothing() {
         storing.durable().await.unwrap();
     }
     assert_eq!(spool.status().commits, before + 1, "one for all six");
-    rest();
     let waiting = spool.store(message(60)).await.unwrap();
     let taken = spool.take(window(1), usize::MAX).await.unwrap();
     spool.seal(taken.rows, taken.broken, Vec::new()).await.unwrap();
