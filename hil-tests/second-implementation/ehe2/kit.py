@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .octets import BASE64, KitError, as_octets
+from .octets import BASE64, ZLIB, KitError, as_octets
 from .procedures import PROCEDURES, Finding
 from .refused import Refused
 
@@ -29,7 +29,7 @@ def as_json(found: Any) -> Any:
 
 
 def expected_json(expected: Any) -> Any:
-    if isinstance(expected, str) and expected.startswith(BASE64):
+    if isinstance(expected, str) and expected.startswith((BASE64, ZLIB)):
         return as_octets(expected).hex()
     if isinstance(expected, dict):
         return {key: expected_json(value) for key, value in expected.items()}

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import tracemalloc
 import unittest
+import zlib
 
 from ehe2 import cbor, characters, columns, recovery
 from ehe2.charter import check_address, read_placement
 from ehe2.control import READ, Grant, read_change
 from ehe2.identity import PublicIdentity
 from ehe2.kit import judge_case
+from ehe2.limits import FRAME_MAX_BYTES
+from ehe2.octets import KitError, as_octets
 from ehe2.refused import ROOM_UNKNOWN, Refused
 from ehe2.shard import Shard
 from ehe2.vitals import Reading
@@ -89,6 +94,36 @@ class Counts(unittest.TestCase):
         for wrong in (0, 8, 0x10001):
             with self.subTest(wrong), self.assertRaises(Refused):
                 read_change([1, identity, wrong])
+
+
+class Packed(unittest.TestCase):
+    """Byte strings of the kit that are compressed."""
+
+    def packed(self, data: bytes) -> str:
+        return "zlib:" + base64.b64encode(data).decode()
+
+    def test_there_and_back(self) -> None:
+        for length in (0, 1, FRAME_MAX_BYTES):
+            self.assertEqual(as_octets(self.packed(zlib.compress(bytes(length)))), bytes(length))
+
+    def test_no_more_is_unpacked_than_there_may_be(self) -> None:
+        bomb = zlib.compress(bytes(64 * FRAME_MAX_BYTES))
+        tracemalloc.start()
+        try:
+            for too_much in (bomb, zlib.compress(bytes(FRAME_MAX_BYTES + 1))):
+                with self.assertRaises(KitError):
+                    as_octets(self.packed(too_much))
+            self.assertLess(tracemalloc.get_traced_memory()[1], 8 * FRAME_MAX_BYTES)
+        finally:
+            tracemalloc.stop()
+
+    def test_what_is_not_one_whole_stream(self) -> None:
+        whole = zlib.compress(b"whole")
+        for wrong in (b"", whole[:-1], whole + b"\x00", whole[:-1] + b"\x00", whole[2:-4]):
+            with self.subTest(wrong), self.assertRaises(KitError):
+                as_octets(self.packed(wrong))
+        with self.assertRaises(KitError):
+            as_octets("zlib:" + "*" * 8)
 
 
 class Asks(unittest.TestCase):
