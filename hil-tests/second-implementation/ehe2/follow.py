@@ -5,25 +5,34 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .charter import Charter
-from .event import CheckedEvent, check_event, check_fields
+from .event import CheckedEvent, check_event
 from .ids import ZERO32, sha256
 from .judge import RoomLedger, check_place
 from .limits import ACCESS_RECORD_MAX_BYTES, FRAME_MAX_BYTES
 from .log import Head, Leaf, VerifiedHead, verify_head
 from .read import AccessRecord, SignedRequest
-from .refused import ROOM_UNKNOWN, Refused, require
+from .refused import Refused, require
 from .run import SignedRun
 from .wire import Item
 
 
 @dataclass(frozen=True)
-class OwnersEntry:
-    """A run or a read that keys of the owner signed."""
+class SignedEntry:
+    """A run under the owner's author id, or a read that was granted: either may be distrusted later (A18)."""
 
     leaf: Leaf
+    # The id of the keys that signed.
     key: bytes
     # What a run names, shown or not; None for a read.
     ids: list[bytes] | None
+
+
+def _check_shown(shown: list[bytes], named: list[bytes]) -> None:
+    """L2: some of what the run names, in its order and none twice."""
+    require(len(set(shown)) == len(shown), "an event shown twice")
+    rest = iter(named)
+    # Each look-up goes on where the one before ended.
+    require(all(ehe_id in rest for ehe_id in shown), "events that the run does not name, or in another order")
 
 
 @dataclass
@@ -37,7 +46,7 @@ class Follower:
     runs: int = 0
     access_records: int = 0
     events: list[CheckedEvent] = field(default_factory=list)
-    owners: list[OwnersEntry] = field(default_factory=list)
+    entries: list[SignedEntry] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.ledger = RoomLedger(self.alliance, self.room)
@@ -73,12 +82,13 @@ class Follower:
 
     def _follow_run(self, signed: SignedRun, item: Item, leaf: Leaf) -> None:
         """L2 and L3."""
+        require(signed.run.room == self.room, "a run of another room")
         room = self.ledger.room
         # Read before the run is applied: a rotation at its end was signed by the keys before.
         signer = room.owner_identity.id if room is not None else signed.run.author
         owner = room.owner if room is not None else signed.run.author
         if signed.run.author == owner:
-            self.owners.append(OwnersEntry(leaf, signer, signed.run.ids))
+            self.entries.append(SignedEntry(leaf, signer, signed.run.ids))
         events = [check_event(event.header, event.body, body_may_lack=self.whole) for event in item.events]
         if self.whole or any(event.is_control_record for event in events):
             self.ledger.submit(signed, events, leaf.accepted_at, strands=self.whole)
@@ -88,16 +98,13 @@ class Follower:
         self.events += events
 
     def _follow_part(self, signed: SignedRun, events: list[CheckedEvent], leaf: Leaf) -> None:
-        run, room = signed.run, self.ledger.room
-        require(run.room == self.room, "a run of another room")
-        require(room is not None, "content before the room", ROOM_UNKNOWN)
-        assert room is not None
+        """L3's order for a run that is shown in part. Of A1 only the places are asked, and of wraps nothing more."""
+        _check_shown([event.id for event in events], signed.run.ids)
         self.ledger.check_signature(signed, None)
-        shown = [event.id for event in events]
-        require(len(set(shown)) == len(shown) and set(shown) <= set(run.ids), "events that the run does not name")
+        room = self.ledger.room
+        assert room is not None
         for event in events:
             check_place(event, signed)
-            check_fields(event)
             if event.is_content:
                 room.check_append(event.core.author, event.core.epoch, event.core.hour, leaf.accepted_at)
 
@@ -113,22 +120,25 @@ class Follower:
         if identity is None or identity.id != request.reader:
             raise Refused("nobody knows the reader's keys")
         signed.verify(identity)
-        if room is not None and room.is_owner_key(identity.id):
-            self.owners.append(OwnersEntry(leaf, identity.id, None))
+        if record.refusal is None:
+            self.entries.append(SignedEntry(leaf, request.reader, None))
         self.access_records += 1
 
-    def not_the_owners(self) -> list[OwnersEntry]:
+    def not_the_owners(self) -> list[SignedEntry]:
         """A18: what distrusted keys signed from then on, by what the room knows now."""
         room = self.ledger.room
         since = {key.identity.id: key.distrusted_from for key in room.owner_keys} if room is not None else {}
         return [
             entry
-            for entry in self.owners
+            for entry in self.entries
             if (first := since.get(entry.key)) is not None and entry.leaf.control_events > first
         ]
 
     def distrusted(self) -> list[bytes]:
         return [ehe_id for entry in self.not_the_owners() for ehe_id in entry.ids or []]
+
+    def distrusted_reads(self) -> list[int]:
+        return [entry.leaf.index for entry in self.not_the_owners() if entry.ids is None]
 
     def check_head(self, head: Head, nonce: bytes, charter: Charter, known: int | None) -> VerifiedHead:
         """C4 and L4."""

@@ -25,27 +25,29 @@ class KnownEvents(Exception):
 
 @dataclass
 class RoomLedger:
-    """A room with what its entries committed. `room` is None before room-create, `committed` the whole shard's (R4)."""
+    """A room with what its entries committed. `room` is None before room-create.
+
+    `committed` is the whole shard's, and None for who follows what a node shows: R4 is not asked there.
+    """
 
     alliance: bytes
     id: bytes
     room: Room | None = None
-    committed: set[bytes] = field(default_factory=set)
+    committed: set[bytes] | None = None
     wraps: dict[bytes, WrapPlace] = field(default_factory=dict)
     strands: dict[tuple[bytes, bytes], tuple[int, bytes]] = field(default_factory=dict)
 
     def submit(self, signed: SignedRun, events: list[CheckedEvent], now: int, strands: bool = True) -> None:
         """Applies a run whole or raises. Without `strands`, A2 is not asked: not every run was shown."""
         self._check_run(signed, events)
-        known = [ehe_id for ehe_id in signed.run.ids if ehe_id in self.committed]
-        if known:
-            raise KnownEvents(known)
+        self._check_known(signed)
         if strands:
             self._check_strand(signed)
         room, wraps = self._judge_events(signed, events, now)
         self.room = room
         self.wraps.update(wraps)
-        self.committed.update(signed.run.ids)
+        if self.committed is not None:
+            self.committed.update(signed.run.ids)
         strand, count, link = signed.run.end
         self.strands[(signed.run.author, strand)] = (count, link)
 
@@ -71,7 +73,6 @@ class RoomLedger:
     def _check_run(self, signed: SignedRun, events: list[CheckedEvent]) -> None:
         """Up to A1."""
         run = signed.run
-        require(run.room == self.id, "the run names another room", EVENT_OUT_OF_PLACE)
         self.check_signature(signed, events[0] if events else None)
         require([event.id for event in events] == run.ids, "not the events that the run names", EVENT_MALFORMED)
         require(len(set(run.ids)) == len(run.ids), "an event named twice", EVENT_REPEATED)
@@ -80,6 +81,12 @@ class RoomLedger:
         for event in events:
             check_place(event, signed)
             check_fields(event)
+
+    def _check_known(self, signed: SignedRun) -> None:
+        """R4."""
+        known = [ehe_id for ehe_id in signed.run.ids if ehe_id in (self.committed or ())]
+        if known:
+            raise KnownEvents(known)
 
     def _check_strand(self, signed: SignedRun) -> None:
         """A2."""

@@ -11,7 +11,6 @@ from .charter import Charter, read_chain, verify_chain
 from .event import CheckedEvent, Event, check_event
 from .follow import Follower
 from .identity import SecretIdentity
-from .judge import KnownEvents
 from .limits import FRAME_MAX_BYTES
 from .log import Head, VerifiedHead
 from .octets import KitError, as_octets
@@ -30,7 +29,7 @@ def verify_ledger_file(path: Path) -> bool:
         # A case of the kit and the bare members of its input are both taken.
         given = file.get("input", file)
         lines = verify_ledger(given, file.get("keys", {}))
-    except (Refused, KnownEvents) as refused:
+    except Refused as refused:
         print(f"refused: {refused}")
         return False
     except (KitError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -53,8 +52,6 @@ def verify_ledger(given: dict[str, Any], keys: dict[str, Any]) -> list[str]:
             follower.follow(as_octets(item))
         except Refused as refused:
             raise Refused(f"item {index}: {refused.reason}", refused.code) from refused
-        except KnownEvents as known:
-            raise Refused(f"item {index}: {known}") from known
     head = Head.decode(as_octets(given["head"]), FRAME_MAX_BYTES)
     verified = follower.check_head(head, as_octets(given["nonce"]), charter, given.get("known"))
     if "now" in given:
@@ -83,7 +80,7 @@ def _room_lines(follower: Follower) -> list[str]:
     ]
     distrusted = follower.not_the_owners()
     if distrusted:
-        reads = sum(entry.ids is None for entry in distrusted)
+        reads = len(follower.distrusted_reads())
         lines.append(f"signed by distrusted keys, not the owner's word: {len(distrusted) - reads} runs of"
                      f" {len(follower.distrusted())} events, {reads} reads")
     return lines

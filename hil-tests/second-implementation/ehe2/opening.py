@@ -8,6 +8,7 @@ from .control import Authority, EpochRecord, Grant, Private, SeedWrap, WrapRecor
 from .event import VITALS, CheckedEvent, Event, check_event
 from .follow import Follower
 from .identity import SecretIdentity, xwing_parts
+from .ids import wrap_id
 from .limits import FRAME_MAX_BYTES
 from .refused import Refused, require
 from .room import HOURS_PER_DAY
@@ -31,7 +32,8 @@ class Opener:
     room: bytes
     seeds: dict[bytes, bytes] = field(default_factory=dict)
     group_keys: dict[bytes, bytes] = field(default_factory=dict)
-    wraps: dict[bytes, CheckedEvent] = field(default_factory=dict)
+    # By the id that content names as its wrap's: events of any kind, judged where they are named.
+    named: dict[bytes, CheckedEvent] = field(default_factory=dict)
     privates: list[Private] = field(default_factory=list)
     closed_privates: int = 0
     event_keys: dict[bytes, bytes] = field(default_factory=dict)
@@ -44,18 +46,18 @@ class Opener:
         # The owner keeps its author id where its keys are rotated.
         opener = cls(reader, room.owner if room is not None and is_owner else reader.public.id, follower.room)
         for event in follower.events:
-            if not event.is_content:
-                opener.take_control(event)
+            opener.take_event(event)
         for wrap in wraps:
             opener.take_wrap(wrap)
         return opener
 
-    def take_control(self, event: CheckedEvent) -> None:
-        """Learns from a control event what it has for the reader, in the order of the room."""
-        if event.is_wrap:
-            # Whether it is a wrap in form is asked where content names it (W3).
-            self.wraps[event.id[:16]] = event
-            return
+    def take_event(self, event: CheckedEvent) -> None:
+        """Learns from an event what it has for the reader, in the order of the room."""
+        self.named[wrap_id(event.id)] = event
+        if event.is_control_record:
+            self._take_control(event)
+
+    def _take_control(self, event: CheckedEvent) -> None:
         body, plain = read_control(event)
         if isinstance(plain, EpochRecord):
             self.group_keys[plain.epoch] = plain.group_key
@@ -67,14 +69,13 @@ class Opener:
                     self._take_seed(seed)
 
     def take_wrap(self, encoded: bytes) -> None:
-        """A wrap that came beside the items. One that is not well formed is nobody's wrap."""
+        """A Wrap response. One that is not well formed is nobody's wrap, and of any other kind nothing is learnt."""
         try:
             event = Event.decode(encoded, FRAME_MAX_BYTES)
             checked = check_event(event.header, event.body)
         except Refused:
             return
-        if checked.is_wrap:
-            self.take_control(checked)
+        self.named.setdefault(wrap_id(checked.id), checked)
 
     def _take_private(self, event: CheckedEvent) -> None:
         try:
@@ -100,9 +101,10 @@ class Opener:
         core = event.core
         if core.epoch not in self.seeds:
             return None
-        wrap = self.wraps.get(core.wrap)
+        wrap = self.named.get(core.wrap)
         if wrap is None:
             raise Refused("the wrap of its key was not shown")
+        require(wrap.is_wrap, "names an event that is no wrap")
         _, plain = read_control(wrap)
         place = (wrap.core.author, plain.epoch, plain.day)
         require(place == (core.author, core.epoch, core.hour // HOURS_PER_DAY), "the wrap is of another place")

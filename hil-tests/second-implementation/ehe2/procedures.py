@@ -284,15 +284,13 @@ def _followed(given: Input) -> tuple[Follower, dict[str, Any]]:
     alliance = octets(given["alliance"])
     newest = charter.verify_chain(octets(given["charter"]), alliance)
     follower = Follower(alliance, octets(given["room"]), given["whole"])
-    try:
-        for item in _all_octets(given["items"]):
-            follower.follow(item)
-    except KnownEvents as known:
-        raise Refused(str(known)) from known
+    for item in _all_octets(given["items"]):
+        follower.follow(item)
     head = log.Head.decode(octets(given["head"]), FRAME_MAX_BYTES)
     verified = follower.check_head(head, octets(given["nonce"]), newest, given.get("known"))
     return follower, {"verified": follower.verified, "size": verified.checkpoint.size,
-                      "next_control": follower.next_control, "distrusted": follower.distrusted()}
+                      "next_control": follower.next_control, "distrusted": follower.distrusted(),
+                      "distrusted_reads": follower.distrusted_reads()}
 
 
 def _follow(given: Input, keys: Input) -> Finding:

@@ -16,6 +16,7 @@ from ehe2.event import CheckedEvent, body_limit, check_event
 from ehe2.identity import PublicIdentity, SecretIdentity
 from ehe2.ids import ZERO16, ZERO32, sha256
 from ehe2.judge import RoomLedger
+from ehe2.refused import Refused
 from ehe2.run import SignedRun, link_ids
 from ehe2.seal import seal
 
@@ -42,6 +43,14 @@ def wrap_secret(kem: bytes, info: bytes, value: bytes) -> bytes:
     return wrap._SUITE.encrypt(value, key, info)
 
 
+def refusal(act: object, *arguments: object) -> int | None:
+    try:
+        act(*arguments)  # type: ignore[operator]
+    except Refused as refused:
+        return refused.code
+    return None
+
+
 class Author:
     """One room and the events that the tests put into it."""
 
@@ -62,8 +71,11 @@ class Author:
         salt = self.salt.to_bytes(16, "big")
         return {0: 1, 1: 1, 2: kind, 3: self.room if room is None else room, 4: author, 5: epoch, 6: wrap_id, 7: hour, 8: salt}
 
-    def control(self, kind: int, author: bytes, plain: bytes, room: bytes | None = None) -> CheckedEvent:
-        body = cbor.encode({0: plain, 2: []})
+    def control(self, kind: int, author: bytes, plain: bytes, room: bytes | None = None,
+                parts: list[Any] | None = None) -> CheckedEvent:
+        return self.event(kind, author, cbor.encode({0: plain, 2: parts or []}), room)
+
+    def event(self, kind: int, author: bytes, body: bytes, room: bytes | None = None) -> CheckedEvent:
         header = cbor.encode({0: self.core(kind, author, room=room), 1: ZERO32, 2: sha256(body)})
         return check_event(header, body)
 
@@ -92,8 +104,11 @@ class Author:
         self.strands[author] = link_ids(start, [event.id for event in events])
         self.runs.append((signed, events))
 
-    def epoch(self, epoch: bytes, group: PublicIdentity, seeds: list[Any] | None = None) -> CheckedEvent:
-        plain = {0: self.link, 1: epoch, 2: group.kem, 4: [], 5: seeds or []}
+    def epoch(self, epoch: bytes, group: PublicIdentity, seeds: list[Any] | None = None,
+              continues: list[bytes] | None = None, superseded: bytes | None = None) -> CheckedEvent:
+        plain = {0: self.link, 1: epoch, 2: group.kem, 4: continues or [], 5: seeds or []}
+        if superseded is not None:
+            plain[3] = superseded
         return self.control(20, self.owner.public.id, cbor.encode(plain))
 
     def grant(self, subject: PublicIdentity, right: int, epoch: bytes) -> CheckedEvent:
@@ -105,3 +120,31 @@ class Author:
 
     def possession(self, keys: SecretIdentity, link: dict[int, Any] | None = None) -> bytes:
         return sign(keys, "possession", cbor.encode({0: self.room, 1: link or self.link}))
+
+
+class Node:
+    """What a node shows of a room, entry by entry; the test says how many control events a leaf counts."""
+
+    def __init__(self, room: bytes) -> None:
+        self.room = room
+        self.index = 0
+        self.before = ZERO32
+
+    def _item(self, entry: bytes, count: int, rest: dict[int, Any]) -> bytes:
+        leaf = {0: self.room, 1: self.index, 2: self.before, 3: sha256(entry), 4: NOW, 5: count}
+        self.index += 1
+        self.before = sha256(b"\x00", cbor.encode(leaf))
+        return cbor.encode({0: leaf, **rest})
+
+    def run(self, signed: SignedRun, events: list[CheckedEvent], count: int) -> bytes:
+        shown = [{0: event.header.encoded, 1: event.body} for event in events]
+        return self._item(signed.encoded, count, {1: signed.encoded, 2: shown})
+
+    def access(self, record: bytes, count: int) -> bytes:
+        return self._item(record, count, {2: [], 3: record})
+
+
+def read_request(reader: SecretIdentity, room: bytes) -> bytes:
+    scope = {0: 2, 1: [b"\xe1" * 16], 2: HOUR, 3: HOUR + 1}
+    request = {0: ALLIANCE, 1: room, 2: reader.public.id, 3: bytes(16), 4: scope, 5: 1, 8: 0, 9: NOW}
+    return sign(reader, "read request", cbor.encode(request))

@@ -1,104 +1,19 @@
-"""Rights and opening, where the kit has keys of one side only."""
+"""Rights, where the kit has keys of one side only."""
 
 from __future__ import annotations
 
 import unittest
 
-from ehe2 import cbor, wrap
+from ehe2 import cbor
 from ehe2.control import APPEND, READ
 from ehe2.event import CheckedEvent
-from ehe2.follow import Follower
-from ehe2.ids import ZERO32, sha256
-from ehe2.opening import Opener
+from ehe2.ids import ZERO32
 from ehe2.refused import (CONTROL_MALFORMED, CONTROL_OUT_OF_SEQUENCE, DELEGATION_UNKNOWN, EPOCH_NOT_COVERED,
-                          GRANT_REVOKED, NOT_INVITED, NOT_OWNER, NOT_POSSESSED, RUN_MALFORMED, Refused)
+                          GRANT_REVOKED, NOT_INVITED, NOT_OWNER, NOT_POSSESSED, RUN_MALFORMED)
 
-from .author import ALLIANCE, HOUR, NOW, Author, secret, wrap_secret
+from .author import HOUR, NOW, Author, refusal, secret
 
 EPOCH = b"\xe1" * 16
-EK = b"\x07" * 32
-# One heart rate of 70, with constant columns.
-VITALS = cbor.encode({0: NOW, 1: 0, 2: [
-    {0: 1, 2: "strap", 3: 0, 6: 6, 7: True, 8: 1, 9: 0, 11: 0, 12: 500, 16: 70},
-]})
-
-
-def refusal(act: object, *arguments: object) -> int | None:
-    try:
-        act(*arguments)  # type: ignore[operator]
-    except Refused as refused:
-        return refused.code
-    return None
-
-
-class Opening(unittest.TestCase):
-    """A part of a ledger from the author's hand to the reader's readings."""
-
-    def setUp(self) -> None:
-        self.patient, self.group = secret("patient"), secret("group")
-        self.author = Author(self.patient)
-        id_ = self.patient.public.id
-        info = wrap.info_gk(self.author.room, EPOCH, id_)
-        seed = wrap_secret(self.patient.public.kem, info, self.group.kem_seed)
-        self.epoch = self.author.epoch(EPOCH, self.group.public, [{0: EPOCH, 1: id_, 2: seed}])
-        self.author.submit(self.patient, [self.epoch])
-        day = HOUR // 24
-        wrapped = wrap_secret(self.group.public.kem, wrap.info_ek(self.author.room, id_, EPOCH, day), EK)
-        self.wrap = self.author.control(21, id_, cbor.encode({0: EPOCH, 1: day, 2: wrapped}))
-        self.content = self.author.content(id_, EPOCH, self.wrap.id[:16], EK, VITALS)
-        self.author.submit(self.patient, [self.wrap, self.content])
-
-    def opener(self, reader: str = "patient") -> Opener:
-        keys = secret(reader)
-        opener = Opener(keys, keys.public.id, self.author.room)
-        opener.take_control(self.epoch)
-        return opener
-
-    def test_readings_come_out(self) -> None:
-        opener = self.opener()
-        opener.take_control(self.wrap)
-        opened = opener.open(self.content)
-        assert opened is not None and opened.readings is not None
-        self.assertEqual(opened.plaintext, VITALS)
-        self.assertEqual([reading.text for reading in opened.readings], ["70"])
-
-    def test_who_has_no_seed_opens_nothing(self) -> None:
-        self.assertIsNone(self.opener("stranger").open(self.content))
-
-    def test_a_seed_that_is_not_the_epochs_does_not_count(self) -> None:
-        id_ = self.patient.public.id
-        info = wrap.info_gk(self.author.room, EPOCH, id_)
-        wrong = [wrap_secret(self.patient.public.kem, info, secret("another").kem_seed), bytes(1168)]
-        right = wrap_secret(self.patient.public.kem, info, self.group.kem_seed)
-        opener = Opener(self.patient, id_, self.author.room)
-        for seed in (*wrong, right):
-            before = dict(opener.seeds)
-            opener.take_control(self.author.epoch(EPOCH, self.group.public, [{0: EPOCH, 1: id_, 2: seed}]))
-            self.assertEqual(before, {})
-        self.assertEqual(opener.seeds, {EPOCH: self.group.kem_seed})
-
-    def test_a_seed_from_before_the_epoch_does_not_count(self) -> None:
-        opener = Opener(self.patient, self.patient.public.id, self.author.room)
-        plain = {**cbor.decode(cbor.decode(self.epoch.body, 9999)[0], 9999)}
-        self.author.submit(self.patient, [self.author.epoch(b"\xe2" * 16, self.group.public, plain[5])])
-        opener.take_control(self.author.runs[-1][1][0])
-        self.assertEqual(opener.seeds, {})
-        opener.take_control(self.epoch)
-        self.assertEqual(opener.seeds, {EPOCH: self.group.kem_seed})
-
-    def test_a_wrap_beside_the_items_that_is_none(self) -> None:
-        opener = self.opener()
-        header = self.wrap.header.encoded
-        content = {0: self.content.header.encoded, 1: self.content.body}
-        for encoded in (b"", cbor.encode({0: header, 1: b"other"}), cbor.encode(content)):
-            opener.take_wrap(encoded)
-        self.assertEqual(opener.wraps, {})
-        opener.take_wrap(cbor.encode({0: header, 1: self.wrap.body}))
-        self.assertIsNotNone(opener.open(self.content))
-
-    def test_a_wrap_that_was_not_shown(self) -> None:
-        with self.assertRaises(Refused):
-            self.opener().open(self.content)
 
 
 class Distrust(unittest.TestCase):
@@ -245,36 +160,6 @@ class EarlierPlace(unittest.TestCase):
 
     def test_possession_is_for_the_link_that_is_named(self) -> None:
         self.assertEqual(refusal(self.recover, 1, 1, 4), NOT_POSSESSED)
-
-
-class Following(unittest.TestCase):
-    def setUp(self) -> None:
-        patient, paper, new, group = (secret(n) for n in ("patient", "paper", "new", "group"))
-        self.author = Author(patient, paper.public.digest)
-        for epoch in (b"\xe1" * 16, b"\xe2" * 16):
-            self.author.submit(patient, [self.author.epoch(epoch, group.public)])
-        change = [4, paper.public.raw, new.public.raw, self.author.possession(new), ZERO32, 2]
-        self.author.submit(paper, [self.author.change(paper.public.id, change)])
-
-    def follow(self, counts: list[int]) -> Follower:
-        follower = Follower(ALLIANCE, self.author.room, whole=False)
-        before = ZERO32
-        for (signed, events), count in zip(self.author.runs, counts, strict=True):
-            leaf = {0: self.author.room, 1: follower.verified, 2: before, 3: signed.hash, 4: NOW, 5: count}
-            shown = [{0: event.header.encoded, 1: event.body} for event in events]
-            follower.follow(cbor.encode({0: leaf, 1: signed.encoded, 2: shown}))
-            before = sha256(b"\x00", cbor.encode(leaf))
-        return follower
-
-    def test_what_distrusted_keys_signed_is_named(self) -> None:
-        follower = self.follow([1, 2, 3, 4])
-        # Distrusted from 2: the leaf of room-create counts 1, of the first epoch 2, of the second 3.
-        self.assertEqual([entry.leaf.index for entry in follower.not_the_owners()], [2])
-        self.assertEqual(follower.distrusted(), self.author.runs[2][0].run.ids)
-
-    def test_a_leaf_that_counts_more_than_was_shown(self) -> None:
-        with self.assertRaises(Refused):
-            self.follow([1, 2, 3, 5])
 
 
 if __name__ == "__main__":
