@@ -11,7 +11,7 @@ from typing import Any
 from . import cbor
 from .characters import WHITE_SPACE, has_control
 from .cose import Signed
-from .form import Record, array, blob, code, flags, integer, member, octets, text, uint
+from .form import Record, array, blob, check_text, code, flags, integer, member, octets, text, uint
 from .identity import PublicIdentity
 from .ids import sha256
 from .limits import (ADDRESS_MAX_BYTES, ADDRESSES_PER_NODE_MAX, CHAIN_MAX_BYTES, CHAIN_VERSIONS_MAX, CHARTER_MAX_BYTES,
@@ -32,16 +32,16 @@ member_id = octets(8)
 
 class CharterMember(Record):
     id: bytes = member(0, member_id)
-    name: str = member(1, text(LABEL_MAX_BYTES))
+    name: str = member(1, text)
     identity: PublicIdentity = member(2, PublicIdentity.read)
 
 
 class Node(Record):
     id: bytes = member(0, node_id)
     of_member: bytes = member(1, member_id)
-    name: str = member(2, text(NODE_NAME_MAX_BYTES))
+    name: str = member(2, text)
     key: bytes = member(3, octets(32))
-    addresses: list[str] = member(4, array(text(ADDRESS_MAX_BYTES)))
+    addresses: list[str] = member(4, array(text))
 
 
 class Permissions(Record):
@@ -67,7 +67,7 @@ def read_placement(value: Any) -> Placement:
 
 class CharterRecord(Record):
     version: int = member(0, uint(32))
-    alliance: str = member(1, text(LABEL_MAX_BYTES))
+    alliance: str = member(1, text)
     predecessor: bytes | None = member(2, octets(32), optional=True)
     shard_count: int = member(3, integer(1, 0xFFFF))
     members: list[CharterMember] = member(4, array(CharterMember.read))
@@ -79,8 +79,8 @@ class CharterRecord(Record):
 
 
 class SignedCharter(Record):
-    charter: bytes = member(0, blob(CHARTER_MAX_BYTES))
-    signatures: list[bytes] = member(1, array(blob(CHARTER_SIGNATURE_MAX_BYTES), 2 * MEMBERS_MAX))
+    charter: bytes = member(0, blob)
+    signatures: list[bytes] = member(1, array(blob, 2 * MEMBERS_MAX))
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _unique(what: str, values: Iterable[Hashable]) -> None:
 
 
 def _check_label(name: str) -> None:
-    require(1 <= len(name.encode()) <= LABEL_MAX_BYTES, "a name of no or too many bytes")
+    check_text(name, LABEL_MAX_BYTES, 1)
     require(not has_control(name), "a control character in a name")
     require(WHITE_SPACE.isdisjoint((name[0], name[-1])), "white space at the end of a name")
 
@@ -143,6 +143,7 @@ def _is_ipv6(address: str) -> bool:
 
 
 def check_address(address: str) -> None:
+    check_text(address, ADDRESS_MAX_BYTES)
     host, colon, port = address.rpartition(":")
     require(colon == ":", "an address without a port")
     require(_PORT.fullmatch(port) is not None and int(port) <= 65535, "not a port")
@@ -208,7 +209,7 @@ def _check_signatures(signed: SignedCharter, hash_: bytes, own: CharterRecord, b
 
 
 def read_chain(chain: bytes) -> list[bytes]:
-    return array(blob(CHARTER_MAX_BYTES), CHAIN_VERSIONS_MAX)(cbor.decode(chain, CHAIN_MAX_BYTES))
+    return array(blob, CHAIN_VERSIONS_MAX)(cbor.decode(chain, CHAIN_MAX_BYTES))
 
 
 def verify_chain(chain: bytes, alliance_id: bytes) -> Charter:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from . import cbor
 from .event import (AUTHORITY, EPOCH, GRANT, RESERVED_KINDS, REVOKE, ROOM_CREATE, WRAP, CheckedEvent, day, hour, ms)
-from .form import Record, array, blob, code, flags, member, octets, text, uint
+from .form import Record, array, blob, check_text, code, flags, member, octets, text, uint
 from .identity import XWING_KEY_BYTES, PublicIdentity, SecretIdentity
 from .limits import CONTROL_BODY_MAX_BYTES, EPOCHS_PER_GRANT_MAX, LABEL_MAX_BYTES, WRAPS_PER_CONTROL_MAX
 from .refused import CONTROL_MALFORMED, KIND_NOT_ALLOWED, LIMIT_REACHED, Refused, refusing_with, require
@@ -31,8 +30,8 @@ class PartKey(Record):
 
 
 class ControlBody(Record):
-    plain: bytes = member(0, blob(CONTROL_BODY_MAX_BYTES))
-    sealed: bytes | None = member(1, blob(CONTROL_BODY_MAX_BYTES), optional=True)
+    plain: bytes = member(0, blob)
+    sealed: bytes | None = member(1, blob, optional=True)
     parts: list[PartKey] = member(2, array(PartKey.read))
 
 
@@ -43,14 +42,14 @@ class EpochCategory(Record):
 
 class GrantNote(Record):
     grant: bytes = member(0, grant_id)
-    purpose: str | None = member(1, text(LABEL_MAX_BYTES), optional=True)
-    name: str | None = member(2, text(LABEL_MAX_BYTES), optional=True)
+    purpose: str | None = member(1, text, optional=True)
+    name: str | None = member(2, text, optional=True)
 
 
 class Private(Record):
     categories: list[EpochCategory] = member(0, array(EpochCategory.read))
-    purpose: str | None = member(1, text(LABEL_MAX_BYTES), optional=True)
-    name: str | None = member(2, text(LABEL_MAX_BYTES), optional=True)
+    purpose: str | None = member(1, text, optional=True)
+    name: str | None = member(2, text, optional=True)
     recovery: PublicIdentity | None = member(3, PublicIdentity.read, optional=True)
     notes: list[GrantNote] | None = member(4, array(GrantNote.read), optional=True)
 
@@ -112,8 +111,6 @@ class HandOver:
 
 Change = Rotate | Delegate | Withdraw | SetRecovery | Recover | HandOver
 
-# What is too long is not possessed (A14): its own limit is no matter of form.
-_possession = blob(CONTROL_BODY_MAX_BYTES)
 _identity = PublicIdentity.read
 
 
@@ -125,11 +122,11 @@ def _rights(value: Any) -> int:
 
 # By the change's number: its class, its members, and how many of them may be left out at the end.
 _CHANGES: list[tuple[type, list[Any], int]] = [
-    (Rotate, [_identity, _possession], 0),
+    (Rotate, [_identity, blob], 0),
     (Delegate, [_identity, _rights, ms], 1),
     (Withdraw, [author_id], 0),
     (SetRecovery, [octets(32)], 0),
-    (Recover, [_identity, _identity, _possession, octets(32), uint()], 1),
+    (Recover, [_identity, _identity, blob, octets(32), uint()], 1),
     (HandOver, [], 0),
 ]
 
@@ -201,31 +198,28 @@ PLAIN_FORMS: dict[int, type[Record]] = {
 }
 
 # A12: which members of a plain part are counted, and to how many.
-_COUNTED: dict[int, dict[int, int]] = {
-    AUTHORITY: {2: WRAPS_PER_CONTROL_MAX},
-    EPOCH: {4: WRAPS_PER_CONTROL_MAX, 5: WRAPS_PER_CONTROL_MAX},
-    GRANT: {3: EPOCHS_PER_GRANT_MAX, 7: EPOCHS_PER_GRANT_MAX},
+_COUNTED: dict[int, dict[str, int]] = {
+    AUTHORITY: {"seeds": WRAPS_PER_CONTROL_MAX},
+    EPOCH: {"seeds": WRAPS_PER_CONTROL_MAX, "continues": WRAPS_PER_CONTROL_MAX},
+    GRANT: {"seeds": EPOCHS_PER_GRANT_MAX, "epochs": EPOCHS_PER_GRANT_MAX},
 }
 
 
-def _check_count(structure: Any, key: int, most: int) -> None:
-    items = structure.get(key) if isinstance(structure, dict) else None
-    require(not isinstance(items, list) or len(items) <= most, "more items than allowed", LIMIT_REACHED)
+def _check_count(what: str, items: list[Any], most: int) -> None:
+    require(len(items) <= most, f"more {what} than allowed", LIMIT_REACHED)
 
 
 def read_control(event: CheckedEvent) -> tuple[ControlBody, Any]:
-    """The control body and its plain part; refusals in the order of section 8."""
+    """The form of a control event; refusals in the order of section 8."""
     require(event.kind not in RESERVED_KINDS, "a reserved kind", KIND_NOT_ALLOWED)
     with refusing_with(CONTROL_MALFORMED):
-        raw = cbor.decode(event.body, CONTROL_BODY_MAX_BYTES)
-    _check_count(raw, 2, WRAPS_PER_CONTROL_MAX)
+        body = ControlBody.decode(event.body, CONTROL_BODY_MAX_BYTES)
+    _check_count("part keys", body.parts, WRAPS_PER_CONTROL_MAX)
     with refusing_with(CONTROL_MALFORMED):
-        body = ControlBody.read(raw)
-        raw_plain = cbor.decode(body.plain, CONTROL_BODY_MAX_BYTES)
-    for key, most in _COUNTED.get(event.kind, {}).items():
-        _check_count(raw_plain, key, most)
-    with refusing_with(CONTROL_MALFORMED):
-        return body, PLAIN_FORMS[event.kind].read(raw_plain)
+        plain = PLAIN_FORMS[event.kind].decode(body.plain, CONTROL_BODY_MAX_BYTES)
+    for name, most in _COUNTED.get(event.kind, {}).items():
+        _check_count(name, getattr(plain, name), most)
+    return body, plain
 
 
 def open_private(event: CheckedEvent, reader: SecretIdentity, author: bytes | None = None) -> Private:
@@ -240,9 +234,17 @@ def open_private(event: CheckedEvent, reader: SecretIdentity, author: bytes | No
     key = unwrap(reader.kem_seed, info_part(core.room, core.author, core.salt, recipient), mine[0].wrapped)
     plaintext = open_body(key, core.salt, core.encoded, event.header.commitment, body.sealed)
     private = Private.decode(plaintext, CONTROL_BODY_MAX_BYTES)
-    for named in (private.categories, private.notes or []):
-        require(len(named) <= EPOCHS_PER_GRANT_MAX, "names more than allowed")
+    _check_private(private)
     return private
+
+
+def _check_private(private: Private) -> None:
+    notes = private.notes or []
+    for named in (private.categories, notes):
+        require(len(named) <= EPOCHS_PER_GRANT_MAX, "names more than allowed")
+    for label in (value for holder in (private, *notes) for value in (holder.purpose, holder.name)):
+        if label is not None:
+            check_text(label, LABEL_MAX_BYTES)
 
 
 def is_recover_of(event: CheckedEvent, author: bytes) -> PublicIdentity | None:

@@ -39,8 +39,8 @@ class Header(Record):
 
 
 class Event(Record):
-    header: bytes = member(0, blob(HEADER_MAX_BYTES))
-    body: bytes = member(1, blob(CONTROL_BODY_MAX_BYTES))
+    header: bytes = member(0, blob)
+    body: bytes = member(1, blob)
 
 
 def body_limit(kind: int) -> int:

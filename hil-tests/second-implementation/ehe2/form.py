@@ -63,25 +63,25 @@ def octets(length: int) -> Form:
     return read
 
 
-def blob(most: int, least: int = 0) -> Form:
-    def read(value: Any) -> bytes:
-        require(isinstance(value, bytes), "not a byte string")
-        require(least <= len(value) <= most, "a byte string out of its limit")
-        return value
-
-    return read
+def blob(value: Any) -> bytes:
+    """A byte string of any length: what it holds is judged, with its limit, where it is used (E4)."""
+    require(isinstance(value, bytes), "not a byte string")
+    return value
 
 
-def text(most: int, least: int = 0) -> Form:
-    def read(value: Any) -> str:
-        require(isinstance(value, str), "not text")
-        require(least <= len(value.encode()) <= most, "text out of its limit")
-        return value
+def text(value: Any) -> str:
+    """Text of any length: its limit is judged where the rules are."""
+    require(isinstance(value, str), "not text")
+    return value
 
-    return read
+
+def check_text(value: str, most: int, least: int = 0) -> None:
+    require(least <= len(value.encode()) <= most, "text out of its limit")
 
 
 def array(of: Form, most: int | None = None, least: int = 0) -> Form:
+    """Of any number of items, but for the few counts that are a matter of form."""
+
     def read(value: Any) -> list[Any]:
         require(isinstance(value, list), "not an array")
         require(len(value) >= least and (most is None or len(value) <= most), "an array out of its limit")

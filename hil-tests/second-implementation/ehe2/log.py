@@ -9,7 +9,7 @@ from .cose import Signed
 from .event import ms
 from .form import Record, array, blob, member, octets, text, uint
 from .ids import sha256, shard_of
-from .limits import CHECKPOINT_MAX_BYTES, HEAD_SIGNATURE_MAX_BYTES, PROOF_HASHES_MAX
+from .limits import HEAD_SIGNATURE_MAX_BYTES, PROOF_HASHES_MAX
 from .note import Checkpoint, verify_checkpoint
 from .refused import Refused, require
 from .run import SignedRun
@@ -32,14 +32,14 @@ class Receipt(Record):
     leaf: Leaf = member(0, Leaf.read)
     log_index: int = member(1, uint())
     proof: list[bytes] = member(2, array(octets(32)))
-    checkpoint: str = member(3, text(CHECKPOINT_MAX_BYTES))
+    checkpoint: str = member(3, text)
 
 
 class Head(Record):
     last: Receipt = member(0, Receipt.read)
     nonce: bytes = member(1, octets(16))
     at: int = member(2, ms)
-    signature: bytes = member(3, blob(HEAD_SIGNATURE_MAX_BYTES))
+    signature: bytes = member(3, blob)
 
 
 class HeadStatement(Record):

@@ -14,7 +14,7 @@ from .refused import (BAD_SIGNATURE, CODES, DELEGATION_ENDED, EPOCH_NOT_COVERED,
                       NOT_OWNER, OTHER_ALLIANCE, REQUEST_MALFORMED, REQUEST_REPEATED, REQUEST_STALE, ROOM_UNKNOWN,
                       Refused, refusing_with, require)
 from .room import Room
-from .run import SeenCheckpoint
+from .run import SeenCheckpoint, check_seen
 
 CONTROL, CONTENT, LEDGER = 1, 2, 3
 PURPOSES_OF_USE = range(1, 5)
@@ -41,7 +41,7 @@ class ReadRequest(Record):
 
 
 class AccessRecord(Record):
-    request: bytes = member(0, blob(READ_REQUEST_MAX_BYTES))
+    request: bytes = member(0, blob)
     refusal: int | None = member(1, code(CODES), optional=True)
     reader: PublicIdentity | None = member(2, PublicIdentity.read, optional=True)
     count: int = member(3, uint())
@@ -60,6 +60,7 @@ class SignedRequest:
             request = ReadRequest.decode(signed.payload, READ_REQUEST_MAX_BYTES)
             require(request.reader == signed.signer, "names another reader than its signer")
             require(len(request.scope.epochs) <= EPOCHS_PER_GRANT_MAX, "more epochs than allowed")
+            check_seen(request.head)
             return cls(signed, request)
 
     def verify(self, reader: PublicIdentity) -> None:

@@ -96,11 +96,11 @@ def _apply_epoch(room: Room, plain: EpochRecord) -> None:
         require(superseded is not None, "supersedes an unknown epoch", CONTROL_MALFORMED)
         assert superseded is not None
         require(superseded.superseded_by is None, "superseded twice", CONTROL_MALFORMED)
+    require(len(set(plain.continues)) == len(plain.continues), "continues a grant twice", CONTROL_MALFORMED)
     for id_ in plain.continues:
         grant = room.grants.get(id_)
         require(grant is not None, "continues an unknown grant", GRANT_UNKNOWN)
         assert grant is not None
-        require(plain.epoch not in grant.epochs, "continues a grant twice", CONTROL_MALFORMED)
         require(grant.revoked_at is None, "continues a revoked grant", CONTROL_MALFORMED)
         require(plain.superseded is not None and plain.superseded in grant.epochs,
                 "continues a grant that does not cover the superseded epoch", CONTROL_MALFORMED)

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from .cose import Signed
-from .form import Record, member, octets, text, uint
+from .form import Record, check_text, member, octets, text, uint
 from .ids import ZERO32, sha256
 from .limits import ORIGIN_MAX_BYTES, RUN_EVENTS_MAX, RUN_MAX_BYTES
 from .refused import RUN_MALFORMED, refusing_with, require
@@ -20,7 +20,7 @@ class StrandEnd(Record):
 
 
 class SeenCheckpoint(Record):
-    origin: str = member(0, text(ORIGIN_MAX_BYTES))
+    origin: str = member(0, text)
     size: int = member(1, uint())
     root: bytes = member(2, octets(32))
 
@@ -29,6 +29,11 @@ def _ids(value: Any) -> list[bytes]:
     require(isinstance(value, bytes), "ids are not a byte string")
     require(0 < len(value) <= 32 * RUN_EVENTS_MAX and len(value) % 32 == 0, "not 1 to 256 ids")
     return [value[i : i + 32] for i in range(0, len(value), 32)]
+
+
+def check_seen(seen: SeenCheckpoint | None) -> None:
+    if seen is not None:
+        check_text(seen.origin, ORIGIN_MAX_BYTES)
 
 
 class Run(Record):
@@ -70,6 +75,7 @@ class SignedRun:
             signed = Signed.decode(data, RUN_MAX_BYTES)
             run = Run.decode(signed.payload, RUN_MAX_BYTES)
             require(run.author == signed.signer, "the author is not the signer")
+            check_seen(run.seen)
             require(run.continues is None or run.start.next == 0, "continues stands in a later run")
             require(run.start.next != 0 or run.start.link == ZERO32, "a strand begins with a link of zeros")
             require(run.start.next + len(run.ids) < 1 << 64, "the strand passes 64 bits")

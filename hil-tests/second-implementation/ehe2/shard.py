@@ -17,7 +17,7 @@ from .run import SignedRun
 
 
 class Submission(Record):
-    run: bytes = member(0, blob(SUBMISSION_MAX_BYTES))
+    run: bytes = member(0, blob)
     events: list[Event] = member(1, array(Event.read))
 
 

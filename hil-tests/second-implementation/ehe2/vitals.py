@@ -9,7 +9,7 @@ from . import cbor
 from .characters import has_control
 from .codes import CANONICAL_UNITS, STATISTICS, TIME_METHODS, UNITS, measures
 from .columns import DELTA, MASK, PACKED, int64, plain_encoding, read_column, signed
-from .form import Form, Record, array, boolean, code, integer, member, text, uint
+from .form import Form, Record, array, boolean, check_text, code, integer, member, text, uint
 from .limits import COLUMN_PCO_VALUES_MIN, DEVICE_ID_MAX_BYTES, READINGS_PER_BODY_MAX, SERIES_PER_BODY_MAX, VITALS_BODY_MAX_BYTES
 from .refused import require
 
@@ -26,7 +26,7 @@ WRITTEN_OUT_DIGITS = 18
 class Series(Record):
     vital: int = member(0, code(CANONICAL_UNITS))
     unit: int | None = member(1, code(UNITS), optional=True)
-    device: str = member(2, text(DEVICE_ID_MAX_BYTES, 1))
+    device: str = member(2, text)
     exponent: int = member(3, integer(-128, 127))
     statistic: int | None = member(4, code(STATISTICS), optional=True)
     flags: int | None = member(5, uint(32), optional=True)
@@ -90,6 +90,7 @@ def _check_series(series: Series) -> None:
     canonical = CANONICAL_UNITS[series.vital]
     require(series.unit != canonical, "the canonical unit is written out")
     require(measures(series.unit or canonical, series.vital), "the unit does not measure the vital")
+    check_text(series.device, DEVICE_ID_MAX_BYTES, 1)
     require(not has_control(series.device), "a control character in a device")
     require(series.flags != 0, "flags of zero are written out")
     require(series.zone is None or series.device_clock is not None, "a zone without a device clock")

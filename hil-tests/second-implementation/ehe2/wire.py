@@ -8,8 +8,7 @@ from . import cbor
 from .event import Event
 from .form import Form, Record, array, blob, boolean, code, member, octets, text, uint
 from .identity import PublicIdentity
-from .limits import (ACCESS_RECORD_MAX_BYTES, CHAIN_MAX_BYTES, FRAME_MAX_BYTES, READ_REQUEST_MAX_BYTES,
-                     ROOMS_PER_ANSWER_MAX, RUN_MAX_BYTES, SHARDS_MAX)
+from .limits import FRAME_MAX_BYTES
 from .log import Head, Leaf, Receipt
 from .refused import CODES, FRAME_MALFORMED, refusing_with, require
 from .shard import Submission
@@ -23,15 +22,15 @@ class Submitted(Record):
 
 
 class KnownRun(Record):
-    run: bytes = member(0, blob(RUN_MAX_BYTES))
+    run: bytes = member(0, blob)
     receipt: Receipt = member(1, Receipt.read)
 
 
 class Item(Record):
     leaf: Leaf = member(0, Leaf.read)
-    run: bytes | None = member(1, blob(RUN_MAX_BYTES), optional=True)
+    run: bytes | None = member(1, blob, optional=True)
     events: list[Event] = member(2, array(Event.read))
-    access: bytes | None = member(3, blob(ACCESS_RECORD_MAX_BYTES), optional=True)
+    access: bytes | None = member(3, blob, optional=True)
 
 
 class RoomEntry(Record):
@@ -53,13 +52,13 @@ class ShardStatus(Record):
 
 class Status(Record):
     node: bytes = member(0, octets(8))
-    program: str = member(1, text(FRAME_MAX_BYTES))
+    program: str = member(1, text)
     charter: int = member(2, uint(32))
-    shards: list[ShardStatus] = member(3, array(ShardStatus.read, SHARDS_MAX))
+    shards: list[ShardStatus] = member(3, array(ShardStatus.read))
     at: int = member(4, uint())
 
 
-_fetch: list[Form] = [blob(READ_REQUEST_MAX_BYTES), PublicIdentity.read]
+_fetch: list[Form] = [blob, PublicIdentity.read]
 
 # By direction and number: the forms of the members after the number.
 MESSAGES: dict[str, dict[int, list[Form]]] = {
@@ -73,8 +72,8 @@ MESSAGES: dict[str, dict[int, list[Form]]] = {
         4: [octets(8)],
         5: [Item.read],
         6: [Head.read],
-        7: [array(RoomEntry.read, ROOMS_PER_ANSWER_MAX)],
-        8: [blob(CHAIN_MAX_BYTES)],
+        7: [array(RoomEntry.read)],
+        8: [blob],
         9: [Status.read],
         10: [Event.read],
     },

@@ -8,15 +8,18 @@ import unittest
 import zlib
 
 from ehe2 import cbor, characters, columns, recovery
-from ehe2.charter import check_address, read_placement
-from ehe2.control import READ, Grant, read_change
+from ehe2.charter import CharterRecord, SignedCharter, check_address, read_placement
+from ehe2.control import READ, Grant, Private, read_change
+from ehe2.event import check_event
 from ehe2.identity import PublicIdentity
 from ehe2.kit import judge_case
-from ehe2.limits import FRAME_MAX_BYTES
+from ehe2.limits import CONTROL_BODY_MAX_BYTES, FRAME_MAX_BYTES, HEADER_MAX_BYTES, RUN_MAX_BYTES
 from ehe2.octets import KitError, as_octets
-from ehe2.refused import ROOM_UNKNOWN, Refused
+from ehe2.refused import EVENT_MALFORMED, ROOM_UNKNOWN, Refused
+from ehe2.run import SeenCheckpoint
 from ehe2.shard import Shard
 from ehe2.vitals import Reading
+from ehe2.wire import read_frame, read_message
 
 
 class Encoding(unittest.TestCase):
@@ -71,6 +74,15 @@ class Characters(unittest.TestCase):
         self.assertEqual(characters.without_white_space("a\x1cb"), "a\x1cb")
         self.assertTrue(characters.has_control("a\x1c") and characters.has_control("\u0085"))
 
+    def test_these_25_and_no_others(self) -> None:
+        self.assertEqual(len(characters.WHITE_SPACE), 25)
+        for c in "\x1c\x1f\u180e\u200b\ufeff":
+            self.assertNotIn(c, characters.WHITE_SPACE)
+
+    def test_controls_are_cc(self) -> None:
+        controls = [c for c in map(chr, range(0x110000)) if characters.has_control(c)]
+        self.assertEqual(controls, [chr(c) for c in (*range(0x20), *range(0x7F, 0xA0))])
+
     def test_a_recovery_key_is_read_from_512_bytes_at_most(self) -> None:
         key = bytes(range(32))
         printed = recovery.print_key(key)
@@ -81,7 +93,38 @@ class Characters(unittest.TestCase):
 
 
 class Counts(unittest.TestCase):
-    """Counts of section 13 are judged where the rules are, rights in the form."""
+    """Counts and lengths of section 13 are judged where the rules are, rights in the form."""
+
+    NODE = {0: bytes(8), 1: bytes(8), 2: "n" * 129, 3: bytes(32), 4: ["a" * 260] * 5}
+    CHARTER = {0: 0, 1: "x" * 201, 3: 1, 4: [], 5: [NODE], 6: [0, [[]]], 7: {0: 15, 1: 0, 2: 0}, 8: 0, 9: 0}
+
+    def test_texts_have_their_form_at_any_length(self) -> None:
+        self.assertEqual(CharterRecord.read(self.CHARTER).nodes[0].addresses[4], "a" * 260)
+        self.assertEqual(Private.read({0: [], 1: "x" * 201}).purpose, "x" * 201)
+        self.assertEqual(len(SeenCheckpoint.read({0: "x" * 129, 1: 0, 2: bytes(32)}).origin), 129)
+
+    def test_numbers_without_a_meaning(self) -> None:
+        for wrong in ({3: 0}, {3: 1 << 16}, {7: {0: 16, 1: 0, 2: 0}}, {9: 1 << 16}, {0: 1 << 32}):
+            with self.subTest(wrong), self.assertRaises(Refused):
+                CharterRecord.read(self.CHARTER | wrong)
+
+    def test_signatures_of_a_charter(self) -> None:
+        for good in ([], [b""] * 128, [bytes(257)]):
+            self.assertEqual(SignedCharter.read({0: b"", 1: good}).signatures, good)
+        with self.assertRaises(Refused):
+            SignedCharter.read({0: b"", 1: [b""] * 129})
+
+    def test_what_bytes_hold_is_judged_where_it_is_used(self) -> None:
+        event = {0: bytes(HEADER_MAX_BYTES + 1), 1: bytes(CONTROL_BODY_MAX_BYTES + 1)}
+        message = cbor.encode([1, {0: bytes(RUN_MAX_BYTES + 1), 1: [event]}])
+        self.assertEqual(read_frame(len(message).to_bytes(4, "big") + message, "request"), 1)
+        with self.assertRaises(Refused) as caught:
+            check_event(event[0], event[1])
+        self.assertEqual(caught.exception.code, EVENT_MALFORMED)
+
+    def test_rooms_of_an_answer(self) -> None:
+        room = {0: bytes(16), 1: bytes(16), 2: [], 3: 0}
+        self.assertEqual(read_message([7, [room] * 1025], "response"), 7)
 
     def test_a_grant_of_many_epochs_has_its_form(self) -> None:
         identity = {0: bytes(32), 1: bytes(1216)}

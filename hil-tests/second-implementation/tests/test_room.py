@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import unittest
+from typing import Any
 
 from ehe2 import cbor
-from ehe2.control import APPEND, READ
+from ehe2.control import APPEND, READ, read_control
 from ehe2.event import CheckedEvent
 from ehe2.ids import ZERO32
 from ehe2.refused import (CONTROL_MALFORMED, CONTROL_OUT_OF_SEQUENCE, DELEGATION_UNKNOWN, EPOCH_NOT_COVERED,
-                          GRANT_REVOKED, NOT_INVITED, NOT_OWNER, NOT_POSSESSED, RUN_MALFORMED)
+                          GRANT_REVOKED, GRANT_UNKNOWN, LIMIT_REACHED, NOT_INVITED, NOT_OWNER, NOT_POSSESSED, RUN_MALFORMED)
 
 from .author import HOUR, NOW, Author, refusal, secret
 
@@ -160,6 +161,67 @@ class EarlierPlace(unittest.TestCase):
 
     def test_possession_is_for_the_link_that_is_named(self) -> None:
         self.assertEqual(refusal(self.recover, 1, 1, 4), NOT_POSSESSED)
+
+
+class ControlForm(unittest.TestCase):
+    """The order in which the form of a control event is judged."""
+
+    def setUp(self) -> None:
+        self.author = Author(secret("patient"))
+        self.id = secret("patient").public.id
+        key = {0: bytes(16), 1: bytes(1168)}
+        self.parts, self.seeds = [key] * 161, [{0: bytes(16), 1: bytes(16), 2: bytes(1168)}] * 161
+        self.plain = {0: self.author.link, 1: [5], 2: []}
+
+    def of(self, plain: dict[int, Any], parts: list[Any]) -> int | None:
+        return refusal(read_control, self.author.control(17, self.id, cbor.encode(plain), parts=parts))
+
+    def test_body_then_part_keys_then_plain_then_counts(self) -> None:
+        malformed = {**self.plain, 1: [6]}
+        # A part key that is none, after as many as there may be.
+        self.assertEqual(self.of(malformed, [*self.parts, {0: bytes(15), 1: bytes(1168)}]), CONTROL_MALFORMED)
+        self.assertEqual(self.of(malformed, self.parts), LIMIT_REACHED)
+        self.assertEqual(self.of({**malformed, 2: self.seeds}, self.parts[1:]), CONTROL_MALFORMED)
+        self.assertEqual(self.of({**self.plain, 2: self.seeds}, self.parts[1:]), LIMIT_REACHED)
+        self.assertIsNone(self.of({**self.plain, 2: self.seeds[1:]}, self.parts[1:]))
+
+
+class Continued(unittest.TestCase):
+    """A5's order."""
+
+    def setUp(self) -> None:
+        self.patient, self.group = secret("patient"), secret("group").public
+        self.author = Author(self.patient)
+        self.submit(b"\xe1")
+        self.covering, self.revoked, self.unknown = self.grant("covering"), self.grant("revoked"), b"\x09" * 32
+        plain = cbor.encode({0: self.author.link, 1: self.revoked, 2: [0]})
+        self.author.submit(self.patient, [self.author.control(19, self.patient.public.id, plain)])
+
+    def grant(self, name: str) -> bytes:
+        event = self.author.grant(secret(name).public, READ, EPOCH)
+        self.author.submit(self.patient, [event])
+        return event.id
+
+    def submit(self, first: bytes, continues: list[bytes] | None = None, superseded: bytes | None = None) -> None:
+        event = self.author.epoch(first * 16, self.group, continues=continues, superseded=superseded)
+        self.author.submit(self.patient, [event])
+
+    def test_what_a5_asks_of_all_before_grant_by_grant(self) -> None:
+        unknown, covering, revoked = self.unknown, self.covering, self.revoked
+        for first, continues, superseded, expected in (
+            (b"\xe1", [unknown], EPOCH, CONTROL_MALFORMED),
+            (b"\x00", [unknown], EPOCH, CONTROL_MALFORMED),
+            (b"\xe2", [unknown], b"\xee" * 16, CONTROL_MALFORMED),
+            (b"\xe2", [unknown, unknown], EPOCH, CONTROL_MALFORMED),
+            (b"\xe2", [unknown, covering, covering], EPOCH, CONTROL_MALFORMED),
+            (b"\xe2", [unknown, revoked], EPOCH, GRANT_UNKNOWN),
+            (b"\xe2", [revoked, unknown], EPOCH, CONTROL_MALFORMED),
+            (b"\xe2", [covering, unknown], EPOCH, GRANT_UNKNOWN),
+            (b"\xe2", [covering, unknown], None, CONTROL_MALFORMED),
+            (b"\xe2", [covering], EPOCH, None),
+        ):
+            with self.subTest(continues=continues, superseded=superseded):
+                self.assertEqual(refusal(self.submit, first, continues, superseded), expected)
 
 
 if __name__ == "__main__":
