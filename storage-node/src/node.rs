@@ -118,7 +118,9 @@ impl Node {
         match self.consensus.status(GroupId(shard)) {
             None => Err(Refusal::WrongShard.into()),
             Some(status) if status.fault.is_some() => Err(Refusal::StorageFault.into()),
-            Some(status) if status.role == Role::Leader => Ok(()),
+            // A leader that has not applied its log yet would deny what is committed.
+            Some(status) if status.ready() => Ok(()),
+            Some(status) if status.role == Role::Leader => Err(Refusal::NoLeader.into()),
             Some(status) => match status.leader {
                 Some(leader) => Err(NotServed::AskNode(node_id(leader))),
                 None => Err(Refusal::NoLeader.into()),

@@ -13,7 +13,8 @@ use ehe::wire::Submission;
 /// Version of the encoding.
 const VERSION: u8 = 1;
 /// Version of the rules by which a block is applied. A block under other rules than these stops the group on this node: it must
-/// not guess. Raised only by a committed charter entry, so that a rolling upgrade cannot split the replicas.
+/// not guess. Raised only by a committed charter entry, so that a rolling upgrade cannot split the replicas. Which refusal is kept is
+/// part of the rules too. Until the first release, 1 means what the newest commit does.
 pub(super) const RULES: u16 = 1;
 /// Commands in one block.
 pub(super) const BLOCK_COMMANDS_MAX: usize = 1024;
