@@ -97,7 +97,7 @@ impl<S: Seal> Closing<S> {
         let mut changed = self.sealer.changed();
         let mut hold_retry = tokio::time::interval(self.hold_retry);
         for SpooledWindow { window, readings, received, alarm } in restored {
-            windows.arrived(window, readings, alarm, received, self.clock.now().utc, self.clock.monotonic_ms());
+            windows.arrived(window, readings, alarm, received, self.clock.utc(), self.clock.monotonic_ms());
         }
         loop {
             while let Ok(more) = arrivals.try_recv() {
@@ -139,7 +139,7 @@ impl<S: Seal> Closing<S> {
     }
 
     fn arrived(&self, windows: &mut Windows, arrivals: Vec<Arrival>) {
-        let (utc, now_ms) = (self.clock.now().utc, self.clock.monotonic_ms());
+        let (utc, now_ms) = (self.clock.utc(), self.clock.monotonic_ms());
         for Arrival { window, readings, received, alarm } in arrivals {
             windows.arrived(window, u64::from(readings), alarm, received, utc, now_ms);
         }
@@ -147,7 +147,7 @@ impl<S: Seal> Closing<S> {
 
     async fn look_again(&self, windows: &mut Windows, window: WindowKey) {
         if let Ok(spooled) = self.spool.windows().await {
-            let (utc, now_ms) = (self.clock.now().utc, self.clock.monotonic_ms());
+            let (utc, now_ms) = (self.clock.utc(), self.clock.monotonic_ms());
             for found in spooled.into_iter().filter(|found| found.window == window) {
                 windows.arrived(window, found.readings, found.alarm, utc, utc, now_ms);
             }
@@ -168,7 +168,7 @@ impl<S: Seal> Closing<S> {
             windows.closed(window, taken.more);
             return Ok(());
         }
-        let sealed = self.sealer.seal(window.room, window.category, &taken.readings, self.clock.now().utc);
+        let sealed = self.sealer.seal(window.room, window.category, &taken.readings, self.clock.utc());
         let (events, commit) = match sealed {
             Ok(sealed) => sealed,
             Err(hold) => {

@@ -37,6 +37,8 @@ const OTHER_REQUESTS: usize = 16;
 /// where nothing is said, and twice that when it connects.
 const PUBLISHED_MAX: u16 = 1;
 const READ_BATCH: usize = 128;
+/// Acknowledgements in one write: one commit's become durable together.
+const WRITE_BATCH: usize = 64;
 /// Largest password file, certificate or key.
 const FILE_MAX_BYTES: usize = 256 * 1024;
 
@@ -328,6 +330,7 @@ fn options(config: &Mqtt) -> Result<MqttOptions, ConfigError> {
     options.set_outgoing_inflight_upper_limit(PUBLISHED_MAX);
     // By itself the client would take it from the limit above: packets that are read before what waits to be written has its turn.
     options.set_read_batch_size(READ_BATCH);
+    options.set_max_request_batch(WRITE_BATCH);
     options.set_ack_mode(AckMode::Manual);
     options.set_connect_timeout(Duration::from_millis(config.connect_timeout_ms));
     options.set_session_store(NothingToKeep);
