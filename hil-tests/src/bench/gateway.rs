@@ -172,7 +172,7 @@ impl Home {
                 GROUP,
                 format!("processor at {rate:.0} readings/s, one a message, mean of {MEASURED:?}"),
                 format!("{core:.1} % of a core ({per_second:.0} commits/s)"),
-                "half the spool's commits (a third the kernel's writes and syncs), a third MQTT, TLS and mappings; few messages gather for 100 ms before a commit",
+                "over a third the spool's commits, the rest MQTT, TLS, mappings and threads that wake each other; few messages gather for 100 ms before a commit",
             )
             .target(format!("≤ {CORE_MAX_PERCENT} %"), core <= CORE_MAX_PERCENT),
         ])
