@@ -242,7 +242,7 @@ async fn malformed_and_oversized_input_is_refused_and_what_waits_behind_it_goes_
         .collect();
     let request = Request::Submit(large);
     assert!(request.to_vec().len() > limits::SUBMISSION_MAX_BYTES, "{}", request.to_vec().len());
-    assert_eq!(link.ask(&request).await, Response::Refused(Refusal::RunMalformed));
+    assert_eq!(link.ask(&request).await, Response::Refused(Refusal::FrameMalformed));
     assert!(matches!(link.ask(&Request::Status).await, Response::Status(_)));
     drop(silent);
     node.stop().await.unwrap();

@@ -17,6 +17,9 @@ const CHECK_INLINE_BYTES: usize = 8 * 1024;
 const FRAME_REST_BYTES: usize = 4096;
 
 /// Orders a run and proves it. `bytes` is the length of the request's frame.
+/// What a request takes besides its submission: the array's head and its number.
+const REQUEST_HEAD_BYTES: usize = 2;
+
 pub(super) async fn submit(node: &Node, peer: PeerIdentity, submission: Submission, bytes: usize) -> Response {
     let events = u64::try_from(submission.events.len()).unwrap_or(u64::MAX);
     let response = ordered(node, peer, submission, bytes).await.unwrap_or_else(Into::into);
@@ -36,8 +39,8 @@ async fn ordered(node: &Node, peer: PeerIdentity, submission: Submission, bytes:
         return Err(Refusal::RoleNotAllowed.into());
     }
     // It has to fit a frame on its way to readers too.
-    if bytes > limits::SUBMISSION_MAX_BYTES {
-        return Err(Refusal::RunMalformed.into());
+    if bytes > limits::SUBMISSION_MAX_BYTES + REQUEST_HEAD_BYTES {
+        return Err(Refusal::FrameMalformed.into());
     }
     let run = submission.run.decode().map_err(|_| Refusal::RunMalformed)?;
     let (room, author) = (run.claims().room, run.claims().author);
