@@ -154,7 +154,7 @@ pub enum EventError {
     Header(#[from] CborError),
     /// The header's version is not one that this program knows.
     #[error("event format version {0} is not known here")]
-    Version(u8),
+    Version(u64),
     /// The body is larger than its kind allows.
     #[error("body of {found} bytes where at most {limit} are allowed")]
     BodyTooLarge {
@@ -197,11 +197,21 @@ impl Event {
 
 /// Decodes a header alone, for events whose body was erased or was not asked for.
 pub fn decode_header(bytes: &[u8]) -> Result<Header, EventError> {
-    let header: Header = cbor::from_slice(bytes, limits::HEADER_MAX_BYTES)?;
-    if header.core.version != VERSION {
-        return Err(EventError::Version(header.core.version));
+    // The version first: a header of another one may have another form.
+    match version_of(bytes) {
+        Some(version) if version != u64::from(VERSION) && bytes.len() <= limits::HEADER_MAX_BYTES => {
+            Err(EventError::Version(version))
+        }
+        _ => Ok(cbor::from_slice(bytes, limits::HEADER_MAX_BYTES)?),
     }
-    Ok(header)
+}
+
+/// The version that a header begins with: in every version a header is a map that begins with the core, and the core a map that
+/// begins with the version (V1). What follows is that version's to say.
+fn version_of(header: &[u8]) -> Option<u64> {
+    let [0xa1..=0xb7, 0x00, 0xa1..=0xb7, 0x00, rest @ ..] = header else { return None };
+    let version = minicbor::decode::<u64>(rest).ok()?;
+    rest.starts_with(&cbor::to_vec(&version)).then_some(version)
 }
 
 /// An event whose header is well formed and names its body. Not yet: signed, admitted, opened.

@@ -10,13 +10,13 @@ use crate::charter::VerifiedCharter;
 use crate::checkpoint::VerifiedCheckpoint;
 use crate::control::{Control, Right};
 use crate::cose::{Domain, Unverified};
-use crate::event::{CheckedEvent, EventError, Kind, sha256};
+use crate::event::{CheckedEvent, Event, EventError, Kind, sha256};
 use crate::id::{AuthorId, EheId, Hash, Nonce, RoomId, StrandId, WrapId};
 use crate::leaf::{Leaf, ReceiptError};
 use crate::merkle;
 use crate::read::AccessRecord;
 use crate::refusal::Refusal;
-use crate::room::{Ledger, Refused, RoomState, WrapFact, admit, author_key};
+use crate::room::{Ledger, Refused, RoomState, WrapFact, admit_known, author_key, names_each_once};
 use crate::run::{Run, StrandEnd, VerifiedRun};
 use crate::sign::SignedError;
 use crate::wire::{Head, HeadStatement, Item};
@@ -59,7 +59,7 @@ pub enum LedgerError {
         why: EventError,
     },
     /// An event is not in its run, or not in its place there.
-    #[error("event: entry {index} brings an event that its run does not name, or not in the run's order, or twice")]
+    #[error("event: entry {index} brings an event that no run of it names, or not in the run's order, or twice")]
     NotInRun {
         /// The entry.
         index: u64,
@@ -93,6 +93,13 @@ pub enum LedgerError {
     /// A control event of the patient is left out: a revocation, a new key.
     #[error("entry {index} shows that a control event of the patient was left out before it")]
     ControlWithheld {
+        /// The entry.
+        index: u64,
+    },
+    /// Control events of a version that this program does not know: what they changed it cannot say, so it stops. Nobody is at
+    /// fault; a newer program reads on.
+    #[error("entry {index} brings control events of a version that this program does not know: update it")]
+    ControlUnknown {
         /// The entry.
         index: u64,
     },
@@ -139,6 +146,9 @@ pub enum Verified {
         run: Run,
         /// Its events that were shown.
         events: Vec<CheckedEvent>,
+        /// Those that were shown and are of a version that this program does not know (V1): nothing is known of them but that they
+        /// are the author's.
+        unknown: Vec<EheId>,
     },
     /// An access record.
     Access(Box<AccessRecord>),
@@ -209,13 +219,14 @@ impl Follower {
         }
         let verified = match (&item.run, &item.access) {
             (Some(_), None) => self.take_run(&item, alliance)?,
+            (None, _) if !item.events.is_empty() => return Err(LedgerError::NotInRun { index }),
             (None, Some(bytes)) => {
                 if sha256(bytes) != item.leaf.entry {
                     return Err(LedgerError::Entry { index });
                 }
                 Verified::Access(Box::new(self.access(index, bytes)?))
             }
-            (None, None) if !self.whole && item.events.is_empty() => Verified::Skeleton,
+            (None, None) if !self.whole => Verified::Skeleton,
             _ => return Err(LedgerError::Withheld { index }),
         };
         if item.leaf.control != self.room.as_ref().map_or(0, |room| room.next_control) {
@@ -255,36 +266,58 @@ impl Follower {
         if run.claims().room != self.room_id {
             return Err(LedgerError::OtherRoom { index });
         }
-        let events: Vec<CheckedEvent> =
-            item.events.iter().map(|event| self.check(index, event)).collect::<Result<_, _>>()?;
+        let (mut events, mut unknown, mut shown) = (Vec::new(), Vec::new(), Vec::new());
+        for event in &item.events {
+            match self.check(event) {
+                Ok(event) => {
+                    shown.push(event.id());
+                    events.push(event);
+                }
+                // The hash of its header is its id in every version.
+                Err(EventError::Version(_)) => {
+                    let id = EheId(sha256(&event.header).0);
+                    shown.push(id);
+                    unknown.push(id);
+                }
+                Err(why) => return Err(LedgerError::Event { index, why }),
+            }
+        }
         // In the run's order, none twice: a node must not show one reading as two.
         let mut ids = run.claims().ids.iter();
-        if !events.iter().all(|event| ids.any(|id| *id == event.id())) {
+        if !shown.iter().all(|shown| ids.any(|id| id == shown)) {
             return Err(LedgerError::NotInRun { index });
         }
-        let complete = events.len() == run.claims().ids.len();
-        let key = author_key(self.room.as_ref(), run.claims(), &events);
+        let complete = shown.len() == run.claims().ids.len();
+        // Who signs a room's first run, and a recovery, stands in the run's first event.
+        let opens = events.first().map(CheckedEvent::id).as_ref() == run.claims().ids.first();
+        let key = author_key(self.room.as_ref(), run.claims(), if opens { &events } else { &[] });
         let key = key.map_err(|why| LedgerError::Rules { index, why })?;
         let run = run.verify(&key).map_err(signature)?;
         // The patient's own runs are judged in every view: rights must not rest on a node's word.
-        let judged = self.whole || events.iter().any(|e| !e.core().kind.is_content() && e.core().kind != Kind::Wrap);
+        let counted = |e: &&CheckedEvent| !e.core().kind.is_content() && e.core().kind != Kind::Wrap;
+        let counted = u64::try_from(events.iter().filter(counted).count()).unwrap_or(u64::MAX);
+        let judged = self.whole || counted > 0;
         if judged && !complete {
             return Err(LedgerError::Withheld { index });
+        }
+        let known = self.room.as_ref().map_or(0, |room| room.next_control).saturating_add(counted);
+        if !unknown.is_empty() && item.leaf.control != known {
+            return Err(LedgerError::ControlUnknown { index });
         }
         if judged {
             self.judge(index, &run, &events, item.leaf.accepted_at, alliance)?;
         } else {
             self.judge_shown(index, run.run(), &events, item.leaf.accepted_at)?;
         }
-        Ok(Verified::Run { run: run.run().clone(), events })
+        Ok(Verified::Run { run: run.run().clone(), events, unknown })
     }
 
     /// In the whole view bodies of content may be left out (empty): their hash stands in the signed header.
-    fn check(&self, index: u64, event: &crate::event::Event) -> Result<CheckedEvent, LedgerError> {
+    fn check(&self, event: &Event) -> Result<CheckedEvent, EventError> {
         if self.whole && event.body.is_empty() {
-            return CheckedEvent::without_body(event.header.clone()).map_err(|why| LedgerError::Event { index, why });
+            return CheckedEvent::without_body(event.header.clone());
         }
-        event.clone().check().map_err(|why| LedgerError::Event { index, why })
+        event.clone().check()
     }
 
     fn judge(
@@ -296,7 +329,7 @@ impl Follower {
         alliance: crate::id::AllianceId,
     ) -> Result<(), LedgerError> {
         let view = View { follower: self, whole: self.whole, run: run.run() };
-        let admission = match admit(alliance, self.room.as_ref(), run, events, &view, now) {
+        let admission = match admit_known(alliance, self.room.as_ref(), run, events, &view, now) {
             Ok(Ok(admission)) => admission,
             Ok(Err(Refused::Because(Refusal::StrandGap))) => return Err(LedgerError::Strand { index }),
             Ok(Err(Refused::Because(why))) => return Err(LedgerError::Rules { index, why }),
@@ -320,6 +353,7 @@ impl Follower {
         accepted_at: crate::time::UnixMs,
     ) -> Result<(), LedgerError> {
         let rules = |why| LedgerError::Rules { index, why };
+        names_each_once(run).map_err(rules)?;
         let room = self.room.as_ref().ok_or(rules(Refusal::RoomUnknown))?;
         for core in events.iter().map(CheckedEvent::core) {
             if core.room != run.room || core.author != run.author {
@@ -414,7 +448,7 @@ impl Ledger for View<'_> {
 
 /// Reads a [`Response::Wrap`](crate::wire::Response::Wrap): the id by which content names it, its author, and the record. No
 /// signature is needed: whoever names the wrap names the hash of its header, which holds the hash of its body.
-pub fn wrap_of(event: crate::event::Event) -> Option<(WrapId, AuthorId, crate::control::WrapRecord)> {
+pub fn wrap_of(event: Event) -> Option<(WrapId, AuthorId, crate::control::WrapRecord)> {
     let event = event.check().ok()?;
     match Control::decode(&event) {
         Ok(Control::Wrap(record)) => Some((event.id().into(), event.core().author, record)),

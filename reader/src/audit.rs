@@ -61,7 +61,7 @@ fn access(following: &Following, (index, control): (u64, u64), record: &AccessRe
         reader,
         name: view.name_of(reader).map(str::to_owned),
         is_patient: own.is_some(),
-        distrusted: own.and_then(|key| key.distrusted_from).is_some_and(|from| control > from),
+        distrusted: following.state()?.distrusts_read(reader, record.refused, control),
         actor: request.actor,
         purpose: request.purpose,
         part: request.scope.part,

@@ -44,7 +44,7 @@ impl Following {
         if let Some(known) = &self.known {
             known.check_entry(self.follower.next(), self.follower.last())?;
         }
-        if let Verified::Run { run, events } = &verified {
+        if let Verified::Run { run, events, .. } = &verified {
             // From the record on that names them, the patient's new keys are the patient, under the first keys' id.
             if let Some(state) = self.follower.room()
                 && state.owner != self.me.author_id()

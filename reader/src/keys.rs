@@ -71,6 +71,9 @@ pub enum Unopened {
     /// The body holds no readings.
     #[error("body: {0}")]
     Readings(#[from] BodyError),
+    /// It is of a version that came after this program: nobody is at fault.
+    #[error("it is of a version that this program does not know: update it")]
+    Version,
 }
 
 struct EventKey {
@@ -242,6 +245,33 @@ mod tests {
         };
         assert_eq!(shown(&wrong), Err(KeyError::OtherKey { epoch }));
         assert_eq!(shown(right.seed()), Ok(right.public()));
+    }
+
+    #[test]
+    fn an_event_of_a_newer_version_is_said_once_and_the_rest_is_read() {
+        let world = world();
+        let mut items = world.room.items(Some(&[world.epoch]));
+        // {0: {0: 2}}: the id is the hash of the header in every version.
+        let newer = Event { header: vec![0xa1, 0x00, 0xa1, 0x00, 0x02], body: vec![1] };
+        let id = EheId(ehe::read::record_hash(&newer.header).0);
+        let run = ehe::run::Run {
+            room: world.room.room,
+            author: world.gateway.author_id(),
+            from: ehe::run::StrandEnd::start(ehe::id::StrandId([1; 8])),
+            ids: vec![id],
+            seen: None,
+            continues: None,
+        };
+        for _ in 0..2 {
+            let before = items.last().unwrap().leaf.clone();
+            let run = run.sign(&world.gateway);
+            let (index, previous, entry) = (before.index + 1, before.hash(), run.hash());
+            let leaf = ehe::leaf::Leaf { index, previous, entry, ..before };
+            items.push(Item { leaf, run: Some(run), events: vec![newer.clone()], access: None });
+        }
+        let readings = read(&world, &world.doctor, items, world.room.wraps()).unwrap();
+        assert_eq!((readings.rows.len(), readings.unopened_count), (2, 1));
+        assert_eq!(readings.unopened, [(id, Unopened::Version)]);
     }
 
     #[test]

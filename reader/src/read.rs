@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use ehe::id::{AuthorId, EheId, RoomId};
+use ehe::ledger::Verified;
 use ehe::read::Purpose;
 use ehe::reading::Reading;
 use ehe::room::RoomState;
@@ -100,18 +101,26 @@ impl Readings {
                         distrusted: distrusted == Some(author),
                     }));
                 }
-                Err(why) => {
-                    self.unopened_count += 1;
-                    if self.unopened.len() < UNOPENED_MAX {
-                        self.unopened.push((event.id(), why));
-                    }
-                }
+                Err(why) => self.not_opened(event.id(), why),
             }
             if self.rows.len() > READINGS_MAX {
                 return Err(Error::TooMuch { what: "readings", limit: READINGS_MAX });
             }
         }
+        // What came after this program may be readings.
+        if let Verified::Run { unknown, .. } = &*verified {
+            for id in unknown.iter().filter(|id| seen.insert(**id)) {
+                self.not_opened(*id, Unopened::Version);
+            }
+        }
         Ok(())
+    }
+
+    fn not_opened(&mut self, event: EheId, why: Unopened) {
+        self.unopened_count += 1;
+        if self.unopened.len() < UNOPENED_MAX {
+            self.unopened.push((event, why));
+        }
     }
 
     /// Sorts by time; of one instant the order of the ledger stays.

@@ -81,7 +81,9 @@ impl Check {
                 | LedgerError::OtherRoom { .. } => Self::Chain,
                 LedgerError::Withheld { .. } => Self::Chain,
                 LedgerError::Signature { .. } => Self::Signatures,
-                LedgerError::Event { .. } | LedgerError::NotInRun { .. } => Self::Events,
+                LedgerError::Event { .. } | LedgerError::NotInRun { .. } | LedgerError::ControlUnknown { .. } => {
+                    Self::Events
+                }
                 LedgerError::Strand { .. } => Self::Strands,
                 LedgerError::Rules { .. } => Self::Rules,
                 LedgerError::Access { .. } => Self::Access,
@@ -145,6 +147,8 @@ struct Counts {
     entries: u64,
     runs: u64,
     events: u64,
+    /// Events of a version that this program does not know.
+    unknown: u64,
     authors: BTreeSet<ehe::id::AuthorId>,
     accesses: u64,
 }
@@ -160,9 +164,10 @@ pub async fn verify(session: &mut Session, room: RoomId) -> Result<Report, Error
             if let Shown::Entry(_, verified) = shown {
                 counts.entries += 1;
                 match *verified {
-                    Verified::Run { run, events, .. } => {
+                    Verified::Run { run, events, unknown } => {
                         counts.runs += 1;
                         counts.events += u64::try_from(events.len()).unwrap_or(u64::MAX);
+                        counts.unknown += u64::try_from(unknown.len()).unwrap_or(u64::MAX);
                         counts.authors.insert(run.author);
                     }
                     Verified::Access(_) => counts.accesses += 1,
@@ -185,11 +190,15 @@ pub async fn verify(session: &mut Session, room: RoomId) -> Result<Report, Error
         Some(known) => format!("extends the {} entries seen before", known.entries),
         None => "the first look at this room from here: remembered from now on".into(),
     };
-    let Counts { entries, runs, events, authors, accesses } = counts;
+    let Counts { entries, runs, events, unknown, authors, accesses } = counts;
     let holds = |check: Check| match check {
         Check::Chain => Outcome::Holds(format!("{entries} entries")),
         Check::Signatures => Outcome::Holds(format!("{runs} runs, {accesses} read requests")),
-        Check::Events => Outcome::Holds(format!("{events} events")),
+        Check::Events if unknown == 0 => Outcome::Holds(format!("{events} events")),
+        // Signed and in the log; what they hold, and by what right, a newer program can say.
+        Check::Events => Outcome::NotShown(format!(
+            "{events} events are well formed; {unknown} are of a version that this program does not know: update it"
+        )),
         Check::Strands => Outcome::Holds(format!("of {} authors", authors.len())),
         Check::Rules => Outcome::Holds(format!("{runs} runs")),
         Check::Access => Outcome::Holds(format!("{accesses} access records")),

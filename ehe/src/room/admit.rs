@@ -97,6 +97,23 @@ pub fn admit<L: Ledger>(
     ledger: &L,
     now: UnixMs,
 ) -> Result<Result<Admission, Refused>, L::Error> {
+    let ids = &run.run().ids;
+    if ids.len() != events.len() || ids.iter().zip(events).any(|(id, event)| *id != event.id()) {
+        return Ok(Err(Refusal::EventMalformed.into()));
+    }
+    admit_known(alliance, room, run, events, ledger, now)
+}
+
+/// The same of those events of a run whose version is known: a follower's affair (V1). That they are the run's, and which others
+/// it names, the caller knows.
+pub(crate) fn admit_known<L: Ledger>(
+    alliance: AllianceId,
+    room: Option<&RoomState>,
+    run: &VerifiedRun,
+    events: &[CheckedEvent],
+    ledger: &L,
+    now: UnixMs,
+) -> Result<Result<Admission, Refused>, L::Error> {
     let run = run.run();
     if let Err(refusal) = shape(run, events) {
         return Ok(Err(refusal.into()));
@@ -143,14 +160,15 @@ pub fn admit<L: Ledger>(
     }))
 }
 
-/// The run names exactly these events, each once, of its own room and author.
+/// A run names no event twice.
+pub(crate) fn names_each_once(run: &Run) -> Result<(), Refusal> {
+    let each: BTreeSet<_> = run.ids.iter().collect();
+    if each.len() == run.ids.len() { Ok(()) } else { Err(Refusal::EventRepeated) }
+}
+
+/// The run names each event once; they are of its own room and author.
 fn shape(run: &Run, events: &[CheckedEvent]) -> Result<(), Refusal> {
-    if run.ids.len() != events.len() || run.ids.iter().zip(events).any(|(id, event)| *id != event.id()) {
-        return Err(Refusal::EventMalformed);
-    }
-    if run.ids.iter().collect::<BTreeSet<_>>().len() != run.ids.len() {
-        return Err(Refusal::EventRepeated);
-    }
+    names_each_once(run)?;
     // Parties fetch the room's control records without an access record, run by run: content must not ride along.
     let content = |event: &CheckedEvent| event.core().kind.is_content();
     let rights = |event: &CheckedEvent| !content(event) && event.core().kind != Kind::Wrap;

@@ -109,6 +109,14 @@ impl RoomState {
         signed.and_then(|key| key.distrusted_from).is_some_and(|from| after > from)
     }
 
+    /// Whether a read was made with keys that the owner distrusts from before its entry, whether or not they were the owner's yet
+    /// (A18). `reader` and `refused` are the access record's, `control` its leaf's count of control events. Who is refused read
+    /// nothing.
+    pub fn distrusts_read(&self, reader: AuthorId, refused: Option<Refusal>, control: u64) -> bool {
+        let key = self.owner_keys.iter().find(|key| key.id == reader && refused.is_none());
+        key.and_then(|key| key.distrusted_from).is_some_and(|from| control > from)
+    }
+
     /// Every id that the room knows: whoever is or was a party.
     pub fn known_ids(&self) -> impl Iterator<Item = AuthorId> {
         let owner = self.owner_keys.iter().map(|key| key.id);

@@ -10,6 +10,7 @@ mod read;
 mod state;
 
 pub use admit::{Admission, Ledger, Refused, WrapFact, admit, author_key};
+pub(crate) use admit::{admit_known, names_each_once};
 pub use authority::{Delegation, OwnerKey};
 pub use read::{Granted, decide};
 pub use state::{EpochState, GrantEnd, GrantState, RoomState, StateError};

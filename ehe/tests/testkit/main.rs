@@ -65,6 +65,20 @@ fn the_files_are_what_the_generator_makes() {
     }
 }
 
+#[test]
+fn control_events_of_a_newer_version_are_told_apart_from_ones_that_are_left_out() {
+    let why = |name: &str| {
+        let case: Case = serde_json::from_str(&case::files()[name]).unwrap();
+        run::run(&case).0.unwrap_err().why
+    };
+    for shown in ["in-a-part", "in-the-ledger"] {
+        let why = why(&format!("follow/V1-unknown-control-{shown}.json"));
+        assert!(why.contains("of a version that this program does not know"), "{why}");
+    }
+    let why = why("follow/C0-revocation-withheld.json");
+    assert!(why.contains("left out"), "{why}");
+}
+
 fn write(made: &std::collections::BTreeMap<String, String>) {
     for name in case::files().keys().filter(|name| !made.contains_key(*name)) {
         std::fs::remove_file(case::folder().join(name)).unwrap();

@@ -74,6 +74,20 @@ fn structures(kit: &mut Kit) {
         recovery: None,
         notes: None,
     };
+    let long = Some("x".repeat(ehe::limits::LABEL_MAX_BYTES + 1));
+    let long_private = Private { purpose: long.clone(), name: long.clone(), ..private.clone() };
+    let mut long_charter = world().one.charter.clone();
+    long_charter.alliance = long.clone().unwrap();
+    long_charter.members[0].name = long.clone().unwrap();
+    long_charter.nodes[0].name = "x".repeat(ehe::limits::NODE_NAME_MAX_BYTES + 1);
+    for (slug, title, name, bytes) in [
+        ("private", "a sealed part whose texts have 201 bytes", "Private", cbor::to_vec(&long_private)),
+        ("charter", "a charter whose names have 201, 201 and 129 bytes", "Charter", cbor::to_vec(&long_charter)),
+    ] {
+        let input = json!({"type": name, "bytes": h(bytes)});
+        let title = format!("{title}: well formed; whether they are too long is asked where it is used");
+        kit.case(FOLDER, "E3", &format!("ok-{slug}-long-texts"), &title, "decode").input(input).valid();
+    }
     let note = GrantNote { grant: scene.append, purpose: None, name: Some("Gateway".into()) };
     let full_private =
         Private { recovery: Some(recovery().public().clone()), notes: Some(vec![note]), ..private.clone() };

@@ -86,6 +86,18 @@ fn forms(kit: &mut Kit) {
     });
 }
 
+/// In a room that there is: room-create for another alliance, by another owner whose encryption key is none, of another room.
+fn second(kit: &mut Kit, mut scene: Scene) {
+    let mut other = create();
+    other.alliance.0[0] ^= 1;
+    other.owner = world().other.public().clone();
+    other.owner.kem = ehe::kem::KemPublic::from_slice(&super::identities::bad_kem()).unwrap();
+    let event = scene.by(&world().patient, &Control::RoomCreate(other));
+    scene.submit(&world().patient, &[event]);
+    let title = "a second room-create with another plain part: that the room is there is asked before what it says";
+    kit.case("run", "A3", "second-before-what-it-says", title, "ledger").input(scene.input()).refused(11);
+}
+
 fn rooms(kit: &mut Kit) {
     let patient = &world().patient;
     let mut scene = Scene::empty();
@@ -98,6 +110,7 @@ fn rooms(kit: &mut Kit) {
     let mut scene = Scene::empty();
     let event = scene.made(&Control::RoomCreate(create()));
     scene.accept(patient, std::slice::from_ref(&event));
+    second(kit, scene.clone());
     scene.id = RoomId([7; 16]);
     scene.submit(patient, &[event]);
     let title =

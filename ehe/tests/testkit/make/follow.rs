@@ -366,9 +366,15 @@ fn access(kit: &mut Kit) {
         let item = Item { leaf, run: None, events: vec![], access: Some(bytes) };
         input(true, &[log.ledger_item(0), item], &with.head(NONCE))
     };
-    kit.case(FOLDER, "L2", "ok-access", "the record of a clinician's read", "follow")
-        .input(of(record(request.sign(clinician), None, None)))
-        .valid();
+    let read = of(record(request.sign(clinician), None, None));
+    let mut with_events = read.clone();
+    let mut item: Item = cbor::from_slice(&crate::json::unhex(read["items"][1].as_str().unwrap()), 1 << 20).unwrap();
+    item.events = log.item(0).events[..1].to_vec();
+    with_events["items"][1] = h(cbor::to_vec(&item));
+    kit.case(FOLDER, "L2", "ok-access", "the record of a clinician's read", "follow").input(read).valid();
+    kit.case(FOLDER, "L2", "access-with-events", "an access record that brings an event", "follow")
+        .input(with_events)
+        .invalid();
     let stranger = scene.request(&world().stranger);
     let keys = world().stranger.public().clone();
     kit.case(

@@ -19,6 +19,29 @@ pub(super) fn cases(kit: &mut Kit) {
     frames(kit);
 }
 
+/// One more than a node lists, and than an alliance may have: who reads an answer takes what its frame holds.
+fn many(kit: &mut Kit, room: ehe::id::RoomId) {
+    let info = RoomInfo { room, owner: world().patient.author_id(), grants: vec![], entries: 1 };
+    let shard = |shard| ShardStatus { shard, leader: None, term: 1, applied: 0, leaves: 0, rooms: 0, faulted: false };
+    let (node, at) = (ehe::id::NodeId([1; 8]), UnixMs(0));
+    let status = NodeStatus {
+        node,
+        program: "0.1.0".into(),
+        charter_version: 1,
+        shards: (0..=ehe::limits::SHARDS_MAX).map(shard).collect(),
+        at,
+    };
+    for (slug, title, message) in [
+        ("rooms-1025", "1,025 rooms in an answer", Response::Rooms(vec![info; ehe::limits::ROOMS_PER_ANSWER_MAX + 1])),
+        ("status-1025", "1,025 shards in a status", Response::Status(status)),
+    ] {
+        let message = message.to_vec();
+        let framed = [&u32::try_from(message.len()).unwrap().to_be_bytes()[..], &message].concat();
+        let input = json!({"direction": "response", "bytes": crate::json::packed(&framed)});
+        kit.case(FOLDER, "W4", &format!("ok-response-{slug}"), title, "frame").input(input).valid();
+    }
+}
+
 fn frames(kit: &mut Kit) {
     let mut scene = Scene::room(Granted::Both);
     let log = Log::of(&scene);
@@ -80,6 +103,7 @@ fn frames(kit: &mut Kit) {
         let title = format!("a {direction} in its frame: {slug}");
         kit.case(FOLDER, "W4", &format!("ok-{direction}-{slug}"), &title, "frame").input(input).valid();
     }
+    many(kit, scene.id);
     let status = framed(&Request::Status.to_vec());
     let too_long = u32::try_from(ehe::limits::FRAME_MAX_BYTES).unwrap() + 1;
     for (slug, title, direction, bytes) in [

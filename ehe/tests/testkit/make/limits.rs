@@ -180,12 +180,15 @@ fn granted_epochs(kit: &mut Kit) {
     let grant = scene.grant(&world().other, Right::Append, |grant| grant.epochs = vec![nth(last)]);
     assert_eq!(scene.submit(patient, &[grant]), Outcome::Refused(Refusal::LimitReached));
     scene.link = link;
+    // As many as it names, though there is no such grant: counts come before whose they are.
+    let epoch = scene.epoch(nth(last + 2), Some(nth(last)), vec![EheId([9; 32])]);
+    super::rights::submit(&mut scene, &epoch);
+    scene.link = link;
     let epoch = scene.epoch(nth(last + 2), Some(nth(last)), vec![grants[0]]);
     super::rights::submit(&mut scene, &epoch);
     scene.ask("append", &world().clinician, nth(last), hour(), NOW, json!("yes"));
     scene.ask("append", &world().clinician, nth(last + 1), hour(), NOW, json!(15));
-    let title =
-        "grants that cover 65,536 epochs together; an epoch that continues none, a grant, an epoch that continues one";
+    let title = "grants that cover 65,536 epochs together; an epoch that continues none, a grant, epochs that continue an unknown grant and one of these";
     refused(kit, "rights", "granted-epochs", title, &["state"], scene);
 }
 

@@ -3,6 +3,7 @@
 
 mod authority;
 mod bodies;
+mod carried;
 mod charters;
 mod checkpoints;
 mod encoding;
@@ -26,6 +27,7 @@ mod runs;
 mod scene;
 mod shown;
 mod trees;
+mod versions;
 mod world;
 
 use std::collections::BTreeMap;
@@ -55,6 +57,7 @@ pub(crate) fn kit() -> BTreeMap<String, String> {
     places::cases(&mut kit);
     first::cases(&mut kit);
     limits::cases(&mut kit);
+    carried::cases(&mut kit);
     reads::cases(&mut kit);
     trees::cases(&mut kit);
     checkpoints::cases(&mut kit);
@@ -63,6 +66,7 @@ pub(crate) fn kit() -> BTreeMap<String, String> {
     follow::cases(&mut kit);
     part::cases(&mut kit);
     shown::cases(&mut kit);
+    versions::cases(&mut kit);
     bodies::cases(&mut kit);
     pco::cases(&mut kit);
     kit.files

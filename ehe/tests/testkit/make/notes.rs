@@ -32,7 +32,7 @@ fn numbers(kit: &mut Kit, good: &Checkpoint, shard: u16) {
         ("incarnation-above-32-bits", "a log in incarnation 2^32", "4294967296", "1", false),
         ("incarnation-wrapped", "a log in incarnation 2^32 + 1", "4294967297", "1", false),
         ("incarnation-leading-zero", "an incarnation with a leading zero", "01", "1", false),
-        ("incarnation-with-plus", "an incarnation with a plus sign", "+1", "1", false),
+        ("incarnation-with-minus", "an incarnation with a minus sign, which a name may have", "-0", "1", false),
         ("incarnation-empty", "no digits where the incarnation stands", "", "1", false),
         ("version-above-32-bits", "under charter 2^32 + 1", "1", "4294967297", false),
         ("version-leading-zero", "a charter version with a leading zero", "1", "01", false),

@@ -9,7 +9,7 @@ use ehe::wire::Item;
 use super::Kit;
 use super::follow::{FOLDER, NONCE, input};
 use super::log::{Log, scene_with_readings};
-use super::scene::{Granted, Reading, Scene, hour, with_plain};
+use super::scene::{EPOCH, Granted, Reading, Scene, hour, with_plain};
 use super::world::world;
 use crate::run::ledger::Entry;
 use crate::value::Cbor;
@@ -17,6 +17,8 @@ use crate::value::Cbor;
 pub(super) fn cases(kit: &mut Kit) {
     order(kit);
     wraps(kit);
+    twice(kit);
+    fields(kit);
 }
 
 /// The opening, and a run of a wrap and content, whose events are shown as `change` leaves them.
@@ -75,7 +77,7 @@ fn wraps(kit: &mut Kit) {
                 Some(Some(refusal)) => draft.refused(refusal.code()),
             }
         };
-    let wrap = |scene: &mut Scene, by: &Identity| vec![scene.wrap(by, super::scene::EPOCH, hour())];
+    let wrap = |scene: &mut Scene, by: &Identity| vec![scene.wrap(by, EPOCH, hour())];
     let readers = || let_in(clinician, |scene| wrap(scene, clinician), |_| {});
     case(
         "ok-a-readers-wrap-in-a-part",
@@ -89,7 +91,7 @@ fn wraps(kit: &mut Kit) {
     let malformed = let_in(
         gateway,
         |scene| {
-            let wrap = scene.wrap(gateway, super::scene::EPOCH, hour());
+            let wrap = scene.wrap(gateway, EPOCH, hour());
             vec![with_plain(&wrap, |plain| plain.set(9, Cbor::Int(0)))]
         },
         |_| {},
@@ -111,4 +113,66 @@ fn wraps(kit: &mut Kit) {
     let both = let_in(clinician, |scene| reading(scene, clinician), |events| events.truncate(1));
     let title = "the wrap alone of a run whose content is without a right, in a part: what is not shown is not judged";
     case("ok-a-run-without-its-content", title, false, both, None);
+}
+
+/// Runs that name one event twice, and an event that two runs name.
+fn twice(kit: &mut Kit) {
+    let gateway = &world().gateway;
+    let mut scene = scene_with_readings(1);
+    let wrap = scene.shard.entries[1].events[0].id().into();
+    let content = scene.content(gateway, EPOCH, wrap, hour());
+    for (slug, title, whole, shown) in [
+        ("named-twice-in-part", "a run that names one event twice, shown once", false, 1),
+        ("named-twice-in-the-ledger", "a run that names one event twice, shown whole", true, 2),
+    ] {
+        let events = vec![content.clone(), content.clone()];
+        let run = scene.run(gateway, &events).sign(gateway);
+        let mut entries = scene.shard.entries.clone();
+        entries.push(Entry { at: UnixMs(scene.now), run, events, control: 4 });
+        let log = Log::from_entries(&scene, entries);
+        let mut items: Vec<Item> = (0..3).map(|at| log.item(at)).collect();
+        items[2].events.truncate(shown);
+        kit.case(FOLDER, "A1", slug, title, "follow")
+            .input(input(whole, &items, &log.head(NONCE)))
+            .refused(Refusal::EventRepeated.code());
+    }
+    let mut entries = scene.shard.entries.clone();
+    let before = entries[1].events[1].clone();
+    let run = scene.run(gateway, std::slice::from_ref(&before)).sign(gateway);
+    entries.push(Entry { at: UnixMs(scene.now), run, events: vec![before], control: 4 });
+    let log = Log::from_entries(&scene, entries);
+    let items: Vec<Item> = (0..3).map(|at| log.ledger_item(at)).collect();
+    let title = "an event that a node committed twice, in two runs: who follows does not ask it";
+    kit.case(FOLDER, "R4", "ok-committed-twice", title, "follow").input(input(true, &items, &log.head(NONCE))).valid();
+}
+
+/// A1's fields and a control event's form: asked where the ledger is shown, of content in a part nothing of it.
+fn fields(kit: &mut Kit) {
+    let gateway = &world().gateway;
+    let without_wrap = || {
+        let make = |scene: &mut Scene| vec![scene.content(gateway, EPOCH, ehe::id::WrapId::ZERO, hour())];
+        let_in(gateway, make, |_| {})
+    };
+    let mut case =
+        |rule: &str, slug: &str, title: &str, whole: bool, (log, item): (Log, Item), refusal: Option<u16>| {
+            let input = input(whole, &[log.item(0), item], &log.head(NONCE));
+            let draft = kit.case(FOLDER, rule, slug, title, "follow").input(input);
+            match refusal {
+                None => draft.valid(),
+                Some(refusal) => draft.refused(refusal),
+            }
+        };
+    let title = "content without a wrap's id, in a part: of A1's fields nothing is asked";
+    case("L3", "ok-content-without-a-wrap-id-in-a-part", title, false, without_wrap(), None);
+    let title = "the same where the whole ledger is shown";
+    case("A1", "content-without-a-wrap-id", title, true, without_wrap(), Some(4));
+    let malformed = |scene: &mut Scene| {
+        let wrap = scene.wrap(gateway, EPOCH, hour());
+        vec![with_plain(&wrap, |plain| plain.set(9, Cbor::Int(0)))]
+    };
+    let title = "a wrap whose plain part is malformed, where the whole ledger is shown";
+    case("L3", "a-malformed-wrap-in-the-ledger", title, true, let_in(gateway, malformed, |_| {}), Some(21));
+    let stranger = &world().stranger;
+    let strangers = let_in(stranger, |scene| scene.reading(stranger, hour()).both().to_vec(), |_| {});
+    case("L3", "a-strangers-run-in-a-part", "a run by nobody whom the room knows", false, strangers, Some(12));
 }

@@ -1,7 +1,7 @@
 //! What a follower makes of changed keys (A14, A18, A4), and the whole way from a reader's keys to readings (K4).
 
 use ehe::control::{Change, Control, Right, Rights, possession};
-use ehe::event::CheckedEvent;
+use ehe::event::{CheckedEvent, Core};
 use ehe::id::{Hash, RoomId, WrapId};
 use ehe::identity::Identity;
 use ehe::kem::KemSecret;
@@ -17,22 +17,30 @@ use super::Kit;
 use super::authority::{accept, delegate, grant_by, new_keys, new_patient, submit_by};
 use super::bodies::{encoded, heart_rates};
 use super::follow::{FOLDER, NONCE, bare, input, ledger_items};
+use super::limits::with_parties;
 use super::log::Log;
-use super::scene::{EPOCH, EPOCH_2, Granted, Scene, hour, with_plain};
+use super::scene::{EPOCH, EPOCH_2, Granted, Scene, checked, hour, with_plain};
 use super::world::{recovery, seed as seed_of, seeds, world};
-use crate::json::h;
+use crate::json::{h, packed};
 use crate::run::ledger::{Entry, Outcome};
 use crate::value::Cbor;
 
 pub(super) fn cases(kit: &mut Kit) {
     keys_changed(kit);
+    distrusted_in_part(kit);
     distrusted_reads(kit);
+    reads_before_keys_came(kit);
     opened(kit);
 }
 
 /// A room with recovery (2), a delegate (3) and the delegate's grant (4); the thief's grant (5) and content with the patient's
 /// keys, and a recovery (6) that distrusts them from 5; then the patient's grant and content with the new keys.
 fn stolen() -> Scene {
+    stolen_and_wrote(1)
+}
+
+/// The same; of the content with the stolen keys there are so many events, in one run.
+fn stolen_and_wrote(events: usize) -> Scene {
     let mut scene = Scene::room(Granted::None);
     let (patient, thief) = (&world().patient, &world().stranger);
     accept(&mut scene, Change::SetRecovery(recovery().public().commitment()));
@@ -41,8 +49,8 @@ fn stolen() -> Scene {
     let before = scene.reading(patient, hour()).both();
     scene.accept(patient, &before);
     assert_eq!(grant_by(&mut scene, patient, thief, Right::Read, |_| {}), Outcome::Accepted);
-    let content = scene.content(patient, EPOCH, before[0].id().into(), hour());
-    scene.accept(patient, &[content]);
+    let content: Vec<_> = (0..events).map(|_| scene.content(patient, EPOCH, before[0].id().into(), hour())).collect();
+    scene.accept(patient, &content);
     let recover = Change::Recover {
         recovery: recovery().public().clone(),
         keys: new_keys().public().clone(),
@@ -93,17 +101,72 @@ fn keys_changed(kit: &mut Kit) {
 /// with the first keys before and after the thief's first event, refused with them after the recovery, and with the new ones.
 fn distrusted_reads(kit: &mut Kit) {
     let scene = stolen();
-    let log = Log::of(&scene);
-    let (patient, now) = (&world().patient, UnixMs(scene.now));
-    let read = |by: &Identity, refused| {
-        AccessRecord { request: scene.request(by).sign(by), refused, reader: None, count: 1, at: now }.to_vec()
-    };
+    let patient = &world().patient;
     let reads = [
-        (5, read(patient, None)),
-        (6, read(patient, None)),
-        (7, read(patient, Some(Refusal::KeysReplaced))),
-        (8, read(&new_keys(), None)),
+        (5, read(&scene, patient, None)),
+        (6, read(&scene, patient, None)),
+        (7, read(&scene, patient, Some(Refusal::KeysReplaced))),
+        (8, read(&scene, &new_keys(), None)),
     ];
+    let title = "reads with the owner's keys, one of them with keys that are distrusted from before it";
+    with_reads(kit, &scene, &reads, "ok-distrusted-reads", title);
+}
+
+fn read(scene: &Scene, by: &Identity, refused: Option<Refusal>) -> AccessRecord {
+    AccessRecord { request: scene.request(by).sign(by), refused, reader: None, count: 1, at: UnixMs(scene.now) }
+}
+
+/// Of a run of two, the second event with the stolen keys; the grant with them; all else by its leaf alone.
+fn distrusted_in_part(kit: &mut Kit) {
+    let scene = stolen_and_wrote(2);
+    let log = Log::of(&scene);
+    let items: Vec<Item> = (0..log.leaves.len())
+        .map(|at| {
+            let content = log.entries[at].events.iter().filter(|event| event.core().kind.is_content()).count();
+            let mut item = log.item(at);
+            match content {
+                0 => item,
+                1 => bare(&log, at),
+                _ => {
+                    item.events.remove(0);
+                    item
+                }
+            }
+        })
+        .collect();
+    let title = "of a run with stolen keys one event is shown: all that it names are told; of leaves alone none";
+    kit.case(FOLDER, "A18", "ok-distrusted-in-part", title, "follow")
+        .input(input(false, &items, &log.head(NONCE)))
+        .valid();
+}
+
+/// Recovery set (2); a thief with the patient's keys rotates to its own (3); a recovery (4) distrusts from 2. A node let the thief
+/// read with these keys before they were the owner's.
+fn reads_before_keys_came(kit: &mut Kit) {
+    let mut scene = Scene::room(Granted::None);
+    let thief = &world().stranger;
+    accept(&mut scene, Change::SetRecovery(recovery().public().commitment()));
+    let rotate = Change::Rotate(thief.public().clone(), possession(thief, scene.id, scene.link));
+    accept(&mut scene, rotate);
+    let recover = Change::Recover {
+        recovery: recovery().public().clone(),
+        keys: new_keys().public().clone(),
+        possession: possession(&new_keys(), scene.id, scene.link),
+        next: Hash::ZERO,
+        distrusted_from: Some(2),
+    };
+    assert_eq!(submit_by(&mut scene, &recovery(), recover), Outcome::Accepted);
+    let early = || AccessRecord { reader: Some(thief.public().clone()), ..read(&scene, thief, None) };
+    let reads = [(2, early()), (3, early()), (4, read(&scene, thief, None))];
+    let title =
+        "reads with a thief's keys before they became the owner's, and after: distrusted from 2 on all the same";
+    with_reads(kit, &scene, &reads, "ok-distrusted-reads-before-the-keys-came", title);
+}
+
+/// The scene's whole ledger, with access records after the last run of each count.
+fn with_reads(kit: &mut Kit, scene: &Scene, reads: &[(u64, AccessRecord)], slug: &str, title: &str) {
+    let (log, now) = (Log::of(scene), UnixMs(scene.now));
+    let reads: Vec<(u64, Vec<u8>)> = reads.iter().map(|(control, record)| (*control, record.to_vec())).collect();
     let (mut leaves, mut items): (Vec<Leaf>, Vec<Item>) = (Vec::new(), Vec::new());
     let mut add = |entry: Hash, control: u64, item: Option<Item>, access: Option<Vec<u8>>| {
         let leaf = Leaf {
@@ -129,11 +192,8 @@ fn distrusted_reads(kit: &mut Kit) {
             }
         }
     }
-    let with = Log::from_leaves(&scene, log.entries.clone(), leaves);
-    let title = "reads with the owner's keys, one of them with keys that are distrusted from before it";
-    kit.case(FOLDER, "A18", "ok-distrusted-reads", title, "follow")
-        .input(input(true, &items, &with.head(NONCE)))
-        .valid();
+    let with = Log::from_leaves(scene, log.entries.clone(), leaves);
+    kit.case(FOLDER, "A18", slug, title, "follow").input(input(true, &items, &with.head(NONCE))).valid();
 }
 
 /// What a reader of the room is shown.
@@ -228,6 +288,7 @@ fn opened(kit: &mut Kit) {
         .invalid();
     foreign_wraps(kit, &good, &of, &reader);
     named_wraps(kit);
+    wraps_of_any_place(kit);
 }
 
 /// Wraps besides that no event names: they count for nothing, whatever they are.
@@ -244,6 +305,42 @@ fn foreign_wraps(kit: &mut Kit, good: &Story, of: &dyn Fn(&Story, &[&CheckedEven
         "besides the one that is named, wraps of another room, of an unknown epoch, unnamed, malformed, and content";
     let wraps = [&of_another_room, &unknown_epoch, &unnamed, &malformed, &no_wrap, &good.wrap];
     kit.case(FOLDER, "K4", "ok-foreign-wraps", title, "read").keys(reader.clone()).input(of(good, &wraps)).valid();
+}
+
+/// The wrap of a story's second epoch, made again with other fields and PartKeys, which content then names: what is asked of it.
+fn wraps_of_any_place(kit: &mut Kit) {
+    let (gateway, clinician) = (&world().gateway, &world().clinician);
+    type Make = fn(&CheckedEvent) -> CheckedEvent;
+    let elsewhere = |wrap: &CheckedEvent| {
+        let core = Core { room: RoomId([7; 16]), epoch: EPOCH_2, wrap: WrapId([7; 16]), ..wrap.core().clone() };
+        checked(core, wrap.header().commitment, wrap.body().to_vec())
+    };
+    let cases: [(&str, &str, bool, Make); 3] = [
+        ("ok-wrap-with-other-fields", "a wrap whose core names another room, an epoch and a wrap", true, elsewhere),
+        ("ok-wrap-with-160-part-keys", "a wrap with 160 PartKeys", true, |wrap| with_parties(wrap, 160)),
+        ("wrap-with-161-part-keys", "a wrap with 161 PartKeys", false, |wrap| with_parties(wrap, 161)),
+    ];
+    for (slug, title, opens, make) in cases {
+        let mut scene = Scene::room(Granted::Append);
+        let seed = scene.seed_wrap(EPOCH, clinician);
+        let reads = scene.grant(clinician, Right::Read, |grant| grant.seeds = vec![seed]);
+        scene.accept(&world().patient, &[reads]);
+        let wrap = make(&scene.wrap(gateway, EPOCH, first_hour()));
+        let core = scene.core(gateway, EPOCH, wrap.id().into(), first_hour());
+        let content = seal::seal(&Scene::ek(), core, &encoded(&heart_rates(&[72, 74]))).unwrap();
+        let run = scene.run(gateway, std::slice::from_ref(&content)).sign(gateway);
+        let control = scene.shard.entries.last().unwrap().control;
+        let mut entries = scene.shard.entries.clone();
+        entries.push(Entry { at: UnixMs(scene.now), run, events: vec![content], control });
+        let log = Log::from_entries(&scene, entries);
+        let items: Vec<Item> = (0..log.leaves.len()).map(|at| log.item(at)).collect();
+        let mut input = input(false, &items, &log.head(NONCE));
+        input["wraps"] = json!([packed(&ehe::cbor::to_vec(wrap.event()))]);
+        let title = format!("content that names {title}");
+        let draft =
+            kit.case(FOLDER, "K4", slug, &title, "read").keys(json!({"reader": seeds("clinician")})).input(input);
+        if opens { draft.valid() } else { draft.invalid() }
+    }
 }
 
 /// Content that a node let in although its wrap is not one that A10 allows: it would open, and is not opened.

@@ -283,13 +283,15 @@ pub(super) fn follow(input: &Value, facts: &mut Facts) -> Result<Followed, Fault
     facts.insert("size".into(), json!(checkpoint.checkpoint().size));
     let room = follower.room().ok_or_else(|| Fault::new("no room"))?.clone();
     facts.insert("next_control".into(), json!(room.next_control));
-    let (mut distrusted, mut reads) = (Vec::new(), Vec::new());
+    let (mut distrusted, mut reads, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
     for (index, (entry, before, after)) in entries.iter().enumerate() {
+        if let Verified::Run { unknown: of_run, .. } = entry {
+            unknown.extend(of_run.iter().map(|id| json!(id.to_string())));
+        }
         match entry {
-            Verified::Access(record) if record.refused.is_none() => {
+            Verified::Access(record) => {
                 let reader = record.request.decode()?.claims().reader;
-                let key = room.owner_keys.iter().find(|key| key.id == reader);
-                if key.and_then(|key| key.distrusted_from).is_some_and(|from| *after > from) {
+                if room.distrusts_read(reader, record.refused, *after) {
                     reads.push(json!(index));
                 }
             }
@@ -301,5 +303,8 @@ pub(super) fn follow(input: &Value, facts: &mut Facts) -> Result<Followed, Fault
     }
     facts.insert("distrusted".into(), json!(distrusted));
     facts.insert("distrusted_reads".into(), json!(reads));
+    if !unknown.is_empty() {
+        facts.insert("unknown".into(), json!(unknown));
+    }
     Ok(Followed { room, entries })
 }

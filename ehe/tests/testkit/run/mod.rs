@@ -16,7 +16,6 @@ use crate::case::Case;
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub(crate) refusal: Option<u16>,
-    #[allow(dead_code, reason = "shown by Debug in a failing test's message")]
     pub(crate) why: String,
 }
 
