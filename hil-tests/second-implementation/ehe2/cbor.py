@@ -103,6 +103,13 @@ class _Decoder:
         return members
 
 
+def leading_uint(data: bytes) -> int:
+    """The unsigned integer, in its shortest form, with which `data` begins, whatever follows."""
+    _, major, number = _Decoder(data).head()
+    require(major == UNSIGNED, "not an unsigned integer")
+    return number
+
+
 def decode(data: bytes, limit: int) -> Any:
     """The one value that `data` encodes; of more than `limit` bytes nothing is decoded (E3)."""
     require(len(data) <= limit, f"more than {limit} bytes")

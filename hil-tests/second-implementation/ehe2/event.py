@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from . import cbor
 from .form import Record, blob, code, member, octets, uint
 from .ids import ZERO16, sha256
 from .limits import CONTENT_BODY_MAX_BYTES, CONTROL_BODY_MAX_BYTES, HEADER_MAX_BYTES
@@ -14,6 +15,9 @@ ROOM_CREATE, AUTHORITY, GRANT, REVOKE, EPOCH, WRAP, ATTRIBUTION, SHRED = range(1
 KINDS = frozenset([*range(1, 7), *range(16, 24)])
 RESERVED_KINDS = frozenset([ATTRIBUTION, SHRED])
 FIRST_CONTROL_KIND = 16
+VERSION = 1
+# The first byte of a map of 1 to 23 members.
+SMALL_MAPS = range(0xA1, 0xB8)
 
 hour = uint(32)
 day = uint(32)
@@ -21,7 +25,7 @@ ms = uint(64)
 
 
 class Core(Record):
-    version: int = member(0, code([1]))
+    version: int = member(0, code([VERSION]))
     suite: int = member(1, code([1]))
     kind: int = member(2, code(KINDS))
     room: bytes = member(3, octets(16))
@@ -77,9 +81,19 @@ class CheckedEvent:
         return not self.is_content and not self.is_wrap
 
 
+def version_of(header: bytes) -> int:
+    """V1: how a header of any version begins; what follows is that version's."""
+    with refusing_with(EVENT_MALFORMED):
+        require(len(header) <= HEADER_MAX_BYTES, "the header is above its limit")
+        begins = len(header) > 4 and header[0] in SMALL_MAPS and header[2] in SMALL_MAPS and header[1] == header[3] == 0
+        require(begins, "does not begin as a header does")
+        return cbor.leading_uint(header[4:])
+
+
 def check_event(header: bytes, body: bytes, body_may_lack: bool = False) -> CheckedEvent:
     """V1 to V3. With `body_may_lack` content may come with an empty body, as in part *ledger*."""
     with refusing_with(EVENT_MALFORMED):
+        require(version_of(header) == VERSION, "a version that is not known")
         read = Header.decode(header, HEADER_MAX_BYTES)
         event = CheckedEvent(sha256(header), read, body)
         if body_may_lack and event.is_content and body == b"":

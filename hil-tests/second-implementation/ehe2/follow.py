@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .charter import Charter
-from .event import CheckedEvent, check_event
+from .event import VERSION, CheckedEvent, Event, check_event, version_of
 from .ids import ZERO32, sha256
-from .judge import RoomLedger, check_place
+from .judge import RoomLedger, check_named_once, check_place
 from .limits import ACCESS_RECORD_MAX_BYTES, FRAME_MAX_BYTES
 from .log import Head, Leaf, VerifiedHead, verify_head
 from .read import AccessRecord, SignedRequest
-from .refused import Refused, require
+from .refused import Refused, refusing_with, require
 from .run import SignedRun
 from .wire import Item
 
@@ -27,9 +27,22 @@ class SignedEntry:
     ids: list[bytes] | None
 
 
+@dataclass(frozen=True)
+class ShownEvent:
+    id: bytes
+    # None where the event's version is not known (V1): nothing more is asked of it then than that it is the run's.
+    checked: CheckedEvent | None
+
+
+def _read_shown(event: Event, body_may_lack: bool) -> ShownEvent:
+    """V1 to V3 as who follows asks them."""
+    with refusing_with(None):
+        known = version_of(event.header) == VERSION
+        return ShownEvent(sha256(event.header), check_event(event.header, event.body, body_may_lack) if known else None)
+
+
 def _check_shown(shown: list[bytes], named: list[bytes]) -> None:
-    """L2: some of what the run names, in its order and none twice."""
-    require(len(set(shown)) == len(shown), "an event shown twice")
+    """L2: some of what the run names, in its order; none more often than it is named."""
     rest = iter(named)
     # Each look-up goes on where the one before ended.
     require(all(ehe_id in rest for ehe_id in shown), "events that the run does not name, or in another order")
@@ -46,6 +59,8 @@ class Follower:
     runs: int = 0
     access_records: int = 0
     events: list[CheckedEvent] = field(default_factory=list)
+    # The ids of the events shown whose version is not known.
+    unknown: list[bytes] = field(default_factory=list)
     entries: list[SignedEntry] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -65,9 +80,12 @@ class Follower:
         require(entry is not None or not self.whole, "a leaf alone in the ledger")
         require(entry is None or sha256(entry) == leaf.entry, "the leaf is of another entry")
         if item.run is not None:
-            self._follow_run(SignedRun.decode(item.run), item, leaf)
+            with refusing_with(None):
+                signed = SignedRun.decode(item.run)
+            self._follow_run(signed, item, leaf)
         elif item.access is not None:
-            self._follow_access(item.access, leaf)
+            with refusing_with(None):
+                self._follow_access(item.access, leaf)
         require(leaf.control_events == self.next_control, "a control event was left out")
         self.last = leaf
         self.verified += 1
@@ -81,26 +99,44 @@ class Follower:
         require(self.last is None or leaf.accepted_at >= self.last.accepted_at, "time went back")
 
     def _follow_run(self, signed: SignedRun, item: Item, leaf: Leaf) -> None:
-        """L2 and L3."""
-        require(signed.run.room == self.room, "a run of another room")
+        """L2 and L3, in L3's order."""
+        run = signed.run
+        require(run.room == self.room, "a run of another room")
+        shown = [_read_shown(event, body_may_lack=self.whole) for event in item.events]
+        ids = [event.id for event in shown]
+        _check_shown(ids, run.ids)
+        first = shown[0].checked if ids[:1] == run.ids[:1] else None
+        signer = self.ledger.signer(run.author, first)
+        with refusing_with(None):
+            signed.verify(signer.sign)
+        events = [event.checked for event in shown if event.checked is not None]
+        must_be_whole = self.whole or any(event.is_control_record for event in events)
+        require(ids == run.ids or not must_be_whole, "an event was left out of a run that is shown whole")
+        check_named_once(signed)
+        unknown = [event.id for event in shown if event.checked is None]
+        if unknown:
+            self._check_counted(events, leaf)
         room = self.ledger.room
-        # Read before the run is applied: a rotation at its end was signed by the keys before.
-        signer = room.owner_identity.id if room is not None else signed.run.author
-        owner = room.owner if room is not None else signed.run.author
-        if signed.run.author == owner:
-            self.entries.append(SignedEntry(leaf, signer, signed.run.ids))
-        events = [check_event(event.header, event.body, body_may_lack=self.whole) for event in item.events]
-        if self.whole or any(event.is_control_record for event in events):
-            self.ledger.submit(signed, events, leaf.accepted_at, strands=self.whole)
+        # Asked before the run is applied: a rotation at its end was signed by the keys before.
+        if room is None or run.author == room.owner:
+            self.entries.append(SignedEntry(leaf, signer.id, run.ids))
+        if must_be_whole:
+            self.ledger.follow(signed, events, leaf.accepted_at, strands=self.whole)
         else:
             self._follow_part(signed, events, leaf)
         self.runs += 1
         self.events += events
+        self.unknown += unknown
+
+    def _check_counted(self, events: list[CheckedEvent], leaf: Leaf) -> None:
+        """C0 of a run with events of an unknown version, before what it is known to change is judged."""
+        known = self.next_control + sum(event.is_control_record for event in events)
+        require(leaf.control_events <= known, "a control event of a version that is not known: what it changed is not known,"
+                " and the following stops here")
+        require(leaf.control_events == known, "the leaf counts fewer control events than there are")
 
     def _follow_part(self, signed: SignedRun, events: list[CheckedEvent], leaf: Leaf) -> None:
-        """L3's order for a run that is shown in part. Of A1 only the places are asked, and of wraps nothing more."""
-        _check_shown([event.id for event in events], signed.run.ids)
-        self.ledger.check_signature(signed, None)
+        """Of A1 only the places are asked, and of wraps nothing more."""
         room = self.ledger.room
         assert room is not None
         for event in events:

@@ -37,12 +37,26 @@ class RoomLedger:
     wraps: dict[bytes, WrapPlace] = field(default_factory=dict)
     strands: dict[tuple[bytes, bytes], tuple[int, bytes]] = field(default_factory=dict)
 
-    def submit(self, signed: SignedRun, events: list[CheckedEvent], now: int, strands: bool = True) -> None:
-        """Applies a run whole or raises. Without `strands`, A2 is not asked: not every run was shown."""
-        self._check_run(signed, events)
+    def submit(self, signed: SignedRun, events: list[CheckedEvent], now: int) -> None:
+        """Applies a run whole or raises, as who takes it in."""
+        signed.verify(self.signer(signed.run.author, events[0] if events else None).sign)
+        require([event.id for event in events] == signed.run.ids, "not the events that the run names", EVENT_MALFORMED)
+        check_named_once(signed)
+        check_shape(signed, events)
         self._check_known(signed)
+        self._check_strand(signed)
+        self._apply(signed, events, now)
+
+    def follow(self, signed: SignedRun, events: list[CheckedEvent], now: int, strands: bool) -> None:
+        """L3: what is asked from A13 on of a run that is shown whole. Without `strands`, A2 is not asked: not every run was
+        shown. Events of unknown versions are not among `events`, but in the strand as the others."""
+        check_shape(signed, events)
         if strands:
-            self._check_strand(signed)
+            with refusing_with(None):
+                self._check_strand(signed)
+        self._apply(signed, events, now)
+
+    def _apply(self, signed: SignedRun, events: list[CheckedEvent], now: int) -> None:
         room, wraps = self._judge_events(signed, events, now)
         self.room = room
         self.wraps.update(wraps)
@@ -51,11 +65,8 @@ class RoomLedger:
         strand, count, link = signed.run.end
         self.strands[(signed.run.author, strand)] = (count, link)
 
-    def check_signature(self, signed: SignedRun, first: CheckedEvent | None) -> None:
-        """Who signs, and whether the signature stands."""
-        signed.verify(self._signer(signed.run.author, first).sign)
-
-    def _signer(self, author: bytes, first: CheckedEvent | None) -> PublicIdentity:
+    def signer(self, author: bytes, first: CheckedEvent | None) -> PublicIdentity:
+        """Who signs. `first` is the run's first event, None where that is not known."""
         if self.room is not None:
             identity = self.room.author_identity(author)
             if identity is None and first is not None:
@@ -69,18 +80,6 @@ class RoomLedger:
             _, plain = read_control(first)
             require(plain.owner.id == author, "made by another than its owner")
             return plain.owner
-
-    def _check_run(self, signed: SignedRun, events: list[CheckedEvent]) -> None:
-        """Up to A1."""
-        run = signed.run
-        self.check_signature(signed, events[0] if events else None)
-        require([event.id for event in events] == run.ids, "not the events that the run names", EVENT_MALFORMED)
-        require(len(set(run.ids)) == len(run.ids), "an event named twice", EVENT_REPEATED)
-        mixed = any(event.is_content for event in events) and any(event.is_control_record for event in events)
-        require(not mixed, "content beside control records", RUN_MALFORMED)
-        for event in events:
-            check_place(event, signed)
-            check_fields(event)
 
     def _check_known(self, signed: SignedRun) -> None:
         """R4."""
@@ -128,6 +127,21 @@ class RoomLedger:
         require(wrap is not None, "the wrap is missing", WRAP_MISSING)
         require(wrap == WrapPlace(core.author, core.epoch, core.hour // HOURS_PER_DAY),
                 "the wrap is of another author, epoch or day", WRAP_MISMATCH)
+
+
+def check_named_once(signed: SignedRun) -> None:
+    """A1."""
+    ids = signed.run.ids
+    require(len(set(ids)) == len(ids), "an event named twice", EVENT_REPEATED)
+
+
+def check_shape(signed: SignedRun, events: list[CheckedEvent]) -> None:
+    """A13, then A1's places and fields event by event."""
+    mixed = any(event.is_content for event in events) and any(event.is_control_record for event in events)
+    require(not mixed, "content beside control records", RUN_MALFORMED)
+    for event in events:
+        check_place(event, signed)
+        check_fields(event)
 
 
 def check_place(event: CheckedEvent, signed: SignedRun) -> None:

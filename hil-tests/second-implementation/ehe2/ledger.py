@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from .charter import Charter, read_chain, verify_chain
-from .event import CheckedEvent, Event, check_event
+from .event import VERSION, CheckedEvent, Event, check_event, version_of
 from .follow import Follower
 from .identity import SecretIdentity
+from .ids import sha256
 from .limits import FRAME_MAX_BYTES
 from .log import Head, VerifiedHead
 from .octets import KitError, as_octets
@@ -78,6 +79,8 @@ def _room_lines(follower: Follower) -> list[str]:
         f"events: {len(follower.events)} ({named})",
         f"control events: {follower.next_control}",
     ]
+    if follower.unknown:
+        lines.append(f"of a version that is not known: {len(follower.unknown)} events")
     distrusted = follower.not_the_owners()
     if distrusted:
         reads = len(follower.distrusted_reads())
@@ -102,6 +105,9 @@ def _contents(given: dict[str, Any], follower: Follower) -> list[CheckedEvent]:
     named = {event.id for event in follower.events}
     for encoded in given.get("contents", []):
         event = Event.decode(as_octets(encoded), FRAME_MAX_BYTES)
+        if version_of(event.header) != VERSION:
+            require(sha256(event.header) in follower.unknown, "content of an unknown version that no entry names")
+            continue
         checked = check_event(event.header, event.body)
         require(checked.id in named, f"content {checked.id.hex()} that no entry names")
         contents.append(checked)

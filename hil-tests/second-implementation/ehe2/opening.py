@@ -10,7 +10,7 @@ from .follow import Follower
 from .identity import SecretIdentity, xwing_parts
 from .ids import wrap_id
 from .limits import FRAME_MAX_BYTES
-from .refused import Refused, require
+from .refused import Refused, refusing_with, require
 from .room import HOURS_PER_DAY
 from .seal import open_body
 from .vitals import Reading, read_vitals
@@ -105,7 +105,8 @@ class Opener:
         if wrap is None:
             raise Refused("the wrap of its key was not shown")
         require(wrap.is_wrap, "names an event that is no wrap")
-        _, plain = read_control(wrap)
+        with refusing_with(None):
+            _, plain = read_control(wrap)
         place = (wrap.core.author, plain.epoch, plain.day)
         require(place == (core.author, core.epoch, core.hour // HOURS_PER_DAY), "the wrap is of another place")
         plaintext = open_body(self._event_key(wrap, plain), core.salt, core.encoded, event.header.commitment, event.body)

@@ -288,9 +288,11 @@ def _followed(given: Input) -> tuple[Follower, dict[str, Any]]:
         follower.follow(item)
     head = log.Head.decode(octets(given["head"]), FRAME_MAX_BYTES)
     verified = follower.check_head(head, octets(given["nonce"]), newest, given.get("known"))
-    return follower, {"verified": follower.verified, "size": verified.checkpoint.size,
-                      "next_control": follower.next_control, "distrusted": follower.distrusted(),
-                      "distrusted_reads": follower.distrusted_reads()}
+    found = {"verified": follower.verified, "size": verified.checkpoint.size, "next_control": follower.next_control,
+             "distrusted": follower.distrusted(), "distrusted_reads": follower.distrusted_reads()}
+    if follower.unknown:
+        found["unknown"] = follower.unknown
+    return follower, found
 
 
 def _follow(given: Input, keys: Input) -> Finding:

@@ -58,9 +58,9 @@ def require(holds: bool, reason: str, code: int | None = None) -> None:
 
 
 class refusing_with:
-    """Gives refusals that are raised within the number of the place where the bytes stood."""
+    """Gives refusals that are raised within the number of the place where the bytes stood; None where it has none."""
 
-    def __init__(self, code: int) -> None:
+    def __init__(self, code: int | None) -> None:
         self.code = code
 
     def __enter__(self) -> None:

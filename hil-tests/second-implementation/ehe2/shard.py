@@ -11,7 +11,7 @@ from .identity import PublicIdentity
 from .judge import RoomLedger
 from .limits import FRAME_MAX_BYTES, SUBMISSION_MAX_BYTES
 from .read import Reads
-from .refused import FRAME_MALFORMED, ROOM_UNKNOWN, refusing_with
+from .refused import FRAME_MALFORMED, ROOM_UNKNOWN, refusing_with, require
 from .room import Room
 from .run import SignedRun
 
@@ -19,6 +19,13 @@ from .run import SignedRun
 class Submission(Record):
     run: bytes = member(0, blob)
     events: list[Event] = member(1, array(Event.read))
+
+
+def read_submission(value: Any) -> Submission:
+    """Of a decoded value: E3's limit is the Submission's own, whatever carried it."""
+    submission = Submission.read(value)
+    require(len(submission.encoded) <= SUBMISSION_MAX_BYTES, "a Submission above its limit")
+    return submission
 
 
 class Shard:

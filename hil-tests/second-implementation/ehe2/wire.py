@@ -11,7 +11,7 @@ from .identity import PublicIdentity
 from .limits import FRAME_MAX_BYTES
 from .log import Head, Leaf, Receipt
 from .refused import CODES, FRAME_MALFORMED, refusing_with, require
-from .shard import Submission
+from .shard import read_submission
 
 LENGTH_BYTES = 4
 
@@ -63,7 +63,7 @@ _fetch: list[Form] = [blob, PublicIdentity.read]
 # By direction and number: the forms of the members after the number.
 MESSAGES: dict[str, dict[int, list[Form]]] = {
     "request": {
-        1: [Submission.read], 2: _fetch, 3: _fetch, 4: [octets(16), octets(16)], 5: [], 6: [], 7: [],
+        1: [read_submission], 2: _fetch, 3: _fetch, 4: [octets(16), octets(16)], 5: [], 6: [], 7: [],
     },
     "response": {
         1: [Submitted.read],

@@ -11,7 +11,7 @@ from ehe2.follow import Follower
 from ehe2.ids import ZERO32
 from ehe2.judge import KnownEvents, RoomLedger
 from ehe2.opening import Opener
-from ehe2.refused import BAD_SIGNATURE, EVENT_OUT_OF_PLACE, NOT_INVITED, ROOM_UNKNOWN, Refused
+from ehe2.refused import EVENT_OUT_OF_PLACE, EVENT_REPEATED, NOT_INVITED, ROOM_UNKNOWN, Refused
 
 from .author import ALLIANCE, HOUR, NOW, Author, Node, read_request, refusal, secret, wrap_secret
 
@@ -148,9 +148,12 @@ class Parts(unittest.TestCase):
     def test_another_order_or_twice(self) -> None:
         for shown in ([self.second, self.first], [self.first, self.first], [self.first, self.wrap]):
             self.assertIsNone(self.refused(self.run, shown))
-        # Even what the run itself names twice is shown once.
-        self.assertIsNone(self.refused([self.first, self.first], [self.first, self.first]))
-        self.assertEqual(self.show([self.first, self.first], [self.first]), 4)
+        self.assertIsNone(self.refused([self.first, self.first], [self.first] * 3))
+
+    def test_what_a_run_names_twice_is_refused_however_it_is_shown(self) -> None:
+        named = [self.first, self.second, self.first]
+        for shown in ([], [self.second], [self.first], [self.first, self.first], [self.second, self.first], named):
+            self.assertEqual(self.refused(named, shown), EVENT_REPEATED)
 
     def test_what_is_shown_is_the_runs_before_who_signs(self) -> None:
         self.assertIsNone(self.refused([self.first], [self.second], "stranger", secret("stranger").public.id))
@@ -158,7 +161,10 @@ class Parts(unittest.TestCase):
     def test_who_signs_before_places_and_places_before_rights(self) -> None:
         anothers, stranger = self.content(self.gateway.public.id), secret("stranger").public.id
         self.assertEqual(self.refused([anothers], [anothers], "stranger", stranger), NOT_INVITED)
-        self.assertEqual(self.refused([anothers], [anothers], "stranger"), BAD_SIGNATURE)
+        # A signature that does not stand has no number here, though a submission would be refused with one.
+        self.assertIsNone(self.refused([anothers], [anothers], "stranger"))
+        self.assertEqual(self.refused([anothers] * 2, [anothers], "stranger", stranger), NOT_INVITED)
+        self.assertEqual(self.refused([anothers] * 2, [anothers]), EVENT_REPEATED)
         self.assertEqual(self.refused([anothers], [anothers]), EVENT_OUT_OF_PLACE)
         self.assertEqual(self.refused([anothers], [anothers], "gateway", self.gateway.public.id), NOT_INVITED)
         # Event by event: the right of the first before the place of the second.
@@ -189,6 +195,52 @@ class Parts(unittest.TestCase):
         with self.assertRaises(KnownEvents) as known:
             ledger.submit(self.author.signed(self.patient, self.run, self.id), self.run, NOW)
         self.assertEqual(known.exception.ids, [self.first.id])
+
+
+class Whole(unittest.TestCase):
+    """L3 for a run that must be shown whole: what it asks besides section 8 has no number."""
+
+    def setUp(self) -> None:
+        self.patient, group = secret("patient"), secret("group")
+        self.id = self.patient.public.id
+        self.author = Author(self.patient)
+        self.author.submit(self.patient, [self.author.epoch(EPOCH, group.public)])
+        self.wrap = self.author.control(21, self.id, cbor.encode({0: EPOCH, 1: HOUR // 24, 2: bytes(1168)}))
+        self.content = self.author.content(self.id, EPOCH, self.wrap.id[:16], EK, VITALS)
+
+    def show(self, named: list[CheckedEvent], shown: list[CheckedEvent], whole: bool = True,
+             author: bytes | None = None) -> tuple[bool, int | None]:
+        """Whether it is followed, and the refusal's number."""
+        follower, node = Follower(ALLIANCE, self.author.room, whole), Node(self.author.room)
+        for count, (signed, events) in enumerate(self.author.runs, 1):
+            follower.follow(node.run(signed, events, count))
+        signed = self.author.signed(self.patient, named, author or self.id)
+        try:
+            follower.follow(node.run(signed, shown, 2))
+        except Refused as refused:
+            return False, refused.code
+        return True, None
+
+    def test_whole(self) -> None:
+        both = [self.wrap, self.content]
+        self.assertEqual(self.show(both, both), (True, None))
+        self.assertEqual(self.show(both, both[:1]), (False, None))
+        self.assertEqual(self.show(both, []), (False, None))
+
+    def test_left_out_before_named_twice_and_who_signs_before_left_out(self) -> None:
+        twice = [self.wrap, self.wrap]
+        self.assertEqual(self.show(twice, [self.wrap]), (False, None))
+        self.assertEqual(self.show(twice, twice), (False, EVENT_REPEATED))
+        self.assertEqual(self.show(twice, [], author=secret("stranger").public.id), (False, NOT_INVITED))
+
+    def test_strands(self) -> None:
+        self.author.strands[self.id] = (self.id[8:], 9, bytes(32))
+        self.assertEqual(self.show([self.wrap], [self.wrap]), (False, None))
+        self.assertEqual(self.show([self.wrap], [self.wrap], whole=False), (True, None))
+
+    def test_control_records_come_whole_in_every_part(self) -> None:
+        named = [self.author.change(self.id, [5]), self.wrap]
+        self.assertEqual(self.show(named, named[:1], whole=False), (False, None))
 
 
 class Following(unittest.TestCase):

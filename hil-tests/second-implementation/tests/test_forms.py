@@ -10,12 +10,13 @@ import zlib
 from ehe2 import cbor, characters, columns, recovery
 from ehe2.charter import CharterRecord, SignedCharter, check_address, read_placement
 from ehe2.control import READ, Grant, Private, read_change
-from ehe2.event import check_event
+from ehe2.event import check_event, version_of
 from ehe2.identity import PublicIdentity
 from ehe2.kit import judge_case
-from ehe2.limits import CONTROL_BODY_MAX_BYTES, FRAME_MAX_BYTES, HEADER_MAX_BYTES, RUN_MAX_BYTES
+from ehe2.limits import (CONTROL_BODY_MAX_BYTES, FRAME_MAX_BYTES, HEADER_MAX_BYTES, RUN_MAX_BYTES,
+                         SUBMISSION_MAX_BYTES)
 from ehe2.octets import KitError, as_octets
-from ehe2.refused import EVENT_MALFORMED, ROOM_UNKNOWN, Refused
+from ehe2.refused import EVENT_MALFORMED, FRAME_MALFORMED, ROOM_UNKNOWN, Refused
 from ehe2.run import SeenCheckpoint
 from ehe2.shard import Shard
 from ehe2.vitals import Reading
@@ -45,6 +46,34 @@ class Encoding(unittest.TestCase):
     def test_true_is_not_1(self) -> None:
         with self.assertRaises(Refused):
             PublicIdentity.read({False: bytes(32), 1: True})
+
+
+class Versions(unittest.TestCase):
+    """V1: what the headers of all versions have in common."""
+
+    def test_of_any_version_whatever_follows(self) -> None:
+        for hex_, version in (("a100a10000", 0), ("a100a10001", 1), ("a100a10002", 2), ("b700b70017", 23), ("a300a9001818", 24),
+                              ("a300a900181901020304", 25), ("a200a2001bffffffffffffffff", 2**64 - 1), ("a100a10002ff", 2)):
+            with self.subTest(hex_):
+                self.assertEqual(version_of(bytes.fromhex(hex_)), version)
+
+    def test_what_does_not_begin_as_a_header(self) -> None:
+        for hex_ in ("", "a1", "a100a100", "a000a10002", "b800a10002", "b80100a10002", "a101a10002", "a100a00002",
+                     "a100b80002", "a100a10102", "a1001800a10002", "a100a1001802", "a100a100190018", "a100a10018",
+                     "a100a10020", "a100a10041", "8100a10002", "a1008100", "a100a1001b00000000ffffffff"):
+            with self.subTest(hex_), self.assertRaises(Refused) as caught:
+                version_of(bytes.fromhex(hex_))
+            self.assertEqual(caught.exception.code, EVENT_MALFORMED)
+
+    def test_a_header_has_its_limit_in_every_version(self) -> None:
+        self.assertEqual(version_of(bytes.fromhex("a100a10002").ljust(HEADER_MAX_BYTES)), 2)
+        with self.assertRaises(Refused):
+            version_of(bytes.fromhex("a100a10002").ljust(HEADER_MAX_BYTES + 1))
+
+    def test_a_node_refuses_what_it_does_not_know(self) -> None:
+        with self.assertRaises(Refused) as caught:
+            check_event(bytes.fromhex("a100a10002"), b"")
+        self.assertEqual(caught.exception.code, EVENT_MALFORMED)
 
 
 class Charters(unittest.TestCase):
@@ -121,6 +150,18 @@ class Counts(unittest.TestCase):
         with self.assertRaises(Refused) as caught:
             check_event(event[0], event[1])
         self.assertEqual(caught.exception.code, EVENT_MALFORMED)
+
+    def test_a_submission_has_its_own_limit_in_a_frame(self) -> None:
+        def submit(run_bytes: int) -> bytes:
+            message = cbor.encode([1, {0: bytes(run_bytes), 1: []}])
+            return len(message).to_bytes(4, "big") + message
+
+        # A map of two, its keys, the byte string's head and an empty array.
+        most = SUBMISSION_MAX_BYTES - (1 + 1 + 5 + 1 + 1)
+        self.assertEqual(read_frame(submit(most), "request"), 1)
+        with self.assertRaises(Refused) as caught:
+            read_frame(submit(most + 1), "request")
+        self.assertEqual(caught.exception.code, FRAME_MALFORMED)
 
     def test_rooms_of_an_answer(self) -> None:
         room = {0: bytes(16), 1: bytes(16), 2: [], 3: 0}

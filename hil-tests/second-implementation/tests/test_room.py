@@ -8,9 +8,10 @@ from typing import Any
 from ehe2 import cbor
 from ehe2.control import APPEND, READ, read_control
 from ehe2.event import CheckedEvent
-from ehe2.ids import ZERO32
+from ehe2.ids import ZERO16, ZERO32
 from ehe2.refused import (CONTROL_MALFORMED, CONTROL_OUT_OF_SEQUENCE, DELEGATION_UNKNOWN, EPOCH_NOT_COVERED,
-                          GRANT_REVOKED, GRANT_UNKNOWN, LIMIT_REACHED, NOT_INVITED, NOT_OWNER, NOT_POSSESSED, RUN_MALFORMED)
+                          GRANT_REVOKED, GRANT_UNKNOWN, LIMIT_REACHED, NOT_INVITED, NOT_OWNER, NOT_POSSESSED, ROOM_EXISTS,
+                          RUN_MALFORMED)
 
 from .author import HOUR, NOW, Author, refusal, secret
 
@@ -87,6 +88,15 @@ class Distrust(unittest.TestCase):
         for possession in (b"", bytes(257)):
             event = self.author.change(self.patient.public.id, [0, secret("second").public.raw, possession])
             self.assertEqual(refusal(self.author.submit, self.patient, [event]), NOT_POSSESSED)
+
+    def test_a_second_room_create(self) -> None:
+        """A3: that the room is there comes after the form alone, and after who signs."""
+        says = cbor.encode({0: b"\xa2" * 32, 1: b"\x02" * 16, 2: {0: bytes(32), 1: b"\xff" * 1216}, 3: ZERO32})
+        for plain, name, expected in ((says, "patient", ROOM_EXISTS), (says, "reader", ROOM_EXISTS),
+                                      (b"\xa0", "reader", CONTROL_MALFORMED), (says, "stranger", NOT_INVITED)):
+            keys = secret(name)
+            create = self.author.control(16, keys.public.id, plain, room=ZERO16)
+            self.assertEqual(refusal(self.author.submit, keys, [create]), expected)
 
     def test_of_an_epoch_that_is_not_there(self) -> None:
         room = self.author.ledger.room
