@@ -112,10 +112,10 @@ class Follower:
         events = [event.checked for event in shown if event.checked is not None]
         must_be_whole = self.whole or any(event.is_control_record for event in events)
         require(ids == run.ids or not must_be_whole, "an event was left out of a run that is shown whole")
-        check_named_once(signed)
         unknown = [event.id for event in shown if event.checked is None]
         if unknown:
             self._check_counted(events, leaf)
+        check_named_once(signed)
         room = self.ledger.room
         # Asked before the run is applied: a rotation at its end was signed by the keys before.
         if room is None or run.author == room.owner:
@@ -129,7 +129,7 @@ class Follower:
         self.unknown += unknown
 
     def _check_counted(self, events: list[CheckedEvent], leaf: Leaf) -> None:
-        """C0 of a run with events of an unknown version, before what it is known to change is judged."""
+        """C0 of a run with events of an unknown version, before anything else of section 8 but who signs. Reserved kinds count."""
         known = self.next_control + sum(event.is_control_record for event in events)
         require(leaf.control_events <= known, "a control event of a version that is not known: what it changed is not known,"
                 " and the following stops here")

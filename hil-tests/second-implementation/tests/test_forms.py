@@ -8,7 +8,7 @@ import unittest
 import zlib
 
 from ehe2 import cbor, characters, columns, recovery
-from ehe2.charter import CharterRecord, SignedCharter, check_address, read_placement
+from ehe2.charter import CharterRecord, SignedCharter, check_address, read_chain, read_placement
 from ehe2.control import READ, Grant, Private, read_change
 from ehe2.event import check_event, version_of
 from ehe2.identity import PublicIdentity
@@ -142,6 +142,12 @@ class Counts(unittest.TestCase):
             self.assertEqual(SignedCharter.read({0: b"", 1: good}).signatures, good)
         with self.assertRaises(Refused):
             SignedCharter.read({0: b"", 1: [b""] * 129})
+
+    def test_versions_of_a_chain(self) -> None:
+        for good in ([], [b""] * 256):
+            self.assertEqual(read_chain(cbor.encode(good)), good)
+        with self.assertRaises(Refused):
+            read_chain(cbor.encode([b""] * 257))
 
     def test_what_bytes_hold_is_judged_where_it_is_used(self) -> None:
         event = {0: bytes(HEADER_MAX_BYTES + 1), 1: bytes(CONTROL_BODY_MAX_BYTES + 1)}

@@ -11,8 +11,8 @@ from ehe2.event import CheckedEvent
 from ehe2.follow import Follower
 from ehe2.ids import ZERO32
 from ehe2.ledger import _room_lines
-from ehe2.refused import (CONTROL_OUT_OF_SEQUENCE, EVENT_OUT_OF_PLACE, EVENT_REPEATED, NOT_INVITED, ROOM_UNKNOWN, RUN_MALFORMED,
-                          WRAP_MISSING, Refused)
+from ehe2.refused import (CONTROL_OUT_OF_SEQUENCE, EVENT_OUT_OF_PLACE, EVENT_REPEATED, KIND_NOT_ALLOWED, NOT_INVITED, ROOM_UNKNOWN,
+                          RUN_MALFORMED, WRAP_MISSING, Refused)
 
 from .author import ALLIANCE, HOUR, Author, Node, UnknownEvent, secret
 
@@ -124,9 +124,27 @@ class Unknown(unittest.TestCase):
                 self.assertIsNone(stopped.code)
                 self.assertIn("stops here", stopped.reason)
         self.assertIsNone(self.refused([self.one], count=1).code)
-        # What L3 asks before section 8 comes before it too.
-        self.assertEqual(self.refused([self.one, self.one], count=3).code, EVENT_REPEATED)
+        # Who signs comes before it.
         self.assertEqual(self.refused([self.one], count=3, signer="other", author=secret("other").public.id).code, NOT_INVITED)
+
+    def test_the_leafs_count_comes_before_what_is_named_twice(self) -> None:
+        named = [self.one, self.one]
+        for whole, shown in ((True, named), (False, named), (False, named[:1])):
+            self.assertIn("stops here", self.refused(named, shown, whole=whole, count=3).reason)
+            self.assertIn("fewer", self.refused(named, shown, whole=whole, count=1).reason)
+            self.assertEqual(self.refused(named, shown, whole=whole).code, EVENT_REPEATED)
+        # That it is shown whole, where it must be, comes before both.
+        for count in (2, 3):
+            self.assertIn("left out of a run", self.refused(named, named[:1], count=count).reason)
+        # Without an event of an unknown version the count is asked at the entry's end.
+        self.assertEqual(self.refused([self.wrap, self.wrap], count=3).code, EVENT_REPEATED)
+
+    def test_a_reserved_kind_counts_as_known(self) -> None:
+        for kind in (22, 23):
+            reserved = self.author.control(kind, self.id, b"")
+            for whole in (True, False):
+                self.assertEqual(self.refused([self.one, reserved], whole=whole, count=3).code, KIND_NOT_ALLOWED)
+                self.assertIn("stops here", self.refused([self.one, reserved], whole=whole, count=4).reason)
 
 
 if __name__ == "__main__":
