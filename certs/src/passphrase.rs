@@ -27,8 +27,8 @@ const FILE_REMEDY: &str = "write the passphrase there, mode 0600, or leave the o
 pub struct Options {
     /// Names a file that holds it.
     pub file: &'static str,
-    /// Goes without, where the passphrase is a new one.
-    pub none: &'static str,
+    /// Goes without, where the passphrase is one that is to be.
+    pub none: Option<&'static str>,
 }
 
 impl Options {
@@ -37,9 +37,14 @@ impl Options {
     /// Those of a command that changes a passphrase: for the one that is to be.
     pub const CHANGED: Self = Self::new("--new-passphrase-file", "--no-passphrase");
 
-    /// `file` names a file that holds the passphrase; `none` goes without one.
+    /// Of a passphrase that is to be: `file` names a file that holds it; `none` goes without one.
     pub const fn new(file: &'static str, none: &'static str) -> Self {
-        Self { file, none }
+        Self { file, none: Some(none) }
+    }
+
+    /// Of the passphrase of a file that is there: `file` names a file that holds it.
+    pub const fn existing(file: &'static str) -> Self {
+        Self { file, none: None }
     }
 }
 
@@ -85,7 +90,7 @@ pub enum PassphraseError {
 }
 
 fn without(options: &Options, new: bool) -> String {
-    if new { format!(", or say {}", options.none) } else { String::new() }
+    options.none.filter(|_| new).map(|none| format!(", or say {none}")).unwrap_or_default()
 }
 
 impl Passphrase {

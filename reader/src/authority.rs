@@ -16,9 +16,10 @@ use crate::build::{self, Delegated, KeyChange, Recovery, Renewal};
 use crate::error::{Error, Exit, Made};
 use crate::follow::Following;
 use crate::home::Home;
+use crate::in_force::InForce;
+use crate::memory::{RoomMemory, Tie};
 use crate::scope;
 use crate::session::{Session, Shown, rng};
-use crate::stays::Stays;
 use crate::submit::submit;
 use crate::view::{ControlLine, RoomView};
 
@@ -73,7 +74,7 @@ pub struct Moved {
     /// What was renewed after it.
     pub renewed: Renewed,
     /// What goes on although the keys are others.
-    pub stays: Stays,
+    pub in_force: InForce,
 }
 
 /// What was renewed.
@@ -131,7 +132,7 @@ async fn on_paper(session: &mut Session, room: RoomId, key: &RecoveryKey) -> Res
         // A node tells the recovery identity from others by the room's commitment, and it is the room's or nobody's.
         Err(Error::Refused(Refusal::NotYourIdentity)) => {
             // Of a room that it lost it says the same: who remembers the room asks in the own name.
-            if session.home().recall(room)?.is_some()
+            if session.recall(room)?.is_some()
                 && let Err(gone @ Error::Memory(_)) = session.control(room, purpose).await
             {
                 return Err(gone);
@@ -142,27 +143,46 @@ async fn on_paper(session: &mut Session, room: RoomId, key: &RecoveryKey) -> Res
     }
 }
 
-/// Moves a room to the keys of another directory, and gives every category a new key.
-pub async fn rotate(session: &mut Session, room: RoomId, to: Home, passphrase: &Source) -> Result<Moved, Error> {
+/// The keys in another directory, to move rooms to.
+pub fn keys_after(session: &Session, to: Home, passphrase: &Source) -> Result<Session, Error> {
     let must = format!(
         "a credentials directory with other keys, of the same alliance: made by `ehe --home {} identity new --role patient`, with what \
          the alliance sends back for its request.json put beside (channel.crt, ca.crt, charter)",
         to.dir().display()
     );
-    let mut after = session.beside(to, passphrase, ("--to", must))?;
-    let moved = rotate_to(session, room, &mut after).await;
-    after.nodes.close().await;
-    moved
+    session.beside(to, passphrase, ("--to", must))
 }
 
-async fn rotate_to(session: &mut Session, room: RoomId, after: &mut Session) -> Result<Moved, Error> {
-    let control = session.control(room, session.usual_purpose()).await?;
-    let (state, now) = (control.state()?, session.now());
+/// A room that may be moved to other keys. Nothing was changed yet.
+pub struct Rotatable(Following);
+
+/// Looks at a room with the keys that are to be replaced by those of `after`.
+pub async fn rotatable(session: &mut Session, room: RoomId, after: &mut Session) -> Result<Rotatable, Error> {
+    match session.control(room, session.usual_purpose()).await {
+        Ok(control) => Ok(Rotatable(control)),
+        // This may be the second try of a rotation that was done, or whose answer was lost.
+        Err(why @ Error::Refused(Refusal::KeysReplaced)) => {
+            if !was_made(after, room, &why).await {
+                return Err(why);
+            }
+            moved_on(session.home(), room);
+            let (to, from) = (after.home().dir().to_owned(), session.home().dir().to_owned());
+            Err(Error::Rotated { room, to, from })
+        }
+        Err(why) => Err(why),
+    }
+}
+
+/// Moves a room to the keys of `after`, and gives every category a new key.
+pub async fn rotate(session: &mut Session, room: Rotatable, after: &mut Session) -> Result<Moved, Error> {
+    let Rotatable(control) = room;
+    let (state, now, room) = (control.state()?, session.now(), control.room());
     let change = build::rotate(&mut rng(), control.me(), state, control.view(), after.me(), now)?;
     let KeyChange { change, hand_over } = change;
     // What was seen of the room moves with its patient: before anything is changed, for what may go wrong after that.
     if let Some(memory) = session.home().recall(room)? {
-        after.home().remember(room, &memory)?;
+        let tie = after.home().recall(room)?.map_or(Tie::Stranger, |known| known.tie);
+        after.home().remember(room, &RoomMemory { tie, ..memory })?;
     }
     if let Err(why) = submit(session, control.me(), room, Some(&control), vec![change]).await
         && !was_made(after, room, &why).await
@@ -170,8 +190,16 @@ async fn rotate_to(session: &mut Session, room: RoomId, after: &mut Session) -> 
         let shown = session.control(room, session.usual_purpose()).await;
         return Err(not_made(why, &shown, after.author()));
     }
+    moved_on(session.home(), room);
     let settled = settle(after, room, state.owner, hand_over).await;
     settled.map_err(|why| Error::Unfinished { why: Box::new(why) })
+}
+
+/// Notes that the keys of a directory are a room's no more, as verified records showed: its listing need not ask about the room.
+pub fn moved_on(home: &Home, room: RoomId) {
+    if let Err(why) = home.tie(room, Tie::Ended) {
+        tracing::warn!("{why}");
+    }
 }
 
 /// A room whose patient may be given other keys by this recovery key. Nothing was changed yet.
@@ -210,7 +238,7 @@ pub async fn recover(session: &mut Session, room: Recoverable, next: Option<&Rec
     }
     let settled = settle(session, room, state.owner, hand_over).await;
     let moved = settled.map_err(|why| Error::Unfinished { why: Box::new(why) })?;
-    Ok(Moved { stays: moved.stays.named_by(control.view()), ..moved })
+    Ok(Moved { in_force: moved.in_force.named_by(control.view()), ..moved })
 }
 
 /// Whether the room's records show the keys of `after` as the patient's, though the change seemed to fail for `why`: its answer was
@@ -269,7 +297,7 @@ pub async fn resume(session: &mut Session, room: RoomId, other: &Identity) -> Re
     let (state, view, now) = (following.state()?, following.view(), session.now());
     let events = build::hand_over(&mut rng(), following.me(), state, view, (&other, &before), now)?;
     let moved = settle(session, room, state.owner, events).await?;
-    Ok(Moved { stays: moved.stays.named_by(&before), ..moved })
+    Ok(Moved { in_force: moved.in_force.named_by(&before), ..moved })
 }
 
 /// The new keys' first work: what did not fit the change, and new keys for every category.
@@ -283,20 +311,20 @@ async fn settle(
     if !hand_over.is_empty() {
         submit(session, &me, room, None, hand_over).await?;
     }
-    let (renewed, stays) = renew(session, room).await?;
-    Ok(Moved { keys: session.author(), renewed, stays })
+    let (renewed, in_force) = renew(session, room).await?;
+    Ok(Moved { keys: session.author(), renewed, in_force })
 }
 
 /// Gives every category a new key. Says besides what others may go on doing.
-pub async fn renew(session: &mut Session, room: RoomId) -> Result<(Renewed, Stays), Error> {
+pub async fn renew(session: &mut Session, room: RoomId) -> Result<(Renewed, InForce), Error> {
     let control = session.control(room, session.usual_purpose()).await?;
     let mut made = build::renew(&mut rng(), control.me(), control.state()?, control.view(), session.now())?;
     let events = std::mem::take(&mut made.events);
     if !events.is_empty() {
         submit(session, control.me(), room, Some(&control), events).await?;
     }
-    let stays = Stays::of(control.state()?, control.view(), session.now());
-    Ok((made.into(), stays))
+    let in_force = InForce::of(control.state()?, control.view(), session.now());
+    Ok((made.into(), in_force))
 }
 
 /// Lets somebody act for the patient. It holds once this returns: the receipt was verified.
@@ -331,33 +359,4 @@ pub async fn withdraw(session: &mut Session, room: RoomId, delegate: AuthorId) -
     let event = build::withdraw(&mut rng(), control.me(), state, control.view(), delegate, now)?;
     submit(session, control.me(), room, Some(&control), vec![event]).await?;
     Ok(left)
-}
-
-/// A room of one's own without a recovery key.
-pub struct Uncommitted(Following);
-
-/// Looks whether a room is one's own and has no recovery key.
-pub async fn uncommitted(session: &mut Session, room: RoomId) -> Result<Uncommitted, Error> {
-    let control = session.control(room, session.usual_purpose()).await?;
-    build::may_set_recovery(control.me(), control.state()?)?;
-    Ok(Uncommitted(control))
-}
-
-/// Gives a room that has none a recovery key.
-pub async fn set_recovery(session: &mut Session, room: Uncommitted, key: &RecoveryKey) -> Result<(), Error> {
-    let (Uncommitted(control), identity) = (room, key.identity());
-    let (state, now, room) = (control.state()?, session.now(), control.room());
-    let events = build::set_recovery(&mut rng(), control.me(), state, control.view(), identity.public(), now)?;
-    let Err(why) = submit(session, control.me(), room, Some(&control), events).await else { return Ok(()) };
-    // Whatever a node answered: the room's verified records tell whether it is committed to this key.
-    let shown = session.control(room, session.usual_purpose()).await;
-    let state = shown.as_ref().ok().and_then(|shown| shown.state().ok());
-    match state.map(|state| state.recovery == identity.public().commitment()) {
-        Some(true) if why.exit() != Exit::Unverified => {
-            tracing::warn!("the node's answer was: {why}; the room's records show that it has the recovery key");
-            Ok(())
-        }
-        Some(false) if why.made() == Made::Not => Err(why),
-        _ => Err(Error::RecoveryInDoubt { why: Box::new(why) }),
-    }
 }

@@ -2,6 +2,7 @@
 
 mod authority;
 mod identity;
+mod issued;
 mod run;
 
 use std::path::PathBuf;
@@ -17,7 +18,8 @@ use ehe::vital::{Category, Vital};
 use crate::error::Error;
 use crate::when;
 
-pub use authority::{AuthorityCommand, DelegateArgs, May, RecoverArgs, RecoveryOut};
+pub use authority::{AuthorityCommand, DelegateArgs, May, RecoverArgs};
+pub use issued::RecoveryOut;
 pub use run::{Complain, Surroundings, run};
 
 /// The exit codes, for the help text.

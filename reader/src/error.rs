@@ -168,6 +168,39 @@ pub enum Error {
         /// What happened.
         why: Box<Error>,
     },
+    /// A room was to be made, and whether it was could not be found out.
+    #[error("{why}; whether room {room} was made could NOT be found out: `ehe rooms` tells")]
+    RoomInDoubt {
+        /// The room.
+        room: RoomId,
+        /// What happened.
+        why: Box<Error>,
+    },
+    /// A room has a recovery key that was not given everything.
+    #[error(
+        "{why}; room {room} HAS the recovery key, which does not open all of the room's keys yet: run \
+         `ehe authority set-recovery --room {room} --complete` to finish"
+    )]
+    RecoveryIncomplete {
+        /// The room.
+        room: RoomId,
+        /// What happened.
+        why: Box<Error>,
+    },
+    /// The room has the keys to rotate to already.
+    #[error(
+        "the patient's keys are those in {to} already: this rotation was done before. \
+         `ehe --home {to} authority resume --room {room} --from {from}` finishes what may have broken off; use --home {to} from now on",
+        to = .to.display(), from = .from.display()
+    )]
+    Rotated {
+        /// The room.
+        room: RoomId,
+        /// The directory with the keys in force.
+        to: PathBuf,
+        /// The directory with those before.
+        from: PathBuf,
+    },
     /// The credentials directory of other keys.
     #[error("{option} {}: {why}. It must be {must}", .dir.display())]
     Beside {
@@ -209,7 +242,7 @@ impl Error {
         match self {
             Self::Refused(refusal) if refusal.fault() != Fault::Node => Made::Not,
             Self::OwnRun(_) | Self::Build(_) | Self::Usage(_) => Made::Not,
-            Self::Unfinished { .. } => Made::Yes,
+            Self::Unfinished { .. } | Self::RecoveryIncomplete { .. } | Self::Rotated { .. } => Made::Yes,
             _ => Made::Unknown,
         }
     }
@@ -228,7 +261,7 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Refused(refusal) if refusal.fault() == Fault::Rights => Exit::Refused,
-            Self::NotCovered(_) => Exit::Refused,
+            Self::NotCovered(_) | Self::Rotated { .. } => Exit::Refused,
             Self::Build(
                 BuildError::NotThePatient
                 | BuildError::Refused(_)
@@ -242,7 +275,11 @@ impl Error {
             | Self::Key(_)
             | Self::Build(BuildError::Key(_)) => Exit::Unverified,
             Self::Usage(_) | Self::Recovery(_) | Self::Build(BuildError::Usage(_)) => Exit::Usage,
-            Self::InDoubt { why } | Self::RecoveryInDoubt { why } if why.exit() == Exit::Unverified => Exit::Unverified,
+            Self::InDoubt { why } | Self::RecoveryInDoubt { why } | Self::RoomInDoubt { why, .. }
+                if why.exit() == Exit::Unverified =>
+            {
+                Exit::Unverified
+            }
             _ => Exit::Failed,
         }
     }
@@ -279,9 +316,11 @@ mod tests {
             Error::KnownElsewhere(EheId::ZERO),
             Error::InDoubt { why: refused() },
             Error::RecoveryInDoubt { why: refused() },
+            Error::RoomInDoubt { room: RoomId::ZERO, why: refused() },
         ] {
             assert_eq!(unknown.made(), Made::Unknown, "{unknown}");
         }
         assert_eq!(Error::Unfinished { why: refused() }.made(), Made::Yes);
+        assert_eq!(Error::RecoveryIncomplete { room: RoomId::ZERO, why: refused() }.made(), Made::Yes);
     }
 }

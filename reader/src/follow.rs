@@ -10,7 +10,7 @@ use ehe::room::RoomState;
 use ehe::wire::{Head, Item};
 
 use crate::error::Error;
-use crate::memory::RoomMemory;
+use crate::memory::{RoomMemory, Tie};
 use crate::session::Shown;
 use crate::view::RoomView;
 
@@ -26,6 +26,8 @@ pub struct Following {
     follower: Follower,
     view: RoomView,
     known: Option<RoomMemory>,
+    /// Whether the one who asks is the identity of the directory that remembers.
+    own_name: bool,
     confirmed: Option<VerifiedCheckpoint>,
 }
 
@@ -34,7 +36,23 @@ impl Following {
     pub fn new(room: RoomId, whole: bool, me: Identity, alliance: AllianceId, known: Option<RoomMemory>) -> Self {
         let (follower, view) = (Follower::new(room, whole), RoomView::default());
         let keys = me.public().author_id();
-        Self { asks: me.acting_as(keys), me, keys, alliance, room, follower, view, known, confirmed: None }
+        Self {
+            asks: me.acting_as(keys),
+            me,
+            keys,
+            alliance,
+            room,
+            follower,
+            view,
+            known,
+            own_name: true,
+            confirmed: None,
+        }
+    }
+
+    /// Follows in another name than that of the directory's identity: what that is in the room is not told by it.
+    pub fn in_another_name(self) -> Self {
+        Self { own_name: false, ..self }
     }
 
     /// Verifies the next entry and learns from it.
@@ -75,12 +93,28 @@ impl Following {
             root: checkpoint.root,
             entries: self.follower.next(),
             last_leaf: self.follower.last(),
-            at: Some(head.at),
-            over: false,
+            accepted: Some(head.last.leaf.accepted_at),
+            tie: self.tie(),
         };
         self.known = Some(memory.clone());
         self.confirmed = Some(verified);
         Ok(memory)
+    }
+
+    /// What the directory's identity is in the room, where that was shown just now.
+    fn tie(&self) -> Tie {
+        let own = || self.follower.room().is_some_and(|state| state.owner == self.me.author_id());
+        match &self.known {
+            _ if self.own_name => {
+                if own() {
+                    Tie::Own
+                } else {
+                    Tie::Party
+                }
+            }
+            Some(known) => known.tie,
+            None => Tie::Stranger,
+        }
     }
 
     /// The room.

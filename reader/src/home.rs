@@ -9,7 +9,7 @@ use certs::FileError;
 use ehe::id::RoomId;
 
 use crate::error::Error;
-use crate::memory::RoomMemory;
+use crate::memory::{RoomMemory, Tie};
 
 /// Largest memory file that is read.
 const MEMORY_MAX_BYTES: usize = 4096;
@@ -78,6 +78,14 @@ impl Home {
         Ok(remembered)
     }
 
+    /// Remembers that the identity is something else in a room from now on, if the room is remembered.
+    pub fn tie(&self, room: RoomId, tie: Tie) -> Result<(), Error> {
+        match self.recall(room)? {
+            Some(known) => self.remember(room, &RoomMemory { tie, ..known }),
+            None => Ok(()),
+        }
+    }
+
     /// Remembers a room, unless another command remembered more of it meanwhile. Durable when this returns: a crash leaves the
     /// old or the new content.
     pub fn remember(&self, room: RoomId, memory: &RoomMemory) -> Result<(), Error> {
@@ -115,7 +123,7 @@ mod tests {
 
     fn memory(size: u64) -> RoomMemory {
         let (root, last_leaf) = (Hash::ZERO, Hash::ZERO);
-        RoomMemory { origin: "log".into(), size, root, entries: size, last_leaf, at: None, over: false }
+        RoomMemory { origin: "log".into(), size, root, entries: size, last_leaf, accepted: None, tie: Tie::Party }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! The way of the data: [`nodes`] asks, [`follow`] verifies and learns ([`view`]), [`scope`] asks for what the grants allow,
 //! [`keys`] opens, [`read`] and [`watch`] hand out, [`output`] prints. The patient's way: [`build`] makes control events,
 //! [`submit`] brings them into the ledger against a verified receipt, [`manage`] is both for rooms and grants, [`authority`] for
-//! whose word counts in a room.
+//! whose word counts in a room, [`recovery`] for giving it a recovery key.
 
 pub mod audit;
 pub mod authority;
@@ -15,17 +15,18 @@ pub mod cli;
 pub mod error;
 pub mod follow;
 pub mod home;
+pub mod in_force;
 pub mod keys;
 pub mod manage;
 pub mod memory;
 pub mod nodes;
 pub mod output;
 pub mod read;
+pub mod recovery;
 pub mod rooms;
 pub mod saved;
 pub mod scope;
 pub mod session;
-pub mod stays;
 pub mod submit;
 pub mod verify;
 pub mod view;

@@ -1,16 +1,20 @@
 //! What the patient does, or a delegate: make a room, invite, end invitations.
 
+use std::collections::BTreeSet;
+
 use ehe::control::EpochCategory;
+use ehe::event::CheckedEvent;
 use ehe::id::{AuthorId, EheId, RoomId};
 use ehe::recovery::RecoveryKey;
+use ehe::refusal::Refusal;
 use ehe::time::UnixMs;
 use ehe::vital::Category;
 
 use crate::build::{self, Invitation, Revocation, RoomPlan};
-use crate::error::Error;
+use crate::error::{Error, Exit, Made};
 use crate::memory::RoomMemory;
 use crate::session::{Session, rng};
-use crate::submit::submit;
+use crate::submit::{self, submit};
 
 /// A room that stands in the ledger.
 #[derive(Debug, Clone)]
@@ -35,11 +39,35 @@ pub async fn create(
     let recovery = recovery.map(|key| key.identity().public().clone());
     let plan = RoomPlan { alliance, shards, shard, name, recovery: recovery.as_ref() };
     let new = build::create(&mut rng(), &me, plan, now)?;
-    let receipts = submit(session, &me, new.room, None, new.events).await?;
-    if let Some(receipt) = receipts.last() {
-        session.home().remember(new.room, &RoomMemory::of_receipt(receipt))?;
+    let created = Created { room: new.room, shard: new.room.shard(shards), epochs: new.epochs };
+    let ids = new.events.iter().map(CheckedEvent::id).collect();
+    match submit(session, &me, new.room, None, new.events).await {
+        Ok(receipts) => {
+            if let Some(receipt) = receipts.last() {
+                session.home().remember(new.room, &RoomMemory::of_receipt(receipt))?;
+            }
+            Ok(created)
+        }
+        Err(why) => not_created(session, created, ids, why).await,
     }
-    Ok(Created { room: new.room, shard: new.room.shard(shards), epochs: new.epochs })
+}
+
+/// What became of a room that was submitted, where that seemed to fail for `why`. Whatever a node answered: verified records of the
+/// room tell.
+async fn not_created(
+    session: &mut Session,
+    created: Created,
+    ids: BTreeSet<EheId>,
+    why: Error,
+) -> Result<Created, Error> {
+    match submit::stand(session, created.room, ids).await {
+        Ok((_, true)) if why.exit() != Exit::Unverified => {
+            tracing::warn!("the node's answer was: {why}; the room's records show that it was made");
+            Ok(created)
+        }
+        Err(Error::Refused(Refusal::RoomUnknown)) if why.made() == Made::Not => Err(why),
+        _ => Err(Error::RoomInDoubt { room: created.room, why: Box::new(why) }),
+    }
 }
 
 /// Whether a room can be made in that shard.

@@ -22,13 +22,35 @@ pub struct RoomMemory {
     pub entries: u64,
     /// Merkle leaf hash of the last of them.
     pub last_leaf: Hash,
-    /// When the nodes signed that, by their time. Files of earlier versions do not have it.
+    /// When the nodes accepted that entry, by their time. Files of earlier versions do not have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub at: Option<UnixMs>,
-    /// The nodes said since then that this identity has no right in the room any more. A listing of rooms does not ask again:
-    /// each refusal stands in the patient's audit.
-    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
-    pub over: bool,
+    pub accepted: Option<UnixMs>,
+    /// What the directory's identity is in the room. Files of earlier versions do not have it.
+    #[serde(default)]
+    pub tie: Tie,
+}
+
+/// What the identity of a directory is in a room that the directory remembers. A listing of rooms asks about rooms that no node
+/// names by it: each refusal stands in the patient's audit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tie {
+    /// The patient, as verified records showed.
+    Own,
+    /// Somebody to whom the records were shown.
+    #[default]
+    Party,
+    /// A party whose right ended, as a node said in a way in which honest nodes say it; or a patient who moved to other keys.
+    Ended,
+    /// No party yet: what is remembered came with a recovery key, or with a rotation that is under way.
+    Stranger,
+}
+
+impl Tie {
+    /// Whether the nodes owe this identity an answer about the room.
+    pub fn is_party(self) -> bool {
+        matches!(self, Self::Own | Self::Party)
+    }
 }
 
 /// What is shown contradicts what was verified before. The node, or whoever restored its store, is at fault.
@@ -66,9 +88,9 @@ pub enum MemoryError {
     },
     /// There is no such room, says the node.
     #[error(
-        "node {node} has no room {room} any more, of which a checkpoint with {entries} entries was signed {}: it is withheld or lost. \
-         Ask those who run the node, and keep this room's file in the directory `rooms`: it says how far the room went",
-        signed(*.at)
+        "node {node} says that it has no room {room}, of which {entries} entries were seen, the last of them accepted {}: it is \
+         withheld or lost. Ask those who run the nodes, and keep this room's file in the directory `rooms`: it says how far the room went",
+        accepted(*.at)
     )]
     Gone {
         /// Who says so.
@@ -77,17 +99,17 @@ pub enum MemoryError {
         room: RoomId,
         /// Its entries that were seen.
         entries: u64,
-        /// When the nodes signed that.
+        /// When the nodes accepted the last of them.
         at: Option<UnixMs>,
     },
 }
 
-fn signed(at: Option<UnixMs>) -> String {
+fn accepted(at: Option<UnixMs>) -> String {
     at.map_or_else(|| "before".into(), |at| format!("on {}", when::shown(at)))
 }
 
 impl RoomMemory {
-    /// What a receipt for a room's last entry proves.
+    /// What the receipt for the last entry of a room of one's own proves.
     pub fn of_receipt(receipt: &VerifiedReceipt) -> Self {
         let log = receipt.checkpoint().checkpoint();
         Self {
@@ -96,14 +118,14 @@ impl RoomMemory {
             root: log.root,
             entries: receipt.leaf().index.saturating_add(1),
             last_leaf: receipt.leaf().hash(),
-            at: Some(receipt.leaf().accepted_at),
-            over: false,
+            accepted: Some(receipt.leaf().accepted_at),
+            tie: Tie::Own,
         }
     }
 
     /// The error for a node that says that there is no such room.
     pub fn gone(&self, node: String, room: RoomId) -> MemoryError {
-        MemoryError::Gone { node, room, entries: self.entries, at: self.at }
+        MemoryError::Gone { node, room, entries: self.entries, at: self.accepted }
     }
 
     /// Holds a verified checkpoint against what is known.
@@ -153,7 +175,15 @@ mod tests {
 
     fn memory() -> RoomMemory {
         let (root, last_leaf) = (Hash([1; 32]), Hash([2; 32]));
-        RoomMemory { origin: "ehe/a/0/0".into(), size: 10, root, entries: 4, last_leaf, at: None, over: false }
+        RoomMemory {
+            origin: "ehe/a/0/0".into(),
+            size: 10,
+            root,
+            entries: 4,
+            last_leaf,
+            accepted: None,
+            tie: Tie::Party,
+        }
     }
 
     fn checkpoint(size: u64, root: u8) -> Checkpoint {

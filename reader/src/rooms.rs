@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ehe::control::{Right, Rights};
 use ehe::id::{AuthorId, EheId, RoomId};
 use ehe::read::Purpose;
-use ehe::refusal::Fault;
+use ehe::refusal::{Fault, Refusal};
 use ehe::room::{GrantEnd, RoomState};
 use ehe::time::{Hour, UnixMs};
 use ehe::vital::Category;
@@ -14,7 +14,7 @@ use ehe::wire::{NodeStatus, Request, Response};
 use crate::authority::{DelegateLine, delegates};
 use crate::error::{Error, Exit};
 use crate::follow::Following;
-use crate::memory::RoomMemory;
+use crate::memory::Tie;
 use crate::session::{Session, kind};
 use crate::view::RoomView;
 
@@ -29,8 +29,8 @@ pub struct GrantLine {
     pub name: Option<String>,
     /// The purpose, where readable.
     pub purpose: Option<String>,
-    /// Who made it: the patient or a delegate.
-    pub by: AuthorId,
+    /// Who made it: the patient or a delegate; where it was shown.
+    pub by: Option<AuthorId>,
     /// The delegate's name, where readable.
     pub by_name: Option<String>,
     /// To do what.
@@ -84,14 +84,14 @@ pub(crate) fn grants(state: &RoomState, view: &RoomView, me: AuthorId) -> Vec<Gr
     let mut lines: Vec<(u64, GrantLine)> = mine
         .map(|(id, grant)| {
             let shown = view.grant(*id);
-            let by = shown.map_or(state.owner, |shown| shown.author);
+            let by = shown.map(|shown| shown.author);
             let line = GrantLine {
                 id: *id,
                 subject: grant.subject,
                 name: shown.and_then(|s| s.name.clone()),
                 purpose: shown.and_then(|s| s.purpose.clone()),
                 by,
-                by_name: view.delegate(by).and_then(|delegate| delegate.name.clone()),
+                by_name: by.and_then(|by| view.delegate(by)?.name.clone()),
                 right: grant.right,
                 categories: view.categories_of(&grant.epochs),
                 history: shown.is_some_and(|shown| shown.history),
@@ -159,28 +159,29 @@ pub async fn rooms(session: &mut Session) -> Result<Found, Error> {
             Err(why) => found.problems.push((format!("room {room}: {why}"), why.exit())),
         }
     }
-    remembered(session, &named, &mut found).await?;
+    remembered(session, &named, &mut found).await;
     Ok(found)
 }
 
 /// Asks about the rooms that are remembered and that no node named: each was left out, is gone, or is open to this identity no more.
-async fn remembered(session: &mut Session, named: &BTreeSet<RoomId>, found: &mut Found) -> Result<(), Error> {
+async fn remembered(session: &mut Session, named: &BTreeSet<RoomId>, found: &mut Found) {
+    let rooms = match session.home().remembered() {
+        Ok(rooms) => rooms,
+        Err(why) => return found.problems.push((why.to_string(), why.exit())),
+    };
     // Where nobody answers for a shard, waiting again for each of its rooms would take long.
     let mut silent: BTreeSet<u16> = BTreeSet::new();
-    for room in session.home().remembered()?.into_iter().filter(|room| !named.contains(room)) {
+    for room in rooms.into_iter().filter(|room| !named.contains(room)) {
         let shard = room.shard(session.charter().shard_count());
-        let Some(known) = session.home().recall(room)? else { continue };
-        if known.over || silent.contains(&shard) || !session.charter().is_origin_of(&known.origin, shard) {
+        if silent.contains(&shard) {
             continue;
         }
-        match show(session, room).await {
-            Ok(line) => found.rooms.push(line),
-            Err(Error::Refused(refusal)) if refusal.fault() == Fault::Rights => {
-                session.home().remember(room, &RoomMemory { over: true, ..known })?;
-                let said =
-                    format!("room {room}, which this directory remembers, is not open to it: {refusal} (said once)");
-                found.problems.push((said, Exit::Done));
+        match again(session, room).await {
+            Ok(Again::Shown(line)) => found.rooms.push(*line),
+            Ok(Again::Said(said, exit)) => {
+                found.problems.push((format!("room {room}, which this directory remembers, {said}"), exit));
             }
+            Ok(Again::NotAsked) => {}
             Err(why) => {
                 if matches!(why, Error::NoNode { .. }) || why.may_pass() {
                     silent.insert(shard);
@@ -189,7 +190,38 @@ async fn remembered(session: &mut Session, named: &BTreeSet<RoomId>, found: &mut
             }
         }
     }
-    Ok(())
+}
+
+/// What became of a room that is remembered and that no node named.
+enum Again {
+    /// It was left out.
+    Shown(Box<RoomLine>),
+    /// It is not shown: what is said of that, and the exit code that it stands for.
+    Said(String, Exit),
+    /// This identity is no party of it, or it is another alliance's.
+    NotAsked,
+}
+
+async fn again(session: &mut Session, room: RoomId) -> Result<Again, Error> {
+    let Some(known) = session.recall(room)?.filter(|known| known.tie.is_party()) else { return Ok(Again::NotAsked) };
+    match show(session, room).await {
+        Ok(line) => Ok(Again::Shown(Box::new(line))),
+        Err(Error::Refused(refusal)) if known.tie != Tie::Own && has_ended(refusal) => {
+            session.home().tie(room, Tie::Ended)?;
+            Ok(Again::Said(format!("is not open to it any more: {refusal} (said once)"), Exit::Done))
+        }
+        Err(Error::Refused(refusal)) if refusal.fault() == Fault::Rights => {
+            Ok(Again::Said(format!("is not shown to it: {refusal}"), Exit::Refused))
+        }
+        Err(why) => Err(why),
+    }
+}
+
+/// Whether it is a refusal that honest nodes give to those who were parties of a room (SPEC 9, D0 and D2). Any other would not come
+/// from them; nor would one of these, for whose room it is: whose keys were replaced has to know that as long as he asks.
+fn has_ended(refusal: Refusal) -> bool {
+    use Refusal::{DelegationEnded, GrantExpired, GrantRevoked, KeysReplaced};
+    matches!(refusal, GrantExpired | GrantRevoked | DelegationEnded | KeysReplaced)
 }
 
 async fn of_node(session: &mut Session, node: ehe::id::NodeId) -> Result<Vec<RoomId>, Error> {

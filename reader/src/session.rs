@@ -21,6 +21,7 @@ use getrandom::rand_core::{CryptoRng, Rng, UnwrapErr};
 use crate::error::Error;
 use crate::follow::Following;
 use crate::home::Home;
+use crate::memory::RoomMemory;
 use crate::nodes::Nodes;
 use crate::saved::Saving;
 use crate::scope;
@@ -147,7 +148,18 @@ impl Session {
 
     fn following_as(&self, room: RoomId, whole: bool, me: &Identity) -> Result<Following, Error> {
         let known = self.home.recall(room)?;
-        Ok(Following::new(room, whole, me.clone(), self.credentials.alliance_id(), known))
+        let following = Following::new(room, whole, me.clone(), self.credentials.alliance_id(), known);
+        Ok(if me.author_id() == self.author() { following } else { following.in_another_name() })
+    }
+
+    /// What is remembered of a room of this alliance. A directory that was enrolled in another one before may remember rooms of
+    /// that, which nodes of this one know nothing of.
+    pub fn recall(&self, room: RoomId) -> Result<Option<RoomMemory>, Error> {
+        Ok(self.home.recall(room)?.filter(|known| self.is_here(room, known)))
+    }
+
+    fn is_here(&self, room: RoomId, known: &RoomMemory) -> bool {
+        self.charter().is_origin_of(&known.origin, room.shard(self.charter().shard_count()))
     }
 
     /// A request for what comes after the entries that were followed. Each try of it is made [`fresh`].
@@ -217,9 +229,10 @@ impl Session {
     /// What a refusal means to one who remembers the room: a node that does not know it lost it, or withholds it. Who has no
     /// right in a room hears another refusal (SPEC 9).
     pub fn not_served(&self, following: &Following, why: Error) -> Error {
-        match (&why, following.known()) {
+        let room = following.room();
+        match (&why, following.known().filter(|known| self.is_here(room, known))) {
             (Error::Refused(Refusal::RoomUnknown), Some(known)) => {
-                Error::Memory(known.gone(self.nodes.spoke_last(), following.room()))
+                Error::Memory(known.gone(self.nodes.spoke_last(), room))
             }
             _ => why,
         }

@@ -1,18 +1,23 @@
 //! Bringing control events into the ledger, and believing only a receipt that verifies.
 
+use std::collections::BTreeSet;
+
 use ehe::author::Strand;
 use ehe::event::CheckedEvent;
-use ehe::id::{RoomId, StrandId};
+use ehe::id::{EheId, RoomId, StrandId};
 use ehe::identity::Identity;
 use ehe::leaf::VerifiedReceipt;
+use ehe::ledger::Verified;
 use ehe::limits;
+use ehe::read::Part;
 use ehe::run::StrandEnd;
 use ehe::wire::{Request, Response, Submission};
 
 use crate::error::Error;
 use crate::follow::Following;
 use crate::memory::RoomMemory;
-use crate::session::{Session, kind, random};
+use crate::scope;
+use crate::session::{Session, Shown, kind, random};
 
 /// What is left of a submission for its run and framing.
 const RUN_AND_FRAMING_BYTES: usize = 64 * 1024;
@@ -53,8 +58,8 @@ pub async fn submit(
         let log = verified.checkpoint().checkpoint();
         if let Some(before) = known.take() {
             before.check_log(log)?;
-            let at = Some(verified.leaf().accepted_at);
-            let memory = RoomMemory { origin: log.origin.clone(), size: log.size, root: log.root, at, ..before };
+            // How far the room was followed stays as it is, and with it when that was accepted.
+            let memory = RoomMemory { origin: log.origin.clone(), size: log.size, root: log.root, ..before };
             session.home().remember(room, &memory)?;
             known = Some(memory);
         }
@@ -62,6 +67,29 @@ pub async fn submit(
         receipts.push(verified);
     }
     Ok(receipts)
+}
+
+/// Follows a room anew, and says whether its verified records show all of these events.
+pub async fn stand(
+    session: &mut Session,
+    room: RoomId,
+    mut events: BTreeSet<EheId>,
+) -> Result<(Following, bool), Error> {
+    let mut following = session.following(room, false)?;
+    let purpose = session.usual_purpose();
+    let look = |shown: Shown, _: &Following| {
+        if let Shown::Entry(_, verified) = shown
+            && let Verified::Run { run, .. } = *verified
+        {
+            run.ids.iter().for_each(|id| {
+                events.remove(id);
+            });
+        }
+        Ok(())
+    };
+    session.fetch(&mut following, &scope::everything(Part::Control), purpose, look).await?;
+    following.state()?;
+    Ok((following, events.is_empty()))
 }
 
 /// Cuts events into runs that fit a frame.

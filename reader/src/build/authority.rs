@@ -1,8 +1,10 @@
 //! Changing who may speak for the patient: other keys, delegates, the recovery key.
 
+use std::collections::BTreeSet;
+
 use ehe::control::{Authority, Change, Control, ControlLink, EpochCategory, Private, Rights, possession};
 use ehe::event::CheckedEvent;
-use ehe::id::{AuthorId, Hash};
+use ehe::id::{AuthorId, EpochId, Hash};
 use ehe::identity::{Identity, Party, PublicIdentity};
 use ehe::limits;
 use ehe::refusal::Refusal;
@@ -131,6 +133,50 @@ pub fn set_recovery(
         delegates: delegates(state, view, now).collect(),
     };
     changed(rng, &draft, state, view, &audience, Change::SetRecovery(recovery.commitment()))
+}
+
+/// What a recovery key is given after the change that named it.
+#[derive(Debug)]
+pub struct Completed {
+    /// In order.
+    pub events: Vec<CheckedEvent>,
+    /// Keys of the room that it lacked.
+    pub keys: usize,
+}
+
+/// Gives the recovery key that the room has what the patient can open and it cannot: of all epochs but those in `given`. What
+/// sealed parts say is given again, and whoever may make keys is told again whom to wrap them to: nothing shows that they know.
+pub fn complete_recovery(
+    rng: &mut impl CryptoRng,
+    me: &Identity,
+    state: &RoomState,
+    view: &RoomView,
+    given: &BTreeSet<EpochId>,
+    now: UnixMs,
+) -> Result<Completed, BuildError> {
+    let mut draft = Draft::owners(state, view, me, now)?;
+    if state.recovery == Hash::ZERO {
+        return Err(BuildError::Usage("the room has no recovery key: leave --complete out to give it one".into()));
+    }
+    let Some(recovery) = draft.recovery else {
+        let why =
+            "these keys were not told which recovery key the room has: run `ehe authority resume` with those before";
+        return Err(BuildError::Usage(why.into()));
+    };
+    let (keepers, mut keys) = (draft.keepers(), 0);
+    for Load { seeds, private } in loads(rng, me, state, view, &[Party::of(recovery)], |epoch| !given.contains(&epoch))?
+    {
+        keys += seeds.len();
+        let record = Authority { link: draft.link, change: Change::HandOver, seeds };
+        draft.push(rng, &Control::Authority(record), Some((&private, &keepers)))?;
+    }
+    let delegates: Vec<Party<'_>> = delegates(state, view, now).collect();
+    if !delegates.is_empty() {
+        let private = Private { recovery: Some(recovery.clone()), ..Private::default() };
+        let record = Authority { link: draft.link, change: Change::HandOver, seeds: vec![] };
+        draft.push(rng, &Control::Authority(record), Some((&private, &delegates)))?;
+    }
+    Ok(Completed { events: draft.events, keys })
 }
 
 fn delegates<'a>(state: &RoomState, view: &'a RoomView, now: UnixMs) -> impl Iterator<Item = Party<'a>> {

@@ -11,7 +11,8 @@ mod revoke;
 mod tests;
 
 pub use authority::{
-    Delegated, KeyChange, Recovery, delegate, may_recover, may_set_recovery, recover, rotate, set_recovery, withdraw,
+    Completed, Delegated, KeyChange, Recovery, complete_recovery, delegate, may_recover, may_set_recovery, recover,
+    rotate, set_recovery, withdraw,
 };
 pub use create::{NewRoom, RoomPlan, create, has_shard};
 pub use grant::{Invitation, grant};
@@ -33,6 +34,7 @@ use getrandom::rand_core::CryptoRng;
 
 use crate::keys::KeyError;
 use crate::view::RoomView;
+use crate::when;
 
 /// Why control events were not made.
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +50,9 @@ pub enum BuildError {
     Refused(Refusal),
     /// The right to do it in the patient's name was not delegated, or not any more.
     #[error(
-        "refused: {}; ask the patient for it: `ehe authority delegate --room {room} --to FILE --may {may}` (FILE: this identity's identity.pub)",
-        lacking(*.why, .right)
+        "refused: {}; ask the patient for it: `ehe authority delegate --room {room} --to FILE --may {may}` (FILE: this identity's identity.pub{})",
+        lacking(*.why, .right),
+        if *.replaces { "; it replaces the delegation that there is: where that has a --name, name it again" } else { "" }
     )]
     NotDelegated {
         /// Why not.
@@ -58,8 +61,10 @@ pub enum BuildError {
         right: String,
         /// The room.
         room: RoomId,
-        /// The rights to ask for: a delegation replaces the one before.
+        /// What to ask for: the rights and the end of the delegation that would be replaced, and the right that is lacking.
         may: String,
+        /// Whether it would replace one.
+        replaces: bool,
     },
     /// A delegate would let others read what it may not read itself.
     #[error(
@@ -105,7 +110,9 @@ impl BuildError {
         let held = state.delegations.get(&me).filter(|delegation| delegation.is_live(now));
         let may = held.map_or(right, |delegation| delegation.rights.and(right));
         let named = |rights: Rights| rights.names().collect::<Vec<_>>().join(",");
-        Self::NotDelegated { why, right: named(right), room: state.room, may: named(may) }
+        let expires = held.and_then(|held| held.expires).map(|end| format!(" --expires {}", when::shown(end)));
+        let may = named(may) + &expires.unwrap_or_default();
+        Self::NotDelegated { why, right: named(right), room: state.room, may, replaces: held.is_some() }
     }
 }
 

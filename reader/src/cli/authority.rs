@@ -1,11 +1,10 @@
-//! `ehe authority`, and the recovery keys that it and `ehe room create` make: arguments, work, printing.
+//! `ehe authority`: arguments, work, printing.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use certs::age::WorkFactor;
-use certs::passphrase::{self, Options, Protection, Source};
-use certs::{FileError, file, identity_file};
+use certs::identity_file;
+use certs::passphrase::{self, Options, Source};
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use ehe::control::Rights;
 use ehe::id::{AuthorId, RoomId};
@@ -14,26 +13,26 @@ use ehe::time::UnixMs;
 use zeroize::Zeroizing;
 
 use super::RoomArgs;
+use super::issued::{Issued, RecoveryOut};
 use super::run::Surroundings;
 use crate::authority;
 use crate::build::Delegated;
 use crate::error::{Error, Made};
 use crate::home::Home;
 use crate::output::Printer;
-use crate::session::{Session, rng};
+use crate::recovery;
+use crate::session::Session;
 use crate::when;
 
 /// Largest recovery key file that is read.
 const KEY_FILE_MAX_BYTES: usize = 512;
 
-/// What stands for the passphrase of a recovery key's new file.
-const NEW_KEY: Options = Options::new("--recovery-passphrase-file", "--recovery-no-passphrase");
-/// For that of a recovery key's file that is there.
-const KEY: Options = Options::new("--key-passphrase-file", "--no-passphrase");
+/// What stands for the passphrase of a recovery key's file.
+const KEY: Options = Options::existing("--key-passphrase-file");
 /// For that of the keys to rotate to.
-const TO: Options = Options::new("--to-passphrase-file", "--no-passphrase");
+const TO: Options = Options::existing("--to-passphrase-file");
 /// For that of the keys before the present ones.
-const OTHER: Options = Options::new("--other-passphrase-file", "--no-passphrase");
+const OTHER: Options = Options::existing("--other-passphrase-file");
 
 /// `ehe authority`.
 #[derive(Debug, Subcommand)]
@@ -103,6 +102,9 @@ pub enum AuthorityCommand {
         /// The room
         #[command(flatten)]
         room: RoomArgs,
+        /// Give the recovery key that the room has what it cannot open yet: giving it broke off
+        #[arg(long, conflicts_with = "recovery_out")]
+        complete: bool,
         /// Where the key goes
         #[command(flatten)]
         out: RecoveryOut,
@@ -178,124 +180,6 @@ pub struct RecoverArgs {
     pub out: RecoveryOut,
 }
 
-/// Where a new recovery key goes.
-#[derive(Debug, Args)]
-pub struct RecoveryOut {
-    /// Write the recovery key to this new file (mode 0600), do not print it
-    #[arg(long, value_name = "FILE")]
-    pub recovery_out: Option<PathBuf>,
-    /// File (mode 0600, or /dev/fd/N) with a passphrase that protects that file [default: the terminal is asked]
-    #[arg(long, value_name = "FILE", requires = "recovery_out", conflicts_with = "recovery_no_passphrase")]
-    pub recovery_passphrase_file: Option<PathBuf>,
-    /// Protect that file by its mode alone, for a printer or a safe
-    #[arg(long, requires = "recovery_out")]
-    pub recovery_no_passphrase: bool,
-}
-
-impl RecoveryOut {
-    /// How the file at `path` is protected. Asks only if nothing is there yet.
-    fn protection(&self, path: &Path) -> Result<Protection, FileError> {
-        if path.symlink_metadata().is_ok() {
-            return Err(FileError::Exists(path.into()));
-        }
-        if self.recovery_no_passphrase {
-            return Ok(Protection::None);
-        }
-        let words = Source::named(self.recovery_passphrase_file.as_deref(), NEW_KEY).new_one(path)?;
-        Ok(Protection::Passphrase(words, WorkFactor::DEFAULT))
-    }
-}
-
-/// The text as a line, without a copy that is left behind.
-fn line(text: &str) -> Zeroizing<Vec<u8>> {
-    let mut line = Zeroizing::new(Vec::with_capacity(text.len() + 1));
-    line.extend_from_slice(text.as_bytes());
-    line.push(b'\n');
-    line
-}
-
-/// A recovery key that was made for the user, and where it is shown.
-pub(super) struct Issued {
-    key: Option<RecoveryKey>,
-    file: Option<PathBuf>,
-    json: bool,
-}
-
-impl Issued {
-    /// Makes a key, and hands it out before anything is committed to it: a room must not have a key that nobody has seen.
-    pub(super) fn new(
-        wanted: bool,
-        out: &RecoveryOut,
-        json: bool,
-        around: &mut Surroundings<'_>,
-    ) -> Result<Self, Error> {
-        if !wanted && out.recovery_out.is_some() {
-            return Err(Error::Usage("--no-recovery and --recovery-out exclude each other".into()));
-        }
-        if !wanted {
-            return Ok(Self { key: None, file: None, json });
-        }
-        let key = RecoveryKey::generate(&mut rng());
-        let text = key.to_text();
-        match &out.recovery_out {
-            Some(path) => passphrase::create(path, &line(&text), &out.protection(path)?)?,
-            // As JSON too: what stands in the answer comes when the room is committed to the key.
-            None => tell(&text, around).map_err(Error::Untold)?,
-        }
-        Ok(Self { key: Some(key), file: out.recovery_out.clone(), json })
-    }
-
-    pub(super) fn key(&self) -> Option<&RecoveryKey> {
-        self.key.as_ref()
-    }
-
-    /// The key and its file, as JSON shows them.
-    pub(super) fn shown(&self) -> (Option<Zeroizing<String>>, Option<&Path>) {
-        let key = self.key.as_ref().filter(|_| self.json && self.file.is_none());
-        (key.map(RecoveryKey::to_text), self.file.as_deref())
-    }
-
-    /// What to do about the key where the work failed. An answer may have been lost: then the key may count all the same, and stays
-    /// where it is. Nothing is removed in any case: that it was refused is a node's word.
-    pub(super) fn failed(&self, why: &Error, around: &mut Surroundings<'_>) {
-        if self.key.is_none() {
-            return;
-        }
-        let what = match &self.file {
-            Some(path) => format!("the recovery key in {}", path.display()),
-            None => "this recovery key".to_owned(),
-        };
-        let said = match (why.made(), &self.file) {
-            (Made::Not, None) => format!("{what} was not used, no room has it: strike it out"),
-            (Made::Not, Some(path)) => match unused(path) {
-                Ok(aside) => format!("{what} was not used, no room has it: it is {} now, remove it", aside.display()),
-                Err(_) => format!("{what} was not used, no room has it: remove it"),
-            },
-            (Made::Yes, _) => format!("keep {what}: it counts from now on"),
-            (Made::Unknown, _) => {
-                format!("keep {what} until `ehe rooms` or `ehe authority show` tells whether it was done")
-            }
-        };
-        let _ = (around.complain)(&said);
-    }
-}
-
-/// Names a file as that of a key which was not used.
-fn unused(path: &Path) -> Result<PathBuf, FileError> {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".unused");
-    let aside = PathBuf::from(aside);
-    file::set_aside(path, &aside)?;
-    Ok(aside)
-}
-
-fn tell(text: &str, around: &mut Surroundings<'_>) -> std::io::Result<()> {
-    (around.complain)(&format!("recovery key: {text}"))?;
-    (around.complain)(
-        "write it down now, it is kept nowhere: without it lost keys cannot be replaced; whoever has it can become the patient",
-    )
-}
-
 /// Reads a recovery key as somebody typed it.
 fn typed(path: &Path, words: &Source) -> Result<RecoveryKey, Error> {
     let bytes = if path == Path::new("-") {
@@ -326,27 +210,34 @@ pub(super) async fn run(
         }
         AuthorityCommand::Rotate { room, to, to_passphrase_file } => {
             let words = Source::named(to_passphrase_file.as_deref(), TO);
-            let moved = authority::rotate(session, room.room, Home::at(to.clone()), &words).await;
-            let moved = moved.inspect_err(|why| {
-                if why.made() == Made::Not {
-                    let _ =
-                        (around.complain)(&format!("the keys in {} were not used: those before hold on", to.display()));
-                }
-            })?;
-            printer.moved(&moved, (None, None))?;
+            let mut after = authority::keys_after(session, Home::at(to.clone()), &words)?;
+            let moved = match authority::rotatable(session, room.room, &mut after).await {
+                Ok(rotatable) => authority::rotate(session, rotatable, &mut after).await.inspect_err(|why| {
+                    if why.made() == Made::Not {
+                        let to = to.display();
+                        let _ = (around.complain)(&format!("the keys in {to} were not used: those before hold on"));
+                    }
+                }),
+                Err(why) => Err(why),
+            };
+            after.nodes.close().await;
+            printer.moved(&moved?, (None, None))?;
             if json { Ok(()) } else { printer.line(format!("use --home {} for this room from now on", to.display())) }
         }
         AuthorityCommand::Resume { room, from, key, other_passphrase_file } => {
             let words = Source::named(other_passphrase_file.as_deref(), OTHER);
-            let recovered = key.is_some();
+            let (recovered, before) = (key.is_some(), from.clone());
             let other = match (from, key) {
                 (Some(dir), _) => authority::keys_before(session, Home::at(dir), &words)?,
                 (None, Some(key)) => typed(&key, &words)?.identity(),
                 (None, None) => return Err(Error::Usage("name --from or --key".into())),
             };
             let moved = authority::resume(session, room.room, &other).await?;
+            if let Some(before) = before {
+                authority::moved_on(&Home::at(before), room.room);
+            }
             printer.moved(&moved, (None, None))?;
-            if recovered && !json { printer.stays(room.room, &moved.stays) } else { Ok(()) }
+            if recovered && !json { printer.in_force(room.room, &moved.in_force) } else { Ok(()) }
         }
         AuthorityCommand::Renew(room) => printer.renewed(&authority::renew(session, room.room).await?.0),
         AuthorityCommand::Delegate(args) => {
@@ -361,12 +252,15 @@ pub(super) async fn run(
             let left = authority::withdraw(session, room.room, delegate).await?;
             printer.withdrawn(room.room, delegate, &left)
         }
-        AuthorityCommand::SetRecovery { room, out } => {
+        AuthorityCommand::SetRecovery { room, complete: true, .. } => {
+            printer.recovery_completed(room.room, recovery::complete(session, room.room).await?)
+        }
+        AuthorityCommand::SetRecovery { room, out, .. } => {
             // What would be refused anyway is, before there is a key that somebody keeps for nothing.
-            let uncommitted = authority::uncommitted(session, room.room).await?;
+            let uncommitted = recovery::uncommitted(session, room.room).await?;
             let issued = Issued::new(true, &out, json, around)?;
             let Some(key) = issued.key() else { return Ok(()) };
-            let set = authority::set_recovery(session, uncommitted, key).await;
+            let set = recovery::set(session, uncommitted, key).await;
             set.inspect_err(|why| issued.failed(why, around))?;
             printer.recovery_set(room.room, issued.shown())
         }
@@ -377,7 +271,7 @@ pub(super) async fn run(
             let moved = authority::recover(session, recoverable, issued.key()).await;
             let moved = moved.inspect_err(|why| issued.failed(why, around))?;
             printer.moved(&moved, issued.shown())?;
-            if json { Ok(()) } else { printer.stays(args.room, &moved.stays) }
+            if json { Ok(()) } else { printer.in_force(args.room, &moved.in_force) }
         }
     }
 }

@@ -9,8 +9,9 @@ use ehe::control::Right;
 use ehe::read::Purpose;
 use ehe::time::UnixMs;
 
-use super::authority::{self, Issued};
+use super::authority;
 use super::identity::identity;
+use super::issued::Issued;
 use super::{Cli, Command, GrantArgs, PurposeArg, ReadArgs, RevokeArgs, RoomCommand, categories};
 use crate::audit::audit;
 use crate::build::Invitation;

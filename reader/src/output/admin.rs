@@ -271,7 +271,11 @@ fn named(id: AuthorId, name: Option<&String>) -> String {
 }
 
 fn grant_row(grant: &GrantLine, patient: AuthorId) -> Vec<String> {
-    let by = if patient == grant.by { "patient".into() } else { named(grant.by, grant.by_name.as_ref()) };
+    let by = match grant.by {
+        None => "?".into(),
+        Some(by) if by == patient => "patient".into(),
+        Some(by) => named(by, grant.by_name.as_ref()),
+    };
     let history = if grant.history { " with history" } else { "" };
     vec![
         grant.id.to_string(),

@@ -11,8 +11,8 @@ use super::admin::grant_json;
 use super::{Printer, plain};
 use crate::authority::{DelegateLine, KeyLine, LeftGrant, Moved, Renewed, Standing};
 use crate::error::Error;
+use crate::in_force::InForce;
 use crate::scope::names;
-use crate::stays::Stays;
 use crate::view::ControlLine;
 use crate::when;
 
@@ -95,7 +95,7 @@ impl Printer<'_> {
         let Renewed { renewed, kept, unknown } = &moved.renewed;
         if self.is_json() {
             let recovery = key.as_deref().map(String::as_str);
-            let Stays { grants, delegates, .. } = &moved.stays;
+            let InForce { grants, delegates, .. } = &moved.in_force;
             return self.value(&json!({ "keys": moved.keys, "recovery": recovery, "recovery_file": file,
                                        "new_keys": renewed, "old_keys": kept, "unknown_keys": unknown,
                                        "grants": grants.iter().map(grant_json).collect::<Vec<_>>(),
@@ -106,18 +106,18 @@ impl Printer<'_> {
     }
 
     /// What others may go on doing after a recovery: whoever made it knows which of it was meant.
-    pub fn stays(&mut self, room: RoomId, stays: &Stays) -> Result<(), Error> {
-        if stays.grants.is_empty() && stays.delegates.is_empty() {
+    pub fn in_force(&mut self, room: RoomId, in_force: &InForce) -> Result<(), Error> {
+        if in_force.grants.is_empty() && in_force.delegates.is_empty() {
             return self.line("no grants and no delegations stay in force");
         }
         self.line("these stay in force; end what you do not know:")?;
-        if !stays.grants.is_empty() {
+        if !in_force.grants.is_empty() {
             self.line(format!("\nehe revoke --room {room} --grant ID"))?;
-            self.grants(&stays.grants, stays.patient)?;
+            self.grants(&in_force.grants, in_force.patient)?;
         }
-        if !stays.delegates.is_empty() {
+        if !in_force.delegates.is_empty() {
             self.line(format!("\nehe authority withdraw --room {room} --delegate ID"))?;
-            self.delegates(&stays.delegates)?;
+            self.delegates(&in_force.delegates)?;
         }
         Ok(())
     }
@@ -160,6 +160,17 @@ impl Printer<'_> {
             self.line(format!("ehe revoke --room {room} --grant {id}   ({subject}, {name})"))?;
         }
         Ok(())
+    }
+
+    /// A recovery key that was given what it lacked.
+    pub fn recovery_completed(&mut self, room: RoomId, keys: usize) -> Result<(), Error> {
+        if self.is_json() {
+            return self.value(&json!({ "room": room, "keys": keys }));
+        }
+        match keys {
+            0 => self.line("the room's recovery key lacked none of the room's keys that this directory opens"),
+            keys => self.line(format!("the room's recovery key was given {keys} keys that it lacked")),
+        }
     }
 
     /// A recovery key that was set.

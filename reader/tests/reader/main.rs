@@ -10,6 +10,7 @@
 
 mod authority;
 mod bad_files;
+mod broken_off;
 mod lost;
 mod nodes;
 mod people;

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 
 use certs::{Client, CloseCode, Credentials, Server, ServerLimits};
 use ehe::refusal::Refusal;
@@ -38,6 +39,24 @@ pub fn start_refusing(world: &World, real: SocketAddr, clients: &[&str], lie: Li
             });
         }
     });
+}
+
+/// A node that refuses each submission (1); takes one and says nothing from then on (2); says that it refused what it took (3).
+pub fn unwilling(world: &World, real: SocketAddr, refusal: Refusal) -> Arc<AtomicU8> {
+    let mode = Arc::new(AtomicU8::new(0));
+    let (refuse, lie) = (mode.clone(), mode.clone());
+    let lie: Lie = Arc::new(move |answer| match (lie.load(SeqCst), &answer) {
+        (2, Response::Submitted(_)) => {
+            lie.store(4, SeqCst);
+            vec![]
+        }
+        (4, _) => vec![],
+        (3, Response::Submitted(_)) => vec![Response::Refused(Refusal::ControlOutOfSequence)],
+        _ => vec![answer],
+    });
+    let refuse: Refuse = Arc::new(move || (refuse.load(SeqCst) == 1).then_some(refusal));
+    start_refusing(world, real, &["patient", "fresh"], lie, refuse);
+    mode
 }
 
 async fn pass_on(mut from: certs::Exchange, reader: &Credentials, real: SocketAddr, (lie, refuse): (&Lie, &Refuse)) {

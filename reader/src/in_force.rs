@@ -11,7 +11,7 @@ use crate::view::RoomView;
 
 /// What others may go on doing in a room.
 #[derive(Debug, Clone)]
-pub struct Stays {
+pub struct InForce {
     /// The patient.
     pub patient: AuthorId,
     /// Grants that hold, or still drain.
@@ -20,7 +20,7 @@ pub struct Stays {
     pub delegates: Vec<DelegateLine>,
 }
 
-impl Stays {
+impl InForce {
     /// As a room's verified records show it.
     pub fn of(state: &RoomState, view: &RoomView, now: UnixMs) -> Self {
         let goes_on = |grant: &GrantLine| match (grant.ended, grant.expires) {
@@ -43,7 +43,7 @@ impl Stays {
             delegate.name = delegate.name.take().or_else(|| name(delegate.id));
         }
         for grant in &mut self.grants {
-            grant.by_name = grant.by_name.take().or_else(|| name(grant.by));
+            grant.by_name = grant.by_name.take().or_else(|| grant.by.and_then(name));
         }
         self
     }
