@@ -93,3 +93,36 @@ fn seeds_for_recovery(event: &CheckedEvent, state: &RoomState) -> Vec<(EpochId, 
     let seeds = seeds.into_iter().filter(|seed| state.is_recovery(seed.recipient));
     seeds.map(|seed| (seed.epoch, seed.recipient)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::random;
+    use crate::test_room::{TestRoom, identity};
+    use ehe::control::{ControlLink, EpochRecord, SeedWrap};
+    use ehe::identity::Party;
+    use ehe::kem::KemSecret;
+
+    #[test]
+    fn a_seed_that_a_delegate_published_beside_its_own_key_does_not_count_as_given() {
+        let (paper, delegate) = (identity(), identity());
+        let room = TestRoom::committed_to(Some(paper.public()));
+        let (own, other) = (EpochId(random()), *room.state.epochs.keys().next().unwrap());
+        let key = KemSecret::generate(&mut rng());
+        let to = Party::of(paper.public());
+        let seed = |epoch| SeedWrap::make(&mut rng(), room.room, epoch, to, key.seed()).unwrap();
+        let record = EpochRecord {
+            link: ControlLink { seq: room.state.next_control, previous: room.state.last_control },
+            epoch: own,
+            group_key: key.public(),
+            supersedes: None,
+            continues: vec![],
+            seeds: vec![seed(other), seed(own)],
+        };
+        let author = delegate.author_id();
+        let event = Control::Epoch(record).event(&mut rng(), room.room, author, room.now, None).unwrap();
+        assert_eq!(seeds_for_recovery(&event, &room.state), [(own, paper.author_id())]);
+        let uncommitted = TestRoom::new();
+        assert_eq!(seeds_for_recovery(&event, &uncommitted.state), []);
+    }
+}
