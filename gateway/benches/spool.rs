@@ -104,6 +104,7 @@ async fn measure(dir: PathBuf, backlog_mib: u64) -> (Vec<Duration>, u64) {
         held_devices_max: 256,
         quarantine_max_bytes: 1 << 26,
         gather_ms: 100,
+        unacknowledged_max: 100,
         retry_min_ms: 200,
         retry_max_ms: 10_000,
     };

@@ -57,7 +57,7 @@ async fn fill(checked: &Checked, hours: u64, per_second: u64) -> Result<()> {
     let database = spool::file(&config.data_dir, config.spool.cache_bytes());
     let clock = Arc::new(move || UnixMs(now_ms));
     let (spool, thread) =
-        Spool::open(database, &config.data_dir.join("spool.key"), config.spool.limits(), clock, None)?;
+        Spool::open(database, &config.data_dir.join("spool.key"), config.spool_limits(), clock, None)?;
     for (room, saved) in spool.load_rooms().await? {
         rooms.restore(room, &saved)?;
     }
@@ -111,7 +111,7 @@ async fn fill(checked: &Checked, hours: u64, per_second: u64) -> Result<()> {
         from_ms = until_ms;
     }
     let bytes = spool.status().totals.outbox_bytes;
-    ensure!(bytes < config.spool.limits().max_bytes, "more than spool.max_mib: an outage would have stopped before");
+    ensure!(bytes < config.spool_limits().max_bytes, "more than spool.max_mib: an outage would have stopped before");
     tokio::task::spawn_blocking(move || thread.stop()).await?;
     println!("{{\"events\": {total}, \"readings\": {readings_total}, \"bytes\": {bytes}}}");
     Ok(())

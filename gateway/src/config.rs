@@ -23,6 +23,7 @@ pub use self::parts::{Assignment, ClockConfig, LogConfig, SpoolConfig, WindowCon
 pub use self::replay::{Replay, ReplayFormat};
 pub use self::route::{Route, Router, Wanted};
 use crate::alarm::Threshold;
+use crate::spool::SpoolLimits;
 use crate::uplink::UplinkConfig;
 
 /// A window is sealed this long after its first reading came, unless `window.window_ms` says otherwise.
@@ -128,6 +129,11 @@ impl Config {
             why => ConfigError::File(why),
         })?;
         Self::parse(std::str::from_utf8(&bytes).map_err(|_| ConfigError::NotText(path.to_owned()))?, path)
+    }
+
+    /// The spool's bounds.
+    pub fn spool_limits(&self) -> SpoolLimits {
+        self.spool.limits(self.mqtt.iter().map(|source| source.receive_maximum.into()).min().unwrap_or(usize::MAX))
     }
 
     /// Parses the text of the file at `path`.

@@ -100,7 +100,7 @@ pub async fn run(checked: Checked) -> Result<(), DaemonError> {
     });
     let database = spool::file(&config.data_dir, config.spool.cache_bytes());
     let key_file = config.data_dir.join("spool.key");
-    let (spool, spool_thread) = Spool::open(database, &key_file, config.spool.limits(), clock.wall(), report)?;
+    let (spool, spool_thread) = Spool::open(database, &key_file, config.spool_limits(), clock.wall(), report)?;
 
     // --- what earlier runs left
     let rooms = Rooms::new(identity, credentials.alliance_id());

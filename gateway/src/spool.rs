@@ -6,10 +6,10 @@
 //! it is durable.
 
 mod apply;
+mod commit_delay;
 mod held;
 mod hold;
 mod keys;
-mod pace;
 mod read;
 mod request;
 mod rows;
@@ -21,7 +21,7 @@ mod writer;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, RwLock, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ehe::id::{EheId, RoomId};
 use ehe::leaf::VerifiedReceipt;
@@ -43,8 +43,8 @@ pub use self::tables::{Thinned, WindowKey};
 pub use self::writer::OpenDatabase;
 
 use self::apply::ApplyError;
+use self::commit_delay::CommitDelay;
 use self::keys::KeyRing;
-use self::pace::Pace;
 use self::request::{Answer, Request};
 use self::shared::{Shared, whole};
 use self::writer::{Job, Order, Writer};
@@ -73,6 +73,8 @@ pub struct SpoolLimits {
     pub quarantine_max_bytes: u64,
     /// How long a message may wait for others to be committed with it, when there are few.
     pub gather_ms: u64,
+    /// Messages after which a source sends no more before some are acknowledged, the smallest of all sources: so many wait for no others.
+    pub unacknowledged_max: usize,
     /// First pause after a disk fault.
     pub retry_min_ms: u64,
     /// Longest pause between attempts during a disk fault.
@@ -230,6 +232,8 @@ impl Spool {
             changed: watch::Sender::new(0),
             stop: (Mutex::new(false), Condvar::new()),
         });
+        let delay =
+            CommitDelay::new(Duration::from_millis(limits.gather_ms), limits.unacknowledged_max, Instant::now());
         let (orders, receiver) = mpsc::channel();
         let writer = Writer {
             orders: receiver,
@@ -239,7 +243,7 @@ impl Spool {
             clock,
             commit,
             memory,
-            pace: Pace::new(std::time::Instant::now()),
+            delay,
             waiting: VecDeque::new(),
             others: Vec::new(),
             stopping: false,

@@ -77,6 +77,7 @@ impl Home {
             held_devices_max: 9,
             quarantine_max_bytes: 1 << 20,
             gather_ms: 0,
+            unacknowledged_max: 100,
             retry_min_ms: 1,
             retry_max_ms: 1,
         };

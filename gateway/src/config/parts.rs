@@ -81,7 +81,7 @@ pub struct SpoolConfig {
     /// Memory for the database's cache, in MiB. Default 16.
     pub cache_mib: u64,
     /// How long a message may wait for others to be committed with it, in ms. It costs its acknowledgement so much time, and saves
-    /// processor and disk; alarms, and messages that come fast or in bursts, do not wait. Default 100.
+    /// processor and disk; alarms, messages that come fast or in bursts, and those of a broker that waits for acknowledgements do not wait. Default 100.
     pub gather_ms: u64,
     /// First pause after a disk fault, in ms. Default 200.
     pub retry_min_ms: u64,
@@ -106,8 +106,8 @@ impl Default for SpoolConfig {
 }
 
 impl SpoolConfig {
-    /// As the spool takes them.
-    pub fn limits(&self) -> SpoolLimits {
+    /// As the spool takes them. `unacknowledged_max`: messages after which a source sends no more before some are acknowledged.
+    pub fn limits(&self, unacknowledged_max: usize) -> SpoolLimits {
         SpoolLimits {
             max_bytes: self.max_mib.saturating_mul(MIB),
             room_max_bytes: self.max_mib.saturating_mul(MIB).saturating_mul(self.room_max_percent) / 100,
@@ -115,6 +115,7 @@ impl SpoolConfig {
             held_devices_max: self.held_devices_max,
             quarantine_max_bytes: self.quarantine_max_mib.saturating_mul(MIB),
             gather_ms: self.gather_ms,
+            unacknowledged_max,
             retry_min_ms: self.retry_min_ms,
             retry_max_ms: self.retry_max_ms,
         }

@@ -254,3 +254,11 @@ fn a_mapping_that_cannot_be_is_refused() {
     let checked = parse(&LEAST.replace("vital = \"heart_rate\"", "vital = \"heartrate\"")).unwrap().check();
     assert!(matches!(checked, Err(ConfigError::Mapping(_))));
 }
+
+#[test]
+fn the_spool_s_writer_knows_what_the_most_careful_broker_sends_without_acknowledgements() {
+    let limits =
+        |brokers: &str| parse(&format!("credentials_dir = '/c'\ndata_dir = '/d'\n{brokers}")).unwrap().spool_limits();
+    assert_eq!(limits("").unacknowledged_max, usize::MAX);
+    assert_eq!(limits("[[mqtt]]\n[[mqtt]]\nreceive_maximum = 7\n[[mqtt]]\nreceive_maximum = 9").unacknowledged_max, 7);
+}

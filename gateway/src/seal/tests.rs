@@ -114,6 +114,7 @@ impl Lab {
             held_devices_max: 0,
             quarantine_max_bytes: 0,
             gather_ms: 0,
+            unacknowledged_max: 100,
             retry_min_ms: 1,
             retry_max_ms: 1,
         };

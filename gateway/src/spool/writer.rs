@@ -19,7 +19,7 @@ use redb::{Database, Durability, ReadableDatabase};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::apply::{Apply, ApplyError, Context, Finished, Memory, create_tables};
-use super::pace::{GATHERED_MAX, Pace};
+use super::commit_delay::CommitDelay;
 use super::request::{Answer, Request};
 use super::seen::Places;
 use super::shared::{Fault, Shared};
@@ -59,7 +59,7 @@ pub(super) struct Writer {
     pub(super) commit: u64,
     /// As of the last commit.
     pub(super) memory: Memory,
-    pub(super) pace: Pace,
+    pub(super) delay: CommitDelay,
     /// Messages in the order of their receipt; those that find the spool full stay here, unacknowledged.
     pub(super) waiting: VecDeque<Job>,
     pub(super) others: Vec<Job>,
@@ -108,15 +108,14 @@ pub(super) fn open(open: &OpenDatabase) -> Result<(Database, u64), ApplyError> {
 }
 
 impl Writer {
-    /// Whether there is nothing to do but a few messages, which can wait for company: an alarm waits for nothing, and neither do windows
+    /// Whether there is nothing to do but messages, which can wait for company: an alarm waits for nothing, and neither do windows
     /// and receipts.
     fn may_gather(&self) -> bool {
         let alarm = |job: &Job| match &job.request {
             Request::Store(intake) => intake.rows.iter().any(|row| row.body.alarm),
             _ => true,
         };
-        let few = (1..GATHERED_MAX).contains(&self.waiting.len());
-        !self.stopping && self.others.is_empty() && few && !self.waiting.iter().any(alarm)
+        !self.stopping && self.others.is_empty() && !self.waiting.is_empty() && !self.waiting.iter().any(alarm)
     }
 
     pub(super) fn run(mut self) {
@@ -137,9 +136,7 @@ impl Writer {
             Err(_) => return false,
         }
         self.take_all();
-        if self.may_gather() && self.pace.gathers(Instant::now()) {
-            self.gather();
-        }
+        self.gather();
         true
     }
 
@@ -157,14 +154,15 @@ impl Writer {
         }
     }
 
-    /// Waits a moment for further messages.
+    /// Waits for further messages, as long as that is worth it.
     fn gather(&mut self) {
-        let end = Instant::now() + Duration::from_millis(self.limits.gather_ms);
+        let mut group = None;
         while self.may_gather() {
-            let left = end.saturating_duration_since(Instant::now());
-            match self.orders.recv_timeout(left) {
+            let now = Instant::now();
+            let Some(until) = self.delay.until(&mut group, now, self.waiting.len()) else { return };
+            match self.orders.recv_timeout(until.saturating_duration_since(now)) {
                 Ok(order) => self.take(order),
-                Err(RecvTimeoutError::Timeout) => return,
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => self.stopping = true,
             }
         }
@@ -174,7 +172,7 @@ impl Writer {
         match order {
             Order::Job(job) => match job.request {
                 Request::Store(_) | Request::NewSession(_) => {
-                    self.pace.came(Instant::now());
+                    self.delay.came(Instant::now());
                     self.waiting.push_back(*job);
                 }
                 _ => self.others.push(*job),
@@ -279,7 +277,6 @@ impl Writer {
 
     /// The numbers first: whoever has an answer finds them true. Says what [`Writer::carry_out`] says.
     fn answer(&mut self, attempt: Attempt) -> bool {
-        self.pace.committed(Instant::now());
         let Attempt { others, stores, finished } = attempt;
         let waiting = self.waiting.len() - stores.len().min(self.waiting.len());
         let more = waiting > 0 && stores.len() == BATCH_MAX;

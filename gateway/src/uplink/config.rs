@@ -21,7 +21,8 @@ pub struct UplinkConfig {
     /// where the room refused to show its records. Nodes tell of changes only in their answers: a room with nothing to send waits.
     /// Default 60,000.
     pub backoff_max_ms: u64,
-    /// Rooms that are sent at the same time. Each takes at most three frames (3 MiB) of memory. Default 8.
+    /// Rooms that are sent at the same time. Each takes at most three frames (3 MiB) of memory: its events, the frame they go in,
+    /// and the answer. Default 8.
     pub rooms_in_parallel: usize,
     /// A room's control records (grants, key epochs) are fetched again after this time even if no node says that they
     /// changed. Default 900.

@@ -30,7 +30,7 @@ impl Gateway {
         let checked = Arc::new(Config::parse(config, Path::new("test")).unwrap().check().unwrap());
         let clock = SystemClock::new(PathBuf::from("/nonexistent"));
         let counters = ehe_gateway::status::counters();
-        let limits = checked.config.spool.limits();
+        let limits = checked.config.spool_limits();
         let (spool, thread) = Spool::open(open, &data.join("spool.key"), limits, clock.wall(), None).unwrap();
         let (inputs, queue) = mpsc::channel(1024);
         let (pending, pending_queue) = mpsc::channel(1024);

@@ -230,6 +230,22 @@ async fn messages_gather_for_one_commit_and_an_alarm_waits_for_nothing() {
     waiting.durable().await.unwrap();
 }
 
+#[tokio::test]
+async fn as_many_messages_as_a_source_sends_without_acknowledgements_are_committed_at_once() {
+    let mut lab = Lab::new();
+    (lab.limits.gather_ms, lab.limits.unacknowledged_max) = (3_600_000, 3);
+    let (_disk, spool, _thread) = start(&lab);
+    let before = spool.status().commits;
+    let mut waiting = Vec::new();
+    for value in 0..3 {
+        waiting.push(spool.store(message(value)).await.unwrap());
+    }
+    for storing in waiting {
+        storing.durable().await.unwrap();
+    }
+    assert_eq!(spool.status().commits, before + 1);
+}
+
 pub(super) fn held(device: &str, user: Option<&str>) -> Place {
     Place::Held { device: DeviceId::new(device).unwrap(), user: user.map(str::to_owned) }
 }

@@ -48,6 +48,7 @@ fn limits() -> SpoolLimits {
         held_devices_max: 3,
         quarantine_max_bytes: 1 << 16,
         gather_ms: 0,
+        unacknowledged_max: 100,
         retry_min_ms: 1,
         retry_max_ms: 2,
     }

@@ -196,6 +196,7 @@ impl World {
             held_devices_max: 10,
             quarantine_max_bytes: 1 << 28,
             gather_ms: 0,
+            unacknowledged_max: 100,
             retry_min_ms: 1,
             retry_max_ms: 10,
         };
