@@ -21,7 +21,8 @@ use crate::source;
 use crate::source::mqtt::MqttSource;
 use crate::source::replay::ReplaySource;
 use crate::spool::{self, Spool, SpoolError};
-use crate::status::alive::{Alive, WRITTEN_EVERY};
+use crate::status::freshness::WRITTEN_EVERY;
+use crate::status::run_lock::{Run, RunLock};
 use crate::status::{self, Counters, Status};
 use crate::systemd::{Manager, Word};
 use crate::uplink::{Uplink, UplinkParts, UplinkStatus};
@@ -94,13 +95,15 @@ pub async fn run(checked: Checked) -> Result<(), DaemonError> {
         None => None,
     };
     spool::create_dir(&config.data_dir)?;
-    // Held to the end. Readings are taken without it, too.
-    let _alive = Alive::begin(&config.data_dir).inspect_err(|error| {
-        tracing::warn!(%error, "running.lock (in data_dir) cannot be held: `ehe-gateway status` will say that this gateway does not run");
-    });
+    let run = Run { pid: std::process::id(), started_ms: clock.now().utc };
+    let lock = RunLock::take(&config.data_dir, run);
     let database = spool::file(&config.data_dir, config.spool.cache_bytes());
     let key_file = config.data_dir.join("spool.key");
     let (spool, spool_thread) = Spool::open(database, &key_file, config.spool_limits(), clock.wall(), report)?;
+    // Held to the end. Readings are taken without it, too. Said only now: a second gateway on the same data ends with the error before.
+    let _lock = lock.inspect_err(|error| {
+        tracing::warn!(%error, "running.lock (in data_dir) cannot be held: `ehe-gateway status` will say that this gateway does not run");
+    });
 
     // --- what earlier runs left
     let rooms = Rooms::new(identity, credentials.alliance_id());
@@ -170,6 +173,7 @@ pub async fn run(checked: Checked) -> Result<(), DaemonError> {
     let manager = Manager::start().map_err(|why| DaemonError::Io { what: "starting a thread", why })?;
     let publisher = Publisher {
         path: config.data_dir.join(STATUS_FILE),
+        run,
         spool,
         counters,
         clock,
@@ -252,6 +256,7 @@ async fn named(name: &'static str, part: impl Future<Output = ()>) -> &'static s
 #[derive(Clone)]
 struct Publisher {
     path: PathBuf,
+    run: Run,
     spool: Spool,
     counters: Arc<Counters>,
     clock: SystemClock,
@@ -281,7 +286,7 @@ impl Publisher {
         let faults = status::Faults::of(&counts, &spool, &uplink);
         let status = Status {
             written_ms: self.clock.now().utc,
-            pid: std::process::id(),
+            run: self.run,
             counts,
             spool,
             uplink,

@@ -4,7 +4,8 @@
 //! A line in is an object: `id`, `topic`, `input_text` or `input_hex`, and where it matters `content_type`, `schema` (of an Open
 //! mHealth document without a header) and `time_unix` (the receipt; left out: now). The line out has the same `id`, and
 //! `readings` and `fields`, or `error` with `kind` and `message`. A line that cannot be read gives an error too, and the next
-//! one goes on. Whoever asks is told of each error also with the number of its line, because a line that cannot be read has no `id`.
+//! one goes on. Whoever asks is told of each error also the number of its line, because a line that cannot be read has no `id`, and its `kind`; the
+//! message, which may repeat what the sender sent, stands in the answer alone.
 
 mod row;
 
@@ -28,7 +29,7 @@ pub struct DecodeError {
 }
 
 /// Answers each line of `input` with one of `output`; empty lines are passed over. `note` is told of each error the number of its line (from
-/// 1) and what it is. `now` is the receipt of rows that name none.
+/// 1) and its kind. `now` is the receipt of rows that name none.
 ///
 /// # Errors
 /// What reading or writing failed with.
@@ -36,7 +37,7 @@ pub fn run(
     decoder: &Decoder,
     input: &mut dyn BufRead,
     output: &mut dyn Write,
-    note: &dyn Fn(u64, &str),
+    note: &dyn Fn(u64, &'static str),
     now: &dyn Fn() -> UnixMs,
 ) -> Result<(), DecodeError> {
     let mut line = Vec::new();
@@ -50,8 +51,8 @@ pub fn run(
         };
         // Whoever types lines, or another program, waits for this answer before the next line.
         writeln!(output, "{}", answer.json).and_then(|()| output.flush()).map_err(failed)?;
-        if let Some(problem) = answer.problem {
-            note(number, &problem);
+        if let Some(kind) = answer.refused {
+            note(number, kind);
         }
     }
     Ok(())

@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use anyhow::Context;
 use certs::terminal::escaped;
 use clap::{Parser, Subcommand};
-use ehe::time::UnixMs;
 use ehe_gateway::config::{Checked, Config};
 use ehe_gateway::status::HeldPart;
-use ehe_gateway::status::alive::{self, Worth};
+use ehe_gateway::status::freshness::{self, Age, Stale, Stamp};
+use ehe_gateway::status::run_lock;
 use ehe_gateway::{clock, daemon, decode, source};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -109,8 +109,8 @@ fn decode_lines(config: Option<&Path>, file: Option<&Path>) -> anyhow::Result<()
     };
     let mut output = BufWriter::new(std::io::stdout().lock());
     // Nobody is left to tell if this fails.
-    let note = |line: u64, problem: &str| {
-        let _ = writeln!(std::io::stderr(), "ehe-gateway: line {line}: {}", escaped(problem));
+    let note = |line: u64, kind: &'static str| {
+        let _ = writeln!(std::io::stderr(), "ehe-gateway: line {line}: {kind}");
     };
     match decode::run(&decoder, &mut input, &mut output, &note, &*clock::wall()) {
         // Whoever read the answers has enough of them.
@@ -137,54 +137,65 @@ fn check(checked: &Checked) -> anyhow::Result<()> {
         source::replay::check(one)?;
     }
     tracing_subscriber::EnvFilter::try_new(&checked.config.log.filter).context("log.filter")?;
-    let out = &mut std::io::stdout().lock();
+    let out = &mut Vec::new();
     writeln!(out, "good: {}", credentials.peer())?;
     writeln!(out, "alliance {}", credentials.alliance_id())?;
     writeln!(out, "{} sources, {} assignments", checked.routes.len(), checked.config.assignment.len())?;
     if checked.config.alliance.is_none() {
         writeln!(out, "advice: pin the alliance with `alliance = \"{}\"`", credentials.alliance_id())?;
     }
-    Ok(())
+    print(out)
 }
 
-/// The numbers, and what they are worth.
-fn read_status<T: DeserializeOwned>(
-    checked: &Checked,
-    written: impl Fn(&T) -> Option<UnixMs>,
-) -> anyhow::Result<(T, Worth)> {
+/// Writes to standard output, at once. Whoever reads it may have enough of it.
+fn print(text: &[u8]) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        done => done.context("standard output"),
+    }
+}
+
+/// The numbers, what they say of themselves, and whether they are those of a gateway that runs now.
+fn read_status<T: DeserializeOwned>(checked: &Checked) -> anyhow::Result<(T, Stamp, Result<Age, Stale>)> {
     let data_dir = &checked.config.data_dir;
     let path = daemon::status_path(data_dir);
     let text = certs::file::read_text(&path, STATUS_MAX_BYTES, "has the gateway run with this configuration?")?;
     let numbers = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
-    let written =
-        written(&numbers).with_context(|| format!("{}: it does not say when it was written", path.display()))?;
-    let runs = alive::runs(data_dir).with_context(|| format!("{}: is a gateway running on it?", data_dir.display()))?;
-    Ok((numbers, alive::judge(runs, written, clock::wall()())))
+    let stamp = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+    let holder =
+        run_lock::holder(data_dir).with_context(|| format!("{}: is a gateway running on it?", data_dir.display()))?;
+    Ok((numbers, stamp, freshness::judge(holder, stamp, clock::wall()())))
 }
 
 fn status(checked: &Checked) -> anyhow::Result<()> {
-    let written = |numbers: &Map<String, Value>| numbers.get("written_ms")?.as_u64().map(UnixMs);
-    let (mut numbers, worth) = read_status(checked, written)?;
-    numbers.insert("running".to_owned(), worth.runs().into());
-    numbers.insert("age_ms".to_owned(), u64::try_from(worth.age().as_millis()).unwrap_or(u64::MAX).into());
-    let out = &mut std::io::stdout().lock();
-    serde_json::to_writer_pretty(&mut *out, &numbers).context("standard output")?;
-    writeln!(out).context("standard output")?;
-    Ok(worth.relied_on()?)
+    let (mut numbers, _, fresh) = read_status::<Map<String, Value>>(checked)?;
+    let (runs, age) = fresh.map_or_else(|stale| (stale.runs(), stale.age()), |age| (true, age));
+    numbers.insert("running".to_owned(), runs.into());
+    numbers.insert("age_ms".to_owned(), age.ms().into());
+    let mut text = serde_json::to_string_pretty(&numbers)?;
+    text.push('\n');
+    print(text.as_bytes())?;
+    fresh?;
+    Ok(())
 }
 
 fn held(checked: &Checked) -> anyhow::Result<()> {
-    let (part, worth) = read_status(checked, |part: &HeldPart| Some(part.written_ms))?;
+    let (part, stamp, fresh) = read_status::<HeldPart>(checked)?;
     let time = |ms: u64| {
         i64::try_from(ms)
             .ok()
             .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
             .map_or_else(|| "-".to_owned(), |at| at.to_string())
     };
-    let out = &mut std::io::stdout().lock();
+    let out = &mut Vec::new();
     // Of a stopped gateway they are still held.
-    let note = if worth.runs() { "" } else { " (the gateway does not run)" };
-    writeln!(out, "as of {}{note}; assign with [[assignment]] and restart", time(part.written_ms.0))?;
+    let note = match fresh {
+        Ok(_) => "",
+        Err(Stale::Stopped(_)) => " (the gateway does not run)",
+        Err(Stale::Old(_) | Stale::EarlierRun(_)) => " (not of now: see `ehe-gateway status`)",
+    };
+    writeln!(out, "as of {}{note}; assign with [[assignment]] and restart", time(stamp.written_ms.0))?;
     writeln!(out, "{:<32} {:<8} {:>9} {:>9}  first … last", "device", "user", "readings", "dropped")?;
     for device in part.held {
         let user = device.user.as_deref().unwrap_or("-");
@@ -198,5 +209,5 @@ fn held(checked: &Checked) -> anyhow::Result<()> {
             device.dropped
         )?;
     }
-    Ok(())
+    print(out)
 }

@@ -1,8 +1,9 @@
 //! The gateway in numbers: no readings, no names but those of held devices. Written to `status.json` for `ehe-gateway status`
 //! and `held`, because the database file belongs to the running program alone.
 
-pub mod alive;
+pub mod freshness;
 mod line;
+pub mod run_lock;
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -15,6 +16,7 @@ use ehe::time::UnixMs;
 use serde::{Deserialize, Serialize};
 
 pub use self::line::{Faults, line};
+use self::run_lock::Run;
 use crate::spool::{HeldDevice, SpoolStatus, Stored};
 use crate::uplink::UplinkStatus;
 use crate::window::Reason;
@@ -165,8 +167,9 @@ impl Counters {
 pub struct Status {
     /// When it was written.
     pub written_ms: UnixMs,
-    /// The program's process id.
-    pub pid: u32,
+    /// By which run: its process id, and when it began to count.
+    #[serde(flatten)]
+    pub run: Run,
     /// Counts since the start.
     pub counts: Counts,
     /// The spool.
@@ -182,8 +185,6 @@ pub struct Status {
 /// What `held` reads of it.
 #[derive(Debug, Deserialize)]
 pub struct HeldPart {
-    /// When it was written.
-    pub written_ms: UnixMs,
     /// Devices that nobody is assigned to.
     pub held: Vec<HeldDevice>,
 }

@@ -52,8 +52,8 @@ struct Row {
 pub struct Answered {
     /// As it is written.
     pub json: String,
-    /// The error in it: its kind and message.
-    pub problem: Option<String>,
+    /// The kind of the error in it.
+    pub refused: Option<&'static str>,
 }
 
 /// A line out.
@@ -271,9 +271,9 @@ fn answered(answer: &Answer) -> Answered {
     // Nothing in an answer can fail to be JSON: names are text, numbers come from decimals.
     let json = serde_json::to_string(answer)
         .unwrap_or_else(|error| format!("{{\"error\":{{\"kind\":\"internal\",\"message\":\"{error}\"}}}}"));
-    let problem = match answer {
+    let refused = match answer {
         Answer::Understood { .. } => None,
-        Answer::Refused { error, .. } => Some(format!("{}: {}", error.kind, error.message)),
+        Answer::Refused { error, .. } => Some(error.kind),
     };
-    Answered { json, problem }
+    Answered { json, refused }
 }

@@ -77,9 +77,12 @@ pub fn line(status: &Status) -> String {
 
 #[cfg(test)]
 mod tests {
+    use ehe::time::UnixMs;
+
     use super::*;
     use crate::spool::Fault;
     use crate::status::SourceCounts;
+    use crate::status::run_lock::Run;
 
     fn status(fault: Option<Fault>, full: bool) -> Status {
         let mut counts = Counts { holds: 3, readings_thinned: 4, ..Counts::default() };
@@ -89,7 +92,15 @@ mod tests {
         let spool = SpoolStatus { fault, full, faults: 1, max_bytes: 2 * MIB, ..SpoolStatus::default() };
         let uplink = UplinkStatus { failures: 9, proofs_refused: 1, ..UplinkStatus::default() };
         let faults = Faults::of(&counts, &spool, &uplink);
-        Status { written_ms: ehe::time::UnixMs(0), pid: 1, counts, spool, uplink, faults, held: Vec::new() }
+        Status {
+            written_ms: UnixMs(0),
+            run: Run { pid: 1, started_ms: UnixMs(0) },
+            counts,
+            spool,
+            uplink,
+            faults,
+            held: Vec::new(),
+        }
     }
 
     #[test]

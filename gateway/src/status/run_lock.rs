@@ -1,159 +1,128 @@
-//! Whether the numbers of `status.json` are those of a gateway that runs now. Two witnesses, because each alone may be wrong: a lock
-//! that the running program holds (the kernel lets it go however the program ends) and the age of the numbers (a program that hangs, or
-//! whose disk is full, holds its lock and writes nothing).
+//! Which run of the gateway goes on now on a data directory: the running program holds a lock there, which the kernel lets go however the
+//! program ends, and says in the locked file which run it is.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
 use ehe::time::UnixMs;
+use serde::{Deserialize, Serialize};
 
-/// How often the running gateway writes its numbers.
-pub const WRITTEN_EVERY: Duration = Duration::from_secs(2);
-/// From this age on they are old: a busy disk may cost a few rounds.
-const OLD_AFTER: Duration = Duration::from_secs(10);
-/// In the data directory. Empty; only its lock says something.
-const LOCK_FILE: &str = "running.lock";
+/// In the data directory.
+const FILE: &str = "running.lock";
+/// Of what it holds, padded: it is overwritten in place, which needs no space on a full disk.
+const BYTES: usize = 64;
 /// Whoever asks holds the lock for an instant: the gateway that starts in that instant tries again so often.
 const ATTEMPTS: u32 = 20;
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(5);
 
+/// One run of the program. The process id alone does not tell it from the one before: in a container both may have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// Process id.
+    pub pid: u32,
+    /// When it began.
+    pub started_ms: UnixMs,
+}
+
 /// Held while the gateway runs.
 #[derive(Debug)]
 #[must_use]
-pub struct Alive {
-    _lock: File,
+pub struct RunLock {
+    _file: File,
 }
 
-impl Alive {
-    /// Says from now on that the gateway on this data directory runs. May wait for some 100 ms.
+impl RunLock {
+    /// Says from now on that this run goes on. May wait for some 100 ms.
     ///
     /// # Errors
-    /// The file cannot be made, or is locked by another program: `ehe-gateway status` will then take this one for stopped. What keeps
-    /// two gateways off the same data is the lock of the spool itself.
-    pub fn begin(data_dir: &Path) -> io::Result<Self> {
+    /// The file cannot be made or written, or is locked by another program: `ehe-gateway status` will then take this run for stopped. What
+    /// keeps two gateways off the same data is the lock of the spool itself.
+    pub fn take(data_dir: &Path, run: Run) -> io::Result<Self> {
         let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(false).mode(0o600).open(data_dir.join(LOCK_FILE))?;
-        for _ in 1..ATTEMPTS {
-            match file.try_lock() {
-                Err(TryLockError::WouldBlock) => std::thread::sleep(BETWEEN_ATTEMPTS),
-                done => return done.map(|()| Self { _lock: file }).map_err(Into::into),
+        let file = options.write(true).create(true).truncate(false).mode(0o600).open(data_dir.join(FILE))?;
+        let mut attempts = 1;
+        while let Err(error) = file.try_lock() {
+            if attempts == ATTEMPTS || !matches!(error, TryLockError::WouldBlock) {
+                return Err(error.into());
             }
+            attempts += 1;
+            std::thread::sleep(BETWEEN_ATTEMPTS);
         }
-        file.try_lock()?;
-        Ok(Self { _lock: file })
+        let text = format!("{:<width$}\n", serde_json::to_string(&run)?, width = BYTES - 1);
+        file.write_all_at(text.as_bytes(), 0)?;
+        Ok(Self { _file: file })
     }
 }
 
-/// Whether a gateway runs on this data directory.
-pub fn runs(data_dir: &Path) -> io::Result<bool> {
-    let file = match File::open(data_dir.join(LOCK_FILE)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+/// Who holds the lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// No gateway runs.
+    Nobody,
+    /// A gateway runs that has not said yet which run it is.
+    Unnamed,
+    /// This run goes on.
+    Run(Run),
+}
+
+/// Who holds the lock of this data directory.
+pub fn holder(data_dir: &Path) -> io::Result<Holder> {
+    let mut file = match File::open(data_dir.join(FILE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Holder::Nobody),
         file => file?,
     };
     // Shared: two who ask at the same time do not take each other for the gateway.
     match file.try_lock_shared() {
-        Ok(()) => Ok(false),
-        Err(TryLockError::WouldBlock) => Ok(true),
-        Err(TryLockError::Error(error)) => Err(error),
+        Ok(()) => return Ok(Holder::Nobody),
+        Err(TryLockError::WouldBlock) => {}
+        Err(TryLockError::Error(error)) => return Err(error),
     }
-}
-
-/// What numbers are worth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Worth {
-    /// The running gateway's, of now; so old.
-    Fresh(Duration),
-    /// A gateway runs and has not written them for so long; or the wall clock was set back.
-    Old(Duration),
-    /// No gateway runs; they were written so long ago.
-    Stopped(Duration),
-}
-
-/// Judges numbers that were written at `written`.
-pub fn judge(runs: bool, written: UnixMs, now: UnixMs) -> Worth {
-    let age = Duration::from_millis(now.0.abs_diff(written.0));
-    match runs {
-        false => Worth::Stopped(age),
-        true if age <= OLD_AFTER => Worth::Fresh(age),
-        true => Worth::Old(age),
-    }
-}
-
-/// What to do about numbers that are not of now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NotNow {
-    /// [`Worth::Old`].
-    #[error(
-        "these numbers are {} s old, and the gateway, which runs, writes them every {} s: it is still starting, its disk is full or fails, \
-         or the clock was changed; its log says which",
-        .0.as_secs(),
-        WRITTEN_EVERY.as_secs()
-    )]
-    Old(Duration),
-    /// [`Worth::Stopped`].
-    #[error("the gateway does not run: these are its last numbers, written {} s ago. Its log says why it ended", .0.as_secs())]
-    Stopped(Duration),
-}
-
-impl Worth {
-    /// Whether a gateway runs.
-    pub fn runs(self) -> bool {
-        !matches!(self, Self::Stopped(_))
-    }
-
-    /// How old they are.
-    pub fn age(self) -> Duration {
-        let (Self::Fresh(age) | Self::Old(age) | Self::Stopped(age)) = self;
-        age
-    }
-
-    /// Whether they can be relied on.
-    pub fn relied_on(self) -> Result<(), NotNow> {
-        match self {
-            Self::Fresh(_) => Ok(()),
-            Self::Old(age) => Err(NotNow::Old(age)),
-            Self::Stopped(age) => Err(NotNow::Stopped(age)),
-        }
-    }
+    let mut text = Vec::with_capacity(BYTES);
+    (&mut file).take(BYTES as u64).read_to_end(&mut text)?;
+    Ok(serde_json::from_slice(&text).map_or(Holder::Unnamed, Holder::Run))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn numbers_are_relied_on_only_if_they_are_young_and_their_gateway_runs() {
-        let (hour, now) = (3_600_000, UnixMs(1_700_000_000_000));
-        let at = |before: u64| UnixMs(now.0 - before);
-        assert_eq!(judge(true, at(2_500), now), Worth::Fresh(Duration::from_millis(2_500)));
-        assert_eq!(judge(true, at(10_001), now), Worth::Old(Duration::from_millis(10_001)));
-        assert_eq!(judge(false, at(0), now), Worth::Stopped(Duration::ZERO));
-        // A clock that was set back by an hour.
-        assert_eq!(judge(true, at(0), at(hour)), Worth::Old(Duration::from_millis(hour)));
-        assert_eq!(judge(true, UnixMs(0), UnixMs(u64::MAX)), Worth::Old(Duration::from_millis(u64::MAX)));
-    }
+    const FIRST: Run = Run { pid: 4_294_967_295, started_ms: UnixMs(u64::MAX) };
+    const SECOND: Run = Run { pid: 7, started_ms: UnixMs(1) };
 
     #[test]
-    fn a_gateway_runs_from_its_beginning_to_its_end_whoever_asks_and_however_often() {
+    fn a_run_is_known_from_its_beginning_to_its_end_whoever_asks_and_however_often() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(!runs(dir.path()).unwrap());
-        let alive = Alive::begin(dir.path()).unwrap();
-        assert!(runs(dir.path()).unwrap() && runs(dir.path()).unwrap());
-        assert!(Alive::begin(dir.path()).is_err(), "another one is not taken for it");
-        drop(alive);
+        let asked = || holder(dir.path()).unwrap();
+        assert_eq!(asked(), Holder::Nobody);
+        let lock = RunLock::take(dir.path(), FIRST).unwrap();
+        assert_eq!([asked(), asked()], [Holder::Run(FIRST); 2]);
+        assert!(RunLock::take(dir.path(), SECOND).is_err());
+        assert_eq!(asked(), Holder::Run(FIRST), "another one is not taken for it");
+        drop(lock);
         // Somebody else asks at the same moment.
-        let asking = File::open(dir.path().join(LOCK_FILE)).unwrap();
+        let asking = File::open(dir.path().join(FILE)).unwrap();
         asking.try_lock_shared().unwrap();
-        assert!(!runs(dir.path()).unwrap());
-        let asked = std::thread::spawn(move || {
+        assert_eq!(asked(), Holder::Nobody);
+        let other = std::thread::spawn(move || {
             std::thread::sleep(BETWEEN_ATTEMPTS);
             drop(asking);
         });
-        let _alive = Alive::begin(dir.path()).unwrap();
-        assert!(runs(dir.path()).unwrap());
-        asked.join().unwrap();
+        let _lock = RunLock::take(dir.path(), SECOND).unwrap();
+        assert_eq!(asked(), Holder::Run(SECOND));
+        other.join().unwrap();
+    }
+
+    #[test]
+    fn a_locked_file_that_names_no_run_is_that_of_a_gateway_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        for text in ["", "{\"pid\":1}", "rubbish", &"[".repeat(1_000)] {
+            std::fs::write(dir.path().join(FILE), text).unwrap();
+            let file = File::open(dir.path().join(FILE)).unwrap();
+            file.lock().unwrap();
+            assert_eq!(holder(dir.path()).unwrap(), Holder::Unnamed, "{text}");
+        }
     }
 }
