@@ -31,8 +31,8 @@ enum Command {
     Check(WithConfig),
     /// List the devices that nobody is assigned to, and what is held of them.
     Held(WithConfig),
-    /// Print the gateway's numbers as JSON, with whether it is "running" and their "age_ms"; fails, after printing them, unless they are those
-    /// of a gateway that runs now.
+    /// Print the gateway's numbers as JSON, with whether it is "running" and their "age_ms" (below zero if the clock was set back since); exits
+    /// with 1, after printing them, unless they are those of a gateway that runs now.
     Status(WithConfig),
     /// Show what the gateway makes of messages: JSON Lines in ({"id", "topic", "input_text" or "input_hex", …}), JSON Lines out.
     Decode(Decode),
