@@ -21,7 +21,7 @@ use ehe::control::Right;
 use ehe::read::Part;
 use ehe::refusal::Refusal;
 use ehe::wire::{Request, Response, Submission};
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::process::{Pid, Signal, kill_process};
 
 #[path = "support/alliance.rs"]
 mod alliance;
@@ -32,9 +32,12 @@ use alliance::{Alliance, LIMIT, Link, SHARDS, now};
 use people::{Patient, Sealer, Writer, request};
 
 /// What the shell does that holds the node's disk from one life of the node to the next.
-const SHELL: &str = r#"while read -r word; do case $word in
+const SHELL: &str = r#"while read -r word file; do case $word in
 run) wait; "$NODE" run --config "$CONFIG" & echo $!;;
 free) rm "$DATA/ballast"; echo freed;;
+part) wait; mkdir "$DATA/own" && mount -t tmpfs -o size=4m tmpfs "$DATA/own" && cp "$DATA/$file" "$DATA/own/" &&
+  mount --bind "$DATA/own/$file" "$DATA/$file" && echo parted;;
+grow) mount -o remount,size=64m "$DATA/own"; echo grown;;
 esac; done"#;
 /// More than this is never written on the way to a full disk.
 const RUNS_MAX: usize = 400;
@@ -107,12 +110,6 @@ impl Shell {
             kill_process(node, Signal::KILL).unwrap();
         }
     }
-
-    /// No file may grow beyond this any more.
-    fn limit(&self, bytes: Option<u64>) {
-        let limit = Rlimit { current: bytes, maximum: None };
-        prlimit(self.node, Resource::Fsize, limit).unwrap();
-    }
 }
 
 impl Drop for Shell {
@@ -154,6 +151,16 @@ impl Scene {
         this
     }
 
+    /// One file on a small disk of its own: on a common one it is chance whether the log or the shard finds no room.
+    async fn with_little_room_for(alliance: Alliance, file: &str) -> Self {
+        let shell = namespace(&alliance, "");
+        let mut this = Self::new(alliance, shell).await;
+        this.shell.kill();
+        assert_eq!(this.shell.tell(&format!("part {file}")), "parted");
+        this.restart().await;
+        this
+    }
+
     /// False: it was refused as a fault of the node's storage, and for nothing else.
     async fn acknowledged(&mut self, run: Submission) -> bool {
         match self.gateway.submit(run.clone()).await {
@@ -178,10 +185,6 @@ impl Scene {
         done
     }
 
-    fn bytes_of(&self, name: &str) -> u64 {
-        std::fs::metadata(self.alliance.path("data").join(name)).unwrap().len()
-    }
-
     async fn faulted(&self) -> Vec<bool> {
         let Response::Status(status) = self.owner.ask(&Request::Status).await else { panic!() };
         status.shards.iter().map(|shard| shard.faulted).collect()
@@ -195,14 +198,18 @@ impl Scene {
         self.owner.submit(other.writer.run(&events)).await
     }
 
-    /// After a restart: whoever hands in again what was acknowledged hears that it is there, and where.
-    async fn everything_is_there_after_a_restart(mut self) {
+    async fn restart(&mut self) {
         self.shell.kill();
         let address = self.shell.run();
         let person = certs::Credentials::load(&self.alliance.path("gateway")).unwrap();
         self.gateway = self.alliance.connect(&person, address).await;
         let person = certs::Credentials::load(&self.alliance.path("patient")).unwrap();
         self.owner = self.alliance.connect(&person, address).await;
+    }
+
+    /// After a restart: whoever hands in again what was acknowledged hears that it is there, and where.
+    async fn everything_is_there_after_a_restart(mut self) {
+        self.restart().await;
         for (run, log_index) in &self.acknowledged {
             let Response::Known(known) = self.gateway.submit(run.clone()).await else { panic!("{log_index} is gone") };
             assert_eq!((&known[0].run, known[0].receipt.log_index), (&run.run, *log_index));
@@ -216,6 +223,13 @@ impl Scene {
         let items = answers.iter().filter(|answer| matches!(answer, Response::Item(_))).count();
         assert!(items > self.acknowledged.len(), "{items} items, {} acknowledged", self.acknowledged.len());
     }
+}
+
+/// A shell that may mount: an ordinary user needs a user namespace for it, root need not have one.
+fn namespace(alliance: &Alliance, before: &str) -> Shell {
+    let ways: [&[&str]; 2] = [&["unshare", "-rm"], &["unshare", "-m"]];
+    let shell = ways.iter().find_map(|way| Shell::start(alliance, way, before));
+    shell.expect("a small file system: `unshare -rm mount -t tmpfs tmpfs /mnt` has to work, or be run as root")
 }
 
 /// Appends until there is no room. Returns what the log says of it.
@@ -239,16 +253,16 @@ async fn full(scene: &mut Scene) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_cannot_grow_stops_acknowledgement_not_the_process_and_loses_nothing() {
     let alliance = Alliance::new();
-    // What a process may not write kills it, unless it ignores the signal.
-    let shell = Shell::start(&alliance, &["env"], "trap '' XFSZ").unwrap();
-    let mut scene = Scene::new(alliance, shell).await;
-    scene.shell.limit(Some(scene.bytes_of("raft.redb")));
+    let mut scene = Scene::with_little_room_for(alliance, "raft.redb").await;
     let line = full(&mut scene).await;
-    assert!(line.contains("the disk failed under the log of all groups") && line.contains("File too large"), "{line}");
+    assert!(
+        line.contains("the disk failed under the log of all groups") && line.contains("No space left on device"),
+        "{line}"
+    );
     assert_eq!(scene.faulted().await, [true, true]);
     assert_eq!(scene.elsewhere().await, Response::Refused(Refusal::StorageFault));
     // Room alone does not start it again: what the disk has is not known until it is read again.
-    scene.shell.limit(None);
+    assert_eq!(scene.shell.tell("grow"), "grown");
     assert_eq!(scene.faulted().await, [true, true]);
     scene.everything_is_there_after_a_restart().await;
 }
@@ -256,25 +270,15 @@ async fn a_log_that_cannot_grow_stops_acknowledgement_not_the_process_and_loses_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shard_that_cannot_grow_stops_alone_and_the_others_go_on() {
     let alliance = Alliance::new();
-    let shell = Shell::start(&alliance, &["env"], "trap '' XFSZ").unwrap();
-    let mut scene = Scene::new(alliance, shell).await;
-    // Until the shard has outgrown the log, which forgets what the shard has.
-    while scene.bytes_of("shard-0000.redb") < 2 * scene.bytes_of("raft.redb") {
-        assert!(
-            scene.acknowledged.len() < RUNS_MAX,
-            "{:?}",
-            ["raft.redb", "shard-0000.redb"].map(|f| scene.bytes_of(f))
-        );
-        assert!(scene.append().await);
-    }
-    scene.shell.limit(Some(scene.bytes_of("shard-0000.redb")));
+    let mut scene = Scene::with_little_room_for(alliance, "shard-0000.redb").await;
     while scene.append().await {
-        assert!(scene.acknowledged.len() < 2 * RUNS_MAX, "it never was full");
+        assert!(scene.acknowledged.len() < RUNS_MAX, "it never was full");
     }
     let line = scene.shell.logged(0, "group stopped for good");
-    assert!(line.contains("the state of group") && line.contains("File too large"), "{line}");
+    assert!(line.contains("the state of group") && line.contains("No space left on device"), "{line}");
     assert_eq!(scene.faulted().await, [true, false]);
     assert!(matches!(scene.elsewhere().await, Response::Submitted(_)));
+    assert_eq!(scene.shell.tell("grow"), "grown");
     scene.everything_is_there_after_a_restart().await;
 }
 
@@ -282,11 +286,7 @@ async fn a_shard_that_cannot_grow_stops_alone_and_the_others_go_on() {
 async fn a_full_disk_stops_acknowledgement_and_with_room_and_a_restart_all_goes_on() {
     let alliance = Alliance::new();
     let mount = "mount -t tmpfs -o size=16m tmpfs \"$DATA\" && head -c 8000000 /dev/zero > \"$DATA/ballast\" || exit 1";
-    // A file system of its own: an ordinary user needs a user namespace for it, root need not have one.
-    let ways: [&[&str]; 2] = [&["unshare", "-rm"], &["unshare", "-m"]];
-    let shell = ways.iter().find_map(|way| Shell::start(&alliance, way, mount));
-    let shell =
-        shell.expect("a small file system: `unshare -rm mount -t tmpfs tmpfs /mnt` has to work, or be run as root");
+    let shell = namespace(&alliance, mount);
     let mut scene = Scene::new(alliance, shell).await;
     // The log or the shard's file, whichever has to grow first.
     let line = full(&mut scene).await;
