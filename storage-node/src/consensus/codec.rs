@@ -35,7 +35,7 @@ const MEMBERSHIP: u8 = 2;
 /// Stored bytes are not one of the forms above.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct CodecError(String);
+pub(super) struct CodecError(pub(super) String);
 
 impl From<decode::Error> for CodecError {
     fn from(error: decode::Error) -> Self {
@@ -43,17 +43,20 @@ impl From<decode::Error> for CodecError {
     }
 }
 
-type Out = Encoder<Vec<u8>>;
-type Written = Result<(), encode::Error<Infallible>>;
+pub(super) type Out = Encoder<Vec<u8>>;
+pub(super) type Written = Result<(), encode::Error<Infallible>>;
 
-fn write(body: impl FnOnce(&mut Out) -> Written) -> Vec<u8> {
+pub(super) fn write(body: impl FnOnce(&mut Out) -> Written) -> Vec<u8> {
     let mut out = Encoder::new(vec![VERSION]);
     let written = body(&mut out);
     debug_assert!(written.is_ok(), "writing to memory cannot fail");
     out.into_writer()
 }
 
-fn read<'b, T>(bytes: &'b [u8], body: impl FnOnce(&mut Decoder<'b>) -> Result<T, CodecError>) -> Result<T, CodecError> {
+pub(super) fn read<'b, T>(
+    bytes: &'b [u8],
+    body: impl FnOnce(&mut Decoder<'b>) -> Result<T, CodecError>,
+) -> Result<T, CodecError> {
     let (version, rest) = bytes.split_first().ok_or_else(|| CodecError("empty value".into()))?;
     if *version != VERSION {
         return Err(CodecError(format!("version {version} of a value, this program knows {VERSION}")));
@@ -66,14 +69,14 @@ fn read<'b, T>(bytes: &'b [u8], body: impl FnOnce(&mut Decoder<'b>) -> Result<T,
     Ok(value)
 }
 
-fn array(d: &mut Decoder<'_>, len: u64) -> Result<(), CodecError> {
+pub(super) fn array(d: &mut Decoder<'_>, len: u64) -> Result<(), CodecError> {
     match d.array()? {
         Some(found) if found == len => Ok(()),
         found => Err(CodecError(format!("array of {found:?} where {len} items belong"))),
     }
 }
 
-fn any_array(d: &mut Decoder<'_>) -> Result<u64, CodecError> {
+pub(super) fn any_array(d: &mut Decoder<'_>) -> Result<u64, CodecError> {
     d.array()?.ok_or_else(|| CodecError("array without a length".into()))
 }
 
@@ -87,30 +90,53 @@ pub(super) fn decode_log_id(bytes: &[u8]) -> Result<LogId, CodecError> {
     read(bytes, get_log_id)
 }
 
-fn put_log_id(e: &mut Out, id: &LogId) -> Written {
+pub(super) fn put_log_id(e: &mut Out, id: &LogId) -> Written {
     e.array(2)?.u64(id.committed_leader_id().term)?.u64(id.index())?.ok()
 }
 
-fn get_log_id(d: &mut Decoder<'_>) -> Result<LogId, CodecError> {
+pub(super) fn get_log_id(d: &mut Decoder<'_>) -> Result<LogId, CodecError> {
     array(d, 2)?;
     Ok(log_id(d.u64()?, d.u64()?))
 }
 
 /// `[term, node, committed]`
 pub(super) fn encode_vote(vote: &Vote) -> Vec<u8> {
-    write(|e| e.array(3)?.u64(vote.leader_id.term)?.u64(vote.leader_id.voted_for)?.bool(vote.committed)?.ok())
+    write(|e| put_vote(e, vote))
 }
 
 /// See [`encode_vote`].
 pub(super) fn decode_vote(bytes: &[u8]) -> Result<Vote, CodecError> {
-    read(bytes, |d| {
-        array(d, 3)?;
-        let leader_id = LeaderId::new(d.u64()?, d.u64()?);
-        Ok(Vote { leader_id, committed: d.bool()? })
-    })
+    read(bytes, get_vote)
 }
 
-fn put_membership(e: &mut Out, membership: &Membership) -> Written {
+pub(super) fn put_vote(e: &mut Out, vote: &Vote) -> Written {
+    e.array(3)?.u64(vote.leader_id.term)?.u64(vote.leader_id.voted_for)?.bool(vote.committed)?.ok()
+}
+
+pub(super) fn get_vote(d: &mut Decoder<'_>) -> Result<Vote, CodecError> {
+    array(d, 3)?;
+    let leader_id = LeaderId::new(d.u64()?, d.u64()?);
+    Ok(Vote { leader_id, committed: d.bool()? })
+}
+
+/// A log id, or null for the place before the first entry.
+pub(super) fn put_place(e: &mut Out, id: Option<&LogId>) -> Written {
+    match id {
+        Some(id) => put_log_id(e, id),
+        None => e.null()?.ok(),
+    }
+}
+
+/// See [`put_place`].
+pub(super) fn get_place(d: &mut Decoder<'_>) -> Result<Option<LogId>, CodecError> {
+    if d.datatype()? == minicbor::data::Type::Null {
+        d.null()?;
+        return Ok(None);
+    }
+    get_log_id(d).map(Some)
+}
+
+pub(super) fn put_membership(e: &mut Out, membership: &Membership) -> Written {
     let configs = membership.get_joint_config();
     e.array(2)?.array(configs.len() as u64)?;
     for voters in configs {
@@ -126,7 +152,7 @@ fn put_membership(e: &mut Out, membership: &Membership) -> Written {
     Ok(())
 }
 
-fn get_membership(d: &mut Decoder<'_>) -> Result<Membership, CodecError> {
+pub(super) fn get_membership(d: &mut Decoder<'_>) -> Result<Membership, CodecError> {
     let ids = |d: &mut Decoder<'_>| -> Result<BTreeSet<u64>, CodecError> {
         let count = any_array(d)?;
         (0..count).map(|_| Ok(d.u64()?)).collect()
@@ -143,39 +169,50 @@ fn get_membership(d: &mut Decoder<'_>) -> Result<Membership, CodecError> {
 
 /// The head of an entry's value and its body, so that a long command is copied once, into the page.
 pub(super) fn encode_entry(entry: &Entry) -> (Vec<u8>, Bytes) {
-    let term = entry.log_id.committed_leader_id().term;
+    let mut body = Bytes::new();
+    let head = write(|e| {
+        body = put_entry_head(e, entry)?;
+        Ok(())
+    });
+    (head, body)
+}
+
+/// Writes all of an entry but the bytes of a command, which are returned: they follow.
+pub(super) fn put_entry_head(e: &mut Out, entry: &Entry) -> Result<Bytes, encode::Error<Infallible>> {
+    e.array(3)?.u64(entry.log_id.committed_leader_id().term)?;
     match &entry.payload {
-        EntryPayload::Blank => (write(|e| e.array(3)?.u64(term)?.u8(BLANK)?.null()?.ok()), Bytes::new()),
+        EntryPayload::Blank => e.u8(BLANK)?.null()?.ok()?,
         EntryPayload::Normal(Payload(body)) => {
-            let head = write(|e| e.array(3)?.u64(term)?.u8(COMMAND)?.bytes_len(body.len() as u64)?.ok());
-            (head, body.clone())
+            e.u8(COMMAND)?.bytes_len(body.len() as u64)?;
+            return Ok(body.clone());
         }
         EntryPayload::Membership(membership) => {
-            let head = write(|e| {
-                e.array(3)?.u64(term)?.u8(MEMBERSHIP)?;
-                put_membership(e, membership)
-            });
-            (head, Bytes::new())
+            e.u8(MEMBERSHIP)?;
+            put_membership(e, membership)?;
         }
     }
+    Ok(Bytes::new())
 }
 
 /// See [`encode_entry`]; `index` is the key.
 pub(super) fn decode_entry(index: u64, bytes: &[u8]) -> Result<Entry, CodecError> {
-    read(bytes, |d| {
-        array(d, 3)?;
-        let log_id = log_id(d.u64()?, index);
-        let payload = match d.u8()? {
-            BLANK => {
-                d.null()?;
-                EntryPayload::Blank
-            }
-            COMMAND => EntryPayload::Normal(Payload(Bytes::copy_from_slice(d.bytes()?))),
-            MEMBERSHIP => EntryPayload::Membership(get_membership(d)?),
-            other => return Err(CodecError(format!("entry of kind {other}"))),
-        };
-        Ok(Entry { log_id, payload })
-    })
+    read(bytes, |d| get_entry(d, index))
+}
+
+/// The entry that belongs at `index`.
+pub(super) fn get_entry(d: &mut Decoder<'_>, index: u64) -> Result<Entry, CodecError> {
+    array(d, 3)?;
+    let log_id = log_id(d.u64()?, index);
+    let payload = match d.u8()? {
+        BLANK => {
+            d.null()?;
+            EntryPayload::Blank
+        }
+        COMMAND => EntryPayload::Normal(Payload(Bytes::copy_from_slice(d.bytes()?))),
+        MEMBERSHIP => EntryPayload::Membership(get_membership(d)?),
+        other => return Err(CodecError(format!("entry of kind {other}"))),
+    };
+    Ok(Entry { log_id, payload })
 }
 
 /// The id of a stored entry, without its body.
@@ -203,12 +240,7 @@ pub(super) fn encode_applied(applied: &Applied) -> Vec<u8> {
     write(|e| {
         e.array(3)?.bytes(&applied.uid.0)?;
         put_log_id(e, &applied.last)?;
-        e.array(2)?;
-        match applied.membership.log_id() {
-            Some(id) => put_log_id(e, id)?,
-            None => e.null()?.ok()?,
-        }
-        put_membership(e, applied.membership.membership())
+        put_stored_membership(e, &applied.membership)
     })
 }
 
@@ -218,16 +250,20 @@ pub(super) fn decode_applied(bytes: &[u8]) -> Result<Applied, CodecError> {
         array(d, 3)?;
         let uid = get_uid(d)?;
         let last = get_log_id(d)?;
-        array(d, 2)?;
-        let at = if d.datatype()? == minicbor::data::Type::Null {
-            d.null()?;
-            None
-        } else {
-            Some(get_log_id(d)?)
-        };
-        let membership = StoredMembership::new(at, get_membership(d)?);
-        Ok(Applied { uid, last, membership })
+        Ok(Applied { uid, last, membership: get_stored_membership(d)? })
     })
+}
+
+pub(super) fn put_stored_membership(e: &mut Out, stored: &StoredMembership) -> Written {
+    e.array(2)?;
+    put_place(e, stored.log_id().as_ref())?;
+    put_membership(e, stored.membership())
+}
+
+pub(super) fn get_stored_membership(d: &mut Decoder<'_>) -> Result<StoredMembership, CodecError> {
+    array(d, 2)?;
+    let at = get_place(d)?;
+    Ok(StoredMembership::new(at, get_membership(d)?))
 }
 
 /// Whose log file this is.
@@ -250,7 +286,7 @@ pub(super) fn decode_node(bytes: &[u8]) -> Result<NodeRecord, CodecError> {
     })
 }
 
-fn get_uid(d: &mut Decoder<'_>) -> Result<NodeUid, CodecError> {
+pub(super) fn get_uid(d: &mut Decoder<'_>) -> Result<NodeUid, CodecError> {
     let bytes = d.bytes()?;
     bytes.try_into().map(NodeUid).map_err(|_| CodecError(format!("uid of {} bytes", bytes.len())))
 }

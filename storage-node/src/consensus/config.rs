@@ -1,6 +1,6 @@
 //! What an operator may set.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{error::ConfigError, ids::NodeId};
 
@@ -13,7 +13,7 @@ pub struct Config {
     /// This node's number in the charter.
     pub node_id: NodeId,
 
-    /// What a group does that has never been part of anything. Default: [`Bootstrap::SoleVoter`].
+    /// What a group does that has never been part of anything. Default: this node is its one voter.
     pub bootstrap: Bootstrap,
 
     /// Heartbeats and elections. Default: [`Timing::wan`].
@@ -51,6 +51,10 @@ pub struct Config {
     /// Entries that stay in the log though the state has them, for followers that are a little behind. Default 16: under
     /// load an entry has up to 4 MiB, and what stays in the log counts for each group.
     pub keep_entries: u64,
+
+    /// A leader does not shorten the log of a group past what another member lacks, until so many bytes of it are kept: from
+    /// there on that member gets a snapshot. Default 1 GiB for each group.
+    pub log_hold_bytes: u64,
 }
 
 impl Config {
@@ -59,7 +63,7 @@ impl Config {
     pub fn new(node_id: NodeId) -> Self {
         Self {
             node_id,
-            bootstrap: Bootstrap::SoleVoter,
+            bootstrap: Bootstrap::Voters(BTreeSet::from([node_id])),
             timing: Timing::wan(),
             max_command_bytes: 8 << 20,
             max_in_flight: 4096,
@@ -71,6 +75,7 @@ impl Config {
             compact_after_bytes: 32 << 20,
             compact_after_entries: 20_000,
             keep_entries: 16,
+            log_hold_bytes: 1 << 30,
         }
     }
 
@@ -87,30 +92,37 @@ impl Config {
             let low = self.max_command_bytes;
             return Err(ConfigError::OutOfRange { what: "max_in_flight_bytes", low, high: limit });
         }
-        Ok(())
+        match &self.bootstrap {
+            Bootstrap::Voters(voters) if !voters.contains(&self.node_id) => Err(ConfigError::NotAVoter(self.node_id)),
+            Bootstrap::Voters(_) | Bootstrap::Wait => Ok(()),
+        }
     }
 }
 
-/// Hard limit of a command: far below what redb can store, and an entry must fit in memory several times.
-const MAX_COMMAND_BYTES: usize = 256 << 20;
+/// Hard limit of a command: a frame between nodes holds a read of 4 MiB and one command more.
+const MAX_COMMAND_BYTES: usize = 8 << 20;
 
 /// What a group does when it opens and has never been part of anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Bootstrap {
-    /// Becomes a group whose one voter is this node.
-    SoleVoter,
+    /// Becomes a group of these voters, this node among them. All of them must be given the same ones.
+    Voters(BTreeSet<NodeId>),
     /// Waits to be added by others.
     Wait,
 }
 
 /// How often a leader is heard, and how long its silence is borne.
+///
+/// Followers do not listen to a candidate while they have heard of their leader within a lease, and each waits a while of
+/// its own behind that: a new leader is elected between `election_min` and `election_max` after the last word of the old
+/// one, when votes are not split. (openraft counts lease and wait separately, and is given half of each.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// From one heartbeat to the next.
     pub heartbeat: Duration,
-    /// A follower waits at least this long before it stands for election.
+    /// A follower stands for election this long after the leader's last word, at the earliest.
     pub election_min: Duration,
-    /// And less than this long.
+    /// And before this, if it is the first.
     pub election_max: Duration,
 }
 

@@ -73,6 +73,9 @@ pub enum ConfigError {
     /// Heartbeats and elections do not fit each other.
     #[error("timing: {0}")]
     Timing(String),
+    /// A group would begin without this node.
+    #[error("this node, {0}, is not among the voters that new groups are to have")]
+    NotAVoter(NodeId),
     /// The same group was given twice.
     #[error("group {0} was given twice")]
     GroupTwice(GroupId),
@@ -237,6 +240,51 @@ pub enum ProposeError {
     /// committed.
     #[error("the group is stopped: {0}")]
     Fault(#[source] Arc<Fault>),
+}
+
+/// Why the members of a group, or its leader, were not changed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChangeError {
+    /// This node does not run that group.
+    #[error("group {0} is not on this node")]
+    NoSuchGroup(GroupId),
+    /// Another node leads, or none: ask there. Nothing was changed.
+    #[error("this node does not lead the group (leader: {leader:?})")]
+    NotLeader {
+        /// Who does, if known.
+        leader: Option<NodeId>,
+    },
+    /// It cannot be done now. Nothing was changed: the text says what is in the way.
+    #[error("{0}")]
+    NotNow(String),
+    /// Leadership changed meanwhile: it may have been done, or half done. Doing it again is safe.
+    #[error("leadership changed while the group was changed; do it again")]
+    Unknown,
+    /// The group is stopped.
+    #[error("the group is stopped")]
+    Stopped,
+}
+
+/// Why a reader cannot be told that it sees everything.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// This node does not run that group.
+    #[error("group {0} is not on this node")]
+    NoSuchGroup(GroupId),
+    /// Nobody leads, as far as this node can find out.
+    #[error("no leader confirmed that it leads (asked: {leader:?})")]
+    NoLeader {
+        /// Who was thought to lead.
+        leader: Option<NodeId>,
+    },
+    /// Not in time.
+    #[error("not within {0:?}")]
+    TimedOut(Duration),
+    /// The group is stopped.
+    #[error("the group is stopped")]
+    Stopped,
 }
 
 /// Why waiting for a group's status ended without it.

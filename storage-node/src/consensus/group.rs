@@ -12,8 +12,9 @@ use super::{
     error::{Fault, ShutdownError},
     ids::GroupId,
     log::group::GroupLog,
-    state::WorkerHandle,
-    status::Status,
+    network::Accept,
+    state::{Stages, WorkerHandle},
+    status::{Role, Status},
     types::Raft,
 };
 
@@ -24,6 +25,8 @@ pub(super) struct Group {
     pub(super) raft: Raft,
     pub(super) log: Arc<GroupLog>,
     pub(super) worker: WorkerHandle,
+    pub(super) stages: Stages,
+    pub(super) accept: Accept,
     pub(super) thread: Mutex<Option<JoinHandle<()>>>,
     /// Proposals under way, by count and by bytes.
     pub(super) slots: Arc<Semaphore>,
@@ -35,6 +38,13 @@ impl Group {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         Status::new(&metrics, self.log.durable.index(), self.log.purged_index(), self.log.fence.fault())
+    }
+
+    /// What this node is in the group: the part of [`status`](Self::status) that is asked for most.
+    pub(super) fn role(&self) -> Role {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        Role::of(&metrics, self.log.fence.fault().is_some())
     }
 
     /// Why the group is not running, if it is not: the fence's fault, or that openraft died without one.
@@ -53,6 +63,7 @@ impl Group {
 
     /// Stops in order: no more proposals, then the state is made durable and closed.
     pub(super) async fn shutdown(&self) -> Result<(), ShutdownError> {
+        self.accept.close();
         // The only error is that the task panicked, and the fence tells of that below.
         drop(self.raft.shutdown().await);
         let stopped = self.worker.stop().await;

@@ -23,6 +23,7 @@ use super::{
     ids::{GroupId, NodeId, NodeUid, Position},
     log::{file::LogFile, writer::LogQueue},
     machine::Machine,
+    network::{Alone, Link, Peers, Router, Stream, Unserved},
     open,
     propose::{self, Pending},
     status::{Role, Status},
@@ -42,6 +43,8 @@ pub(super) struct Inner {
     pub(super) uid: NodeUid,
     pub(super) groups: BTreeMap<GroupId, Arc<Group>>,
     pub(super) file: Arc<LogFile>,
+    pub(super) peers: Arc<Peers>,
+    pub(super) router: Router,
     pub(super) queue: Mutex<Option<LogQueue>>,
     pub(super) writer: Mutex<Option<JoinHandle<()>>>,
     pub(super) compactor: tokio::task::JoinHandle<()>,
@@ -65,11 +68,27 @@ impl Consensus {
     /// [`OpenError`]: each says whose fault it is and what to do. Nothing runs then. An error that names a group is
     /// about that group alone: a node can be opened without its machine.
     pub async fn open<M: Machine>(config: Config, dir: &Path, machines: Vec<(GroupId, M)>) -> Result<Self, OpenError> {
-        let backend = open::file_backend(dir.to_path_buf()).await?;
-        Self::open_with_backend(config, backend, machines).await
+        Self::open_with_link(config, dir, machines, Arc::new(Alone)).await
     }
 
-    /// As [`open`](Self::open), with the log in `backend`: for tests that fail at each step of IO.
+    /// As [`open`](Self::open), among other nodes, which `link` reaches. What they send must be handed to
+    /// [`serve`](Self::serve) from when this returns.
+    ///
+    /// A group with other voters is not waited for: [`wait`](Self::wait) tells when it has a leader.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_with_link<M: Machine>(
+        config: Config,
+        dir: &Path,
+        machines: Vec<(GroupId, M)>,
+        link: Arc<dyn Link>,
+    ) -> Result<Self, OpenError> {
+        let backend = open::file_backend(dir.to_path_buf()).await?;
+        Self::open_with_backend(config, backend, machines, link).await
+    }
+
+    /// As [`open_with_link`](Self::open_with_link), with the log in `backend`: for tests that fail at each step of IO.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -77,8 +96,18 @@ impl Consensus {
         config: Config,
         backend: impl StorageBackend,
         machines: Vec<(GroupId, M)>,
+        link: Arc<dyn Link>,
     ) -> Result<Self, OpenError> {
-        open::open(config, backend, machines).await
+        open::open(config, backend, machines, link).await
+    }
+
+    /// Serves one stream that `peer` opened, to its end. Whoever accepts streams calls this for each, in a task of its own;
+    /// `peer` is who the channel says it is. To drop it is to reset the stream.
+    ///
+    /// # Errors
+    /// [`Unserved`], for logs and counters. Whatever a peer sends, this node and its other peers are not harmed.
+    pub async fn serve(&self, peer: NodeId, stream: Stream) -> Result<(), Unserved> {
+        self.inner.router.serve(&self.inner.groups, peer, stream).await
     }
 
     /// Proposes `command` to `group` and waits until it is committed and applied. Returns where it stands, and what
@@ -122,7 +151,7 @@ impl Consensus {
     /// Whether this node leads `group`, as far as it knows: another may lead already. A proposal finds out.
     #[must_use]
     pub fn is_leader(&self, group: GroupId) -> bool {
-        self.status(group).is_some_and(|status| status.role == Role::Leader)
+        self.group(group).is_some_and(|group| group.role() == Role::Leader)
     }
 
     /// Waits until `what` holds for `group`'s status. It is asked again whenever role, leader, term, or a position
@@ -191,12 +220,13 @@ impl Consensus {
         inner.closing.store(true, Ordering::Release);
         let results = join_all(inner.groups.values().map(|group| group.shutdown())).await;
         inner.compactor.abort();
+        inner.peers.close();
         inner.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
         close_log(inner).await;
         results.into_iter().collect()
     }
 
-    fn group(&self, group: GroupId) -> Option<&Arc<Group>> {
+    pub(super) fn group(&self, group: GroupId) -> Option<&Arc<Group>> {
         self.inner.groups.get(&group)
     }
 }
@@ -212,19 +242,6 @@ async fn close_log(inner: &Inner) {
         file.close();
     });
     drop(closing.await);
-}
-
-/// Shortens logs that workers offer. openraft takes a snapshot, which only makes the state durable, and then purges.
-pub(super) async fn compact(
-    groups: BTreeMap<GroupId, Arc<Group>>,
-    mut offered: tokio::sync::mpsc::UnboundedReceiver<GroupId>,
-) {
-    while let Some(id) = offered.recv().await {
-        if let Some(group) = groups.get(&id) {
-            // A group that has stopped needs no shortening.
-            drop(group.raft.trigger().snapshot().await);
-        }
-    }
 }
 
 /// Why a group stopped while it was opened.

@@ -13,7 +13,7 @@ use super::ids::Position;
 ///
 /// The contract, on which the invariants in the [module's text](super) rest:
 ///
-/// - **Atomic.** The effect of [`apply`](Self::apply) or [`install`](Self::install) and the `meta` given with it are
+/// - **Atomic.** The effect of [`apply`](Self::apply) or [`adopt`](Self::adopt) and the `meta` given with it are
 ///   in one transaction: after a crash either both are there or neither.
 /// - **Prefix.** After a crash the state is what it was after *some* earlier call, never a mixture, and never older
 ///   than the last [`make_durable`](Self::make_durable) that returned `Ok`.
@@ -22,6 +22,9 @@ use super::ids::Position;
 /// - An error stops the group for good on this node, until the program is started again. A command that is *refused*
 ///   is not an error: refusing is a response.
 pub trait Machine: Send + 'static {
+    /// How it receives the state of another machine.
+    type Stage: Stage;
+
     /// The `meta` that was stored last, as found on disk. `None` if nothing was ever applied or installed.
     ///
     /// Called once, when consensus opens.
@@ -55,12 +58,40 @@ pub trait Machine: Send + 'static {
     /// If the view cannot be opened.
     fn snapshot(&self) -> Result<Box<dyn Read + Send>, MachineError>;
 
-    /// Replaces the whole state by that of `reader`, which another machine's [`snapshot`](Self::snapshot) made, and
-    /// stores `meta`. Durable when it returns `Ok`.
+    /// Opens the place where another machine's [`snapshot`](Self::snapshot) is received, beside this machine at work
+    /// and on another thread. Called once; what it returns is called for each snapshot that arrives, one at a time.
+    fn stager(&self) -> Stager<Self::Stage>;
+
+    /// Replaces the whole state by what was staged, and stores `meta`. Durable when it returns `Ok`.
+    ///
+    /// Everything that this node is asked about the log waits meanwhile, and an error is a fault of this node and
+    /// stops the group: so it should be quick, and whatever can be wrong with a stream is found before, while staging.
     ///
     /// # Errors
-    /// If the stream is not a snapshot, ends early, or the state cannot be written.
-    fn install(&mut self, reader: &mut dyn Read, meta: &[u8]) -> Result<(), MachineError>;
+    /// If the state cannot be written.
+    fn adopt(&mut self, staged: <Self::Stage as Stage>::Staged, meta: &[u8]) -> Result<(), MachineError>;
+}
+
+/// Begins to receive a snapshot.
+pub type Stager<S> = Box<dyn Fn() -> Result<S, MachineError> + Send + Sync>;
+
+/// A snapshot on its way to this node. It is fed and finished on a thread that may block, and dropped wherever the transfer
+/// ends early: then it must leave nothing behind, at the latest after the next start.
+pub trait Stage: Send + 'static {
+    /// What is left when everything was received and found good: all that [`Machine::adopt`] needs.
+    type Staged: Send + 'static;
+
+    /// Takes the next piece of the stream, of any length.
+    ///
+    /// # Errors
+    /// If it is not part of a snapshot, or cannot be stored. Nothing is lost but the transfer.
+    fn write(&mut self, piece: &[u8]) -> Result<(), MachineError>;
+
+    /// Everything is here: checks it as far as that can be done.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write); also if the end is missing.
+    fn finish(self) -> Result<Self::Staged, MachineError>;
 }
 
 /// One committed command.

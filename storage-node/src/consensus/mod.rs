@@ -42,6 +42,7 @@
 //! and the log's writer sleep until there is something to do. It is elected when it opens, not by a timeout.
 
 mod codec;
+mod compact;
 mod config;
 
 mod error;
@@ -51,6 +52,7 @@ mod handle;
 mod ids;
 mod log;
 mod machine;
+mod members;
 mod network;
 mod open;
 mod propose;
@@ -63,9 +65,10 @@ mod types;
 mod suite;
 
 pub use config::{Bootstrap, Config, MAX_GROUPS, Timing};
-pub use error::{ConfigError, Fault, OpenError, ProposeError, ShutdownError, WaitError};
+pub use error::{ChangeError, ConfigError, Fault, OpenError, ProposeError, ReadError, ShutdownError, WaitError};
 pub use handle::Consensus;
 pub use ids::{GroupId, NodeId, NodeUid, Position};
-pub use machine::{AppliedMeta, Command, Machine, MachineError};
+pub use machine::{AppliedMeta, Command, Machine, MachineError, Stage, Stager};
+pub use network::{Alone, FrameReceiver, FrameSender, Link, LinkError, MAX_FRAME_BYTES, Purpose, Stream, Unserved};
 pub use propose::Pending;
 pub use status::{Role, Status};

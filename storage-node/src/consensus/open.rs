@@ -1,7 +1,7 @@
 //! From files to groups at work. The order matters: everything is read and checked before anything is written.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io,
     path::{Path, PathBuf},
@@ -15,12 +15,13 @@ use tokio::sync::{Semaphore, mpsc::unbounded_channel};
 
 use super::{
     codec::{self, Applied, NodeRecord},
+    compact::{Hold, compact},
     config::{Bootstrap, Config, MAX_GROUPS},
     error::{ConfigError, Fault, OpenError},
     fence::Fence,
     group::Group,
-    handle::{Consensus, Inner, compact, fault_of},
-    ids::{GroupId, NodeUid},
+    handle::{Consensus, Inner, fault_of},
+    ids::{GroupId, NodeId, NodeUid},
     log::{
         file::{self, LoadError, LogFile, Stored},
         group::{Durable, GroupLog},
@@ -28,7 +29,7 @@ use super::{
         writer,
     },
     machine::Machine,
-    network::NoPeers,
+    network::{self, Accept, Link, Peers, Router},
     restart,
     state::{self, MachineAdapter, Policy, Setup},
     types::Raft,
@@ -79,12 +80,13 @@ pub(super) async fn open<M: Machine>(
     config: Config,
     backend: impl StorageBackend,
     machines: Vec<(GroupId, M)>,
+    link: Arc<dyn Link>,
 ) -> Result<Consensus, OpenError> {
     config.check()?;
     let raft_config = raft_config(&config)?;
     check_groups(&machines)?;
     let (cache, node_id) = (config.log_cache_bytes, config.node_id);
-    let (db, node, found) = blocking(move || {
+    let (db, node, peers, found) = blocking(move || {
         let db = file::open(backend, cache).map_err(|error| OpenError::Log(error.into()))?;
         let known = file::read_node(&db)?;
         if let Some(known) = &known {
@@ -102,10 +104,12 @@ pub(super) async fn open<M: Machine>(
                 node
             }
         };
-        Ok((db, node, found))
+        let peers = file::read_peers(&db).map_err(OpenError::Log)?;
+        Ok((db, node, peers, found))
     })
     .await?;
-    let consensus = start(config, raft_config, db, node, found).await?;
+    let opened = Opened { db, node, peers, found };
+    let consensus = start(config, raft_config, opened, link).await?;
     match lead(&consensus).await {
         Ok(()) => Ok(consensus),
         Err(error) => {
@@ -119,7 +123,7 @@ fn check_groups<M>(machines: &[(GroupId, M)]) -> Result<(), ConfigError> {
     if machines.is_empty() || machines.len() > MAX_GROUPS {
         return Err(ConfigError::OutOfRange { what: "the number of groups", low: 1, high: MAX_GROUPS });
     }
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     machines.iter().try_for_each(|(id, _)| if seen.insert(*id) { Ok(()) } else { Err(ConfigError::GroupTwice(*id)) })
 }
 
@@ -128,8 +132,9 @@ fn raft_config(config: &Config) -> Result<Arc<openraft::Config>, ConfigError> {
     let raft = openraft::Config {
         cluster_name: "ehe".into(),
         heartbeat_interval: millis(config.timing.heartbeat).max(1),
-        election_timeout_min: millis(config.timing.election_min),
-        election_timeout_max: millis(config.timing.election_max),
+        // openraft waits for a lease as long as its greatest timeout, and then for the timeout that it drew.
+        election_timeout_min: millis(config.timing.election_min / 2),
+        election_timeout_max: millis(config.timing.election_max / 2),
         // Invariant 5: we say when.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: config.keep_entries,
@@ -175,14 +180,22 @@ fn new_uid() -> Result<NodeUid, OpenError> {
     Ok(NodeUid(uid))
 }
 
+/// What was found on disk.
+struct Opened<M> {
+    db: Database,
+    node: NodeRecord,
+    peers: BTreeMap<NodeId, NodeUid>,
+    found: Vec<Found<M>>,
+}
+
 /// Starts the threads and openraft for every group.
 async fn start<M: Machine>(
     config: Config,
     raft_config: Arc<openraft::Config>,
-    db: Database,
-    node: NodeRecord,
-    found: Vec<Found<M>>,
+    opened: Opened<M>,
+    link: Arc<dyn Link>,
 ) -> Result<Consensus, OpenError> {
+    let Opened { db, node, peers, found } = opened;
     let thread = |source| OpenError::Io { doing: "starting a thread", source };
     let file = Arc::new(LogFile::new(db));
     let mut parts = Vec::with_capacity(found.len());
@@ -195,8 +208,11 @@ async fn start<M: Machine>(
         let log = Arc::new(GroupLog::new(Arc::new(Fence::new(id)), durable, config.log_tail_bytes, stored));
         parts.push((log, machine, applied));
     }
-    let logs = parts.iter().map(|(log, ..)| log.clone()).collect();
+    let logs: Vec<_> = parts.iter().map(|(log, ..)| log.clone()).collect();
+    let by_group = logs.iter().map(|log| (log.fence.group(), log.clone())).collect();
     let (queue, writer) = writer::spawn(file.clone(), logs).map_err(thread)?;
+    let peers = Arc::new(Peers::new(config.node_id, node.uid, peers, queue.clone()));
+    let router: Router = network::router(link, peers.clone(), &config.timing, by_group);
     let (compact_offers, offered) = unbounded_channel();
     let policy = Policy::from(&config);
     let mut starting = Vec::with_capacity(parts.len());
@@ -210,17 +226,19 @@ async fn start<M: Machine>(
             applied,
             compact: compact_offers.clone(),
         };
-        let (worker, worker_thread) = state::spawn(machine, setup).map_err(thread)?;
+        let (worker, stages, worker_thread) = state::spawn(machine, setup).map_err(thread)?;
         let adapter = MachineAdapter::new(worker.clone(), adapter_applied.as_ref());
         let store = LogStore::new(file.clone(), log.clone(), queue.clone());
         let slots = Arc::new(Semaphore::new(config.max_in_flight));
         let bytes = Arc::new(Semaphore::new(config.max_in_flight_bytes));
         let (id, raft_config, node_id) = (log.fence.group(), raft_config.clone(), config.node_id.0);
+        let network = router.network(id);
         starting.push(async move {
-            match Raft::new(node_id, raft_config, NoPeers, store, adapter).await {
+            match Raft::new(node_id, raft_config, network, store, adapter).await {
                 Ok(raft) => {
                     let thread = Mutex::new(Some(worker_thread));
-                    Ok((id, Arc::new(Group { id, raft, log, worker, thread, slots, bytes })))
+                    let accept = Accept::default();
+                    Ok((id, Arc::new(Group { id, raft, log, worker, stages, accept, thread, slots, bytes })))
                 }
                 Err(fatal) => {
                     let fault =
@@ -239,13 +257,15 @@ async fn start<M: Machine>(
             Err(error) => failed = failed.or(Some(error)),
         }
     }
-    let compactor = tokio::spawn(compact(groups.clone(), offered));
+    let compactor = tokio::spawn(compact(groups.clone(), offered, Hold::of(&config)));
     let consensus = Consensus {
         inner: Arc::new(Inner {
             config,
             uid: node.uid,
             groups,
             file,
+            peers,
+            router,
             queue: Mutex::new(Some(queue)),
             writer: Mutex::new(Some(writer)),
             compactor,
@@ -276,12 +296,21 @@ async fn lead(consensus: &Consensus) -> Result<(), OpenError> {
 async fn lead_group(config: &Config, group: &Group) -> Result<(), ()> {
     let raft = &group.raft;
     let me = config.node_id.0;
-    if config.bootstrap == Bootstrap::SoleVoter && !raft.is_initialized().await.map_err(drop)? {
-        raft.initialize(std::collections::BTreeSet::from([me])).await.map_err(drop)?;
+    if let Bootstrap::Voters(voters) = &config.bootstrap
+        && !raft.is_initialized().await.map_err(drop)?
+    {
+        let voters: BTreeSet<u64> = voters.iter().map(|voter| voter.0).collect();
+        raft.initialize(voters).await.map_err(drop)?;
     }
-    let voters = raft.with_raft_state(|state| state.membership_state.effective().voter_ids().collect::<Vec<_>>());
-    if voters.await.map_err(drop)? != [me] {
+    let members = raft.with_raft_state(|state| {
+        let membership = state.membership_state.effective().membership().clone();
+        (membership.voter_ids().collect::<Vec<_>>(), membership.nodes().count())
+    });
+    let (voters, members) = members.await.map_err(drop)?;
+    if voters != [me] || members != 1 {
         raft.runtime_config().tick(true);
+    }
+    if voters != [me] {
         return Ok(());
     }
     raft.trigger().elect(false).await.map_err(drop)?;

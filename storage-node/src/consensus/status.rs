@@ -1,13 +1,16 @@
 //! What a group is doing, in our own words.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use openraft::{RaftMetrics, ServerState};
 
 use super::{
     error::Fault,
     ids::{NodeId, Position},
-    types::{Types, position},
+    types::{LogId, Types, position},
 };
 
 /// A group on this node, at one moment.
@@ -28,6 +31,14 @@ pub struct Status {
     pub durable: Option<u64>,
     /// Index of the last entry that is no longer in the log.
     pub purged: Option<u64>,
+    /// Who votes, as far as this node knows. While members change: all that vote before or after.
+    pub voters: BTreeSet<NodeId>,
+    /// Whether a change of voters is under way.
+    pub changing: bool,
+    /// Who has the log and no vote.
+    pub learners: BTreeSet<NodeId>,
+    /// On the leader: up to which index each member is known to have the log, on its disk.
+    pub matched: BTreeMap<NodeId, Option<u64>>,
     /// Why the group is stopped, if a fault stopped it.
     pub fault: Option<Arc<Fault>>,
 }
@@ -47,6 +58,19 @@ pub enum Role {
     Stopped,
 }
 
+impl Role {
+    pub(super) fn of(metrics: &RaftMetrics<Types>, faulty: bool) -> Self {
+        match metrics.state {
+            _ if metrics.running_state.is_err() || faulty => Self::Stopped,
+            ServerState::Leader => Self::Leader,
+            ServerState::Follower => Self::Follower,
+            ServerState::Candidate => Self::Candidate,
+            ServerState::Learner => Self::Learner,
+            ServerState::Shutdown => Self::Stopped,
+        }
+    }
+}
+
 impl Status {
     pub(super) fn new(
         metrics: &RaftMetrics<Types>,
@@ -54,14 +78,9 @@ impl Status {
         purged: Option<u64>,
         fault: Option<Arc<Fault>>,
     ) -> Self {
-        let role = match metrics.state {
-            _ if metrics.running_state.is_err() || fault.is_some() => Role::Stopped,
-            ServerState::Leader => Role::Leader,
-            ServerState::Follower => Role::Follower,
-            ServerState::Candidate => Role::Candidate,
-            ServerState::Learner => Role::Learner,
-            ServerState::Shutdown => Role::Stopped,
-        };
+        let role = Role::of(metrics, fault.is_some());
+        let membership = metrics.membership_config.membership();
+        let matched = metrics.replication.iter().flatten();
         Self {
             role,
             leader: if role == Role::Stopped { None } else { metrics.current_leader.map(NodeId) },
@@ -70,6 +89,10 @@ impl Status {
             applied: metrics.last_applied.as_ref().map(position),
             durable,
             purged,
+            voters: membership.voter_ids().map(NodeId).collect(),
+            changing: membership.get_joint_config().len() > 1,
+            learners: membership.learner_ids().map(NodeId).collect(),
+            matched: matched.map(|(node, id)| (NodeId(*node), id.as_ref().map(LogId::index))).collect(),
             fault,
         }
     }

@@ -26,7 +26,7 @@ use super::{
 };
 
 mod api {
-    pub(super) use crate::consensus::{AppliedMeta, Command, Machine, MachineError, Position};
+    pub(super) use crate::consensus::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager};
 }
 
 #[path = "../../tests/support/journal.rs"]
@@ -64,7 +64,7 @@ impl StoreBuilder<Types, LogStore, MachineAdapter, TempDir> for Builder {
             applied: None,
             compact: unbounded_channel().0,
         };
-        let (worker, _thread) = state::spawn(machine, setup).unwrap();
+        let (worker, _stages, _thread) = state::spawn(machine, setup).unwrap();
         Ok((dir, LogStore::new(log_file, log, queue), MachineAdapter::new(worker, None)))
     }
 }

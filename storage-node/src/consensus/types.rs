@@ -27,7 +27,7 @@ pub(super) type LeaderId = openraft::type_config::alias::LeaderIdOf<Types>;
 pub(super) type Membership = openraft::Membership<u64, ()>;
 pub(super) type StoredMembership = openraft::type_config::alias::StoredMembershipOf<Types>;
 pub(super) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<Types>;
-pub(super) type Snapshot = openraft::type_config::alias::SnapshotOf<Types, super::state::SnapshotStream>;
+pub(super) type Snapshot = openraft::type_config::alias::SnapshotOf<Types, super::state::SnapshotData>;
 pub(super) type WriteResult = openraft::raft::ClientWriteResult<Types>;
 
 /// A log id from its two numbers.

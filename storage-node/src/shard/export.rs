@@ -10,7 +10,8 @@ use std::io::{self, Read};
 
 use redb::{Key, ReadTransaction, ReadableTable, Table, Value};
 
-use super::schema::{FORMAT, META_APPLIED, ReadTables, Tables};
+use super::place::Place;
+use super::schema::{FORMAT, META_APPLIED, META_MARKER, Marker, ReadTables, Tables};
 use super::store::StoreError;
 
 const MAGIC: &[u8] = b"ehe-shard";
@@ -46,15 +47,19 @@ pub(super) fn rows<K: Key + 'static, V: Value + 'static>(
     Ok(out)
 }
 
+/// redb takes fixed-width bytes on trust and would panic on others.
+pub(super) fn fits<K: Key + 'static, V: Value + 'static>(key: &[u8], value: &[u8]) -> bool {
+    let fits = |bytes: &[u8], width: Option<usize>| width.is_none_or(|width| bytes.len() == width);
+    fits(key, K::fixed_width()) && fits(value, V::fixed_width())
+}
+
 /// Inserts one exported row.
 pub(super) fn put<K: Key + 'static, V: Value + 'static>(
     table: &mut Table<'_, K, V>,
     key: &[u8],
     value: &[u8],
 ) -> Result<(), StoreError> {
-    // redb takes fixed-width bytes on trust and would panic on others.
-    let fits = |bytes: &[u8], width: Option<usize>| width.is_none_or(|width| bytes.len() == width);
-    if !fits(key, K::fixed_width()) || !fits(value, V::fixed_width()) {
+    if !fits::<K, V>(key, value) {
         return Err(StoreError::Stream("a row has the wrong width"));
     }
     table.insert(K::from_bytes(key), V::from_bytes(value))?;
@@ -134,6 +139,31 @@ impl Read for Export {
 
 /// Reads a stream into empty tables.
 pub(super) fn import(tables: &mut Tables<'_>, reader: &mut dyn Read) -> Result<(), StoreError> {
+    each_row(reader, |table, key, value| {
+        tables.import(table, key, value).ok_or(StoreError::Stream("a row is of no table"))?
+    })
+}
+
+/// Whether a stream is one that [`import`] takes, and of this shard: what can be known without its place in a file.
+pub(super) fn check(place: &Place, reader: &mut dyn Read) -> Result<(), StoreError> {
+    let marker = Marker { format: FORMAT, alliance: place.alliance, shard: place.shard };
+    let mut marked = false;
+    each_row(reader, |table, key, value| {
+        if !Tables::fits(table, key, value).ok_or(StoreError::Stream("a row is of no table"))? {
+            return Err(StoreError::Stream("a row has the wrong width"));
+        }
+        if table == 0 && key == META_MARKER.as_bytes() {
+            marked = value == ehe::cbor::to_vec(&marker).as_slice();
+        }
+        Ok(())
+    })?;
+    if marked { Ok(()) } else { Err(StoreError::Stream("it is not of this shard")) }
+}
+
+fn each_row(
+    reader: &mut dyn Read,
+    mut row: impl FnMut(u8, &[u8], &[u8]) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
     let mut head = [0u8; MAGIC.len() + 4];
     reader.read_exact(&mut head)?;
     let (magic, format) = head.split_at(MAGIC.len());
@@ -157,7 +187,7 @@ pub(super) fn import(tables: &mut Tables<'_>, reader: &mut dyn Read) -> Result<(
         }
         let [key, value] = lens.map(|len| usize::try_from(u32::from_be_bytes(len)).unwrap_or(usize::MAX));
         let [key, value] = [exactly(reader, key)?, exactly(reader, value)?];
-        tables.import(table, &key, &value).ok_or(StoreError::Stream("a row is of no table"))??;
+        row(table, &key, &value)?;
         rows += 1;
     }
 }

@@ -9,12 +9,13 @@ use redb::Durability;
 use super::apply::{Apply, Carried};
 use super::block::{self, Block, RULES};
 use super::export::{self, Export};
+use super::incoming::{Arrived, Incoming};
 use super::place::Place;
 use super::recent::{Recent, Rooms};
 use super::schema::{META_APPLIED, ShardMeta};
 use super::store::{Store, StoreError, check_marker, shard_meta};
 use crate::checkpoint::{Applied, Board};
-use crate::consensus::{AppliedMeta, Command, Machine, MachineError};
+use crate::consensus::{AppliedMeta, Command, Machine, MachineError, Stager};
 
 /// One shard's replicated state.
 pub struct ShardMachine {
@@ -63,6 +64,21 @@ impl ShardMachine {
         self.recent.clone()
     }
 
+    /// Replaces the whole state by that of a stream, in one transaction.
+    pub(super) fn install(&mut self, reader: &mut dyn Read, meta: &[u8]) -> Result<(), MachineError> {
+        let place = self.place;
+        let installed = self.store.replace(|tables| {
+            export::import(tables, reader)?;
+            check_marker(&tables.meta, place.alliance, place.shard)?;
+            tables.meta.insert(META_APPLIED, meta)?;
+            shard_meta(&tables.meta).map(drop)
+        });
+        installed.map_err(failed)?;
+        self.carried = load(&self.store, (self.rooms(), self.recent())).map_err(failed)?;
+        self.show();
+        Ok(())
+    }
+
     fn show(&self) {
         let Carried { peaks, shard, .. } = &self.carried;
         let ShardMeta { incarnation, rooms, .. } = *shard;
@@ -76,6 +92,8 @@ fn load(store: &Store, memory: (Rooms, Recent)) -> Result<Carried, StoreError> {
 }
 
 impl Machine for ShardMachine {
+    type Stage = Incoming;
+
     fn applied(&self) -> Result<Option<AppliedMeta>, MachineError> {
         let meta = self.store.view().and_then(|view| view.meta(META_APPLIED)).map_err(failed)?;
         Ok(meta.map(AppliedMeta))
@@ -117,17 +135,12 @@ impl Machine for ShardMachine {
         Ok(Box::new(export))
     }
 
-    fn install(&mut self, reader: &mut dyn Read, meta: &[u8]) -> Result<(), MachineError> {
-        let place = self.place;
-        let installed = self.store.replace(|tables| {
-            export::import(tables, reader)?;
-            check_marker(&tables.meta, place.alliance, place.shard)?;
-            tables.meta.insert(META_APPLIED, meta)?;
-            shard_meta(&tables.meta).map(drop)
-        });
-        installed.map_err(failed)?;
-        self.carried = load(&self.store, (self.rooms(), self.recent())).map_err(failed)?;
-        self.show();
-        Ok(())
+    fn stager(&self) -> Stager<Incoming> {
+        let (dir, place) = (self.store.dir(), self.place);
+        Box::new(move || Incoming::begin(dir.as_deref(), place).map_err(failed))
+    }
+
+    fn adopt(&mut self, mut staged: Arrived, meta: &[u8]) -> Result<(), MachineError> {
+        self.install(&mut staged.reader().map_err(failed)?, meta)
     }
 }

@@ -10,6 +10,7 @@ mod apply;
 mod block;
 mod entry;
 mod export;
+mod incoming;
 mod known;
 mod ledger;
 mod machine;

@@ -95,6 +95,19 @@ macro_rules! tables {
                 None
             }
 
+            /// Whether an exported row can be one of a table; `None`: there is no table of that number.
+            pub(super) fn fits(table: u8, key: &[u8], value: &[u8]) -> Option<bool> {
+                let mut number = 0u8;
+                $(
+                    if number == table {
+                        return Some(super::export::fits::<$key, $value>(key, value));
+                    }
+                    number += 1;
+                )*
+                let _ = number;
+                None
+            }
+
             /// Empties the file.
             pub(super) fn clear(txn: &WriteTransaction) -> Result<(), StoreError> {
                 $(txn.delete_table(TableDefinition::<$key, $value>::new(stringify!($field)))?;)*

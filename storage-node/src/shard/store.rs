@@ -95,6 +95,8 @@ impl From<redb::DatabaseError> for StoreError {
 pub struct Store {
     db: Arc<Database>,
     log: LogName,
+    /// Where another node's state is received; a store that is not a file has no such place.
+    dir: Option<Arc<Path>>,
 }
 
 impl Store {
@@ -107,13 +109,13 @@ impl Store {
             // A crash while redb makes a file leaves one that does not open: it gets its name when it is whole.
             let new = dir.join(format!("shard-{shard:04}.redb.new"));
             let made = File::options().read(true).write(true).create(true).truncate(true).open(&new).map_err(io)?;
-            let store = Self { db: Arc::new(builder(cache_bytes).create_file(made)?), log };
+            let store = Self { db: Arc::new(builder(cache_bytes).create_file(made)?), log, dir: None };
             store.initialise(&Marker { format: FORMAT, alliance, shard })?;
             drop(store);
             std::fs::rename(&new, &path).map_err(io)?;
             File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)?;
         }
-        let store = Self { db: Arc::new(builder(cache_bytes).open(&path)?), log };
+        let store = Self { db: Arc::new(builder(cache_bytes).open(&path)?), log, dir: Some(dir.into()) };
         store.check(alliance, shard)?;
         Ok(store)
     }
@@ -127,7 +129,7 @@ impl Store {
     ) -> Result<Self, StoreError> {
         let empty = backend.len().map_err(redb::StorageError::Io)? == 0;
         let db = Arc::new(builder(cache_bytes).create_with_backend(backend)?);
-        let store = Self { db, log: LogName { alliance, shard } };
+        let store = Self { db, log: LogName { alliance, shard }, dir: None };
         if empty {
             store.initialise(&Marker { format: FORMAT, alliance, shard })?;
         }
@@ -200,6 +202,11 @@ impl Store {
         drop(tables);
         txn.commit()?;
         Ok(())
+    }
+
+    /// Where another node's state is received.
+    pub(super) fn dir(&self) -> Option<Arc<Path>> {
+        self.dir.clone()
     }
 
     /// The state as of the last commit.

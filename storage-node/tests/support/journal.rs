@@ -16,7 +16,7 @@ use redb::{
     Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend, TableDefinition,
 };
 
-use super::api::{AppliedMeta, Command, Machine, MachineError, Position};
+use super::api::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager};
 
 const COMMANDS: TableDefinition<'static, u64, (u64, u64, &[u8])> = TableDefinition::new("commands");
 const META: TableDefinition<'static, (), &[u8]> = TableDefinition::new("meta");
@@ -34,6 +34,12 @@ pub struct Probe {
     pub applied: AtomicU64,
     /// Whoever holds this holds every apply up.
     pub hold: Mutex<()>,
+    /// Whoever holds this holds the adoption of a snapshot up.
+    pub hold_adopt: Mutex<()>,
+    /// How many snapshots began to arrive.
+    pub staged: AtomicU64,
+    /// How many were adopted.
+    pub adopted: AtomicU64,
 }
 
 /// The machine.
@@ -104,6 +110,8 @@ fn read(txn: &redb::ReadTransaction) -> Result<Vec<(Position, Vec<u8>)>, redb::E
 }
 
 impl Machine for Journal {
+    type Stage = Receiving;
+
     fn applied(&self) -> Result<Option<AppliedMeta>, MachineError> {
         match self.db.begin_read().map_err(failed)?.open_table(META) {
             Ok(table) => Ok(table.get(()).map_err(failed)?.map(|meta| AppliedMeta(meta.value().to_vec()))),
@@ -146,28 +154,55 @@ impl Machine for Journal {
         Ok(Box::new(View { txn: Some(self.db.begin_read().map_err(failed)?), bytes: Cursor::default() }))
     }
 
-    fn install(&mut self, reader: &mut dyn Read, meta: &[u8]) -> Result<(), MachineError> {
-        let mut bytes = Vec::new();
-        reader.read_to_end(&mut bytes).map_err(MachineError::new)?;
-        let mut rest = &bytes[..];
+    fn stager(&self) -> Stager<Receiving> {
+        let probe = self.probe.clone();
+        Box::new(move || {
+            probe.staged.fetch_add(1, Ordering::SeqCst);
+            Ok(Receiving(Vec::new()))
+        })
+    }
+
+    fn adopt(&mut self, staged: List, meta: &[u8]) -> Result<(), MachineError> {
+        drop(self.probe.hold_adopt.lock());
         self.write(Durability::Immediate, |txn| {
             txn.delete_table(COMMANDS).unwrap();
             let mut table = txn.open_table(COMMANDS).unwrap();
-            let number = |rest: &mut &[u8]| {
-                let (head, tail) = rest.split_at(8);
-                *rest = tail;
-                u64::from_be_bytes(head.try_into().unwrap())
-            };
-            for next in 0.. {
-                if rest.is_empty() {
-                    break;
-                }
-                let (term, index, len) = (number(&mut rest), number(&mut rest), number(&mut rest));
-                let (command, tail) = rest.split_at(usize::try_from(len).unwrap());
-                rest = tail;
-                table.insert(next, (term, index, command)).unwrap();
+            for (next, (Position { term, index }, command)) in (0..).zip(&staged) {
+                table.insert(next, (*term, *index, &command[..])).unwrap();
             }
             txn.open_table(META).unwrap().insert((), meta).unwrap();
-        })
+        })?;
+        self.probe.adopted.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+/// The commands of a state, with their positions.
+pub type List = Vec<(Position, Vec<u8>)>;
+
+/// A snapshot on its way.
+pub struct Receiving(Vec<u8>);
+
+impl Stage for Receiving {
+    type Staged = List;
+
+    fn write(&mut self, piece: &[u8]) -> Result<(), MachineError> {
+        self.0.extend_from_slice(piece);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<List, MachineError> {
+        let mut rest = &self.0[..];
+        let mut list = Vec::new();
+        let cut = || MachineError::new("it ends early");
+        while !rest.is_empty() {
+            let (head, tail) = rest.split_at_checked(24).ok_or_else(cut)?;
+            let number = |at: usize| u64::from_be_bytes(head[at..at + 8].try_into().unwrap());
+            let len = usize::try_from(number(16)).map_err(MachineError::new)?;
+            let (command, tail) = tail.split_at_checked(len).ok_or_else(cut)?;
+            list.push((Position { term: number(0), index: number(8) }, command.to_vec()));
+            rest = tail;
+        }
+        Ok(list)
     }
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use ehe_node::consensus::{Config, Consensus, GroupId, NodeId, OpenError, Pending};
+use ehe_node::consensus::{Alone, Config, Consensus, GroupId, Link, NodeId, OpenError, Pending};
 use futures::future::join_all;
 
 use super::{
@@ -37,10 +37,15 @@ impl Node {
         }
     }
 
+    /// Without peers.
     pub async fn open(&self) -> Result<Consensus, OpenError> {
+        self.open_with(Arc::new(Alone)).await
+    }
+
+    pub async fn open_with(&self, link: Arc<dyn Link>) -> Result<Consensus, OpenError> {
         let machines = self.states.iter().zip(&self.probes).enumerate();
         let machines = machines.map(|(group, (disk, probe))| (id(group), Journal::open(disk.clone(), probe.clone())));
-        Consensus::open_with_backend(self.config.clone(), self.log.clone(), machines.collect()).await
+        Consensus::open_with_backend(self.config.clone(), self.log.clone(), machines.collect(), link).await
     }
 
     /// The power goes, for all disks at once. What is left of the node.

@@ -1,13 +1,16 @@
 //! The log file and its tables.
 
-use std::sync::{PoisonError, RwLock};
+use std::{
+    collections::BTreeMap,
+    sync::{PoisonError, RwLock},
+};
 
 use redb::{Builder, Database, Durability, ReadableDatabase, StorageBackend, TableDefinition, WriteTransaction};
 
 use crate::consensus::{
     codec::{self, NodeRecord},
     error::{Fault, OpenError},
-    ids::{GroupId, NodeId},
+    ids::{GroupId, NodeId, NodeUid},
     types::{Entry, LogId, Vote},
 };
 
@@ -15,10 +18,11 @@ use crate::consensus::{
 pub(super) const ENTRIES: TableDefinition<'static, (u16, u64), &[u8]> = TableDefinition::new("entries");
 /// (group, field) → the small things of a group, see [`Field`].
 pub(super) const FIELDS: TableDefinition<'static, (u16, u8), &[u8]> = TableDefinition::new("fields");
-/// One row, [`NODE_KEY`]: whose file this is; and [`FORMAT_KEY`].
+/// [`NODE_KEY`]: whose file this is; [`FORMAT_KEY`]; and for each peer that was ever met, [`peer_key`] → its uid.
 const NODE: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("node");
 const NODE_KEY: &str = "node";
 const FORMAT_KEY: &str = "format";
+const PEER_KEYS: &str = "uid/";
 /// The tables as they are now.
 const FORMAT: u64 = 1;
 
@@ -96,6 +100,36 @@ pub(in crate::consensus) fn read_node(db: &Database) -> Result<Option<NodeRecord
     }
     let record = codec::decode_node(&node.unwrap_or_default());
     record.map(Some).map_err(|error| OpenError::Log(redb::Error::Corrupted(format!("node record: {error}"))))
+}
+
+fn peer_key(peer: NodeId) -> String {
+    format!("{PEER_KEYS}{:016x}", peer.0)
+}
+
+/// The peers that were met, and as whom.
+pub(in crate::consensus) fn read_peers(db: &Database) -> Result<BTreeMap<NodeId, NodeUid>, redb::Error> {
+    let table = match db.begin_read()?.open_table(NODE) {
+        Ok(table) => table,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(BTreeMap::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut peers = BTreeMap::new();
+    for row in table.range(PEER_KEYS..)? {
+        let (key, value) = row?;
+        let Some(hex) = key.value().strip_prefix(PEER_KEYS) else { break };
+        let (node, uid) = (u64::from_str_radix(hex, 16).ok(), value.value().try_into().ok());
+        let (Some(node), Some(uid)) = (node, uid) else {
+            return Err(redb::Error::Corrupted("what the log file says of a peer".into()));
+        };
+        peers.insert(NodeId(node), NodeUid(uid));
+    }
+    Ok(peers)
+}
+
+/// Notes who a peer is.
+pub(super) fn write_peer(txn: &WriteTransaction, peer: NodeId, uid: &NodeUid) -> Result<(), redb::Error> {
+    txn.open_table(NODE)?.insert(peer_key(peer).as_str(), uid.0.as_slice())?;
+    Ok(())
 }
 
 /// Makes the tables and says whose file this is, durably.

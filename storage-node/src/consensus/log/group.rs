@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use super::file::Stored;
+use super::{file::Stored, growth::Growth};
 use crate::consensus::{
     error::Fault,
     fence::Fence,
@@ -67,6 +67,7 @@ pub(super) struct Ends {
     /// The newest entries, without gaps, at least from `flushed_end` on.
     tail: VecDeque<Entry>,
     tail_bytes: usize,
+    growth: Growth,
 }
 
 impl GroupLog {
@@ -87,6 +88,7 @@ impl GroupLog {
             epoch: 0,
             tail: VecDeque::new(),
             tail_bytes: 0,
+            growth: Growth::default(),
         };
         Self { fence, durable, tail_bytes, ends: Mutex::new(ends) }
     }
@@ -104,6 +106,17 @@ impl GroupLog {
     /// Index of the last entry that is no longer in the log.
     pub(in crate::consensus) fn purged_index(&self) -> Option<u64> {
         self.ends().purged.map(|id| id.index())
+    }
+
+    /// Bytes of entries that the log has, about, of what was appended since it was opened.
+    pub(in crate::consensus) fn kept_bytes(&self) -> u64 {
+        self.ends().growth.kept()
+    }
+
+    /// What peers' words are held against.
+    pub(in crate::consensus) fn known(&self) -> (Option<Vote>, Option<LogId>) {
+        let ends = self.ends();
+        (ends.vote, ends.committed)
     }
 
     /// The writer has synced an append that ended before `end`.
@@ -132,6 +145,7 @@ impl Ends {
         }
         for entry in entries {
             self.tail_bytes = self.tail_bytes.saturating_add(weight(entry));
+            self.growth.append(entry.log_id.index(), weight(entry));
             self.tail.push_back(entry.clone());
             self.last = Some(entry.log_id);
         }
@@ -155,6 +169,7 @@ impl Ends {
     pub(super) fn purge(&mut self, upto: LogId) -> bool {
         self.purged = self.purged.max(Some(upto));
         self.first = self.first.max(next_index(Some(&upto)));
+        self.growth.purge(upto.index());
         let whole = self.last.is_none_or(|last| last.index() <= upto.index());
         if whole {
             self.last = Some(upto);

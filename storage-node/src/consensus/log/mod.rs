@@ -13,6 +13,7 @@
 
 pub(super) mod file;
 pub(super) mod group;
+mod growth;
 pub(super) mod reader;
 pub(super) mod store;
 pub(super) mod writer;

@@ -62,7 +62,15 @@ impl LogReader {
         };
         self.check(start, from, max_bytes, &entries)?;
         let bytes: usize = entries.iter().map(weight).sum();
-        if next_index(entries.last().map(|entry| &entry.log_id)) == from && bytes < max_bytes {
+        if next_index(entries.last().map(|entry| &entry.log_id)) == from {
+            let mut bytes = bytes;
+            let fits = tail.iter().take_while(|entry| {
+                let before = bytes;
+                bytes = bytes.saturating_add(weight(entry));
+                before < max_bytes
+            });
+            let fits = fits.count();
+            tail.truncate(fits);
             entries.append(&mut tail);
         }
         Ok(entries)

@@ -27,7 +27,7 @@ use crate::consensus::{
     codec,
     error::Fault,
     fence::io_error,
-    ids::GroupId,
+    ids::{GroupId, NodeId, NodeUid},
     types::{Entry, LogId, Types, Vote},
 };
 
@@ -61,6 +61,8 @@ pub(super) enum What {
         whole: bool,
     },
     Installing(LogId),
+    /// That a peer is the one that it says it is, from now on. Rides with the group that it asked about.
+    Peer(NodeId, NodeUid),
     /// Nothing, but everything before it is on disk.
     Barrier,
 }
@@ -105,6 +107,16 @@ impl LogQueue {
             return Ok(());
         }
         outcome(self.request(group, What::Barrier)?.blocking_recv())
+    }
+
+    /// Returns when it is on disk that `peer` has this uid.
+    pub(in crate::consensus) fn remember_peer(
+        &self,
+        group: &Arc<GroupLog>,
+        peer: NodeId,
+        uid: NodeUid,
+    ) -> io::Result<oneshot::Receiver<Outcome>> {
+        self.request(group, What::Peer(peer, uid))
     }
 
     /// Blocks until it is on disk that a snapshot up to `upto` is being installed.
@@ -225,6 +237,9 @@ impl Writer {
             let mut entries = txn.open_table(ENTRIES)?;
             let mut fields = txn.open_table(FIELDS)?;
             for op in batch {
+                if let What::Peer(peer, uid) = &op.what {
+                    file::write_peer(&txn, *peer, uid)?;
+                }
                 self.apply(op, &mut entries, &mut fields)?;
             }
             self.purge_step(&mut entries, &mut fields)?;
@@ -284,7 +299,7 @@ impl Writer {
             What::Installing(upto) => {
                 fields.insert((g, Field::Installing as u8), codec::encode_log_id(upto).as_slice())?;
             }
-            What::Barrier => {}
+            What::Peer(..) | What::Barrier => {}
         }
         Ok(())
     }
@@ -336,7 +351,7 @@ impl Op {
                 self.group.flushed(next_index(entries.last().map(|entry| &entry.log_id)), *epoch);
             }
             What::Vote(vote) => self.group.ends().vote = Some(*vote),
-            What::Truncate { .. } | What::Purge { .. } | What::Installing(_) | What::Barrier => {}
+            What::Truncate { .. } | What::Purge { .. } | What::Installing(_) | What::Peer(..) | What::Barrier => {}
         }
     }
 }

@@ -1,6 +1,6 @@
 //! openraft's view of a machine.
 
-use std::{fmt, io, io::Read};
+use std::io;
 
 use futures::{Stream, StreamExt};
 use openraft::{
@@ -8,7 +8,10 @@ use openraft::{
     storage::{EntryResponder, RaftStateMachine},
 };
 
-use super::worker::{Job, Step, WorkerHandle};
+use super::{
+    snapshot::SnapshotData,
+    worker::{Job, Step, WorkerHandle},
+};
 use crate::consensus::{
     codec::Applied,
     types::{EntryPayload, LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, Types},
@@ -51,7 +54,7 @@ impl MachineAdapter {
 }
 
 impl RaftStateMachine<Types> for MachineAdapter {
-    type SnapshotData = SnapshotStream;
+    type SnapshotData = SnapshotData;
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
@@ -82,8 +85,8 @@ impl RaftStateMachine<Types> for MachineAdapter {
         Builder(self.worker.clone())
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, stream: SnapshotStream) -> Result<(), io::Error> {
-        self.worker.ask(|done| Job::Install { meta: meta.clone(), stream, done }).await?;
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: SnapshotData) -> Result<(), io::Error> {
+        self.worker.ask(|done| Job::Install { meta: meta.clone(), data, done }).await?;
         self.last = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         Ok(())
@@ -102,18 +105,9 @@ impl RaftStateMachine<Types> for MachineAdapter {
 pub(in crate::consensus) struct Builder(WorkerHandle);
 
 impl RaftSnapshotBuilder<Types> for Builder {
-    type SnapshotData = SnapshotStream;
+    type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         self.0.ask(|done| Job::Snapshot { done }).await
-    }
-}
-
-/// The bytes of a snapshot: from a machine's view of its state, or from another node.
-pub(in crate::consensus) struct SnapshotStream(pub(in crate::consensus) Box<dyn Read + Send>);
-
-impl fmt::Debug for SnapshotStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SnapshotStream")
     }
 }

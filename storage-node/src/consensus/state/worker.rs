@@ -18,7 +18,7 @@ use bytes::Bytes;
 use openraft::storage::ApplyResponder;
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
-use super::adapter::SnapshotStream;
+use super::snapshot::{self, SnapshotData, Stages};
 use crate::consensus::{
     codec::{self, Applied},
     config::Config,
@@ -38,7 +38,7 @@ pub(super) enum Job {
     Apply { steps: Vec<Step>, done: oneshot::Sender<io::Result<()>> },
     MakeDurable { done: oneshot::Sender<io::Result<Option<LogId>>> },
     Snapshot { done: oneshot::Sender<io::Result<Snapshot>> },
-    Install { meta: SnapshotMeta, stream: SnapshotStream, done: oneshot::Sender<io::Result<()>> },
+    Install { meta: SnapshotMeta, data: SnapshotData, done: oneshot::Sender<io::Result<()>> },
     Stop { done: oneshot::Sender<io::Result<Option<LogId>>> },
 }
 
@@ -101,13 +101,24 @@ fn gone() -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, "the machine's thread has ended")
 }
 
-/// Starts the thread.
-pub(in crate::consensus) fn spawn<M: Machine>(machine: M, setup: Setup) -> io::Result<(WorkerHandle, JoinHandle<()>)> {
+/// Starts the thread. Returns also where snapshots for the machine are received.
+pub(in crate::consensus) fn spawn<M: Machine>(
+    machine: M,
+    setup: Setup,
+) -> io::Result<(WorkerHandle, Stages, JoinHandle<()>)> {
     let (sender, receiver) = channel();
     let name = format!("machine-{}", setup.log.fence.group());
-    let worker = Worker { machine, dirty: None, since_compact: Grown::default(), since_durable: 0, setup };
+    let stages = Stages::of(&machine);
+    let worker = Worker {
+        stages: stages.clone(),
+        machine,
+        dirty: None,
+        since_compact: Grown::default(),
+        since_durable: 0,
+        setup,
+    };
     let thread = std::thread::Builder::new().name(name).spawn(move || worker.run(&receiver))?;
-    Ok((WorkerHandle(sender), thread))
+    Ok((WorkerHandle(sender), stages, thread))
 }
 
 /// What a panic is to the operator: nothing of the disk's, nothing of the configuration's.
@@ -121,6 +132,7 @@ fn caught<T>(call: impl FnOnce() -> Result<T, MachineError>) -> Result<T, Machin
 
 struct Worker<M> {
     machine: M,
+    stages: Stages,
     setup: Setup,
     /// When the oldest change was made that is not durable.
     dirty: Option<Instant>,
@@ -154,7 +166,7 @@ impl<M: Machine> Worker<M> {
                 }
                 Ok(Job::MakeDurable { done }) => drop(done.send(self.make_durable())),
                 Ok(Job::Snapshot { done }) => drop(done.send(self.snapshot())),
-                Ok(Job::Install { meta, stream, done }) => drop(done.send(self.install(meta, stream))),
+                Ok(Job::Install { meta, data, done }) => drop(done.send(self.install(meta, data))),
                 Err(RecvTimeoutError::Timeout) => {
                     if self.make_durable().is_err() {
                         return;
@@ -265,17 +277,17 @@ impl<M: Machine> Worker<M> {
             last_membership: applied.membership.clone(),
         });
         let reader = caught(|| self.machine.snapshot()).map_err(|source| self.failed("opening a snapshot", source))?;
-        Ok(Snapshot { meta, snapshot: SnapshotStream(reader) })
+        Ok(Snapshot { meta, snapshot: SnapshotData::Own(reader) })
     }
 
     /// Invariant 6: that the state may pass the end of the log stands in the log first.
-    fn install(&mut self, meta: SnapshotMeta, mut stream: SnapshotStream) -> io::Result<()> {
+    fn install(&mut self, meta: SnapshotMeta, data: SnapshotData) -> io::Result<()> {
         self.setup.log.fence.check().map_err(io_error)?;
         let last = meta.last_log_id.ok_or_else(|| io::Error::other("a snapshot of nothing"))?;
         self.setup.queue.mark_installing(&self.setup.log, last)?;
         let applied = Applied { uid: self.setup.uid, last, membership: meta.last_membership };
         let meta = codec::encode_applied(&applied);
-        let installed = caught(|| self.machine.install(&mut stream.0, &meta));
+        let installed = caught(|| self.machine.adopt(snapshot::staged::<M>(&self.stages, data)?, &meta));
         installed.map_err(|source| self.failed("installing a snapshot", source))?;
         self.setup.applied = Some(applied);
         self.durable(last);

@@ -1,0 +1,131 @@
+//! Who is in a group, who leads it, and what a reader must have seen: asked of the leader.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use openraft::{
+    ChangeMembers, ReadPolicy,
+    errors::{ChangeMembershipError, ClientWriteError, LinearizableReadError, RaftError},
+    type_config::TypeConfigExt,
+};
+
+use super::{
+    error::{ChangeError, ReadError, WaitError},
+    group::Group,
+    handle::Consensus,
+    ids::{GroupId, NodeId, Position},
+    status::Role,
+    types::{Types, position},
+};
+
+type Changed = Result<openraft::raft::ClientWriteResponse<Types>, RaftError<Types, ClientWriteError<Types>>>;
+
+impl Consensus {
+    /// Gives `node` the log of `group`, without a vote. Returns when that is committed; how far the node is, the leader's
+    /// [`Status::matched`](super::Status::matched) tells. Doing it again changes nothing.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn add_learner(&self, group: GroupId, node: NodeId) -> Result<(), ChangeError> {
+        let group = self.group(group).ok_or(ChangeError::NoSuchGroup(group))?;
+        // It is nobody's sole voter any more, or soon: heartbeats and elections from here on.
+        group.raft.runtime_config().tick(true);
+        changed(group.raft.add_learner(node.0, (), false).await)
+    }
+
+    /// Makes `voters`, each of which must be a learner or a voter already, those who vote, by way of a joint membership. Returns when
+    /// that is committed. Who voted before and does not now is no member any more. Doing it again after an error is safe,
+    /// and finishes what was left half done.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn change_voters(&self, group: GroupId, voters: &BTreeSet<NodeId>) -> Result<(), ChangeError> {
+        let group = self.group(group).ok_or(ChangeError::NoSuchGroup(group))?;
+        group.raft.runtime_config().tick(true);
+        let ids: BTreeSet<u64> = voters.iter().map(|voter| voter.0).collect();
+        changed(group.raft.change_membership(ChangeMembers::ReplaceAllVoters(ids), false).await)?;
+        self.rest_if_alone(group);
+        Ok(())
+    }
+
+    /// Takes the log of `group` away from `node`, which must have no vote. Returns when that is committed.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn remove_learner(&self, group: GroupId, node: NodeId) -> Result<(), ChangeError> {
+        let group = self.group(group).ok_or(ChangeError::NoSuchGroup(group))?;
+        let gone = ChangeMembers::RemoveNodes(BTreeSet::from([node.0]));
+        changed(group.raft.change_membership(gone, false).await)?;
+        self.rest_if_alone(group);
+        Ok(())
+    }
+
+    /// A group that is this node's alone is quiet again.
+    fn rest_if_alone(&self, group: &Group) {
+        let status = group.status();
+        if status.voters == BTreeSet::from([self.node_id()]) && status.learners.is_empty() && !status.changing {
+            group.raft.runtime_config().tick(false);
+        }
+    }
+
+    /// Asks `to` to lead `group` instead of this node. Whether it does, [`wait`](Self::wait) tells; if it does not answer, the
+    /// group goes on as if this node had fallen silent.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn transfer_leader(&self, group: GroupId, to: NodeId) -> Result<(), ChangeError> {
+        let group = self.group(group).ok_or(ChangeError::NoSuchGroup(group))?;
+        let status = group.status();
+        if status.role != Role::Leader {
+            return Err(ChangeError::NotLeader { leader: status.leader });
+        }
+        if !status.voters.contains(&to) {
+            return Err(ChangeError::NotNow(format!("node {to} has no vote in the group")));
+        }
+        group.raft.trigger().transfer_leader(to.0).await.map_err(|_| ChangeError::Stopped)
+    }
+
+    /// Returns when this node's state has everything that was acknowledged to anybody before this was called; and up to
+    /// where that is. On the leader this is one round to a majority, on others one more to the leader.
+    ///
+    /// # Errors
+    /// [`ReadError`], at the latest after `limit`.
+    pub async fn read_index(&self, group: GroupId, limit: Duration) -> Result<Position, ReadError> {
+        let entry = self.group(group).ok_or(ReadError::NoSuchGroup(group))?;
+        let reading = async {
+            let leader = match entry.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
+                Ok(read) => return Ok(position(read.log_id())),
+                Err(RaftError::Fatal(_)) => return Err(ReadError::Stopped),
+                Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
+                    return Err(ReadError::NoLeader { leader: Some(self.node_id()) });
+                }
+                Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => to.leader_id.map(NodeId),
+            };
+            let asked = leader.filter(|leader| *leader != self.node_id()).ok_or(ReadError::NoLeader { leader })?;
+            let read = self.inner.router.read_index(asked, group).await;
+            let read = position(&read.map_err(|leader| ReadError::NoLeader { leader: leader.or(Some(asked)) })?);
+            let seen = self.wait(group, limit, |status| status.applied.is_some_and(|at| at.index >= read.index));
+            match seen.await {
+                Ok(_) => Ok(read),
+                Err(WaitError::Stopped) => Err(ReadError::Stopped),
+                Err(_) => Err(ReadError::TimedOut(limit)),
+            }
+        };
+        Types::timeout(limit, reading).await.unwrap_or(Err(ReadError::TimedOut(limit)))
+    }
+}
+
+fn changed(result: Changed) -> Result<(), ChangeError> {
+    match result {
+        Ok(_) => Ok(()),
+        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
+            Err(ChangeError::NotLeader { leader: to.leader_id.map(NodeId) })
+        }
+        Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => Err(ChangeError::Unknown),
+        Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error))) => {
+            let why: ChangeMembershipError<_, _> = error;
+            Err(ChangeError::NotNow(why.to_string()))
+        }
+        Err(RaftError::APIError(other)) => Err(ChangeError::NotNow(other.to_string())),
+        Err(RaftError::Fatal(_)) => Err(ChangeError::Stopped),
+    }
+}

@@ -1,0 +1,104 @@
+//! Between nodes: how this node's groups speak to their peers, and what comes in from them.
+//!
+//! ```text
+//!   openraft ─► client ─┬─ stream    appends, pipelined ──┐                 ┌─► serve ─► accept, check ─► openraft
+//!                       ├─ (beats)   one stream, kept ────┤   call          │              │
+//!                       └─ router ─┬ votes, handing over ─┼─► hello ─► link ~~~ link ──────┤
+//!                                  └ snapshot ────────────┘                                └─ snapshot ─► stage ─► openraft
+//! ```
+//!
+//! - [`link`] is the seam to whatever carries frames (QUIC, or queues in a test), and says what that must keep.
+//! - [`codec`] has the bytes; they are ours, and strict.
+//! - [`peers`] remembers who each peer is, durably, before a word of it counts. A node that lost its log is refused.
+//! - [`check`] holds every word of a peer against what is known, before openraft hears it: openraft asserts some of that,
+//!   and an assertion would stop the group.
+//! - [`router`] is openraft-multi's `GroupRouter`: one link for all groups. Its adapter carries the calls that are one request
+//!   and one answer. It sends appends one at a time and has no clients of different kinds, so [`client`] wraps it.
+//! - Nothing here runs in a task of its own: calls are driven by whoever waits for them, streams that come in by whoever
+//!   handed them to [`Consensus::serve`](super::Consensus::serve).
+//!
+//! # Bounds
+//!
+//! | what | at most |
+//! |---|---|
+//! | a frame | [`MAX_FRAME_BYTES`], before a request or an answer is known to be longer: 1 KiB |
+//! | appends under way, to or from a peer in a group | 64 (48 at the receiving end), and 16 MiB or one frame |
+//! | streams of a kind from a peer in a group that last | one: the next ends the last |
+//! | requests of a group that are answered at once | 32 |
+//! | a snapshot in memory | two pieces of 1 MiB at each end |
+
+mod accept;
+mod call;
+mod check;
+mod client;
+mod codec;
+mod confirmed;
+mod link;
+mod peers;
+mod router;
+mod serve;
+mod snapshot;
+mod stream;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use openraft::type_config::TypeConfigExt;
+use openraft_multi::GroupNetworkFactory;
+
+use self::{
+    call::{Caller, Patience},
+    codec::{Answer, Request},
+    serve::Server,
+};
+use super::{
+    config::Timing,
+    group::Group,
+    ids::{GroupId, NodeId},
+    log::group::GroupLog,
+    types::{LogId, Types},
+};
+
+pub(super) use self::{accept::Accept, client::Network, peers::Peers, router::Router};
+pub use self::{
+    accept::Unserved,
+    link::{Alone, FrameReceiver, FrameSender, Link, LinkError, MAX_FRAME_BYTES, Purpose, Stream},
+};
+
+/// Everything that goes out: one for all groups of the node.
+pub(super) fn router(
+    link: Arc<dyn Link>,
+    peers: Arc<Peers>,
+    timing: &Timing,
+    logs: BTreeMap<GroupId, Arc<GroupLog>>,
+) -> Router {
+    Router::new(Caller { link, peers, patience: Patience::of(timing) }, logs)
+}
+
+impl Router {
+    /// What openraft makes the clients of a group with.
+    pub(super) fn network(&self, group: GroupId) -> Network {
+        Network(GroupNetworkFactory::new(self.clone(), group))
+    }
+
+    /// Serves one stream that `peer` opened, to its end.
+    pub(super) async fn serve(
+        &self,
+        groups: &BTreeMap<GroupId, Arc<Group>>,
+        peer: NodeId,
+        stream: Stream,
+    ) -> Result<(), Unserved> {
+        let Caller { peers, patience, .. } = self.caller();
+        let server = Server { peers, groups, patience: *patience };
+        Ok(server.serve(peer, stream).await?)
+    }
+
+    /// Asks `leader` up to where a reader must have applied. `Err`: it does not lead, or does not answer; who may.
+    pub(super) async fn read_index(&self, leader: NodeId, group: GroupId) -> Result<LogId, Option<NodeId>> {
+        let limit = self.caller().patience.open;
+        match Types::timeout(limit, self.call(leader, group, Request::ReadIndex)).await {
+            Ok(Ok(Answer::ReadIndex(id))) => Ok(id),
+            Ok(Ok(Answer::NotLeader(other))) => Err(other.map(NodeId)),
+            Ok(_) | Err(_) => Err(None),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Who peers are: the incarnation of each, remembered for good when it is first met.
+//!
+//! A node that lost its log has forgotten votes and entries that others count on, and comes back with another
+//! [`NodeUid`](crate::consensus::NodeUid) under its old number. To the certificates it is the same node; here it is refused, in both
+//! directions and for good, until it is enrolled under another number.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::consensus::{
+    ids::{NodeId, NodeUid},
+    log::{group::GroupLog, writer::LogQueue},
+};
+
+/// What this node knows of the others.
+#[derive(Debug)]
+pub(in crate::consensus) struct Peers {
+    me: NodeId,
+    uid: NodeUid,
+    inner: Mutex<Inner>,
+    meeting: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    known: BTreeMap<NodeId, NodeUid>,
+    /// Peers that came with another uid: the operator was told.
+    told: BTreeSet<NodeId>,
+    /// Peers that denied what they had confirmed.
+    denied: BTreeSet<NodeId>,
+    /// `None` when the log closes: the writer ends with the last queue.
+    queue: Option<LogQueue>,
+}
+
+/// A peer is not who it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(in crate::consensus) enum NotAdmitted {
+    #[error("it has another uid than the one that this node remembers")]
+    OtherUid,
+    #[error("it denied what it had confirmed")]
+    Denied,
+    #[error("this node cannot remember it: its log is closed or stopped")]
+    Closed,
+}
+
+impl Peers {
+    pub(in crate::consensus) fn new(
+        me: NodeId,
+        uid: NodeUid,
+        known: BTreeMap<NodeId, NodeUid>,
+        queue: LogQueue,
+    ) -> Self {
+        let inner = Inner { known, told: BTreeSet::new(), denied: BTreeSet::new(), queue: Some(queue) };
+        Self { me, uid, inner: Mutex::new(inner), meeting: tokio::sync::Mutex::default() }
+    }
+
+    pub(super) fn me(&self) -> NodeId {
+        self.me
+    }
+
+    pub(super) fn uid(&self) -> NodeUid {
+        self.uid
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The uid that a peer must have, if it was met before.
+    pub(super) fn known(&self, peer: NodeId) -> Option<NodeUid> {
+        self.inner().known.get(&peer).copied()
+    }
+
+    /// Whether `peer` is who it was; the first time, who it is from now on, and that is on disk when this returns. `log`
+    /// is the group that it speaks of.
+    pub(super) async fn admit(&self, log: &Arc<GroupLog>, peer: NodeId, uid: NodeUid) -> Result<(), NotAdmitted> {
+        if let Some(judged) = self.judge(peer, uid) {
+            return judged;
+        }
+        // Two streams may bring the first word at once.
+        let _one = self.meeting.lock().await;
+        if let Some(judged) = self.judge(peer, uid) {
+            return judged;
+        }
+        let written = {
+            let inner = self.inner();
+            let queue = inner.queue.as_ref().ok_or(NotAdmitted::Closed)?;
+            queue.remember_peer(log, peer, uid).map_err(|_| NotAdmitted::Closed)?
+        };
+        match written.await {
+            Ok(Ok(())) => {
+                self.inner().known.insert(peer, uid);
+                Ok(())
+            }
+            Ok(Err(_)) | Err(_) => Err(NotAdmitted::Closed),
+        }
+    }
+
+    /// `None`: it was never met.
+    fn judge(&self, peer: NodeId, uid: NodeUid) -> Option<Result<(), NotAdmitted>> {
+        let mut inner = self.inner();
+        let known = *inner.known.get(&peer)?;
+        if known != uid {
+            if inner.told.insert(peer) {
+                tracing::error!(
+                    peer = peer.0,
+                    %known,
+                    %uid,
+                    "a node came back with another uid: it lost its log and is refused; enrol it anew under another id"
+                );
+            }
+            return Some(Err(NotAdmitted::OtherUid));
+        }
+        Some(if inner.denied.contains(&peer) { Err(NotAdmitted::Denied) } else { Ok(()) })
+    }
+
+    /// A peer denied entries that it had confirmed to be on its disk. Until this node is started again nothing of what it
+    /// says counts.
+    pub(super) fn denied(&self, peer: NodeId) {
+        if self.inner().denied.insert(peer) {
+            tracing::error!(
+                peer = peer.0,
+                "a node denies entries that it confirmed: its disk lost them, or an older copy was put in; it is refused: enrol it \
+                 anew under another id"
+            );
+        }
+    }
+
+    /// Remembers nobody more.
+    pub(in crate::consensus) fn close(&self) {
+        self.inner().queue = None;
+    }
+}

@@ -1,0 +1,166 @@
+//! The calls that are one request and one answer, for all groups over one [`Link`](super::link::Link): openraft-multi's
+//! `GroupRouter`, which binds a peer and a group to it in front of openraft.
+//!
+//! Appends are not among them: openraft-multi's adapter waits for each answer before it sends the next request, and cannot be told
+//! otherwise, so [`client`](super::client) has a stream of its own for them.
+
+use std::{collections::BTreeMap, future::Future, sync::Arc};
+
+use futures::StreamExt;
+use openraft::{
+    OptionalSend,
+    errors::{RPCError, ReplicationClosed, StreamingError},
+    network::RPCOption,
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, TransferLeaderError,
+        TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    },
+    type_config::TypeConfigExt,
+};
+use openraft_multi::GroupRouter;
+
+use super::{
+    call::{CallError, Caller, SMALL_FRAME_BYTES},
+    check::{self, Unsound},
+    codec::{self, Answer, Request},
+    confirmed::Confirmed,
+    link::Purpose,
+    snapshot, stream,
+};
+use crate::consensus::{
+    ids::{GroupId, NodeId},
+    log::group::GroupLog,
+    state::SnapshotData,
+    types::{Snapshot, Types, Vote},
+};
+
+/// Reaches every peer for every group of this node. Copies are the same router.
+#[derive(Clone, Debug)]
+pub(in crate::consensus) struct Router(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    caller: Caller,
+    logs: BTreeMap<GroupId, Arc<GroupLog>>,
+    confirmed: Confirmed,
+}
+
+impl Router {
+    pub(super) fn new(caller: Caller, logs: BTreeMap<GroupId, Arc<GroupLog>>) -> Self {
+        Self(Arc::new(Inner { caller, logs, confirmed: Confirmed::default() }))
+    }
+
+    pub(super) fn caller(&self) -> &Caller {
+        &self.0.caller
+    }
+
+    pub(super) fn confirmed(&self) -> &Confirmed {
+        &self.0.confirmed
+    }
+
+    pub(super) fn log(&self, group: GroupId) -> Result<&Arc<GroupLog>, CallError> {
+        self.0.logs.get(&group).ok_or(CallError::NoSuchGroup(group))
+    }
+
+    /// One request, one answer.
+    pub(super) async fn call(&self, peer: NodeId, group: GroupId, request: Request) -> Result<Answer, CallError> {
+        let log = self.log(group)?;
+        let (mut sender, mut answers) = self.caller().open(log, peer, Purpose::Request).await?;
+        sender.send(codec::encode_request(&request)).await?;
+        sender.finish();
+        let answer = codec::decode_answer(&answers.next(SMALL_FRAME_BYTES).await?)?;
+        let term = log.known().0.map_or(0, |vote| vote.leader_id.term);
+        check::answer(term, &request, &answer)?;
+        Ok(answer)
+    }
+
+    /// As [`call`](Self::call), within what openraft gives it.
+    async fn call_within(
+        &self,
+        peer: u64,
+        group: GroupId,
+        request: Request,
+        option: &RPCOption,
+    ) -> Result<Answer, RPCError<Types>> {
+        let limit = option.hard_ttl();
+        match Types::timeout(limit, self.call(NodeId(peer), group, request)).await {
+            Ok(answered) => Ok(answered?),
+            Err(_) => Err(CallError::Silent(limit).into()),
+        }
+    }
+}
+
+fn vote_of(answer: Answer) -> Result<VoteResponse<Types>, RPCError<Types>> {
+    match answer {
+        Answer::Vote(answer) => Ok(answer),
+        _ => Err(CallError::Unsound(Unsound::OtherQuestion).into()),
+    }
+}
+
+impl GroupRouter<Types, GroupId> for Router {
+    type SnapshotData = SnapshotData;
+
+    /// openraft appends by stream; this is one request of one.
+    async fn append_entries(
+        &self,
+        target: u64,
+        group: GroupId,
+        request: AppendEntriesRequest<Types>,
+        _option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let input = futures::stream::iter([request]);
+        let mut answers = stream::append(self, NodeId(target), group, input).await?;
+        Ok(match answers.next().await.unwrap_or(Err(CallError::Ended.into()))? {
+            Ok(_) => AppendEntriesResponse::Success,
+            Err(StreamAppendError::Conflict(_)) => AppendEntriesResponse::Conflict,
+            Err(StreamAppendError::HigherVote(vote)) => AppendEntriesResponse::HigherVote(vote),
+        })
+    }
+
+    async fn vote(
+        &self,
+        target: u64,
+        group: GroupId,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        vote_of(self.call_within(target, group, Request::Vote(request), &option).await?)
+    }
+
+    async fn pre_vote(
+        &self,
+        target: u64,
+        group: GroupId,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        vote_of(self.call_within(target, group, Request::PreVote(request), &option).await?)
+    }
+
+    async fn full_snapshot(
+        &self,
+        target: u64,
+        group: GroupId,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        snapshot::send(self, NodeId(target), group, vote, snapshot, cancel).await
+    }
+
+    async fn transfer_leader(
+        &self,
+        target: u64,
+        group: GroupId,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        match self.call_within(target, group, Request::Transfer(request), &option).await? {
+            Answer::Transferring => Ok(Ok(())),
+            Answer::OtherVote { expected, actual } => Ok(Err(TransferLeaderError::VoteChanged { expected, actual })),
+            Answer::NotFlushed { expected, actual } => Ok(Err(TransferLeaderError::LogNotFlushed { expected, actual })),
+            _ => Err(CallError::Unsound(Unsound::OtherQuestion).into()),
+        }
+    }
+}

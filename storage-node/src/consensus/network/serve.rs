@@ -1,0 +1,257 @@
+//! The accepting end: what a peer opened is checked and handed to openraft.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures::{FutureExt, Stream, StreamExt, future::Shared};
+use openraft::{
+    ReadPolicy,
+    async_runtime::Select2,
+    errors::{LinearizableReadError, RaftError},
+    raft::{AppendEntriesRequest, TransferLeaderError},
+    type_config::TypeConfigExt,
+};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::{
+    accept::ServeError,
+    call::{Patience, SMALL_FRAME_BYTES},
+    check::Unsound,
+    codec::{self, Answer, Hello, Reason, Request, Welcome},
+    link::{self, FrameReceiver, FrameSender, MAX_FRAME_BYTES, Purpose},
+    peers::{NotAdmitted, Peers},
+    snapshot,
+    stream::BYTES,
+};
+use crate::consensus::{
+    group::Group,
+    ids::{GroupId, NodeId},
+    types::Types,
+};
+
+/// Appends of one stream that openraft has at once; below what its own queue takes, so that handing in never waits for a peer
+/// that does not read.
+const APPENDS: usize = 48;
+
+/// What serving needs.
+pub(in crate::consensus) struct Server<'a> {
+    pub(in crate::consensus) peers: &'a Peers,
+    pub(in crate::consensus) groups: &'a BTreeMap<GroupId, Arc<Group>>,
+    pub(super) patience: Patience,
+}
+
+impl Server<'_> {
+    /// One stream, to its end.
+    pub(super) async fn serve(&self, peer: NodeId, stream: link::Stream) -> Result<(), ServeError> {
+        let link::Stream { mut sender, mut receiver } = stream;
+        let open = self.patience.open;
+        let silent = |_| ServeError::Silent(open);
+        let first = Types::timeout(open, receiver.recv(SMALL_FRAME_BYTES)).await.map_err(silent)??;
+        let hello = codec::decode_hello(&first.ok_or(ServeError::Ended)?)?;
+        if hello.to != self.peers.me().0 {
+            return Err(Unsound::OtherNode.into());
+        }
+        let group = match self.admit(peer, &hello).await {
+            Ok(group) => group,
+            Err(reason) => {
+                sender.send(codec::encode_welcome(&Welcome::No(reason))).await?;
+                sender.finish();
+                return Err(ServeError::Refused(reason));
+            }
+        };
+        let slot = if hello.purpose == Purpose::Request { group.accept.request_slot() } else { None };
+        if hello.purpose == Purpose::Request && slot.is_none() {
+            sender.send(codec::encode_welcome(&Welcome::No(Reason::Busy))).await?;
+            sender.finish();
+            return Err(ServeError::Refused(Reason::Busy));
+        }
+        let welcome = codec::encode_welcome(&Welcome::Yes(self.peers.uid()));
+        if hello.purpose == Purpose::Request {
+            let serving = async {
+                sender.send(welcome).await?;
+                let frame = receiver.recv(SMALL_FRAME_BYTES).await?.ok_or(ServeError::Ended)?;
+                let answer = answer(group, peer, self.peers.me(), &frame).await?;
+                sender.send(codec::encode_answer(&answer)).await?;
+                sender.finish();
+                Ok(())
+            };
+            return Types::timeout(open, serving).await.map_err(silent)?;
+        }
+        let replaced = group.accept.enter(peer, hello.purpose);
+        let lasting = async {
+            sender.send(welcome).await?;
+            match hello.purpose {
+                Purpose::Snapshot => {
+                    snapshot::receive(group, peer, receiver, &mut sender, self.patience.snapshot).await
+                }
+                Purpose::Beat => appends(group, peer, receiver, &mut sender, SMALL_FRAME_BYTES).await,
+                Purpose::Append | Purpose::Request => {
+                    appends(group, peer, receiver, &mut sender, MAX_FRAME_BYTES).await
+                }
+            }
+        };
+        match Types::select2(replaced, pin!(lasting)).await {
+            Select2::First(_) => Err(ServeError::Replaced),
+            Select2::Second(served) => served,
+        }
+    }
+
+    /// Whether this node talks to `peer` about the group, and is the one that `peer` wants to talk to.
+    async fn admit(&self, peer: NodeId, hello: &Hello) -> Result<&Arc<Group>, Reason> {
+        let group = self.groups.get(&hello.group).ok_or(Reason::NoSuchGroup)?;
+        if group.log.fence.fault().is_some() {
+            return Err(Reason::Stopped);
+        }
+        if hello.known.is_some_and(|known| known != self.peers.uid()) {
+            return Err(Reason::NotWhoYouKnow);
+        }
+        match self.peers.admit(&group.log, peer, hello.uid).await {
+            Ok(()) => Ok(group),
+            Err(NotAdmitted::OtherUid | NotAdmitted::Denied) => Err(Reason::OtherUid),
+            Err(NotAdmitted::Closed) => Err(Reason::Stopped),
+        }
+    }
+}
+
+async fn answer(group: &Group, peer: NodeId, me: NodeId, frame: &[u8]) -> Result<Answer, ServeError> {
+    let request = codec::decode_request(frame)?;
+    group.accept.request(&group.log, peer, me, &request)?;
+    let raft = &group.raft;
+    Ok(match request {
+        Request::Vote(request) => Answer::Vote(raft.vote(request).await.map_err(|_| ServeError::Stopped)?),
+        Request::PreVote(request) => Answer::Vote(raft.pre_vote(request).await.map_err(|_| ServeError::Stopped)?),
+        Request::Transfer(request) => {
+            match raft.handle_transfer_leader(request).await.map_err(|_| ServeError::Stopped)? {
+                Ok(()) => Answer::Transferring,
+                Err(TransferLeaderError::VoteChanged { expected, actual }) => Answer::OtherVote { expected, actual },
+                Err(TransferLeaderError::LogNotFlushed { expected, actual }) => Answer::NotFlushed { expected, actual },
+            }
+        }
+        Request::ReadIndex => match raft.get_read_log_id(ReadPolicy::ReadIndex).await {
+            Ok((read, _)) => Answer::ReadIndex(*read.log_id()),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => Answer::NotLeader(to.leader_id),
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Answer::NotLeader(None),
+            Err(RaftError::Fatal(_)) => return Err(ServeError::Stopped),
+        },
+    })
+}
+
+/// Appends or heartbeats: requests are handed in as they come, answers go out in their order when they are on disk.
+async fn appends(
+    group: &Arc<Group>,
+    peer: NodeId,
+    receiver: Box<dyn FrameReceiver>,
+    sender: &mut Box<dyn FrameSender>,
+    max: usize,
+) -> Result<(), ServeError> {
+    // openraft reads the requests in a task of its own, which ends when this is dropped.
+    let (end, ended) = oneshot::channel::<()>();
+    let incoming = Arc::new(Incoming::default());
+    let source = Source {
+        group: group.clone(),
+        peer,
+        receiver,
+        max,
+        incoming: incoming.clone(),
+        ended: ended.map(drop).boxed().shared(),
+        handed: None,
+    };
+    let mut answers = pin!(group.raft.stream_append(requests(source).boxed()));
+    let served = async {
+        while let Some(result) = answers.next().await {
+            let result = result.map_err(|_| ServeError::Stopped)?;
+            sender.send(codec::encode_appended(&result)).await?;
+            incoming.answered();
+            if result.is_err() {
+                break;
+            }
+        }
+        incoming.failure().map_or(Ok(()), Err)
+    };
+    let served = served.await;
+    drop(end);
+    if served.is_ok() {
+        sender.finish();
+    }
+    served
+}
+
+/// What is between the peer and openraft.
+struct Incoming {
+    shares: Mutex<VecDeque<(OwnedSemaphorePermit, OwnedSemaphorePermit)>>,
+    requests: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+    failure: Mutex<Option<ServeError>>,
+}
+
+impl Default for Incoming {
+    fn default() -> Self {
+        let (requests, bytes) = (Arc::new(Semaphore::new(APPENDS)), Arc::new(Semaphore::new(BYTES)));
+        Self { shares: Mutex::default(), requests, bytes, failure: Mutex::default() }
+    }
+}
+
+impl Incoming {
+    async fn room(&self, bytes: usize) -> Result<(), ServeError> {
+        let share = u32::try_from(bytes.clamp(1, BYTES)).unwrap_or(u32::MAX);
+        let request = self.requests.clone().acquire_owned().await.map_err(|_| ServeError::Ended)?;
+        let bytes = self.bytes.clone().acquire_many_owned(share).await.map_err(|_| ServeError::Ended)?;
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner).push_back((request, bytes));
+        Ok(())
+    }
+
+    fn answered(&self) {
+        drop(self.shares.lock().unwrap_or_else(PoisonError::into_inner).pop_front());
+    }
+
+    fn failure(&self) -> Option<ServeError> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+struct Source {
+    group: Arc<Group>,
+    peer: NodeId,
+    receiver: Box<dyn FrameReceiver>,
+    max: usize,
+    incoming: Arc<Incoming>,
+    ended: Shared<futures::future::BoxFuture<'static, ()>>,
+    /// Held from when a request is checked until openraft has it and asks for the next.
+    handed: Option<OwnedRwLockReadGuard<()>>,
+}
+
+fn requests(source: Source) -> impl Stream<Item = AppendEntriesRequest<Types>> + Send + 'static {
+    futures::stream::unfold(source, |mut source| async {
+        source.handed = None;
+        let ended = source.ended.clone();
+        let next = match Types::select2(ended, pin!(source.next())).await {
+            Select2::First(()) => return None,
+            Select2::Second(next) => next,
+        };
+        match next {
+            Ok(next) => next.map(|request| (request, source)),
+            Err(error) => {
+                *source.incoming.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                None
+            }
+        }
+    })
+}
+
+impl Source {
+    async fn next(&mut self) -> Result<Option<AppendEntriesRequest<Types>>, ServeError> {
+        let Some(frame) = self.receiver.recv(self.max).await? else { return Ok(None) };
+        let request = codec::decode_append(&frame)?;
+        if self.max < MAX_FRAME_BYTES && !request.entries.is_empty() {
+            return Err(Unsound::Entries.into());
+        }
+        self.incoming.room(frame.len()).await?;
+        drop(frame);
+        self.handed = Some(self.group.accept.handing().await);
+        self.group.accept.append(&self.group.log, self.peer, &request)?;
+        Ok(Some(request))
+    }
+}

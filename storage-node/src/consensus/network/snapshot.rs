@@ -1,0 +1,263 @@
+//! A snapshot from one node to another: streamed while it is read, received whole and checked before openraft hears of it.
+//!
+//! openraft takes an error while it installs for a fault of the machine, and lets every heartbeat wait for the installation. So
+//! nothing of the network is left when it is asked to install: the bytes are on this node's disk, the end was there, their hash was
+//! right, and the machine has found them good ([`Stage`](crate::consensus::Stage)). What remains is one step of the machine.
+
+use std::{
+    io::{self, Read},
+    pin::pin,
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use futures::Future;
+use openraft::{
+    OptionalSend,
+    async_runtime::Select2,
+    errors::{ReplicationClosed, StreamingError},
+    raft::SnapshotResponse,
+    type_config::TypeConfigExt,
+};
+use sha2::{Digest, Sha256};
+use tokio::sync::{OwnedMutexGuard, mpsc};
+
+use super::{
+    accept::ServeError,
+    call::{CallError, SMALL_FRAME_BYTES},
+    check::{self, Unsound},
+    codec::{self, Header, Received},
+    link::{FrameReceiver, FrameSender, Purpose},
+    router::Router,
+};
+use crate::consensus::{
+    group::Group,
+    ids::{GroupId, NodeId},
+    state::{SnapshotData, Stages},
+    types::{Snapshot, Types, Vote},
+};
+
+/// Bytes of a snapshot in one frame.
+const PIECE_BYTES: usize = 1 << 20;
+/// Frames between the disk and the network, in each direction.
+const PIECES: usize = 2;
+/// A receiver says that often that it is still there.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+/// The longest header: a membership has 64 nodes at most.
+const HEADER_BYTES: usize = 16 << 10;
+
+const PIECE: u8 = 1;
+const END: u8 = 0;
+const END_BYTES: usize = 1 + 8 + 32;
+
+/// Sends `snapshot` and waits until it is installed there, or not needed.
+pub(super) async fn send(
+    router: &Router,
+    peer: NodeId,
+    group: GroupId,
+    vote: Vote,
+    snapshot: Snapshot,
+    cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+    let SnapshotData::Own(reader) = snapshot.snapshot else {
+        return Err(ReplicationClosed::new("only this node's own state is sent").into());
+    };
+    let header = Header { vote, meta: snapshot.meta };
+    let sending = pin!(transfer(router, peer, group, &header, reader));
+    match Types::select2(pin!(cancel), sending).await {
+        Select2::First(closed) => Err(closed.into()),
+        Select2::Second(vote) => Ok(SnapshotResponse { vote: vote? }),
+    }
+}
+
+async fn transfer(
+    router: &Router,
+    peer: NodeId,
+    group: GroupId,
+    header: &Header,
+    reader: Box<dyn Read + Send>,
+) -> Result<Vote, CallError> {
+    let (log, patience) = (router.log(group)?, router.caller().patience.snapshot);
+    let (mut sender, mut answers) = router.caller().open(log, peer, Purpose::Snapshot).await?;
+    sender.send(codec::encode_header(header)).await?;
+    answers.welcome().await?;
+
+    let (frames, mut read) = mpsc::channel::<io::Result<Bytes>>(PIECES);
+    let reading = tokio::task::spawn_blocking(move || cut(reader, &frames));
+    let sending = async {
+        while let Some(frame) = read.recv().await {
+            let frame = frame.map_err(|error| CallError::Reading(error.to_string()))?;
+            sender.send(frame).await?;
+        }
+        sender.finish();
+        Ok::<_, CallError>(())
+    };
+    let answer = async {
+        loop {
+            let word = Types::timeout(patience, answers.next(SMALL_FRAME_BYTES)).await;
+            match codec::decode_received(&word.map_err(|_| CallError::Silent(patience))??)? {
+                Received::Working => {}
+                Received::NoSnapshot => return Err(CallError::NoSnapshot),
+                Received::Done(vote) => return Ok(vote),
+            }
+        }
+    };
+    let mut answer = pin!(answer);
+    let answered = match Types::select2(pin!(sending), answer.as_mut()).await {
+        Select2::First(Ok(())) => answer.await,
+        Select2::First(Err(error)) => Err(error),
+        Select2::Second(answered) => answered,
+    };
+    // It ends by itself: nobody takes what it reads.
+    drop(reading);
+    let vote = answered?;
+    check::term(log.known().0.map_or(0, |vote| vote.leader_id.term), &vote)?;
+    let greater = vote.leader_id.term > header.vote.leader_id.term;
+    if greater || vote == header.vote { Ok(vote) } else { Err(Unsound::Answer.into()) }
+}
+
+/// Reads a state into frames, as long as somebody takes them.
+fn cut(mut reader: Box<dyn Read + Send>, frames: &mpsc::Sender<io::Result<Bytes>>) {
+    let (mut hash, mut length) = (Sha256::new(), 0_u64);
+    loop {
+        let mut frame = vec![PIECE];
+        let frame = match (&mut reader).take(PIECE_BYTES as u64).read_to_end(&mut frame) {
+            Ok(0) => {
+                let mut end = BytesMut::with_capacity(END_BYTES);
+                end.extend_from_slice(&[END]);
+                end.extend_from_slice(&length.to_be_bytes());
+                end.extend_from_slice(&hash.finalize());
+                drop(frames.blocking_send(Ok(end.freeze())));
+                return;
+            }
+            Ok(read) => {
+                length = length.saturating_add(read as u64);
+                hash.update(frame.get(1..).unwrap_or_default());
+                Ok(frame.into())
+            }
+            Err(error) => Err(error),
+        };
+        let failed = frame.is_err();
+        if frames.blocking_send(frame).is_err() || failed {
+            return;
+        }
+    }
+}
+
+/// Receives a snapshot for `group` and installs it. The sender hears every few seconds that this goes on.
+pub(super) async fn receive(
+    group: &Group,
+    peer: NodeId,
+    receiver: Box<dyn FrameReceiver>,
+    sender: &mut Box<dyn FrameSender>,
+    patience: Duration,
+) -> Result<(), ServeError> {
+    let mut working = pin!(take(group, peer, receiver, patience));
+    let word = loop {
+        match Types::select2(working.as_mut(), Types::sleep(SIGN_OF_LIFE)).await {
+            Select2::First(word) => break word,
+            Select2::Second(()) => sender.send(codec::encode_received(&Received::Working)).await?,
+        }
+    };
+    let (word, error) = match word {
+        Ok(vote) => (Received::Done(vote), None),
+        Err(error) => (Received::NoSnapshot, Some(error)),
+    };
+    sender.send(codec::encode_received(&word)).await?;
+    sender.finish();
+    error.map_or(Ok(()), Err)
+}
+
+async fn take(
+    group: &Group,
+    peer: NodeId,
+    mut receiver: Box<dyn FrameReceiver>,
+    patience: Duration,
+) -> Result<Vote, ServeError> {
+    let silent = |_| ServeError::Silent(patience);
+    let first = Types::timeout(patience, receiver.recv(HEADER_BYTES)).await.map_err(silent)??;
+    let header = codec::decode_header(&first.ok_or(ServeError::Ended)?)?;
+    let accept = &group.accept;
+    accept.snapshot(&group.log, peer, &header)?;
+
+    // One at a time: an earlier one may still be cleaning up.
+    let alone = accept.staging().await;
+    let (pieces, arrived) = mpsc::channel::<Bytes>(PIECES);
+    let stages = group.stages.clone();
+    let mut staging = tokio::task::spawn_blocking(move || stage(&stages, arrived, alone));
+    let feeding = async {
+        loop {
+            let frame =
+                Types::timeout(patience, receiver.recv(PIECE_BYTES.saturating_add(1))).await.map_err(silent)??;
+            let frame = frame.ok_or(ServeError::Ended)?;
+            let last = frame.first() == Some(&END);
+            // If it does not take it, it says why.
+            if pieces.send(frame).await.is_err() || last {
+                return Ok::<_, ServeError>(());
+            }
+        }
+    };
+    let staged = match Types::select2(&mut staging, pin!(feeding)).await {
+        Select2::First(staged) => staged,
+        Select2::Second(fed) => {
+            fed?;
+            staging.await
+        }
+    };
+    let staged = staged.map_err(|_| ServeError::Ended)??;
+    install(group, peer, header, staged).await
+}
+
+/// On a thread that may block.
+fn stage(
+    stages: &Stages,
+    mut arrived: mpsc::Receiver<Bytes>,
+    alone: OwnedMutexGuard<()>,
+) -> Result<SnapshotData, ServeError> {
+    let mut stage = stages.begin()?;
+    let (mut hash, mut length) = (Sha256::new(), 0_u64);
+    while let Some(frame) = arrived.blocking_recv() {
+        match frame.split_first() {
+            Some((&PIECE, piece)) => {
+                hash.update(piece);
+                length = length.saturating_add(piece.len() as u64);
+                stage.write(piece)?;
+            }
+            Some((&END, end)) => {
+                let (counted, hashed) = end.split_at_checked(8).ok_or(ServeError::Damaged)?;
+                if counted != length.to_be_bytes() || hashed != hash.finalize().as_slice() {
+                    return Err(ServeError::Damaged);
+                }
+                let staged = stage.finish()?;
+                drop(alone);
+                return Ok(staged);
+            }
+            _ => return Err(ServeError::Damaged),
+        }
+    }
+    Err(ServeError::Ended)
+}
+
+/// openraft would stop the core if this snapshot contradicted what is committed. So it is asked, while nothing else is handed in, what
+/// that is.
+async fn install(group: &Group, peer: NodeId, header: Header, data: SnapshotData) -> Result<Vote, ServeError> {
+    let alone = group.accept.alone().await;
+    group.accept.snapshot(&group.log, peer, &header)?;
+    let committed =
+        group.raft.with_raft_state(|state| [state.local_committed().copied(), state.cluster_committed().copied()]);
+    let committed = committed.await.map_err(|_| ServeError::Stopped)?;
+    let last = header.meta.last_log_id;
+    if !last.iter().all(|last| committed.iter().flatten().all(|committed| check::in_one_log(committed, last))) {
+        return Err(Unsound::Order.into());
+    }
+    let snapshot = Snapshot { meta: header.meta, snapshot: data };
+    let mut installing = pin!(group.raft.install_full_snapshot(header.vote, snapshot));
+    // The first poll hands it in; what follows may take its time and nobody waits for it.
+    let first = futures::poll!(installing.as_mut());
+    drop(alone);
+    let response = match first {
+        std::task::Poll::Ready(response) => response,
+        std::task::Poll::Pending => installing.await,
+    };
+    Ok(response.map_err(|_| ServeError::Stopped)?.vote)
+}
