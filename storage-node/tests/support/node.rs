@@ -48,6 +48,13 @@ impl Node {
         Consensus::open_with_backend(self.config.clone(), self.log.clone(), machines.collect(), link).await
     }
 
+    /// Another node with the same on its disks. This one goes on.
+    pub fn copy(&self) -> Self {
+        let states = self.states.iter().map(Disk::copy).collect();
+        let probes = self.probes.iter().map(|_| Arc::default()).collect();
+        Self { log: self.log.copy(), states, probes, config: self.config.clone() }
+    }
+
     /// The power goes, for all disks at once. What is left of the node.
     pub fn crash(&self, unsynced: Unsynced) -> Self {
         // States first: a state that was synced a moment later than the log may be newer than it otherwise.

@@ -157,7 +157,7 @@ impl Accept {
         self.inner().seen.snapshot(peer.0, &known, header)
     }
 
-    pub(super) fn request(&self, log: &GroupLog, peer: NodeId, me: NodeId, request: &Request) -> Result<(), Unsound> {
-        check::request(peer.0, me.0, &known(log), request)
+    pub(super) fn request(&self, log: &GroupLog, peer: NodeId, request: &Request) -> Result<(), Unsound> {
+        check::request(peer.0, &known(log), request)
     }
 }

@@ -4,7 +4,7 @@
 //! into the log that its order of (term, index) does not allow. Nothing honest fails here. What a dishonest *leader* may still do
 //! (delay, censor, tell two stories) is the affair of checkpoints and cosignatures, not of this module.
 
-use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest};
+use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult};
 
 use super::codec::{Answer, Header, Request};
 use crate::consensus::types::{LogId, Types, Vote};
@@ -157,22 +157,18 @@ impl Seen {
     }
 }
 
-/// A request, from whom it should come, to whom it should go.
-pub(super) fn request(peer: u64, me: u64, known: &Known, request: &Request) -> Result<(), Unsound> {
+/// A request, from whom it should come.
+pub(super) fn request(peer: u64, known: &Known, request: &Request) -> Result<(), Unsound> {
     match request {
         Request::Vote(vote) | Request::PreVote(vote) => {
             from(peer, known, &vote.vote, false)?;
             let beyond = vote.last_log_id.is_some_and(|last| place(&last).0 > vote.vote.leader_id.term);
             if beyond { Err(Unsound::BeyondVote) } else { Ok(()) }
         }
-        Request::Transfer(transfer) => transferred(peer, me, known, transfer),
+        // All voters are told who is to stand for election: the others will listen to it.
+        Request::Transfer(transfer) => from(peer, known, transfer.from_leader(), true),
         Request::ReadIndex => Ok(()),
     }
-}
-
-fn transferred(peer: u64, me: u64, known: &Known, transfer: &TransferLeaderRequest<Types>) -> Result<(), Unsound> {
-    from(peer, known, transfer.from_leader(), true)?;
-    if *transfer.to_node_id() == me { Ok(()) } else { Err(Unsound::OtherNode) }
 }
 
 /// Whether an answer is one to `request`, as far as a leader's progress and a candidate's term depend on it.

@@ -73,7 +73,7 @@ impl Server<'_> {
             let serving = async {
                 sender.send(welcome).await?;
                 let frame = receiver.recv(SMALL_FRAME_BYTES).await?.ok_or(ServeError::Ended)?;
-                let answer = answer(group, peer, self.peers.me(), &frame).await?;
+                let answer = answer(group, peer, &frame).await?;
                 sender.send(codec::encode_answer(&answer)).await?;
                 sender.finish();
                 Ok(())
@@ -116,9 +116,9 @@ impl Server<'_> {
     }
 }
 
-async fn answer(group: &Group, peer: NodeId, me: NodeId, frame: &[u8]) -> Result<Answer, ServeError> {
+async fn answer(group: &Group, peer: NodeId, frame: &[u8]) -> Result<Answer, ServeError> {
     let request = codec::decode_request(frame)?;
-    group.accept.request(&group.log, peer, me, &request)?;
+    group.accept.request(&group.log, peer, &request)?;
     let raft = &group.raft;
     Ok(match request {
         Request::Vote(request) => Answer::Vote(raft.vote(request).await.map_err(|_| ServeError::Stopped)?),
