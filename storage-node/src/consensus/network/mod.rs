@@ -39,6 +39,8 @@ mod router;
 mod serve;
 mod snapshot;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, sync::Arc};
 
