@@ -196,7 +196,7 @@ async fn a_follower_that_was_away_too_long_gets_one_snapshot_while_writes_go_on(
         node.config.durable_after_bytes = 4000;
         node.config.compact_after_entries = 50;
         node.config.keep_entries = 0;
-        node.config.log_hold_bytes = 4 << 20;
+        node.config.log_hold_bytes = 12 << 20;
     }
     three.open_all().await;
     let leader = three.leader(0, &ALL).await;

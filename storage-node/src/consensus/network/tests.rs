@@ -49,8 +49,10 @@ fn hello(known: Option<NodeUid>) -> Hello {
     Hello { purpose: Purpose::Snapshot, group: GroupId(258), to: 9, uid: NodeUid([5; 16]), known }
 }
 
+type Form = (&'static str, Bytes, fn(&[u8]) -> Result<Bytes, CodecError>);
+
 /// Every form, and whether its decoder takes some bytes and gives back the same ones when it writes them again.
-fn forms() -> Vec<(&'static str, Bytes, fn(&[u8]) -> Result<Bytes, CodecError>)> {
+fn forms() -> Vec<Form> {
     let mut full = append(Some(log_id(3, 8)), &[(3, 9), (7, 10)], Some(log_id(3, 7)));
     full.entries[0].payload = EntryPayload::Normal(Payload(Bytes::from_static(b"ab")));
     full.entries.push(Entry { log_id: log_id(7, 11), payload: EntryPayload::Membership(members()) });
@@ -60,7 +62,7 @@ fn forms() -> Vec<(&'static str, Bytes, fn(&[u8]) -> Result<Bytes, CodecError>)>
         leadership_transfer: transfer,
     };
     let told = VoteResponse { vote: vote(7, 2, false), vote_granted: true, last_log_id: None };
-    let mut forms: Vec<(&'static str, Bytes, fn(&[u8]) -> Result<Bytes, CodecError>)> = Vec::new();
+    let mut forms: Vec<Form> = Vec::new();
     for known in [None, Some(NodeUid([6; 16]))] {
         forms.push(("hello", encode_hello(&hello(known)), |b| decode_hello(b).map(|v| encode_hello(&v))));
     }
