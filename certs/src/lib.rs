@@ -27,8 +27,8 @@ pub mod terminal;
 pub use ehe::charter::Role;
 
 pub use self::channel::{
-    ChannelError, Client, CloseCode, Connection, Exchange, FrameReceiver, FrameSender, Handshake, Peer, Server,
-    ServerLimits,
+    ChannelError, Client, CloseCode, Connection, Exchange, FrameReceiver, FrameSender, Handshake, Lane, NodeDialer,
+    NodeLimits, Peer, Protocol, Server, ServerLimits,
 };
 pub use self::file::FileError;
 pub use self::peer::PeerIdentity;

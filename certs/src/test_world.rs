@@ -59,6 +59,13 @@ impl World {
         self.charter().1
     }
 
+    /// One more node, with the alliance's public files. The charter does not name it.
+    pub(crate) fn another_node(&self, name: &str) -> PathBuf {
+        let dir = self.enrol(name, Role::Node);
+        self.install(&dir);
+        dir
+    }
+
     /// Identity, request and certificate in a directory of this name.
     pub(crate) fn enrol(&self, name: &str, role: Role) -> PathBuf {
         let dir = self.path(name);

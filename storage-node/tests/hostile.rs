@@ -160,8 +160,8 @@ async fn clients_of_another_protocol_authority_or_without_a_certificate_get_no_f
             (known, &b"h3"[..], 120),
             (known, b"ehe-raft/1", 120),
             (known, b"ehe/2", 120),
-            (Some((&foreign, "hostile")), certs::channel::ALPN, 48),
-            (None, certs::channel::ALPN, 116),
+            (Some((&foreign, "hostile")), certs::Protocol::Clients.alpn(), 48),
+            (None, certs::Protocol::Clients.alpn(), 116),
         ] {
             let refused = raw::connect(&scene.alliance, shown, scene.address, Odd { alpn, window: None }).await;
             let Err(ConnectionError::ConnectionClosed(close)) = refused else { panic!("{:?}", refused.err()) };

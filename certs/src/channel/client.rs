@@ -1,45 +1,38 @@
 //! The end that connects.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ehe::id::NodeId;
-use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Endpoint, EndpointConfig, TokioRuntime};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 
-use super::error::CertificateFault;
-use super::{ChannelError, CloseCode, Exchange, WELCOME, peer_facts, tls, transport};
-use crate::certificate::Facts;
-use crate::peer::{PeerIdentity, server_name};
+use super::dial::{self, Connection, Dialling};
+use super::{ChannelError, CloseCode, Protocol, socket, tls};
 use crate::store::Credentials;
 
 /// One address gets at most this long before the next one is tried.
 const ATTEMPT_MAX: Duration = Duration::from_secs(5);
-/// Addresses that are tried at most: names may resolve to many.
-const ATTEMPTS_MAX: usize = 16;
 
 /// Connects to nodes in the name of one identity. One UDP socket for all connections; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
-    endpoint: Endpoint,
+    dialling: Dialling,
 }
 
 impl Client {
     /// Binds a socket. Needs a tokio runtime around it.
     pub fn new(credentials: &Credentials) -> Result<Self, ChannelError> {
-        Self::with_tls(tls::client(credentials)?)
+        Self::with_tls(tls::client(credentials, Protocol::Clients)?, Protocol::Clients)
     }
 
-    pub(super) fn with_tls(tls: rustls::ClientConfig) -> Result<Self, ChannelError> {
-        let crypto = QuicClientConfig::try_from(tls).map_err(|e| ChannelError::Setup(e.to_string()))?;
-        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-        config.transport_config(transport::client());
-        let mut endpoint = Endpoint::new(EndpointConfig::default(), None, socket()?, Arc::new(TokioRuntime))
+    pub(super) fn with_tls(tls: rustls::ClientConfig, protocol: Protocol) -> Result<Self, ChannelError> {
+        let config = dial::config(tls, protocol)?;
+        let endpoint = socket::any()
+            .and_then(|socket| Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime)))
             .map_err(|e| ChannelError::Setup(format!("no UDP socket: {e}")))?;
-        endpoint.set_default_client_config(config);
-        Ok(Self { endpoint })
+        Ok(Self { dialling: Dialling { endpoint, config, protocol, attempt_max: ATTEMPT_MAX } })
     }
 
     /// Connects to a node of the charter.
@@ -55,148 +48,27 @@ impl Client {
         node: NodeId,
         within: Duration,
     ) -> Result<Connection, ChannelError> {
-        let deadline = super::deadline(within);
-        let mut telling = ChannelError::Unreachable("no address is known".into());
-        let mut keep = |error: ChannelError| {
-            if error.tells_more_than(&telling) || matches!(telling, ChannelError::Unreachable(_)) {
-                telling = error;
-            }
-        };
-        let mut left = ATTEMPTS_MAX;
-        for address in addresses {
-            let resolved = match timeout_at(deadline, tokio::net::lookup_host(address.as_str())).await {
-                Ok(Ok(resolved)) => resolved,
-                Ok(Err(error)) => {
-                    keep(ChannelError::Unreachable(format!("{address}: {error}")));
-                    continue;
-                }
-                Err(_) => return Err(ChannelError::Deadline("the node's name did not resolve in time")),
-            };
-            for socket_address in resolved {
-                let time = deadline.saturating_duration_since(Instant::now()).min(ATTEMPT_MAX);
-                if left == 0 || time.is_zero() {
-                    break;
-                }
-                left -= 1;
-                match timeout(time, self.attempt(socket_address, node)).await {
-                    Ok(Ok(connection)) => return Ok(connection),
-                    Ok(Err(error)) => keep(error),
-                    Err(_) => keep(ChannelError::Deadline("the node did not answer at its address")),
-                }
-            }
-        }
-        Err(telling)
-    }
-
-    async fn attempt(&self, address: SocketAddr, node: NodeId) -> Result<Connection, ChannelError> {
-        let connecting = self
-            .endpoint
-            .connect(address, &server_name(node))
-            .map_err(|error| ChannelError::Unreachable(format!("{address}: {error}")))?;
-        let connection = connecting.await.map_err(|error| match error.into() {
-            // The only name that we ask for is the node's, and rustls has one alert for "other name" and "malformed".
-            ChannelError::PeerRefused { fault: CertificateFault::Malformed, detail } => {
-                ChannelError::WrongNode { expected: node, detail }
-            }
-            other => other,
-        })?;
-        let facts = match peer_facts(&connection) {
-            Ok(facts) => facts,
-            Err(error) => {
-                connection.close(CloseCode::NotAuthorized.wire(), b"");
-                return Err(error.into());
-            }
-        };
-        if facts.peer != PeerIdentity::Node(node) {
-            connection.close(CloseCode::NotAuthorized.wire(), b"");
-            return Err(ChannelError::WrongNode { expected: node, detail: facts.peer.to_string() });
-        }
-        // Until here the node may not even have looked at our certificate.
-        let mut welcome = connection.accept_uni().await?;
-        match welcome.read_to_end(WELCOME.len() + 1).await {
-            Ok(said) if said == WELCOME => Ok(Connection { connection, facts: Arc::new(facts) }),
-            Err(quinn::ReadToEndError::Read(error)) => Err(error.into()),
-            Ok(_) | Err(quinn::ReadToEndError::TooLong) => {
-                connection.close(CloseCode::Protocol.wire(), b"");
-                Err(ChannelError::OtherProtocol)
-            }
-        }
+        self.dialling.connect(addresses, node, within).await
     }
 
     /// Moves all connections to a new socket, after the machine's address changed. They go on where they were.
     pub fn rebind(&self) -> Result<(), ChannelError> {
-        self.endpoint.rebind(socket()?).map_err(|e| ChannelError::Setup(format!("no UDP socket: {e}")))
+        let rebound = socket::any().and_then(|socket| self.dialling.endpoint.rebind(socket));
+        rebound.map_err(|e| ChannelError::Setup(format!("no UDP socket: {e}")))
     }
 
     /// The socket's address.
     pub fn local_addr(&self) -> Result<SocketAddr, ChannelError> {
-        self.endpoint.local_addr().map_err(|e| ChannelError::Setup(e.to_string()))
+        self.dialling.endpoint.local_addr().map_err(|e| ChannelError::Setup(e.to_string()))
     }
 
     /// Closes all connections, and lets no new one begin.
     pub fn close(&self, code: CloseCode) {
-        self.endpoint.close(code.wire(), b"");
+        self.dialling.endpoint.close(code.wire(), b"");
     }
 
     /// Waits until the peers know that the connections are closed. False if that took too long.
     pub async fn wait_idle(&self, within: Duration) -> bool {
-        timeout(within, self.endpoint.wait_idle()).await.is_ok()
-    }
-}
-
-/// Any port; both families where the machine has both.
-fn socket() -> Result<UdpSocket, ChannelError> {
-    UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))
-        .or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))
-        .map_err(|e| ChannelError::Setup(format!("no UDP socket: {e}")))
-}
-
-/// A connection to a node that has welcomed us. Cheap to clone; closed when the last clone and its exchanges are gone.
-#[derive(Debug, Clone)]
-pub struct Connection {
-    connection: quinn::Connection,
-    facts: Arc<Facts>,
-}
-
-impl Connection {
-    /// Begins an exchange. The node learns of it with the first frame. Waits while the node allows no further one; give it a
-    /// deadline from outside.
-    pub async fn open(&self) -> Result<Exchange, ChannelError> {
-        Ok(Exchange::new(self.connection.open_bi().await?, None))
-    }
-
-    /// The node.
-    pub fn peer(&self) -> PeerIdentity {
-        self.facts.peer
-    }
-
-    /// What the node's certificate says.
-    pub fn certificate(&self) -> &Facts {
-        &self.facts
-    }
-
-    /// Where the node is.
-    pub fn remote_address(&self) -> SocketAddr {
-        self.connection.remote_address()
-    }
-
-    /// The path's round-trip time, as estimated now.
-    pub fn rtt(&self) -> Duration {
-        self.connection.rtt()
-    }
-
-    /// Whether it is still there, as far as is known.
-    pub fn is_open(&self) -> bool {
-        self.connection.close_reason().is_none()
-    }
-
-    /// Closes. What was not acknowledged may be lost: [`FrameSender::delivered`](super::FrameSender::delivered) first.
-    pub fn close(&self, code: CloseCode) {
-        self.connection.close(code.wire(), b"");
-    }
-
-    /// Waits until it is closed, and says why.
-    pub async fn closed(&self) -> ChannelError {
-        self.connection.closed().await.into()
+        timeout(within, self.dialling.endpoint.wait_idle()).await.is_ok()
     }
 }

@@ -6,7 +6,7 @@ use ehe::id::NodeId;
 use quinn::{ConnectionError, ReadError, TransportErrorCode, WriteError};
 
 use super::CloseCode;
-use crate::peer::PeerError;
+use crate::peer::{PeerError, PeerIdentity};
 
 /// What is wrong with a certificate, as TLS says it (RFC 8446 §6.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +72,9 @@ pub enum ChannelError {
         /// What it was.
         detail: String,
     },
+    /// A valid certificate, not a node's, on the nodes' protocol.
+    #[error("{0} asked for the protocol between nodes and is none")]
+    NodesOnly(PeerIdentity),
     /// The other end speaks another protocol (ALPN), or another version of this.
     #[error(
         "the other end does not speak this version of the protocol: one of the two programs is too old, or it is another service"
@@ -131,6 +134,7 @@ impl ChannelError {
             | Self::PeerRefused { .. }
             | Self::PeerName(_)
             | Self::WrongNode { .. }
+            | Self::NodesOnly(_)
             | Self::OtherProtocol
             | Self::FrameTooLarge { .. }
             | Self::ClosedHere

@@ -1,15 +1,15 @@
-//! One request on one stream, in frames: four bytes of length, big-endian, then the payload.
+//! One exchange on one stream, in frames: four bytes of length, big-endian, then the payload.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use ehe::limits::FRAME_MAX_BYTES;
 use quinn::{RecvStream, SendStream};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{ChannelError, CloseCode};
+use super::gate::Slot;
+use super::{ChannelError, CloseCode, Protocol};
 
 const LENGTH_BYTES: usize = 4;
 /// What is allocated at most before bytes of a frame have arrived.
@@ -19,25 +19,49 @@ const FIRST_ALLOCATION_BYTES: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct FrameSender {
     pub(super) stream: SendStream,
+    frame_max: usize,
+    _slot: Option<Arc<Slot>>,
 }
 
 impl FrameSender {
     /// Sends one frame; returns when the transport has taken it. Not cancel safe: after a deadline, or if the future is
     /// dropped, the stream is of no further use (a deadline resets it).
     pub async fn send(&mut self, frame: &[u8], within: Duration) -> Result<(), ChannelError> {
-        let too_large = || ChannelError::FrameTooLarge {
-            bytes: u64::try_from(frame.len()).unwrap_or(u64::MAX),
-            limit: FRAME_MAX_BYTES,
-        };
-        if frame.len() > FRAME_MAX_BYTES {
-            return Err(too_large());
-        }
-        let length = u32::try_from(frame.len()).map_err(|_| too_large())?;
+        let length = self.length(frame.len())?;
         let write = async {
-            self.stream.write_all(&length.to_be_bytes()).await?;
+            self.stream.write_all(&length).await?;
             self.stream.write_all(frame).await
         };
-        match timeout(within, write).await {
+        let written = timeout(within, write).await;
+        self.written(written)
+    }
+
+    /// As [`send`](Self::send), for a frame in pieces, one after the other: none of them is copied.
+    pub async fn send_pieces(
+        &mut self,
+        pieces: impl IntoIterator<Item = Bytes>,
+        within: Duration,
+    ) -> Result<(), ChannelError> {
+        // An empty piece at the end would wait for room that it does not need.
+        let mut frame: Vec<Bytes> =
+            core::iter::once(Bytes::new()).chain(pieces.into_iter().filter(|piece| !piece.is_empty())).collect();
+        let length = self.length(frame.iter().fold(0, |sum, piece| sum.saturating_add(piece.len())))?;
+        if let Some(first) = frame.first_mut() {
+            *first = Bytes::copy_from_slice(&length);
+        }
+        let written = timeout(within, self.stream.write_all_chunks(&mut frame)).await;
+        self.written(written)
+    }
+
+    /// What stands before a frame of so many bytes.
+    fn length(&self, bytes: usize) -> Result<[u8; LENGTH_BYTES], ChannelError> {
+        let refused = || too_large(u64::try_from(bytes).unwrap_or(u64::MAX), self.frame_max);
+        let length = u32::try_from(bytes).map_err(|_| refused())?;
+        if bytes > self.frame_max { Err(refused()) } else { Ok(length.to_be_bytes()) }
+    }
+
+    fn written(&mut self, written: Result<Result<(), quinn::WriteError>, Elapsed>) -> Result<(), ChannelError> {
+        match written {
             Ok(written) => Ok(written?),
             Err(_) => {
                 self.abort(CloseCode::Timeout);
@@ -74,6 +98,8 @@ impl FrameSender {
 pub struct FrameReceiver {
     stream: RecvStream,
     partial: Partial,
+    frame_max: usize,
+    _slot: Option<Arc<Slot>>,
 }
 
 /// What of the next frame has arrived. Kept across calls, so that a deadline or a dropped future loses nothing.
@@ -110,7 +136,7 @@ impl FrameReceiver {
                     return Ok(Some(Bytes::new()));
                 }
                 Partial::Payload { missing, .. } => *missing,
-                Partial::Refused { announced } => return Err(too_large(*announced)),
+                Partial::Refused { announced } => return Err(too_large(*announced, self.frame_max)),
             };
             let Some(chunk) = self.chunk(wanted, deadline).await? else { return Ok(None) };
             if let Some(frame) = self.take(chunk)? {
@@ -127,7 +153,7 @@ impl FrameReceiver {
             let wanted = match &self.partial {
                 Partial::Length { have, .. } => LENGTH_BYTES - have,
                 Partial::Payload { bytes, missing } => return Ok(Some(bytes.len() + missing)),
-                Partial::Refused { announced } => return Err(too_large(*announced)),
+                Partial::Refused { announced } => return Err(too_large(*announced, self.frame_max)),
             };
             let Some(chunk) = self.chunk(wanted, deadline).await? else { return Ok(None) };
             // Four bytes at most, so no frame comes of it.
@@ -174,10 +200,10 @@ impl FrameReceiver {
                 }
                 let announced = u32::from_be_bytes(*bytes);
                 let missing = usize::try_from(announced).unwrap_or(usize::MAX);
-                if missing > FRAME_MAX_BYTES {
+                if missing > self.frame_max {
                     self.partial = Partial::Refused { announced: announced.into() };
                     self.abort(CloseCode::TooLarge);
-                    return Err(too_large(announced.into()));
+                    return Err(too_large(announced.into(), self.frame_max));
                 }
                 self.partial = Partial::Payload { bytes: BytesMut::new(), missing };
                 Ok(None)
@@ -199,35 +225,51 @@ impl FrameReceiver {
                 self.partial = Partial::NONE;
                 Ok(Some(frame))
             }
-            Partial::Refused { announced } => Err(too_large(*announced)),
+            Partial::Refused { announced } => Err(too_large(*announced, self.frame_max)),
         }
     }
 }
 
-fn too_large(bytes: u64) -> ChannelError {
-    ChannelError::FrameTooLarge { bytes, limit: FRAME_MAX_BYTES }
+fn too_large(bytes: u64, limit: usize) -> ChannelError {
+    ChannelError::FrameTooLarge { bytes, limit }
 }
 
-/// One request: frames there, frames back. Both directions can be taken apart, to send and receive at the same time.
+/// One stream of frames there, and one back: a client's request and its answer, or what two nodes say to each other for as long
+/// as both want. Both directions can be taken apart, to send and receive at the same time.
 #[derive(Debug)]
 pub struct Exchange {
     /// Frames of this side.
     pub sender: FrameSender,
     /// Frames of the peer.
     pub receiver: FrameReceiver,
-    /// A server's connection counts until its last exchange has ended.
-    _slot: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl Exchange {
-    pub(super) fn new((sender, receiver): (SendStream, RecvStream), slot: Option<Arc<OwnedSemaphorePermit>>) -> Self {
-        let receiver = FrameReceiver { stream: receiver, partial: Partial::NONE };
-        Self { sender: FrameSender { stream: sender }, receiver, _slot: slot }
+    /// `slot`: a server's connection counts until the last end of its exchanges is gone.
+    pub(super) fn new(
+        (sender, receiver): (SendStream, RecvStream),
+        protocol: Protocol,
+        slot: Option<Arc<Slot>>,
+    ) -> Self {
+        let frame_max = protocol.frame_max_bytes();
+        Self {
+            sender: FrameSender { stream: sender, frame_max, _slot: slot.clone() },
+            receiver: FrameReceiver { stream: receiver, partial: Partial::NONE, frame_max, _slot: slot },
+        }
     }
 
     /// See [`FrameSender::send`].
     pub async fn send(&mut self, frame: &[u8], within: Duration) -> Result<(), ChannelError> {
         self.sender.send(frame, within).await
+    }
+
+    /// See [`FrameSender::send_pieces`].
+    pub async fn send_pieces(
+        &mut self,
+        pieces: impl IntoIterator<Item = Bytes>,
+        within: Duration,
+    ) -> Result<(), ChannelError> {
+        self.sender.send_pieces(pieces, within).await
     }
 
     /// See [`FrameSender::finish`].

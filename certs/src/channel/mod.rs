@@ -1,37 +1,48 @@
 //! The channel between programs: QUIC with certificates at both ends (DESIGN: transport).
 //!
 //! TLS 1.3 only, X25519MLKEM768 preferred, the aws-lc-rs provider named explicitly, no 0-RTT, no tickets (a resumed session
-//! would not be verified again), ALPN [`ALPN`].
+//! would not be verified again). One UDP port, two protocols ([`Protocol`], by ALPN): `ehe/1` for clients of every role, and
+//! `ehe-raft/1` between nodes, which nobody else is let in on.
 //!
 //! A client whose certificate the node refuses believes for a moment that the handshake went well. So the node says *welcome*:
 //! once it has verified and accepted the client it opens one unidirectional stream that holds the byte `01` (the version of
 //! what follows). [`Client::connect`] returns when that byte is there, and otherwise says who refused whom.
 //!
-//! After that, one request is one bidirectional stream ([`Exchange`]) of frames: four bytes of length, big-endian, then at most
-//! [`FRAME_MAX_BYTES`](ehe::limits::FRAME_MAX_BYTES) of payload. Memory follows the bytes that arrive, never the length announced.
+//! After that, everything is a bidirectional stream ([`Exchange`]) of frames, begun by the end that connected: four bytes of
+//! length, big-endian, then at most [`Protocol::frame_max_bytes`] of payload. Memory follows the bytes that arrive, never the
+//! length announced. For a client an exchange is one request; between nodes it lasts for as long as both want. There are no other
+//! unidirectional streams: on a bidirectional one the end that only listens can still say why it stops.
 //!
-//! Nothing here spawns a task: a daemon drives [`Server::accept`], [`Handshake::complete`] and [`Peer::accept_exchange`].
+//! Nothing here spawns a task: a daemon drives [`Server::accept`], [`Handshake::complete`] and [`Peer::accept_exchange`]; whoever
+//! opens an exchange by [`NodeDialer::open`] drives the connection's making.
 
 mod client;
 mod code;
+mod dial;
 mod error;
 mod exchange;
+mod gate;
+mod node_dialer;
+mod node_slots;
+mod protocol;
+mod reset;
 mod server;
+mod socket;
 mod sources;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod transport;
 
-pub use self::client::{Client, Connection};
+pub use self::client::Client;
 pub use self::code::CloseCode;
+pub use self::dial::Connection;
 pub use self::error::{CertificateFault, ChannelError};
 pub use self::exchange::{Exchange, FrameReceiver, FrameSender};
+pub use self::node_dialer::{Lane, NodeDialer};
+pub use self::protocol::{NODE_FRAME_MAX_BYTES, Protocol};
 pub use self::server::{Handshake, Peer, Server};
-pub use self::transport::ServerLimits;
-
-/// Application protocol of clients (RFC 7301). Nodes speak `ehe-raft/1` to each other.
-pub const ALPN: &[u8] = b"ehe/1";
+pub use self::transport::{NodeLimits, ServerLimits};
 
 /// What a node's welcome says: the version of the frames that follow.
 const WELCOME: &[u8] = &[1];

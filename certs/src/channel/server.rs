@@ -1,17 +1,18 @@
 //! The end that is connected to.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ehe::id::NodeId;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, Incoming, TokioRuntime};
-use socket2::SockRef;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::sources::{Begun, Sources, Turn};
-use super::{ChannelError, CloseCode, Exchange, ServerLimits, WELCOME, peer_facts, tls, transport};
+use super::gate::{Answer, Entry, Gate, Slot};
+use super::{
+    ChannelError, CloseCode, Exchange, Protocol, ServerLimits, WELCOME, peer_facts, reset, socket, tls, transport,
+};
 use crate::certificate::{Facts, Serial};
 use crate::peer::PeerIdentity;
 use crate::store::Credentials;
@@ -21,71 +22,59 @@ use crate::store::Credentials;
 pub struct Server {
     endpoint: Endpoint,
     limits: ServerLimits,
-    connections: Arc<Semaphore>,
-    handshakes: Arc<Semaphore>,
-    sources: Arc<Sources>,
+    gate: Arc<Gate>,
 }
 
 impl Server {
     /// Binds an address. Needs a tokio runtime around it.
     pub fn bind(address: SocketAddr, credentials: &Credentials, limits: ServerLimits) -> Result<Self, ChannelError> {
-        Self::with_tls(address, tls::server(credentials)?, limits)
+        Self::with_tls(address, tls::server(credentials, limits.protocols())?, reset::endpoint(credentials)?, limits)
     }
 
     pub(super) fn with_tls(
         address: SocketAddr,
         tls: rustls::ServerConfig,
+        endpoint: EndpointConfig,
         limits: ServerLimits,
     ) -> Result<Self, ChannelError> {
         let config = config(tls, &limits)?;
-        let endpoint = socket(address)
-            .and_then(|socket| Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(TokioRuntime)))
+        let endpoint = socket::bind(address)
+            .and_then(|socket| Endpoint::new(endpoint, Some(config), socket, Arc::new(TokioRuntime)))
             .map_err(|e| ChannelError::Setup(format!("cannot listen on {address}: {e}")))?;
-        let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
-        let (connections, handshakes) = (semaphore(limits.connections_max), semaphore(limits.handshakes_max));
-        let sources = Sources::new(limits.handshakes_max);
-        Ok(Self { endpoint, limits, connections, handshakes, sources })
+        let gate = Arc::new(Gate::new(&limits));
+        Ok(Self { endpoint, limits, gate })
     }
 
-    /// The next client that begins a handshake; `None` once the server is closed. Returns at once with something to drive,
-    /// and waits for nobody: run [`Handshake::complete`] in a task of its own. Above a limit, the client
-    /// hears "busy"; so does the client whose address (IPv6: whose /64) has a quarter of the handshakes under way. Cancel safe.
+    /// The next peer that begins a handshake; `None` once the server is closed. Returns at once with something to drive,
+    /// and waits for nobody: run [`Handshake::complete`] in a task of its own. Above a limit, the other end
+    /// hears "busy"; so does the one whose address (IPv6: whose /64) has a quarter of the handshakes under way. Cancel safe.
     pub async fn accept(&self) -> Option<Handshake> {
         loop {
             let incoming = self.endpoint.accept().await?;
-            let crowded = self.handshakes.available_permits() <= self.limits.handshakes_max / 2;
-            if crowded && incoming.may_retry() {
-                // Whoever only pretends to be at this address never comes back (RFC 9000 §8.1).
-                let _ = incoming.retry();
-                continue;
-            }
             // Without an answer to a retry, the address is only what the packet says.
-            let begun = match self.sources.turn(incoming.remote_address().ip(), !incoming.may_retry()) {
-                Turn::Begin(begun) => begun,
-                Turn::Prove => {
-                    let _ = incoming.retry();
-                    continue;
+            match self.gate.answer(incoming.remote_address().ip(), !incoming.may_retry()) {
+                Answer::Begin(entry) => {
+                    let (gate, limits) = (Arc::clone(&self.gate), self.limits.clone());
+                    return Some(Handshake { incoming, entry, gate, limits });
                 }
-                Turn::Full => {
-                    incoming.refuse();
-                    continue;
-                }
-            };
-            let slot = Arc::clone(&self.connections).try_acquire_owned();
-            let handshake = Arc::clone(&self.handshakes).try_acquire_owned();
-            let (Ok(slot), Ok(handshake)) = (slot, handshake) else {
-                incoming.refuse();
-                continue;
-            };
-            let within = self.limits.handshake();
-            return Some(Handshake { incoming, within, slot, _handshake: handshake, _begun: begun });
+                // Fails only for an address that is proven.
+                Answer::Prove => drop(incoming.retry()),
+                Answer::Refuse => incoming.refuse(),
+            }
         }
+    }
+
+    /// Where the charter's other nodes come from, in place of what was said before. From there, handshakes begin even when those
+    /// of others hold all places. It lets nobody in: their certificate does.
+    pub fn expect_nodes_at(&self, addresses: impl IntoIterator<Item = IpAddr>) {
+        self.gate.expect(addresses);
     }
 
     /// Uses new credentials (a renewed certificate, a new revocation list) for handshakes from now on. Connections that are
     /// open stay open: close those whose [`Peer::certificate_serial`] was revoked.
     pub fn reload(&self, credentials: &Credentials) -> Result<(), ChannelError> {
-        self.endpoint.set_server_config(Some(config(tls::server(credentials)?, &self.limits)?));
+        let tls = tls::server(credentials, self.limits.protocols())?;
+        self.endpoint.set_server_config(Some(config(tls, &self.limits)?));
         Ok(())
     }
 
@@ -94,19 +83,24 @@ impl Server {
         self.endpoint.local_addr().map_err(|e| ChannelError::Setup(e.to_string()))
     }
 
-    /// Connections that count towards the limit.
+    /// Connections of clients, which count towards their limit; handshakes are among them until it is known who comes.
     pub fn connections(&self) -> usize {
-        self.limits.connections_max.saturating_sub(self.connections.available_permits())
+        self.gate.clients(self.limits.connections_max)
     }
 
-    /// Clients that were told "busy" since the start.
+    /// Connections of nodes, which count towards theirs.
+    pub fn node_connections(&self) -> usize {
+        self.gate.nodes()
+    }
+
+    /// Peers that were told "busy" since the start.
     pub fn refused_busy(&self) -> u64 {
-        self.endpoint.stats().refused_handshakes
+        self.endpoint.stats().refused_handshakes.saturating_add(self.gate.busy())
     }
 
     /// Those of them who were told so because their address had its share of the handshakes.
     pub fn refused_sources(&self) -> u64 {
-        self.sources.refused()
+        self.gate.refused_sources()
     }
 
     /// Closes all connections, and accepts no more.
@@ -120,23 +114,11 @@ impl Server {
     }
 }
 
-/// What of the clients' packets may wait in the kernel. All of them come in through one socket, and Linux's default of 208 KiB is
-/// a packet from each of a hundred: with 512 clients at work it lost every tenth, and whoever lost one waited for a second.
-const RECEIVE_BUFFER_BYTES: usize = 4 * 1024 * 1024;
-
-fn socket(address: SocketAddr) -> std::io::Result<UdpSocket> {
-    let socket = UdpSocket::bind(address)?;
-    // The kernel cuts it down to what the system allows (net.core.rmem_max); with less it works too, under load not as well.
-    if let Err(error) = SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER_BYTES) {
-        tracing::debug!(%error, "the receive buffer stays as it is");
-    }
-    Ok(socket)
-}
-
 fn config(tls: rustls::ServerConfig, limits: &ServerLimits) -> Result<quinn::ServerConfig, ChannelError> {
     let crypto = QuicServerConfig::try_from(tls).map_err(|e| ChannelError::Setup(e.to_string()))?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    config.transport_config(transport::server(limits)).max_incoming(limits.handshakes_max);
+    let reserved = limits.nodes.as_ref().map_or(0, |nodes| nodes.handshakes_reserved);
+    config.transport_config(transport::server(limits)).max_incoming(limits.handshakes_max.saturating_add(reserved));
     Ok(config)
 }
 
@@ -144,52 +126,74 @@ fn config(tls: rustls::ServerConfig, limits: &ServerLimits) -> Result<quinn::Ser
 #[derive(Debug)]
 pub struct Handshake {
     incoming: Incoming,
-    within: Duration,
-    slot: OwnedSemaphorePermit,
-    _handshake: OwnedSemaphorePermit,
-    _begun: Begun,
+    entry: Entry,
+    gate: Arc<Gate>,
+    limits: ServerLimits,
 }
 
 impl Handshake {
-    /// Where the client claims to be.
+    /// Where the peer claims to be.
     pub fn remote_address(&self) -> SocketAddr {
         self.incoming.remote_address()
     }
 
-    /// Completes the handshake, finds out who it is, and says welcome; within the limit's time.
+    /// Completes the handshake, finds out who it is, and says welcome; within the limit's time. Who asks for
+    /// [`Protocol::Nodes`] and is no node is refused here.
     pub async fn complete(self) -> Result<Peer, ChannelError> {
-        let Self { incoming, within, slot, _handshake, _begun } = self;
-        let slot = Arc::new(slot);
+        let Self { incoming, mut entry, gate, limits } = self;
+        let within = limits.handshake();
         let handshake = async {
             let connection = incoming.accept()?.await?;
-            let facts = match peer_facts(&connection) {
-                Ok(facts) => facts,
-                Err(error) => {
-                    connection.close(CloseCode::NotAuthorized.wire(), b"");
-                    return Err(ChannelError::from(error));
-                }
+            let refuse = |error: ChannelError| {
+                let code = match error {
+                    ChannelError::Busy => CloseCode::Busy,
+                    ChannelError::OtherProtocol => CloseCode::Protocol,
+                    _ => CloseCode::NotAuthorized,
+                };
+                connection.close(code.wire(), b"");
+                error
             };
+            let facts = peer_facts(&connection).map_err(|error| refuse(error.into()))?;
+            let protocol = Protocol::of(&connection).ok_or_else(|| refuse(ChannelError::OtherProtocol))?;
+            let slot = gate.settle(&mut entry, protocol, facts.peer, &connection).map_err(refuse)?;
+            if let (Protocol::Nodes, Some(nodes)) = (protocol, &limits.nodes) {
+                nodes.widen(&connection);
+            }
             let mut welcome = connection.open_uni().await?;
             welcome.write_all(WELCOME).await?;
             welcome.finish().map_err(|_| ChannelError::ClosedHere)?;
-            Ok(Peer { connection, facts: Arc::new(facts), slot })
+            Ok(Peer { connection, protocol, facts: Arc::new(facts), slot: Arc::new(slot) })
         };
         match timeout(within, handshake).await {
             Ok(peer) => peer,
-            Err(_) => Err(ChannelError::Deadline("the client did not complete its handshake")),
+            Err(_) => Err(ChannelError::Deadline("the peer did not complete its handshake")),
         }
     }
 }
 
-/// A client that was verified and welcomed. Cheap to clone; closed when the last clone and its exchanges are gone.
+/// A client or a node that was verified and welcomed. Cheap to clone; closed when the last clone and its exchanges are gone.
 #[derive(Debug, Clone)]
 pub struct Peer {
     connection: quinn::Connection,
+    protocol: Protocol,
     facts: Arc<Facts>,
-    slot: Arc<OwnedSemaphorePermit>,
+    slot: Arc<Slot>,
 }
 
 impl Peer {
+    /// What it speaks. Exchanges of the one protocol never go to what serves the other.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// The node, if it speaks the protocol between nodes. That it is still one of the charter's, the caller has to see to.
+    pub fn node(&self) -> Option<NodeId> {
+        match self.protocol {
+            Protocol::Clients => None,
+            Protocol::Nodes => self.facts.peer.node(),
+        }
+    }
+
     /// Who it is. What it may do, the charter and the room say.
     pub fn identity(&self) -> PeerIdentity {
         self.facts.peer
@@ -207,7 +211,7 @@ impl Peer {
 
     /// The next exchange that it begins; an error once the connection is closed.
     pub async fn accept_exchange(&self) -> Result<Exchange, ChannelError> {
-        Ok(Exchange::new(self.connection.accept_bi().await?, Some(Arc::clone(&self.slot))))
+        Ok(Exchange::new(self.connection.accept_bi().await?, self.protocol, Some(Arc::clone(&self.slot))))
     }
 
     /// Where it is.

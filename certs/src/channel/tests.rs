@@ -3,3 +3,5 @@
 mod ends;
 mod frames;
 mod handshakes;
+mod node_dialer;
+mod nodes;

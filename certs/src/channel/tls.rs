@@ -8,7 +8,7 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-use super::{ALPN, ChannelError};
+use super::{ChannelError, Protocol};
 use crate::store::Credentials;
 
 fn setup(error: impl ToString) -> ChannelError {
@@ -31,8 +31,8 @@ fn roots(credentials: &Credentials) -> Result<Arc<RootCertStore>, ChannelError> 
     Ok(Arc::new(roots))
 }
 
-/// A server: clients have to show a certificate of the authority that is not revoked.
-pub(super) fn server(credentials: &Credentials) -> Result<ServerConfig, ChannelError> {
+/// A server: whoever comes has to show a certificate of the authority that is not revoked.
+pub(super) fn server(credentials: &Credentials, offered: &[Protocol]) -> Result<ServerConfig, ChannelError> {
     let files = credentials.channel();
     let mut verifier = WebPkiClientVerifier::builder_with_provider(roots(credentials)?, provider());
     if let Some(list) = &files.revocations {
@@ -44,7 +44,7 @@ pub(super) fn server(credentials: &Credentials) -> Result<ServerConfig, ChannelE
         .with_client_cert_verifier(verifier.build().map_err(setup)?)
         .with_single_cert(files.chain.clone(), files.key.for_tls())
         .map_err(setup)?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = offered.iter().map(|protocol| protocol.alpn().to_vec()).collect();
     // A resumed session would not be verified again: no tickets, no storage, no 0-RTT.
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -53,7 +53,7 @@ pub(super) fn server(credentials: &Credentials) -> Result<ServerConfig, ChannelE
 }
 
 /// A client: the server has to show a certificate of the authority, for the node's name, that is not revoked.
-pub(super) fn client(credentials: &Credentials) -> Result<ClientConfig, ChannelError> {
+pub(super) fn client(credentials: &Credentials, protocol: Protocol) -> Result<ClientConfig, ChannelError> {
     let files = credentials.channel();
     let mut verifier = WebPkiServerVerifier::builder_with_provider(roots(credentials)?, provider());
     if let Some(list) = &files.revocations {
@@ -65,7 +65,7 @@ pub(super) fn client(credentials: &Credentials) -> Result<ClientConfig, ChannelE
         .with_webpki_verifier(verifier.build().map_err(setup)?)
         .with_client_auth_cert(files.chain.clone(), files.key.for_tls())
         .map_err(setup)?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![protocol.alpn().to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     Ok(config)
@@ -106,14 +106,15 @@ mod tests {
 
     fn pair(world: &World, client: ClientConfig) -> (ClientConnection, ServerConnection) {
         let name = ServerName::try_from(server_name(world.node_id())).unwrap();
-        let server = server(&world.credentials(Role::Node)).unwrap();
+        let server = server(&world.credentials(Role::Node), &Protocol::ALL).unwrap();
         (ClientConnection::new(Arc::new(client), name).unwrap(), ServerConnection::new(Arc::new(server)).unwrap())
     }
 
     #[test]
     fn both_ends_agree_on_the_hybrid_key_exchange() {
         let world = World::new();
-        let (mut client, mut server) = pair(&world, client(&world.credentials(Role::Gateway)).unwrap());
+        let (mut client, mut server) =
+            pair(&world, client(&world.credentials(Role::Gateway), Protocol::Clients).unwrap());
         handshake(&mut client, &mut server).unwrap();
         for group in [client.negotiated_key_exchange_group(), server.negotiated_key_exchange_group()] {
             assert_eq!(group.unwrap().name(), rustls::NamedGroup::X25519MLKEM768);
@@ -133,7 +134,7 @@ mod tests {
             .with_root_certificates(roots(&credentials).unwrap())
             .with_client_auth_cert(credentials.channel().chain.clone(), credentials.channel().key.for_tls())
             .unwrap();
-        old.alpn_protocols = vec![ALPN.to_vec()];
+        old.alpn_protocols = vec![Protocol::Clients.alpn().to_vec()];
         let (mut client, mut server) = pair(&world, old);
         let error = handshake(&mut client, &mut server).unwrap_err();
         assert!(matches!(error, rustls::Error::PeerIncompatible(_)), "{error}");

@@ -21,7 +21,7 @@ pub struct Odd<'a> {
     pub window: Option<u32>,
 }
 
-pub const PLAIN: Odd<'static> = Odd { alpn: certs::channel::ALPN, window: None };
+pub const PLAIN: Odd<'static> = Odd { alpn: certs::Protocol::Clients.alpn(), window: None };
 
 /// A connection, as far as it came.
 pub struct Raw {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::Role;
-use crate::channel::{ChannelError, Client, Connection, Exchange, Peer, Server, ServerLimits};
+use crate::channel::{ChannelError, Client, Connection, Exchange, NodeLimits, Peer, Server, ServerLimits};
 use crate::test_world::World;
 
 /// No test waits longer for anything.
@@ -18,6 +18,15 @@ pub(super) fn loopback() -> SocketAddr {
 
 pub(super) fn server(world: &World, limits: ServerLimits) -> Server {
     Server::bind(loopback(), &world.credentials(Role::Node), limits).unwrap()
+}
+
+pub(super) fn nodes_limits(nodes: NodeLimits) -> ServerLimits {
+    ServerLimits { nodes: Some(nodes), ..ServerLimits::default() }
+}
+
+/// A server that other nodes reach too.
+pub(super) fn nodes_server(world: &World, nodes: NodeLimits) -> Server {
+    server(world, nodes_limits(nodes))
 }
 
 pub(super) fn client(world: &World, role: Role) -> Client {

@@ -10,7 +10,7 @@ use time::{Duration as Days, OffsetDateTime};
 
 use super::ends::{LIMIT, address, begun, client, loopback, meet, server};
 use crate::Role;
-use crate::channel::{ALPN, CertificateFault, ChannelError, Client, Server, ServerLimits, tls};
+use crate::channel::{CertificateFault, ChannelError, Client, Protocol, Server, ServerLimits, tls};
 use crate::enrol::EnrolmentRequest;
 use crate::peer::{PeerError, PeerIdentity, server_name};
 use crate::revocation::{CRL_DAYS, Which};
@@ -30,7 +30,7 @@ fn odd_client(world: &World, shown: Option<(CertificateDer<'static>, PrivateKeyD
         None => config.with_no_client_auth(),
     };
     config.alpn_protocols = vec![alpn.to_vec()];
-    Client::with_tls(config).unwrap()
+    Client::with_tls(config, Protocol::Clients).unwrap()
 }
 
 fn shown_by(credentials: &Credentials) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
@@ -70,7 +70,7 @@ async fn each_role_is_welcomed_under_its_own_name() {
 async fn a_client_without_a_certificate_is_told_that_the_node_refused_it() {
     let world = World::new();
     let server = server(&world, ServerLimits::default());
-    let (connection, peer) = meet(&world, &server, &odd_client(&world, None, ALPN)).await;
+    let (connection, peer) = meet(&world, &server, &odd_client(&world, None, Protocol::Clients.alpn())).await;
     let error = connection.unwrap_err();
     assert_eq!(error, ChannelError::RefusedByPeer(CertificateFault::Missing));
     assert!(!error.retry_helps());
@@ -82,7 +82,7 @@ async fn certificates_of_another_authority_are_refused_by_both_ends() {
     let (world, other) = (World::new(), World::new());
     let server = server(&world, ServerLimits::default());
     let theirs = shown_by(&other.credentials(Role::Gateway));
-    let (connection, peer) = meet(&world, &server, &odd_client(&world, Some(theirs), ALPN)).await;
+    let (connection, peer) = meet(&world, &server, &odd_client(&world, Some(theirs), Protocol::Clients.alpn())).await;
     assert_eq!(connection.unwrap_err(), ChannelError::RefusedByPeer(CertificateFault::UnknownAuthority));
     assert!(matches!(peer, Err(ChannelError::PeerRefused { fault: CertificateFault::UnknownAuthority, .. })));
 
@@ -114,11 +114,12 @@ async fn a_node_whose_certificate_lies_in_one_of_its_two_names_is_refused() {
     let other = PeerIdentity::Node(NodeId([9; 8])).to_string();
     let names = vec![uri(&other), SanType::DnsName(server_name(node).try_into().unwrap())];
     let (certificate, key) = certificate_with(&world, names);
-    let mut config = tls::server(&world.credentials(Role::Node)).unwrap();
+    let mut config = tls::server(&world.credentials(Role::Node), &[Protocol::Clients]).unwrap();
     let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).unwrap();
     let certified = rustls::sign::CertifiedKey::new(vec![certificate], key);
     config.cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(certified));
-    let server = Server::with_tls(loopback(), config, ServerLimits::default()).unwrap();
+    let server =
+        Server::with_tls(loopback(), config, quinn::EndpointConfig::default(), ServerLimits::default()).unwrap();
     let (connection, _) = meet(&world, &server, &client(&world, Role::Gateway)).await;
     assert!(matches!(connection, Err(ChannelError::WrongNode { .. })));
 }
@@ -143,7 +144,7 @@ async fn a_certificate_that_names_no_one_peer_is_refused_by_name() {
         (vec![uri(&gateway), uri(&patient)], PeerError::Names(2)),
         (vec![uri("urn:ehe:nurse:00")], PeerError::Urn("urn:ehe:nurse:00".into())),
     ] {
-        let odd = odd_client(&world, Some(certificate_with(&world, names)), ALPN);
+        let odd = odd_client(&world, Some(certificate_with(&world, names)), Protocol::Clients.alpn());
         let (connection, peer) = meet(&world, &server, &odd).await;
         assert_eq!(connection.unwrap_err(), ChannelError::RefusedByPeer(CertificateFault::NotWelcome));
         assert_eq!(peer.unwrap_err(), ChannelError::PeerName(expected));
@@ -244,7 +245,7 @@ async fn an_exchange_keeps_its_connection_counted() {
 }
 
 /// The first flight of a real client, to be sent on by somebody who then says nothing more.
-async fn first_flight(world: &World) -> Vec<Vec<u8>> {
+pub(super) async fn first_flight(world: &World) -> Vec<Vec<u8>> {
     let trap = tokio::net::UdpSocket::bind(loopback()).await.unwrap();
     let lured = client(world, Role::Gateway);
     let trap_address = vec![trap.local_addr().unwrap().to_string()];
