@@ -1,72 +1,116 @@
-//! An alliance of one hospital, and the people of the lab: made by the programs, step by step as their help texts say.
+//! An alliance of one hospital or several, and the people of the lab: made by the programs, step by step as their help texts say.
 
 use std::io::Write;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-use super::process::{Finished, Programs, free_udp_port, run};
+use super::process::{Finished, Programs, free_udp_ports, run};
 
 const STEP: Duration = Duration::from_secs(20);
 /// Protects what people hold in the lab. Its file lies beside them, so it protects nothing; it is there to be used.
 const PASSPHRASE: &str = "correct horse of the lab";
 /// How a key that a person holds is made here: with the least work that the programs do for a passphrase.
 const HELD: [&str; 4] = ["--passphrase-file", "passphrase", "--work-factor", "14"];
+const CHARTER: &str = "alliance/charter";
 const OPEN: [&str; 2] = ["--passphrase-file", "passphrase"];
+
+/// What an alliance is founded with.
+#[derive(Debug, Clone, Copy)]
+pub struct Founding {
+    /// Hospitals. Each signs charter 1 and runs one node, and all nodes hold every shard: 1, 3, 5 or 7.
+    pub members: usize,
+    /// Shards, if not the default.
+    pub shards: Option<u16>,
+}
+
+impl Default for Founding {
+    fn default() -> Self {
+        Self { members: 1, shards: None }
+    }
+}
 
 /// Folders and programs of an alliance.
 #[derive(Debug, Clone)]
 pub struct Alliance {
     programs: Programs,
     folder: PathBuf,
-    node_address: String,
+    /// Of the first member's node, the second's, ….
+    node_addresses: Vec<String>,
 }
 
 impl Alliance {
     /// Authority, one member, one node on a loopback port, charter 1.
     pub async fn found(programs: &Programs, folder: &Path) -> Result<Self> {
-        Self::found_with_shards(programs, folder, None).await
+        Self::found_of(programs, folder, Founding::default()).await
     }
 
     /// As [`Alliance::found`], with so many shards in place of the default.
     pub async fn found_with_shards(programs: &Programs, folder: &Path, shards: Option<u16>) -> Result<Self> {
+        Self::found_of(programs, folder, Founding { shards, ..Founding::default() }).await
+    }
+
+    /// Authority, members, a node of each on a loopback port, charter 1 with everybody's signature.
+    pub async fn found_of(programs: &Programs, folder: &Path, founding: Founding) -> Result<Self> {
+        ensure!(founding.members > 0, "an alliance has members");
         std::fs::create_dir_all(folder)?;
-        let node_address = format!("127.0.0.1:{}", free_udp_port()?);
-        let alliance = Self { programs: programs.clone(), folder: folder.canonicalize()?, node_address };
+        let ports = free_udp_ports(founding.members)?;
+        let node_addresses = ports.into_iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let alliance = Self { programs: programs.clone(), folder: folder.canonicalize()?, node_addresses };
         private_file(&alliance.path("passphrase"), PASSPHRASE)?;
-        let (authority, member) =
-            (["init", "--name", "The lab's alliance"], ["member", "new", "--name", "Lab hospital"]);
-        alliance.certs(&[&authority[..], &["--out", "alliance"], &HELD].concat()).await?;
-        alliance.certs(&[&member[..], &["--out", "hospital"], &HELD].concat()).await?;
-        alliance
-            .certs(&[
-                "identity",
-                "new",
-                "--role",
-                "node",
-                "--dns",
-                "node1.lab.example",
-                "--ip",
-                "127.0.0.1",
-                "--out",
-                "node1",
-            ])
-            .await?;
-        let shards = shards.map(|shards| format!("shards = {shards}\n")).unwrap_or_default();
-        let charter = format!(
-            "alliance = \"The lab's alliance\"\n{shards}\
-             [[member]]\nname = \"Lab hospital\"\nidentity = \"hospital/identity.pub\"\n\
-             [[node]]\nname = \"node1.lab.example\"\nmember = \"Lab hospital\"\nidentity = \"node1/identity.pub\"\n\
-             addresses = [\"{}\"]\n",
-            alliance.node_address
-        );
-        std::fs::write(alliance.path("alliance.toml"), charter)?;
-        let sign = ["charter", "new", "--from", "alliance.toml", "--sign", "hospital/identity.json"];
-        alliance.certs(&[&sign[..], &["--out", "alliance/charter"], &OPEN].concat()).await?;
-        alliance.issue("node1", "node").await?;
+        let authority = ["init", "--name", "The lab's alliance", "--out", "alliance"];
+        alliance.certs(&[&authority[..], &HELD].concat()).await?;
+        for number in alliance.numbers() {
+            alliance.member_and_node(number).await?;
+        }
+        std::fs::write(alliance.path("alliance.toml"), alliance.description(founding.shards))?;
+        for number in alliance.numbers() {
+            let identity = format!("{}/identity.json", member(number));
+            let first = ["charter", "new", "--from", "alliance.toml", "--sign", &identity, "--out", CHARTER];
+            let further = ["charter", "sign", CHARTER, "--with", &identity];
+            let step = if number == 1 { &first[..] } else { &further };
+            alliance.certs(&[step, &OPEN].concat()).await?;
+        }
+        for number in alliance.numbers() {
+            alliance.issue(&node(number), "node").await?;
+        }
         Ok(alliance)
+    }
+
+    async fn member_and_node(&self, number: usize) -> Result<()> {
+        let (folder, name) = (member(number), member_name(number));
+        self.certs(&[&["member", "new", "--name", &name, "--out", &folder][..], &HELD].concat()).await?;
+        let (folder, name) = (node(number), node_name(number));
+        let names = ["--dns", &name, "--ip", "127.0.0.1"];
+        self.certs(&[&["identity", "new", "--role", "node", "--out", &folder][..], &names].concat()).await
+    }
+
+    /// What charter 1 is written from. Without a placement every node holds every shard.
+    fn description(&self, shards: Option<u16>) -> String {
+        let mut text = String::from("alliance = \"The lab's alliance\"\n");
+        if let Some(shards) = shards {
+            text.push_str(&format!("shards = {shards}\n"));
+        }
+        for number in self.numbers() {
+            let (name, folder) = (member_name(number), member(number));
+            text.push_str(&format!("[[member]]\nname = \"{name}\"\nidentity = \"{folder}/identity.pub\"\n"));
+        }
+        for (number, address) in self.numbers().zip(&self.node_addresses) {
+            let (name, member, folder) = (node_name(number), member_name(number), node(number));
+            text.push_str(&format!(
+                "[[node]]\nname = \"{name}\"\nmember = \"{member}\"\nidentity = \"{folder}/identity.pub\"\n\
+                 addresses = [\"{address}\"]\n"
+            ));
+        }
+        text
+    }
+
+    /// The numbers of the members, and of their nodes: from 1 on.
+    pub fn numbers(&self) -> RangeInclusive<usize> {
+        1..=self.node_addresses.len()
     }
 
     /// A folder of the alliance.
@@ -74,9 +118,15 @@ impl Alliance {
         self.folder.join(name)
     }
 
-    /// Where the node listens.
+    /// Where the first node listens.
     pub fn node_address(&self) -> &str {
-        &self.node_address
+        self.node_addresses.first().map_or("", String::as_str)
+    }
+
+    /// Where the node of this number listens.
+    pub fn address_of(&self, number: usize) -> Result<&str> {
+        let address = number.checked_sub(1).and_then(|at| self.node_addresses.get(at));
+        address.map(String::as_str).with_context(|| format!("there is no node {number}"))
     }
 
     /// The programs.
@@ -129,6 +179,24 @@ impl Alliance {
             .map(|line| serde_json::from_str(line).with_context(|| format!("{what} printed: {line}")))
             .collect()
     }
+}
+
+/// The folder of a member: what its people hold.
+pub fn member(number: usize) -> String {
+    if number == 1 { "hospital".into() } else { format!("hospital{number}") }
+}
+
+fn member_name(number: usize) -> String {
+    if number == 1 { "Lab hospital".into() } else { format!("Lab hospital {number}") }
+}
+
+/// The folder of a node's credentials, and what its other files are called after.
+pub fn node(number: usize) -> String {
+    format!("node{number}")
+}
+
+fn node_name(number: usize) -> String {
+    format!("node{number}.lab.example")
 }
 
 /// A file that only its owner may read.

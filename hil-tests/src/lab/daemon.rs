@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::process::{Programs, Running};
 
@@ -52,6 +52,16 @@ impl Daemon {
             Some(running) => running.stop(STOP).await,
             None => Ok(()),
         }
+    }
+
+    /// Stops it in the middle of what it does (SIGSTOP), until [`Daemon::resume`].
+    pub async fn pause(&self) -> Result<()> {
+        self.running.as_ref().context("it does not run")?.pause().await
+    }
+
+    /// Lets it go on where it was (SIGCONT).
+    pub async fn resume(&self) -> Result<()> {
+        self.running.as_ref().context("it does not run")?.resume().await
     }
 
     /// Fails if it has ended by itself.

@@ -1,40 +1,56 @@
-//! A storage node.
+//! A storage node, one of those of the alliance.
 
 use std::time::Duration;
 
 use anyhow::Result;
 
-use super::alliance::Alliance;
+use super::alliance::{self, Alliance};
 use super::daemon::Daemon;
 use super::process::until;
 
-/// The alliance's node, running or not.
+/// A node of the alliance, running or not.
 #[derive(Debug)]
 pub struct Node {
     alliance: Alliance,
+    /// Its number in the alliance, from 1 on.
+    pub number: usize,
     /// The program.
     pub daemon: Daemon,
 }
 
 impl Node {
-    /// Writes its configuration and starts it.
+    /// Writes the first node's configuration and starts it.
     pub fn start(alliance: &Alliance) -> Result<Self> {
         Self::start_with(alliance, "")
     }
 
     /// As [`Node::start`], with more in its configuration.
     pub fn start_with(alliance: &Alliance, more: &str) -> Result<Self> {
-        let config = format!(
-            "data_dir = {:?}\ncredentials_dir = {:?}\nlisten = {:?}\n{more}",
-            alliance.path("node1-data"),
-            alliance.path("node1"),
-            alliance.node_address()
-        );
-        let file = alliance.path("node1.toml");
-        std::fs::write(&file, config)?;
-        let mut node = Self { alliance: alliance.clone(), daemon: Daemon::new(alliance.programs(), "ehe-node", file) };
+        let mut node = Self::new(alliance, 1, more)?;
         node.daemon.start()?;
         Ok(node)
+    }
+
+    /// Writes the configurations of all nodes, with more in each, and starts them.
+    pub fn start_all(alliance: &Alliance, more: &str) -> Result<Vec<Self>> {
+        let mut nodes =
+            alliance.numbers().map(|number| Self::new(alliance, number, more)).collect::<Result<Vec<_>>>()?;
+        nodes.iter_mut().try_for_each(|node| node.daemon.start())?;
+        Ok(nodes)
+    }
+
+    /// Writes the configuration of the node of this number. It does not run yet.
+    pub fn new(alliance: &Alliance, number: usize, more: &str) -> Result<Self> {
+        let name = alliance::node(number);
+        let config = format!(
+            "data_dir = {:?}\ncredentials_dir = {:?}\nlisten = {:?}\n{more}",
+            alliance.path(&format!("{name}-data")),
+            alliance.path(&name),
+            alliance.address_of(number)?
+        );
+        let file = alliance.path(&format!("{name}.toml"));
+        std::fs::write(&file, config)?;
+        Ok(Self { alliance: alliance.clone(), number, daemon: Daemon::new(alliance.programs(), "ehe-node", file) })
     }
 
     /// Waits until it answers somebody.

@@ -88,6 +88,9 @@ pub async fn run(mut command: Command, within: Duration) -> Result<Finished> {
     })
 }
 
+/// How long it takes at most to send a signal.
+const SIGNALLED: Duration = Duration::from_secs(20);
+
 /// A running program. Dropping it kills it.
 #[derive(Debug)]
 pub struct Running {
@@ -120,16 +123,30 @@ impl Running {
         self.child.kill().await.with_context(|| format!("killing {}", self.name))
     }
 
-    /// Asks it to end (SIGTERM) and insists that it does, with exit code 0.
-    pub async fn stop(mut self, within: Duration) -> Result<()> {
+    /// Stops it in the middle of what it does (SIGSTOP), until [`Running::resume`]. It hears and says nothing.
+    pub async fn pause(&self) -> Result<()> {
+        self.signal("STOP", SIGNALLED).await
+    }
+
+    /// Lets it go on where it was (SIGCONT).
+    pub async fn resume(&self) -> Result<()> {
+        self.signal("CONT", SIGNALLED).await
+    }
+
+    async fn signal(&self, signal: &str, within: Duration) -> Result<()> {
         let id = self
             .child
             .id()
             .with_context(|| format!("{} has ended by itself; see {}", self.name, self.log.display()))?;
         // The signal goes to the process that this handle holds; it is not reaped yet, so the id is still its own.
         // The shell's own kill: a small machine has no other.
-        let signal = run(command("sh", &["-c", "kill -TERM \"$0\"", &id.to_string()]), within).await?;
-        signal.success("kill -TERM")?;
+        let kill = run(command("sh", &["-c", "kill -\"$0\" \"$1\"", signal, &id.to_string()]), within).await?;
+        kill.success(&format!("kill -{signal}")).map(|_| ())
+    }
+
+    /// Asks it to end (SIGTERM) and insists that it does, with exit code 0.
+    pub async fn stop(mut self, within: Duration) -> Result<()> {
+        self.signal("TERM", within).await?;
         let status = tokio::time::timeout(within, self.child.wait())
             .await
             .with_context(|| format!("{} did not end within {within:?} of SIGTERM", self.name))??;
@@ -176,4 +193,11 @@ pub fn free_tcp_port() -> Result<u16> {
 /// A UDP port on loopback that was free a moment ago.
 pub fn free_udp_port() -> Result<u16> {
     Ok(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// UDP ports on loopback, all different, that were free a moment ago.
+pub fn free_udp_ports(count: usize) -> Result<Vec<u16>> {
+    // Held together, so that none is given twice.
+    let held = (0..count).map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))).collect::<std::io::Result<Vec<_>>>()?;
+    held.iter().map(|socket| Ok(socket.local_addr()?.port())).collect()
 }
