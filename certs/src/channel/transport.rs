@@ -49,7 +49,7 @@ pub struct ServerLimits {
     pub receive_window_bytes: u32,
     /// A connection on which nothing is heard is given up after this long, in milliseconds. Default 30,000.
     pub idle_ms: u32,
-    /// What is kept for other nodes. Default none: the server does not speak [`Protocol::Nodes`](super::Protocol::Nodes).
+    /// What is kept for other nodes. Default none: the server does not speak [`Protocol::Nodes`].
     pub nodes: Option<NodeLimits>,
 }
 

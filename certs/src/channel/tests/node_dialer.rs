@@ -55,6 +55,17 @@ async fn exchanges_of_one_lane_share_a_connection_and_lanes_do_not() {
         others.push((exchange.unwrap(), peer.unwrap()));
     }
     assert_eq!((dialer.connections(), server.node_connections()), (3, 3));
+
+    dialer.close_node(NodeId([9; 8]), CloseCode::NotAuthorized);
+    assert_eq!(dialer.connections(), 3, "another's");
+    dialer.close_node(node.id, CloseCode::NotAuthorized);
+    assert_eq!(dialer.connections(), 0);
+    for peer in others.iter().map(|(_, peer)| peer).chain([&peer]) {
+        let told = tokio::time::timeout(LIMIT, peer.closed()).await.unwrap();
+        assert_eq!(told, ChannelError::RefusedByPeer(CertificateFault::NotWelcome));
+    }
+    let (again, peer) = tokio::join!(dialer.open(&node, Lane::Log, LIMIT), accepted(&server));
+    drop((again.unwrap(), peer.unwrap()));
 }
 
 #[tokio::test]
