@@ -63,7 +63,8 @@ async fn the_nodes_of_a_founded_alliance_reach_each_other_and_a_gateway_does_not
             let entry: &Entry = charter.node(id).unwrap();
             let accepting = async { server.accept().await.unwrap().complete().await.unwrap() };
             let (exchange, peer) = tokio::join!(dialer.open(entry, Lane::Prompt, LIMIT), accepting);
-            exchange.unwrap().send(b"beat", LIMIT).await.unwrap();
+            let mut exchange = exchange.unwrap();
+            exchange.send(b"beat", LIMIT).await.unwrap();
             assert_eq!((peer.protocol(), peer.node()), (Protocol::Nodes, other.peer().node()));
             assert_eq!(peer.accept_exchange().await.unwrap().recv(LIMIT).await.unwrap().unwrap(), "beat");
         }

@@ -15,11 +15,15 @@ const LENGTH_BYTES: usize = 4;
 /// What is allocated at most before bytes of a frame have arrived.
 const FIRST_ALLOCATION_BYTES: usize = 16 * 1024;
 
-/// Sends frames of an exchange. Dropping it ends the stream; what was sent still arrives as long as the connection lives.
+/// Sends frames of an exchange. Dropped without [`finish`](Self::finish), a client's or an answer to it ends as if it were finished:
+/// what was sent still arrives as long as the connection lives. Between nodes, where whoever gives up just drops its end, the stream
+/// is then abandoned, so that half of something is never taken for the whole.
 #[derive(Debug)]
 pub struct FrameSender {
     pub(super) stream: SendStream,
     frame_max: usize,
+    /// Dropping it does not abandon the stream.
+    finished: bool,
     _slot: Option<Arc<Slot>>,
 }
 
@@ -72,6 +76,7 @@ impl FrameSender {
 
     /// No more frames from this side.
     pub fn finish(&mut self) -> Result<(), ChannelError> {
+        self.finished = true;
         self.stream.finish().map_err(|_| ChannelError::ClosedHere)
     }
 
@@ -90,6 +95,14 @@ impl FrameSender {
     /// Abandons the stream: what has not arrived never will.
     pub fn abort(&mut self, code: CloseCode) {
         let _ = self.stream.reset(code.wire()); // fails only if it has ended already
+    }
+}
+
+impl Drop for FrameSender {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.abort(CloseCode::Done);
+        }
     }
 }
 
@@ -253,7 +266,12 @@ impl Exchange {
     ) -> Self {
         let frame_max = protocol.frame_max_bytes();
         Self {
-            sender: FrameSender { stream: sender, frame_max, _slot: slot.clone() },
+            sender: FrameSender {
+                stream: sender,
+                frame_max,
+                finished: protocol == Protocol::Clients,
+                _slot: slot.clone(),
+            },
             receiver: FrameReceiver { stream: receiver, partial: Partial::NONE, frame_max, _slot: slot },
         }
     }

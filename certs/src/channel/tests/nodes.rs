@@ -172,6 +172,37 @@ async fn frames_between_nodes_are_up_to_16_mib_and_not_more() {
 }
 
 #[tokio::test]
+async fn what_a_node_drops_unfinished_is_abandoned_and_what_it_finished_arrives() {
+    let world = World::new();
+    let server = nodes_server(&world, NodeLimits::default());
+    let (connection, peer) = meet(&world, &server, &intruder(&world, Role::Node)).await;
+    let (connection, peer) = (connection.unwrap(), peer.unwrap());
+    for finish in [true, false] {
+        let mut near = connection.open().await.unwrap();
+        near.send(b"first half", LIMIT).await.unwrap();
+        let mut far = peer.accept_exchange().await.unwrap();
+        assert_eq!(far.recv(LIMIT).await.unwrap().unwrap(), "first half");
+        let crate::Exchange { mut sender, receiver } = near;
+        sender.send(b"second half", LIMIT).await.unwrap();
+        if finish {
+            sender.finish().unwrap();
+            drop((sender, receiver));
+            assert_eq!(far.recv(LIMIT).await.unwrap().unwrap(), "second half");
+            assert_eq!(far.recv(LIMIT).await, Ok(None));
+        } else {
+            drop((sender, receiver));
+            let ended = loop {
+                match far.recv(LIMIT).await {
+                    Ok(Some(half)) => assert_eq!(half, "second half"),
+                    ended => break ended,
+                }
+            };
+            assert_eq!(ended, Err(ChannelError::Reset(CloseCode::Done)));
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_node_that_comes_as_a_client_has_a_clients_frames() {
     let world = World::new();
     let server = nodes_server(&world, NodeLimits::default());
