@@ -84,9 +84,14 @@ impl Checkpoint {
         format!("{}\n{}\n{}\ncharter {}\n", self.origin, self.size, STANDARD.encode(self.root.0), self.charter_version)
     }
 
+    /// The note that nobody has signed yet.
+    pub fn unsigned(&self) -> Result<Note, NoteError> {
+        Note::new(self.text())
+    }
+
     /// Signs as the ordering party and cosigns as the node that it is.
     pub fn sign(&self, ordering_party: Signer<'_>, now: UnixMs) -> Result<Note, NoteError> {
-        let mut note = Note::new(self.text())?;
+        let mut note = self.unsigned()?;
         note.sign(&self.origin, ordering_party.key);
         note.cosign(ordering_party.name, ordering_party.key, now.0 / 1000);
         Ok(note)

@@ -75,6 +75,11 @@ fn cosigned_text(text: &str, time_s: u64) -> String {
     format!("cosignature/v1\ntime {time_s}\n{text}")
 }
 
+/// A cosignature as a line has it.
+fn timed(time_s: u64, signature: &[u8; SIGNATURE_LEN]) -> Vec<u8> {
+    [&time_s.to_be_bytes()[..], signature].concat()
+}
+
 /// Whether a name may stand in a signature line: not empty, no white space, no plus sign, within the limit.
 pub fn is_key_name(name: &str) -> bool {
     !name.is_empty()
@@ -100,25 +105,57 @@ impl Note {
         &self.text
     }
 
-    /// Adds the ordering party's signature.
-    pub fn sign(&mut self, name: &str, key: &SignKey) {
-        let signature = key.sign(self.text.as_bytes()).to_vec();
-        self.lines.push(Line {
-            name: name.into(),
-            key: key_id(name, Algorithm::Ed25519, &key.verify_key()),
-            signature,
-        });
+    /// Adds the ordering party's signature, and gives it, for those who make the same note.
+    pub fn sign(&mut self, name: &str, key: &SignKey) -> [u8; SIGNATURE_LEN] {
+        let signature = key.sign(self.text.as_bytes());
+        self.push(name, Algorithm::Ed25519, &key.verify_key(), signature.to_vec());
+        signature
     }
 
-    /// Adds a cosignature of this second.
-    pub fn cosign(&mut self, name: &str, key: &SignKey, time_s: u64) {
-        let mut signature = time_s.to_be_bytes().to_vec();
-        signature.extend_from_slice(&key.sign(cosigned_text(&self.text, time_s).as_bytes()));
-        self.lines.push(Line {
-            name: name.into(),
-            key: key_id(name, Algorithm::CosignatureV1, &key.verify_key()),
-            signature,
-        });
+    /// Adds a cosignature of this second, and gives its 64 bytes, for those who make the same note.
+    pub fn cosign(&mut self, name: &str, key: &SignKey, time_s: u64) -> [u8; SIGNATURE_LEN] {
+        let signature = key.sign(cosigned_text(&self.text, time_s).as_bytes());
+        self.push(name, Algorithm::CosignatureV1, &key.verify_key(), timed(time_s, &signature));
+        signature
+    }
+
+    /// Adds an ordering party's signature that came by itself, once it verifies.
+    pub fn add_signature(
+        &mut self,
+        name: &str,
+        key: &VerifyKey,
+        signature: &[u8; SIGNATURE_LEN],
+    ) -> Result<(), NoteError> {
+        self.has_room(name)?;
+        key.verify(self.text.as_bytes(), signature)?;
+        self.push(name, Algorithm::Ed25519, key, signature.to_vec());
+        Ok(())
+    }
+
+    /// Adds a cosignature that came by itself, once it verifies.
+    pub fn add_cosignature(
+        &mut self,
+        name: &str,
+        key: &VerifyKey,
+        time_s: u64,
+        signature: &[u8; SIGNATURE_LEN],
+    ) -> Result<(), NoteError> {
+        self.has_room(name)?;
+        key.verify(cosigned_text(&self.text, time_s).as_bytes(), signature)?;
+        self.push(name, Algorithm::CosignatureV1, key, timed(time_s, signature));
+        Ok(())
+    }
+
+    /// What was added could be read again.
+    fn has_room(&self, name: &str) -> Result<(), NoteError> {
+        if !is_key_name(name) {
+            return Err(NoteError::Shape);
+        }
+        if self.lines.len() < SIGNATURES_MAX { Ok(()) } else { Err(NoteError::TooLarge) }
+    }
+
+    fn push(&mut self, name: &str, algorithm: Algorithm, key: &VerifyKey, signature: Vec<u8>) {
+        self.lines.push(Line { name: name.into(), key: key_id(name, algorithm, key), signature });
     }
 
     /// Verifies the signature of this name and key.
@@ -216,6 +253,27 @@ mod tests {
         assert_eq!(note.verify_cosignature("node-a", &key.verify_key()), Ok(1_700_000_000));
         assert_eq!(note.verify("node-a", &key.verify_key()), Err(NoteError::Missing));
         assert_eq!(note.verify_cosignature("origin", &key.verify_key()), Err(NoteError::Missing));
+    }
+
+    #[test]
+    fn signatures_that_came_by_themselves_make_the_same_note_and_only_if_they_verify() {
+        let (key, other) = (SignKey::generate(&mut rng(1)), SignKey::generate(&mut rng(2)));
+        let mut note = Note::new("origin\n1\nroot\n".into()).unwrap();
+        let (signature, cosignature) = (note.sign("origin", &key), note.cosign("node-a", &key, 1_700_000_000));
+        let mut same = Note::new("origin\n1\nroot\n".into()).unwrap();
+        let bad = Err(NoteError::Signature(BadSignature));
+        assert_eq!(same.add_signature("origin", &other.verify_key(), &signature), bad);
+        assert_eq!(same.add_signature("origin", &key.verify_key(), &cosignature), bad);
+        assert_eq!(same.add_cosignature("node-a", &key.verify_key(), 1_700_000_001, &cosignature), bad);
+        assert_eq!(same.add_cosignature("node a", &key.verify_key(), 0, &cosignature), Err(NoteError::Shape));
+        same.add_signature("origin", &key.verify_key(), &signature).unwrap();
+        same.add_cosignature("node-a", &key.verify_key(), 1_700_000_000, &cosignature).unwrap();
+        assert_eq!(same, note);
+        for n in 2..SIGNATURES_MAX {
+            same.add_signature(&format!("origin{n}"), &key.verify_key(), &signature).unwrap();
+        }
+        assert_eq!(same.add_signature("origin", &key.verify_key(), &signature), Err(NoteError::TooLarge));
+        assert!(Note::parse(&same.to_string()).is_ok(), "what was made can be read");
     }
 
     #[test]

@@ -18,12 +18,12 @@ pub use place::{Placed, placed};
 
 use crate::admission::Admission;
 use crate::blocking::Blocking;
-use crate::checkpoint::{Board, Checkpointed, Checkpointer, Line};
+use crate::checkpoint::{self, Board, Checkpointed, Checkpointer, Line, Logged, MayOrder, Outbound, Who};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::consensus::{self, Consensus, GroupId, ShutdownError};
 use crate::cosign::CosignFile;
-use crate::node::{Node, raft_id};
+use crate::node::{Node, node_id, raft_id};
 use crate::server::serve;
 use crate::shard::{Place, Sequencer, Shard, ShardMachine, Store, order};
 use crate::stats::{Reporter, Stats};
@@ -56,7 +56,8 @@ impl Daemon {
         let stats = Arc::new(Stats::default());
 
         // 2. The shards: their machines run under consensus, which replays its log before it opens.
-        let board = Arc::new(Board::default());
+        let peers = checkpoint::peers(&charter, id);
+        let board = Arc::new(Board::new(peers.clone()));
         let (mut machines, mut lines, mut halves) = (Vec::new(), BTreeMap::new(), Vec::new());
         for (place, store) in stores {
             let machine = ShardMachine::new(place, store.clone(), Arc::clone(&board));
@@ -71,12 +72,15 @@ impl Daemon {
         let consensus = Consensus::open(raft_config(&config, raft_id(id)), &config.data_dir, machines).await?;
 
         // 3. Checkpoints: one thread, because it syncs.
+        let leaders = consensus.clone();
         let checkpointer = Checkpointer {
+            who: Who { id, name, identity: Arc::clone(&identity), charter: Arc::clone(&charter) },
             file: cosigned,
             lines,
-            identity: Arc::clone(&identity),
-            name,
-            charter: Arc::clone(&charter),
+            leader: Box::new(move |shard| leaders.status(GroupId(shard)).and_then(|status| status.leader).map(node_id)),
+            outbound: Outbound::new(peers),
+            evidence: Box::new(Logged),
+            may_order: MayOrder::default(),
             clock: clock.clone(),
             stats: Arc::clone(&stats),
         };

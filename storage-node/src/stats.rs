@@ -62,8 +62,12 @@ counters! {
     items_sent,
     /// Answers that said "overloaded".
     overloaded,
-    /// Checkpoints signed.
+    /// Checkpoints that a quorum cosigned.
     checkpoints,
+    /// Messages of other nodes about checkpoints that were not taken: malformed, of another charter, of a clock that differs.
+    cosigning_ignored,
+    /// Nodes that were found to have cosigned another log.
+    evidence,
     /// Shards that were stopped by a fault.
     fenced,
 }

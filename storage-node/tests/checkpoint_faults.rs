@@ -16,7 +16,8 @@ use std::sync::atomic::Ordering;
 
 use certs::Credentials;
 use ehe::id::Hash;
-use ehe_node::checkpoint::{Applied, Board, Checkpointed, Checkpointer, Line};
+use ehe::time::UnixMs;
+use ehe_node::checkpoint::{Applied, Board, Checkpointed, Checkpointer, Line, Logged, MayOrder, Outbound, Who};
 use ehe_node::clock::Clock;
 use ehe_node::cosign::CosignFile;
 use ehe_node::shard::{Recent, Store};
@@ -51,11 +52,18 @@ async fn a_cosigned_file_that_fails_signs_nothing_more_of_any_shard_and_what_was
     }
     let stats = Arc::new(Stats::default());
     let checkpointer = Checkpointer {
+        who: Who {
+            id: node,
+            name: charter.node(node).unwrap().name.clone(),
+            identity: Arc::new(credentials.identity().clone()),
+            charter: Arc::clone(&charter),
+        },
         file: CosignFile::open_with_backend(disk.clone(), id, node, SHARDS).unwrap(),
         lines,
-        identity: Arc::new(credentials.identity().clone()),
-        name: charter.node(node).unwrap().name.clone(),
-        charter: Arc::clone(&charter),
+        leader: Box::new(|_| panic!("a group of one has no other leader")),
+        outbound: Outbound::default(),
+        evidence: Box::new(Logged),
+        may_order: MayOrder::default(),
         clock: Clock::system(),
         stats: Arc::clone(&stats),
     };
@@ -64,7 +72,7 @@ async fn a_cosigned_file_that_fails_signs_nothing_more_of_any_shard_and_what_was
         let board = Arc::clone(&board);
         std::thread::spawn(move || checkpointer.run(&board))
     };
-    let first = Applied { size: 1, root: Hash([1; 32]), incarnation: 0, rooms: 1 };
+    let first = Applied { size: 1, root: Hash([1; 32]), incarnation: 0, rooms: 1, time: UnixMs(0) };
     board.show(0, first);
     until(&mut shown[0], |it| it.size() == 1).await;
     disk.fail_now();

@@ -81,8 +81,9 @@ impl ShardMachine {
 
     fn show(&self) {
         let Carried { peaks, shard, .. } = &self.carried;
-        let ShardMeta { incarnation, rooms, .. } = *shard;
-        self.board.show(self.place.shard, Applied { size: peaks.size(), root: peaks.root(), incarnation, rooms });
+        let ShardMeta { incarnation, rooms, time, .. } = *shard;
+        let (size, root) = (peaks.size(), peaks.root());
+        self.board.show(self.place.shard, Applied { size, root, incarnation, rooms, time });
     }
 }
 

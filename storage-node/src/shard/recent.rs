@@ -112,6 +112,15 @@ impl Recent {
         merkle::consistency_proof(&*recent, old, new).ok()
     }
 
+    /// The root of the first `size` leaves; none where that is too long ago. Of the sizes after the last blocks it is there.
+    pub fn root(&self, size: u64) -> Option<Hash> {
+        let recent = self.lock();
+        if size > recent.peaks.size() {
+            return None;
+        }
+        Some(Peaks::load(&*recent, size).ok()?.root())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Leaves> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -199,6 +208,7 @@ mod tests {
                         "{begun} {index} {size}"
                     );
                 }
+                assert_eq!(recent.root(size), Some(Peaks::load(&whole, size).unwrap().root()), "{begun} {size}");
                 for old in begun..size {
                     let proof = merkle::consistency_proof(&whole, old, size).unwrap();
                     assert_eq!(recent.consistency(old, size), Some(proof), "{begun} {old} {size}");
@@ -206,6 +216,7 @@ mod tests {
             }
             assert!(begun == 0 || recent.receipt(begun - 1, 140, "note").is_none(), "an older leaf is not kept");
             assert!(recent.receipt(139, 141, "note").is_none() && recent.consistency(100, 141).is_none());
+            assert!(recent.root(141).is_none());
         }
     }
 
@@ -224,6 +235,9 @@ mod tests {
             assert_eq!(recent.receipt(index, size, "note").map(|receipt| receipt.proof), Some(proof), "{index}");
         }
         assert!(recent.receipt(oldest - 1, size, "note").is_none());
+        for after in oldest..=size {
+            assert_eq!(recent.root(after), Some(Peaks::load(&whole, after).unwrap().root()), "{after}");
+        }
         let kept: usize = recent.lock().levels.iter().map(|level| level.hashes.len()).sum();
         assert!(kept <= 2 * LEAVES_KEPT + 3 * usize::from(LEVELS), "{kept} hashes");
     }

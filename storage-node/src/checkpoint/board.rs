@@ -1,0 +1,186 @@
+//! What happened since the checkpointer last looked: the newest state of each shard, and what peers said.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use ehe::id::{Hash, NodeId};
+use ehe::time::UnixMs;
+
+use super::message::MESSAGE_MAX_BYTES;
+
+/// Messages of one peer that wait at most; the oldest give way. Three of each kind for each of 64 shards, and some.
+const WAITING_MAX: usize = 1024;
+/// Messages of one peer that are taken at a time, so that none makes the others wait.
+const TAKEN_MAX: usize = 64;
+
+/// A shard's log as of the last block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Applied {
+    /// Leaves.
+    pub size: u64,
+    /// Root.
+    pub root: Hash,
+    /// Incarnation of the log.
+    pub incarnation: u32,
+    /// Rooms.
+    pub rooms: u64,
+    /// The ledger's time.
+    pub time: UnixMs,
+}
+
+/// Where machines show what they applied, and the network what peers said. It never makes either of them wait.
+#[derive(Debug, Default)]
+pub struct Board {
+    peers: BTreeSet<NodeId>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    newest: BTreeMap<u16, Applied>,
+    said: BTreeMap<NodeId, VecDeque<Vec<u8>>>,
+    woken: bool,
+    stopped: bool,
+}
+
+/// What was on the board.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// The newest state of each shard that changed.
+    pub applied: BTreeMap<u16, Applied>,
+    /// What peers said, oldest first for each.
+    pub said: Vec<(NodeId, Vec<u8>)>,
+}
+
+impl Board {
+    /// A board for these peers' messages: the other nodes of this node's groups.
+    pub fn new(peers: BTreeSet<NodeId>) -> Self {
+        Self { peers, ..Self::default() }
+    }
+
+    /// Shows a shard's newest state.
+    pub fn show(&self, shard: u16, applied: Applied) {
+        self.lock().newest.insert(shard, applied);
+        self.changed.notify_all();
+    }
+
+    /// A peer said something. Returns at once; what is no peer's, too long, or too much is dropped. `peer` is who the channel
+    /// proved it to be.
+    pub fn deliver(&self, peer: NodeId, message: Vec<u8>) -> bool {
+        if message.len() > MESSAGE_MAX_BYTES || !self.peers.contains(&peer) {
+            return false;
+        }
+        let mut state = self.lock();
+        let waiting = state.said.entry(peer).or_default();
+        let room = waiting.len() < WAITING_MAX;
+        if !room {
+            waiting.pop_front();
+        }
+        waiting.push_back(message);
+        drop(state);
+        self.changed.notify_all();
+        room
+    }
+
+    /// Has the checkpointer look at who leads, now instead of within a second.
+    pub fn wake(&self) {
+        self.lock().woken = true;
+        self.changed.notify_all();
+    }
+
+    /// Ends [`Checkpointer::run`](super::Checkpointer::run).
+    pub fn stop(&self) {
+        self.lock().stopped = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits for news, until `until` at the latest; `None` once it is stopped.
+    pub(super) fn take(&self, until: Option<Instant>) -> Option<News> {
+        let mut state = self.lock();
+        loop {
+            if state.stopped {
+                return None;
+            }
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if state.woken || !state.newest.is_empty() || !state.said.is_empty() || left == Some(Duration::ZERO) {
+                return Some(state.taken());
+            }
+            state = match left {
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn taken(&mut self) -> News {
+        self.woken = false;
+        let mut said = Vec::new();
+        for (peer, waiting) in &mut self.said {
+            let take = waiting.len().min(TAKEN_MAX);
+            said.extend(waiting.drain(..take).map(|message| (*peer, message)));
+        }
+        self.said.retain(|_, waiting| !waiting.is_empty());
+        News { applied: std::mem::take(&mut self.newest), said }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn at(size: u64) -> Applied {
+        Applied { size, root: Hash::ZERO, incarnation: 0, rooms: 0, time: UnixMs(0) }
+    }
+
+    #[test]
+    fn the_board_keeps_the_newest_state_of_each_shard_and_wakes_who_waits() {
+        let board = Arc::new(Board::default());
+        board.show(1, at(1));
+        board.show(1, at(2));
+        board.show(2, at(9));
+        let taken = board.take(None).map(|news| news.applied);
+        assert_eq!(taken, Some(BTreeMap::from([(1, at(2)), (2, at(9))])));
+        let waiting = {
+            let board = Arc::clone(&board);
+            std::thread::spawn(move || board.take(None))
+        };
+        board.show(1, at(3));
+        assert_eq!(waiting.join().unwrap().unwrap().applied, BTreeMap::from([(1, at(3))]));
+        assert_eq!(board.take(Some(Instant::now())), Some(News::default()), "the time was over");
+        board.wake();
+        assert_eq!(board.take(None), Some(News::default()));
+        board.stop();
+        assert_eq!(board.take(None), None);
+    }
+
+    #[test]
+    fn a_peer_that_floods_takes_bounded_memory_and_no_other_waits_for_it() {
+        let [loud, quiet, stranger] = [1, 2, 3].map(|n| NodeId([n; 8]));
+        let board = Board::new(BTreeSet::from([loud, quiet]));
+        assert!(!board.deliver(stranger, vec![1]), "no peer");
+        assert!(!board.deliver(loud, vec![0; MESSAGE_MAX_BYTES + 1]), "too long");
+        for n in 0..2 * WAITING_MAX {
+            assert_eq!(board.deliver(loud, n.to_be_bytes().to_vec()), n < WAITING_MAX);
+        }
+        board.deliver(quiet, vec![7]);
+        let news = board.take(None).unwrap();
+        assert_eq!(news.said.len(), TAKEN_MAX + 1);
+        assert_eq!(news.said[0].1, WAITING_MAX.to_be_bytes(), "the oldest gave way");
+        assert!(news.said.contains(&(quiet, vec![7])));
+        let mut rest = 0;
+        while board.lock().said.contains_key(&loud) {
+            rest += board.take(None).unwrap().said.len();
+        }
+        assert_eq!(rest, WAITING_MAX - TAKEN_MAX);
+    }
+}

@@ -1,0 +1,118 @@
+//! What is to be sent to peers: of each kind the newest two for each shard, so that a peer that is away costs nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use ehe::id::NodeId;
+
+use super::message::Message;
+
+/// Of one kind for one shard: as many as a leader's open wishes.
+const OF_A_KIND_MAX: usize = 2;
+
+/// Messages on their way out. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct Outbound(Arc<BTreeMap<NodeId, Peer>>);
+
+#[derive(Debug, Default)]
+struct Peer {
+    waiting: Mutex<VecDeque<Message>>,
+    some: Notify,
+}
+
+impl Peer {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Message>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn same_kind(a: &Message, b: &Message) -> bool {
+    a.shard() == b.shard() && std::mem::discriminant(a) == std::mem::discriminant(b)
+}
+
+impl Outbound {
+    /// Towards these peers.
+    pub fn new(peers: impl IntoIterator<Item = NodeId>) -> Self {
+        Self(Arc::new(peers.into_iter().map(|peer| (peer, Peer::default())).collect()))
+    }
+
+    /// The peers.
+    pub fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.0.keys().copied()
+    }
+
+    /// Puts a message on its way; what it makes obsolete is not sent any more. Never waits.
+    pub(super) fn push(&self, to: NodeId, message: Message) {
+        let Some(peer) = self.0.get(&to) else { return };
+        let mut waiting = peer.lock();
+        let point = message.point();
+        waiting.retain(|old| !same_kind(old, &message) || old.point() != point);
+        if waiting.iter().filter(|old| same_kind(old, &message)).count() >= OF_A_KIND_MAX
+            && let Some(oldest) = waiting.iter().position(|old| same_kind(old, &message))
+        {
+            waiting.remove(oldest);
+        }
+        waiting.push_back(message);
+        drop(waiting);
+        peer.some.notify_one();
+    }
+
+    /// The next message to a peer, if there is one.
+    pub fn try_next(&self, peer: NodeId) -> Option<Vec<u8>> {
+        let message = self.0.get(&peer)?.lock().pop_front()?;
+        Some(message.to_vec())
+    }
+
+    /// Waits for the next message to a peer. `None` at once if it is no peer. May be dropped while it waits; what was returned
+    /// and could not be sent is lost, and said again later.
+    pub async fn next(&self, peer: NodeId) -> Option<Vec<u8>> {
+        let to = self.0.get(&peer)?;
+        loop {
+            if let Some(message) = self.try_next(peer) {
+                return Some(message);
+            }
+            to.some.notified().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use ehe::id::Hash;
+    use ehe::time::UnixMs;
+
+    use super::super::message::{ClockDiffers, Point, Wish};
+    use super::*;
+
+    fn wish(shard: u16, size: u64, at: u64) -> Message {
+        let point = Point { shard, charter: 1, incarnation: 0, size, root: Hash::ZERO };
+        Message::Wish(Wish { point, at: UnixMs(at) })
+    }
+
+    #[test]
+    fn a_peer_that_is_away_is_told_the_newest_and_nothing_piles_up() {
+        let [peer, stranger] = [1, 2].map(|n| NodeId([n; 8]));
+        let outbound = Outbound::new([peer]);
+        assert_eq!(outbound.next(stranger).now_or_never(), Some(None));
+        assert_eq!(outbound.next(peer).now_or_never(), None);
+        let differs = |at| Message::ClockDiffers(ClockDiffers { shard: 0, at: UnixMs(at), wished_at: UnixMs(0) });
+        for n in 0..10_000 {
+            outbound.push(stranger, wish(0, n, n));
+            for shard in 0..2 {
+                outbound.push(peer, wish(shard, n / 2, n));
+            }
+            outbound.push(peer, differs(n));
+        }
+        let mut sent = Vec::new();
+        while let Some(bytes) = outbound.next(peer).now_or_never().flatten() {
+            sent.push(Message::decode(&bytes).unwrap());
+        }
+        let expected =
+            [wish(0, 4998, 9997), wish(1, 4998, 9997), wish(0, 4999, 9999), wish(1, 4999, 9999), differs(9999)];
+        assert_eq!(sent, expected, "the newest of each size, the newest clock");
+    }
+}

@@ -1,0 +1,172 @@
+//! The second half of a round: what is remembered is signed, counted, shown, and told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ehe::id::NodeId;
+use ehe::note::Note;
+
+use super::collect::{Group, NoQuorum, Stands};
+use super::core::{Action, Ignored, Refused};
+use super::cosigning::{AGAIN_AFTER, Cosigning, Signing, Step};
+use super::evidence::Side;
+use super::message::{Conflict, Cosignature, Message, Word};
+use super::publish::{Own, Published};
+use super::wish::place;
+use crate::cosign::Cosigned;
+
+/// A cosignature that is younger is sent again instead of being made again.
+const SAME_FOR: Duration = Duration::from_secs(1);
+/// Who leads is looked up at least so often.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+impl Cosigning {
+    /// What was to be remembered is on disk (or nothing was).
+    pub(super) fn remembered(&mut self, remembered: Option<Cosigned>, step: &mut Step<'_>) {
+        self.cosigned = remembered.or(self.cosigned);
+        if !self.fenced
+            && let Err(why) = self.sign(step).and_then(|()| self.publish(step)).and_then(|()| self.tell(None, step))
+        {
+            self.fence(why, step.out);
+        }
+        self.settle(step);
+    }
+
+    fn sign(&mut self, step: &mut Step<'_>) -> Result<(), Refused> {
+        let signing = std::mem::take(&mut self.signing);
+        if signing.is_empty() {
+            return Ok(());
+        }
+        let leads = self.alone(step) || step.world.leader(self.shard) == Some(step.who.id);
+        for Signing { at, all, wished } in signing {
+            let now = step.now.running;
+            let own = self.notes.own(place(&at));
+            let same = own.filter(|own| {
+                now.saturating_sub(own.at) < SAME_FOR
+                    && own.said.order.is_some() == leads
+                    && own.said.point.root == at.root
+            });
+            let said = match same {
+                Some(own) => own.said,
+                None => {
+                    let own = self.made(&at, leads, step)?;
+                    let said = own.said;
+                    self.notes.signed(&at, own);
+                    said
+                }
+            };
+            let nodes = self.group(step.who).nodes().iter();
+            for to in nodes.filter(|to| all || wished.is_some_and(|(wisher, _)| wisher == **to)) {
+                let wished_at = wished.filter(|(wisher, _)| wisher == to).map(|(_, at)| at);
+                self.send(Some(*to), &Message::Cosignature(Cosignature { wished_at, ..said }), step);
+            }
+        }
+        Ok(())
+    }
+
+    fn made(&self, at: &Cosigned, leads: bool, step: &Step<'_>) -> Result<Own, Refused> {
+        let (group, who) = (self.group(step.who), step.who);
+        let checkpoint = group.checkpoint(at);
+        let mut note = checkpoint.unsigned()?;
+        let order = leads.then(|| note.sign(&checkpoint.origin, who.identity.sign_key()).into());
+        let time_s = step.now.wall.0 / 1000;
+        let signature = note.cosign(&who.name, who.identity.sign_key(), time_s).into();
+        let said = Cosignature { point: group.point(at), word: Word { time_s, signature }, order, wished_at: None };
+        Ok(Own { note, said, at: step.now.running })
+    }
+
+    /// Shows the largest size that a quorum cosigned; the same size once more if all of its lines are newer.
+    fn publish(&mut self, step: &mut Step<'_>) -> Result<(), Refused> {
+        let Some(applied) = self.applied.filter(|_| self.proven) else { return Ok(()) };
+        let now = step.now.running;
+        let from = self.published.map_or(self.shown_before, |(published, _)| place(&published));
+        let mut candidates: Vec<Cosigned> = self.said.agreed_from(from);
+        candidates.extend(self.notes.signed_from(from));
+        candidates.sort_by_key(|at| std::cmp::Reverse(place(at)));
+        candidates.dedup();
+        for at in candidates {
+            if at.incarnation != applied.incarnation {
+                continue;
+            }
+            let again = self.published.filter(|(published, _)| place(published) == place(&at));
+            let Some(stands) = self.count(&at, again.map(|(_, made)| made), step)? else { continue };
+            let published = Arc::new(Published {
+                size: at.size,
+                root: at.root,
+                incarnation: at.incarnation,
+                charter_version: step.who.charter.version(),
+                rooms: applied.rooms,
+                cosigners: stands.cosigners,
+                note: stands.note.to_string(),
+            });
+            self.notes.published(&at, Arc::clone(&published));
+            self.published = Some((at, now));
+            self.wishes.answered(place(&at));
+            self.said.published(place(&at));
+            self.lacking = None;
+            step.out.push(Action::Publish { shard: self.shard, published, again: again.is_some() });
+            break;
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, at: &Cosigned, made: Option<Duration>, step: &mut Step<'_>) -> Result<Option<Stands>, Refused> {
+        let group = Group { charter: &step.who.charter, shard: self.shard };
+        // The same size stands anew only if every line is much newer than what is shown.
+        let newer = made.map_or(Duration::ZERO, |made| made.saturating_add(AGAIN_AFTER / 2));
+        let own = self.notes.own(place(at)).filter(|own| own.at >= newer);
+        let own: Option<(NodeId, &Note, bool)> = own.map(|own| (step.who.id, &own.note, own.said.order.is_some()));
+        loop {
+            match self.said.count(&group, at, own, newer) {
+                Ok(stands) => return Ok(Some(stands)),
+                Err(NoQuorum::Yet) => return Ok(None),
+                Err(NoQuorum::Note(why)) => return Err(why.into()),
+                Err(NoQuorum::BadSignature(from)) => {
+                    step.out.push(Action::Ignored { from, why: Ignored::BadSignature });
+                }
+            }
+        }
+    }
+
+    /// Hands on what was found out about others, once there are two signed sides; or else with this one.
+    pub(super) fn tell(&mut self, unsigned: Option<Side>, step: &mut Step<'_>) -> Result<(), Refused> {
+        let mut found = Vec::new();
+        for (of, liar) in self.said.liars().filter(|(_, liar)| !liar.told) {
+            let signed = self.notes.reaching((liar.point.incarnation, liar.point.size));
+            if let Some(log) = signed.or_else(|| unsigned.clone()) {
+                liar.told = true;
+                found.push((of, liar.clone(), log));
+            }
+        }
+        for (of, liar, log) in found {
+            let (group, size) = (self.group(step.who), liar.point.size);
+            let note = group.verified(of, &liar.point, &liar.word)?;
+            let stated = Side { size, root: liar.point.root, note: Some(note.to_string()) };
+            let prefix = step.world.root(self.shard, size)?;
+            let proof = step.world.consistency(self.shard, size, log.size)?;
+            let evidence = self.evidence(of, stated, log, (prefix, proof), step.who);
+            step.out.push(Action::Evidence(Box::new(evidence)));
+            if liar.first_hand {
+                let conflict = Conflict { point: liar.point, signer: of, word: liar.word };
+                self.send(None, &Message::Conflict(conflict), step);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a round: may this node order, and when is the next look?
+    fn settle(&mut self, step: &mut Step<'_>) {
+        let (nodes, alone) = (self.group(step.who).nodes().len(), self.alone(step));
+        let may = alone || !(self.fenced || self.clocks.contradicted(nodes));
+        if may != self.may_order {
+            self.may_order = may;
+            step.out.push(Action::MayOrder { shard: self.shard, may });
+        }
+        let again = self.published.map(|(_, made)| made.saturating_add(self.again_after()));
+        let look = (!alone).then(|| step.now.running.saturating_add(LOOK_EVERY));
+        let idle = self.fenced || self.applied.is_none_or(|applied| applied.size == 0);
+        // What is over now and did not happen, waits for something else than time.
+        let later = [again, look, self.wishes.next()].into_iter().flatten().filter(|at| *at > step.now.running);
+        self.due = if idle { None } else { later.min() };
+    }
+}

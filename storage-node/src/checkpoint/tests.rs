@@ -1,0 +1,8 @@
+//! Cores that are joined in memory, under time that the test makes.
+
+mod alliance;
+mod cluster;
+mod hostile;
+mod quorum;
+mod random;
+mod restart;
