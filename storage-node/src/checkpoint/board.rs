@@ -66,8 +66,8 @@ impl Board {
         self.changed.notify_all();
     }
 
-    /// A peer said something. Returns at once; what is no peer's, too long, or too much is dropped. `peer` is who the channel
-    /// proved it to be.
+    /// A peer said something; `peer` is who the channel proved it to be. Returns at once. What is no peer's or too long is
+    /// dropped, and where too much waits, the peer's oldest message. False if something was dropped: for counting.
     pub fn deliver(&self, peer: NodeId, message: Vec<u8>) -> bool {
         if message.len() > MESSAGE_MAX_BYTES || !self.peers.contains(&peer) {
             return false;

@@ -170,12 +170,10 @@ impl Collected {
         }
     }
 
-    /// Nothing that this node says of this shard counts from now on. False if that was known.
-    pub(super) fn lied(&mut self, signer: NodeId, liar: Liar) -> bool {
+    /// Nothing that this node says of this shard counts from now on. The first finding stays.
+    pub(super) fn lied(&mut self, signer: NodeId, liar: Liar) {
         self.said.remove(&signer);
-        let new = !self.liars.contains_key(&signer);
         self.liars.entry(signer).or_insert(liar);
-        new
     }
 
     pub(super) fn liars(&mut self) -> impl Iterator<Item = (NodeId, &mut Liar)> {

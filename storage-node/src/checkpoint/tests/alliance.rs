@@ -1,60 +1,23 @@
-//! Members, their nodes, and logs.
+//! Nodes as cores know themselves, and logs.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU16;
-use std::sync::Arc;
 
-use ehe::charter::{Charter, Member, Node, Permissions, Placement, SignedCharter, Trust, VerifiedCharter};
-use ehe::id::{AllianceId, Hash, MemberId, NodeId};
-use ehe::identity::Identity;
+use ehe::id::Hash;
 use ehe::merkle::{self, NodeAt, Nodes, Peaks};
-use getrandom::SysRng;
-use getrandom::rand_core::UnwrapErr;
 
 use super::super::Who;
 use crate::shard::StoreError;
 
-/// One shard whose nodes belong to the members named, one letter a node; more than half of them, or `min`, make a quorum.
+#[allow(unreachable_pub, missing_docs, reason = "shared with the integration tests")]
+#[path = "../../../tests/support/members.rs"]
+mod members;
+
+use members::{Seat, seats};
+
+/// See [`seats`].
 pub(super) fn alliance(members: &str, min: Option<u16>) -> Vec<Who> {
-    let new = || Identity::generate(&mut UnwrapErr(SysRng));
-    let identities: Vec<Identity> = members.chars().map(|_| new()).collect();
-    let voters: BTreeMap<char, Identity> = members.chars().map(|member| (member, new())).collect();
-    let id = |member: char| MemberId([u8::try_from(member).unwrap(); 8]);
-    let nodes = || (1u8..).zip(members.chars()).zip(&identities);
-    let charter = Charter {
-        version: 1,
-        alliance: "Test".into(),
-        predecessor: None,
-        shard_count: NonZeroU16::MIN,
-        members: voters
-            .iter()
-            .map(|(it, identity)| Member { id: id(*it), name: it.to_string(), identity: identity.public().clone() })
-            .collect(),
-        nodes: nodes()
-            .map(|((n, member), identity)| Node {
-                id: NodeId([n; 8]),
-                member: id(member),
-                name: format!("node{n}.example"),
-                sign: identity.public().sign,
-                addresses: vec!["127.0.0.1:1".into()],
-            })
-            .collect(),
-        placement: Placement::Everywhere(nodes().map(|((n, _), _)| NodeId([n; 8])).collect()),
-        permissions: Permissions::default(),
-        head_fresh_ms: 300_000,
-        min_cosignatures: min,
-    };
-    let mut signed = SignedCharter::unsigned(&charter).unwrap();
-    voters.values().for_each(|voter| signed.sign(voter).unwrap());
-    let charter: VerifiedCharter = signed.verify(Trust::Pinned(AllianceId(signed.hash().0))).unwrap();
-    let charter = Arc::new(charter);
-    let who = nodes().map(|((n, _), identity)| Who {
-        id: NodeId([n; 8]),
-        name: format!("node{n}.example"),
-        identity: Arc::new(identity.clone()),
-        charter: Arc::clone(&charter),
-    });
-    who.collect()
+    let who = |Seat { id, name, identity, charter }| Who { id, name, identity, charter };
+    seats(members, min).into_iter().map(who).collect()
 }
 
 /// A log, as its tree.
