@@ -3,7 +3,7 @@
 //! One file a topic, each of which gives rows of one group; the libraries' own benches (`cargo bench`) print theirs as JSON lines,
 //! which are read here. A figure is never a test: machines differ, and a table says so better than a red line.
 
-mod crowd;
+pub mod crowd;
 mod disk;
 mod gateway;
 mod load;

@@ -1,9 +1,10 @@
-//! Parts of the lab: processes, broker, alliance, node, home.
+//! Parts of the lab: processes, broker, alliance, node, home, a client's line to the nodes.
 
 pub mod alliance;
 pub mod broker;
 pub mod daemon;
 pub mod home;
+pub mod line;
 pub mod node;
 pub mod process;
 pub mod wire;

@@ -14,7 +14,7 @@ use crate::account::{Account, Compared, percentile};
 use crate::day::{Day, read_capture};
 use crate::folder;
 use crate::journal::{Journal, read_lines};
-use crate::lab::alliance::Alliance;
+use crate::lab::alliance::{Alliance, Founding};
 use crate::lab::broker::Broker;
 use crate::lab::home::{Assignment, Gateway, Settings};
 use crate::lab::node::Node;
@@ -38,6 +38,10 @@ pub struct Options {
     pub seed: u64,
     /// A recorded heart rate.
     pub capture: Option<PathBuf>,
+    /// Hospitals with a node of each, and shards.
+    pub founding: Founding,
+    /// What else stands in the nodes' configurations.
+    pub node: &'static str,
     /// How long the gateway gathers readings before it seals them.
     pub window_ms: u64,
     /// Further environment of every program of ours.
@@ -50,7 +54,16 @@ impl Options {
     /// The demo as it is: modelled days, the gateway's default window.
     pub fn new(out: impl Into<PathBuf>, seed: u64) -> Self {
         let out = out.into();
-        Self { out, seed, capture: None, window_ms: WINDOW_MS, environment: Vec::new(), gateway_log: None }
+        Self {
+            out,
+            seed,
+            capture: None,
+            founding: Founding::default(),
+            node: "",
+            window_ms: WINDOW_MS,
+            environment: Vec::new(),
+            gateway_log: None,
+        }
     }
 }
 
@@ -75,8 +88,10 @@ pub struct Scene {
     pub out: PathBuf,
     /// The alliance.
     pub alliance: Alliance,
-    /// The node.
+    /// The first hospital's node.
     pub node: Node,
+    /// The nodes of the others.
+    pub others: Vec<Node>,
     /// The broker.
     pub broker: Broker,
     /// The gateway.
@@ -103,8 +118,9 @@ impl Scene {
         let programs = Programs::built()?.with(&options.environment);
         folder::anew(&options.out)?;
         let out = options.out.canonicalize()?;
-        view.say("founding an alliance: authority, one hospital, its node, charter 1");
-        let alliance = Alliance::found(&programs, &out.join("lab")).await?;
+        let members = options.founding.members;
+        view.say(format!("founding an alliance: authority, hospitals ({members}), a node of each, charter 1"));
+        let alliance = Alliance::found_of(&programs, &out.join("lab"), options.founding).await?;
         let wearables: Vec<(Wearable, String)> =
             wearable::five().into_iter().map(|w| (w.clone(), format!("pw-{}-{}", w.device, options.seed))).collect();
         let mut users: Vec<(String, String)> = wearables.iter().map(|(w, pw)| (w.device.clone(), pw.clone())).collect();
@@ -118,7 +134,8 @@ impl Scene {
             alliance.enrol("stranger", "clinician").await
         };
         let broker_folder = out.join("broker");
-        let mut node = Node::start(&alliance)?;
+        let mut others = Node::start_all(&alliance, options.node)?;
+        let mut node = others.remove(0);
         let (broker, people) = tokio::join!(Broker::start(&broker_folder, &users), people);
         let broker = broker?;
         people?;
@@ -139,7 +156,26 @@ impl Scene {
         view.part("gateway", "runs");
         let journal = Journal::create(&out.join("published.jsonl"))?;
         let seed = options.seed;
-        Ok(Self { view, out, alliance, node, broker, gateway, patients, wearables, clinician, journal, seed, capture })
+        Ok(Self {
+            view,
+            out,
+            alliance,
+            node,
+            others,
+            broker,
+            gateway,
+            patients,
+            wearables,
+            clinician,
+            journal,
+            seed,
+            capture,
+        })
+    }
+
+    /// All nodes.
+    pub fn nodes(&mut self) -> impl Iterator<Item = &mut Node> {
+        std::iter::once(&mut self.node).chain(&mut self.others)
     }
 
     /// Starts the wearables; they publish until `stop` says so.
@@ -385,7 +421,9 @@ pub async fn live(scene: &mut Scene) -> Result<()> {
             }
             _ = tick.tick() => {
                 scene.gateway.daemon.check()?;
-                scene.node.daemon.check()?;
+                for node in scene.nodes() {
+                    node.daemon.check()?;
+                }
                 let confirmed = Latencies::read(&scene.gateway.report())?.len();
                 view.part("gateway", format!("{confirmed} readings confirmed by verified receipts"));
                 if start.elapsed().as_secs() % 20 == 10 {
@@ -397,9 +435,11 @@ pub async fn live(scene: &mut Scene) -> Result<()> {
         }
     }
     stop.send_replace(true);
-    view.say("stopping: gateway, then node");
+    view.say("stopping: gateway, then nodes");
     scene.gateway.daemon.stop().await?;
-    scene.node.daemon.stop().await?;
+    for node in scene.nodes() {
+        node.daemon.stop().await?;
+    }
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use certs::certificate::Facts;
 use certs::reload::ReloadError;
-use certs::{ChannelError, CloseCode, Credentials, Server};
+use certs::{ChannelError, CloseCode, Credentials, NodeDialer, Server};
 use ehe::time::UnixMs;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -71,6 +71,7 @@ pub enum NotTaken {
 /// Reads the credentials again and again.
 pub struct Admission {
     server: Arc<Server>,
+    dialer: Option<NodeDialer>,
     credentials: Credentials,
     standing: watch::Sender<Standing>,
 }
@@ -79,7 +80,13 @@ impl Admission {
     /// Begins with the credentials that the server was bound with; connections are to watch the other half.
     pub fn new(server: Arc<Server>, credentials: Credentials, now: UnixMs) -> (Self, watch::Receiver<Standing>) {
         let (standing, watched) = watch::channel(Standing { credentials: credentials.clone(), now });
-        (Self { server, credentials, standing }, watched)
+        (Self { server, dialer: None, credentials, standing }, watched)
+    }
+
+    /// The same for the connections that this node makes to others.
+    #[must_use]
+    pub fn with_dialer(self, dialer: Option<NodeDialer>) -> Self {
+        Self { dialer, ..self }
     }
 
     /// Looks once: whose time is over has to go, then what is on disk is taken up, if it changed and may be. True if it was:
@@ -87,10 +94,15 @@ impl Admission {
     pub async fn look(&mut self, now: UnixMs) -> Result<bool, NotTaken> {
         // First, because it needs no disk.
         self.standing.send_modify(|standing| standing.now = now);
-        let (server, old) = (Arc::clone(&self.server), self.credentials.clone());
+        if let Some(dialer) = &self.dialer {
+            let standing = self.standing.borrow().clone();
+            dialer.close_where(|certificate| standing.ends(certificate));
+        }
+        let (dialer, server, old) = (self.dialer.clone(), Arc::clone(&self.server), self.credentials.clone());
         let task = tokio::task::spawn_blocking(move || -> Result<Option<Credentials>, NotTaken> {
             let Some(new) = old.reload()? else { return Ok(None) };
             server.reload(&new)?;
+            dialer.map_or(Ok(()), |dialer| dialer.reload(&new))?;
             Ok(Some(new))
         });
         let Some(new) = task.await.map_err(|_| NotTaken::Stopping)?? else { return Ok(false) };

@@ -9,6 +9,8 @@ use certs::{FileError, ServerLimits};
 use ehe::id::AllianceId;
 use serde::Deserialize;
 
+use crate::consensus;
+
 /// Largest configuration file.
 const FILE_MAX_BYTES: usize = 1024 * 1024;
 
@@ -32,6 +34,9 @@ pub struct Config {
     /// Files and memory.
     #[serde(default)]
     pub storage: Storage,
+    /// Working with other nodes.
+    #[serde(default)]
+    pub consensus: Consensus,
     /// Running.
     #[serde(default)]
     pub running: Running,
@@ -146,6 +151,34 @@ impl Default for Storage {
             log_cache_bytes: 64 * 1024 * 1024,
             durable_after_ms: 3_000,
             durable_after_bytes: 8 * 1024 * 1024,
+        }
+    }
+}
+
+/// Working with other nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Consensus {
+    /// How often a leader is heard, and how long its silence is borne.
+    pub timing: Timing,
+}
+
+/// How far the nodes of a group are apart. All of them should be given the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Timing {
+    /// Hospitals joined over the internet: heard every 500 ms, replaced after 2 to 4 s.
+    #[default]
+    Wan,
+    /// In one building: every 100 ms, after 500 ms to 1 s.
+    Lan,
+}
+
+impl From<Timing> for consensus::Timing {
+    fn from(timing: Timing) -> Self {
+        match timing {
+            Timing::Wan => Self::wan(),
+            Timing::Lan => Self::lan(),
         }
     }
 }
@@ -274,7 +307,7 @@ mod tests {
         let table: toml::Table = toml::from_str(&spelled).unwrap();
         assert_eq!(parse(&spelled).unwrap(), Config { alliance_id: parse(&spelled).unwrap().alliance_id, ..minimal });
         let keys = |name: &str| table[name].as_table().unwrap().len();
-        assert_eq!((keys("limits"), keys("storage"), keys("running")), (14, 4, 3));
+        assert_eq!((keys("limits"), keys("storage"), keys("consensus"), keys("running")), (14, 4, 1, 3));
     }
 
     #[test]
@@ -284,6 +317,9 @@ mod tests {
         assert!(error.contains("conections_max") && error.contains("node.example.toml"), "{error}");
         let error = parse(&format!("{base}[limits]\nstreams_max = 0")).unwrap_err().to_string();
         assert_eq!(error, "limits.streams_max = 0: it has to be from 1 to 1000000");
+        let error = parse(&format!("{base}[consensus]\ntiming = 'moon'")).unwrap_err().to_string();
+        assert!(error.contains("moon") && error.contains("wan"), "{error}");
+        assert_eq!(parse(&format!("{base}[consensus]\ntiming = 'lan'")).unwrap().consensus.timing, Timing::Lan);
         assert!(parse("data_dir = 'd'").unwrap_err().to_string().contains("credentials_dir"));
     }
 }

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use certs::{CloseCode, Credentials, Server};
+use certs::{CloseCode, Credentials, NodeDialer, NodeLimits, Server, ServerLimits};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,12 +21,17 @@ use crate::blocking::Blocking;
 use crate::checkpoint::{self, Board, Checkpointed, Checkpointer, Line, Logged, MayOrder, Outbound, Who};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::consensus::{self, Consensus, GroupId, ShutdownError};
+use crate::confirmation::Confirmation;
+use crate::consensus::{self, Alone, Consensus, GroupId, Link, ShutdownError};
 use crate::cosign::CosignFile;
 use crate::node::{Node, node_id, raft_id};
-use crate::server::serve;
+use crate::peers::{self, Accepting, Reach};
+use crate::server::{Between, serve};
 use crate::shard::{Place, Sequencer, Shard, ShardMachine, Store, order};
 use crate::stats::{Reporter, Stats};
+
+/// Other nodes take over what this one leads within this time, when it stops in order.
+const HAND_OVER: Duration = Duration::from_secs(1);
 
 /// Name of the file of cosigned checkpoints in the data directory.
 const COSIGN_FILE: &str = "cosigned";
@@ -39,19 +44,27 @@ pub struct Daemon {
     kill: CancellationToken,
     connections: TaskTracker,
     tasks: TaskTracker,
+    others: Others,
     board: Arc<Board>,
     checkpointer: std::thread::JoinHandle<()>,
     grace: Duration,
 }
 
+/// What runs between this node and others. It goes on until nothing is replicated any more.
+struct Others {
+    reach: Option<Reach>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
 impl Daemon {
-    /// Starts a node: files, then consensus (which replays), then checkpoints, then clients.
+    /// Starts a node: files, then consensus (which replays), then checkpoints, then other nodes and clients.
     pub async fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
         // 1. Who are we, and what is ours to hold? Then the files, all checked before anything is written.
         let opening = config.clone();
         let Opened { placed, stores, cosigned } =
             tokio::task::spawn_blocking(move || open(&opening)).await.map_err(|_| StartError::Interrupted)??;
-        let Placed { credentials, charter, id, name } = placed;
+        let Placed { credentials, charter, id, name, bootstrap } = placed;
         let identity = Arc::new(credentials.identity().clone());
         let stats = Arc::new(Stats::default());
 
@@ -69,18 +82,23 @@ impl Daemon {
             let (sequencer, queue) = Sequencer::new(config.limits.queue_commands_max, config.limits.queue_bytes_max);
             halves.push((Shard { place, store, rooms, recent, sequencer, checkpoints }, queue));
         }
-        let consensus = Consensus::open(raft_config(&config, raft_id(id)), &config.data_dir, machines).await?;
+        let dialer = if peers.is_empty() { None } else { Some(NodeDialer::new(&credentials)?) };
+        let reach = dialer.map(|dialer| Reach::new(dialer, Arc::clone(&charter)));
+        let link: Arc<dyn Link> =
+            reach.clone().map_or_else(|| Arc::new(Alone) as Arc<dyn Link>, |reach| Arc::new(reach));
+        let raft_config = consensus::Config { bootstrap, ..raft_config(&config, raft_id(id)) };
+        let consensus = Consensus::open_with_link(raft_config, &config.data_dir, machines, link).await?;
 
         // 3. Checkpoints: one thread, because it syncs.
-        let leaders = consensus.clone();
+        let (leaders, outbound, may_order) = (consensus.clone(), Outbound::new(peers.clone()), MayOrder::default());
         let checkpointer = Checkpointer {
             who: Who { id, name, identity: Arc::clone(&identity), charter: Arc::clone(&charter) },
             file: cosigned,
             lines,
             leader: Box::new(move |shard| leaders.status(GroupId(shard)).and_then(|status| status.leader).map(node_id)),
-            outbound: Outbound::new(peers),
+            outbound: outbound.clone(),
             evidence: Box::new(Logged),
-            may_order: MayOrder::default(),
+            may_order: may_order.clone(),
             clock: clock.clone(),
             stats: Arc::clone(&stats),
         };
@@ -93,19 +111,39 @@ impl Daemon {
         let mut shards = BTreeMap::new();
         for (shard, queue) in halves {
             let group = GroupId(shard.place.shard);
-            tasks.spawn(order(queue, consensus.clone(), group, clock.clone(), Arc::clone(&stats)));
+            tasks.spawn(order(queue, consensus.clone(), group, may_order.clone(), clock.clone(), Arc::clone(&stats)));
             shards.insert(shard.place.shard, shard);
         }
 
-        // 5. Clients.
+        // 5. Other nodes, who are let in by the same door as clients.
+        let others = Others { reach, tasks: TaskTracker::new(), stop: CancellationToken::new() };
+        let limits =
+            ServerLimits { nodes: others.reach.as_ref().map(|_| NodeLimits::default()), ..config.limits.channel() };
+        let server = Arc::new(Server::bind(config.listen, &credentials, limits)?);
+        let between = others.reach.as_ref().map(|reach| {
+            let stop = || others.stop.clone();
+            for peer in &peers {
+                others.tasks.spawn(peers::cosign_with(reach.clone(), *peer, outbound.clone(), stop()));
+            }
+            for group in consensus.groups() {
+                others.tasks.spawn(peers::watch(consensus.clone(), group, Arc::clone(&board), stop()));
+            }
+            others.tasks.spawn(peers::expect(Arc::clone(&server), Arc::clone(&charter), peers.clone(), stop()));
+            let (consensus, board, stats) = (consensus.clone(), Arc::clone(&board), Arc::clone(&stats));
+            let accepting = Arc::new(Accepting { peers, consensus, board, stats, stop: stop() });
+            Between { accepting, tasks: others.tasks.clone() }
+        });
+
+        // 6. Clients.
         let (stop, kill, connections) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
-        let server = Arc::new(Server::bind(config.listen, &credentials, config.limits.channel())?);
         let (admission, standing) = Admission::new(Arc::clone(&server), credentials.clone(), clock.now());
+        let admission = admission.with_dialer(others.reach.as_ref().map(|reach| reach.dialer().clone()));
         let node = Arc::new(Node {
             id,
             identity,
             charter,
             charters: credentials.charter_chain().encode(),
+            confirmations: shards.keys().map(|shard| (*shard, Confirmation::default())).collect(),
             shards,
             consensus: consensus.clone(),
             blocking: Blocking::new(config.limits.blocking_threads_max),
@@ -115,15 +153,15 @@ impl Daemon {
             limits: config.limits,
             stop: stop.clone(),
         });
-        tasks.spawn(serve(Arc::clone(&server), node, standing, connections.clone(), kill.clone()));
+        tasks.spawn(serve(Arc::clone(&server), node, standing, between, connections.clone(), kill.clone()));
 
-        // 6. What looks after it.
+        // 7. What looks after it.
         let every = Duration::from_secs(config.running.credentials_reload_s);
         tasks.spawn(admission.run(every, clock, Arc::clone(&stats), stop.clone()));
         let every = Duration::from_millis(config.running.counters_interval_ms);
         tasks.spawn(report(stats, Arc::clone(&server), every, stop.clone()));
         let grace = Duration::from_millis(config.running.stop_grace_ms);
-        Ok(Self { server, consensus, stop, kill, connections, tasks, board, checkpointer, grace })
+        Ok(Self { server, consensus, stop, kill, connections, tasks, others, board, checkpointer, grace })
     }
 
     /// The address that clients reach.
@@ -131,7 +169,8 @@ impl Daemon {
         self.server.local_addr()
     }
 
-    /// Stops in the opposite order: clients, ordering, consensus (which makes every shard durable), checkpoints.
+    /// Stops in the opposite order: clients, ordering, what it leads (which others take over), consensus (which makes every shard
+    /// durable), other nodes, checkpoints.
     pub async fn stop(self) -> Result<(), ShutdownError> {
         self.stop.cancel();
         self.connections.close();
@@ -139,12 +178,23 @@ impl Daemon {
             self.kill.cancel();
             self.connections.wait().await;
         }
-        self.server.close(CloseCode::GoingAway);
-        self.server.wait_idle(Duration::from_secs(1)).await;
-        // The last handler is gone, and with it the last end of the queues: the ordering tasks end.
+        // The last handler is gone, and with it the last end of the queues: the ordering tasks end, unless one waits for nodes that
+        // do not answer. That one ends with consensus.
         self.tasks.close();
-        self.tasks.wait().await;
+        let _ = tokio::time::timeout(HAND_OVER, self.tasks.wait()).await;
+        peers::hand_over_all(&self.consensus, HAND_OVER).await;
         let done = self.consensus.shutdown().await;
+        self.tasks.wait().await;
+        let Others { reach, tasks, stop } = self.others;
+        stop.cancel();
+        tasks.close();
+        tasks.wait().await;
+        self.server.close(CloseCode::GoingAway);
+        if let Some(reach) = &reach {
+            reach.dialer().close(CloseCode::GoingAway);
+            reach.dialer().wait_idle(Duration::from_secs(1)).await;
+        }
+        self.server.wait_idle(Duration::from_secs(1)).await;
         self.board.stop();
         // It only ever waits for the board.
         let _ = tokio::task::spawn_blocking(move || self.checkpointer.join()).await;
@@ -180,6 +230,7 @@ fn open(config: &Config) -> Result<Opened, StartError> {
 
 fn raft_config(config: &Config, id: consensus::NodeId) -> consensus::Config {
     consensus::Config {
+        timing: config.consensus.timing.into(),
         log_cache_bytes: config.storage.log_cache_bytes,
         durable_after: Duration::from_millis(config.storage.durable_after_ms),
         durable_after_bytes: config.storage.durable_after_bytes,

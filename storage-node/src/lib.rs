@@ -3,7 +3,8 @@
 //! The way of a run: [`server`] takes it from the channel, a handler checks who sent it, [`shard`] checks its signature, orders
 //! it through [`consensus`] and applies it, [`checkpoint`] signs the log that holds it, the handler answers with the receipt.
 //! The way of a read: the request is ordered like a run; [`access`] releases what was granted, as long as it is.
-//! Who may be connected at all, and for how long: [`admission`].
+//! Who may be connected at all, and for how long: [`admission`]. The other nodes of its groups: [`peers`]; that the state at hand is
+//! not one that they have left behind: [`confirmation`].
 
 pub mod access;
 pub mod admission;
@@ -11,11 +12,13 @@ pub mod blocking;
 pub mod checkpoint;
 pub mod clock;
 pub mod config;
+pub mod confirmation;
 pub mod consensus;
 pub mod cosign;
 pub mod daemon;
 mod handlers;
 pub mod node;
+pub mod peers;
 pub mod server;
 pub mod shard;
 pub mod stats;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -10,13 +11,14 @@ use certs::PeerIdentity;
 use ehe::charter::VerifiedCharter;
 use ehe::id::{AuthorId, NodeId, RoomId};
 use ehe::identity::Identity;
-use ehe::refusal::Refusal;
+use ehe::refusal::{Fault, Refusal};
 use ehe::time::UnixMs;
 use ehe::wire::Response;
 
 use crate::blocking::{Blocking, NotDone};
 use crate::clock::Clock;
 use crate::config::Limits;
+use crate::confirmation::Confirmation;
 use crate::consensus::{self, Consensus, GroupId, Role};
 use crate::shard::{Shard, Stopped, StoreError, Unordered, View};
 use crate::stats::Stats;
@@ -33,6 +35,8 @@ pub struct Node {
     pub charters: Vec<u8>,
     /// The shards that are placed here.
     pub shards: BTreeMap<u16, Shard>,
+    /// That their state at hand is not one that others have left behind.
+    pub confirmations: BTreeMap<u16, Confirmation>,
     /// Who leads what.
     pub consensus: Consensus,
     /// For looking things up and for signatures.
@@ -107,24 +111,57 @@ pub fn node_id(id: consensus::NodeId) -> NodeId {
     NodeId(id.0.to_be_bytes())
 }
 
+/// A term in which this node led.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Term(u64);
+
 impl Node {
     /// The shard of a room, if it is here.
     pub fn shard_of(&self, room: RoomId) -> Result<&Shard, Refusal> {
         self.shards.get(&room.shard(self.charter.shard_count())).ok_or(Refusal::WrongShard)
     }
 
-    /// Whether this node orders a shard; otherwise who does.
-    pub fn leads(&self, shard: u16) -> Result<(), NotServed> {
+    /// Whether this node orders a shard, as far as it knows, and in which term; otherwise who does.
+    pub fn leads(&self, shard: u16) -> Result<Term, NotServed> {
         match self.consensus.status(GroupId(shard)) {
             None => Err(Refusal::WrongShard.into()),
             Some(status) if status.fault.is_some() => Err(Refusal::StorageFault.into()),
             // A leader that has not applied its log yet would deny what is committed.
-            Some(status) if status.ready() => Ok(()),
+            Some(status) if status.ready() => Ok(Term(status.term)),
             Some(status) if status.role == Role::Leader => Err(Refusal::NoLeader.into()),
             Some(status) => match status.leader {
                 Some(leader) => Err(NotServed::AskNode(node_id(leader))),
                 None => Err(Refusal::NoLeader.into()),
             },
+        }
+    }
+
+    /// Returns when this node's state of a shard has everything that anybody was told before `since`, whoever leads; and the moment
+    /// up to which that holds.
+    pub async fn confirmed(&self, shard: u16, since: Instant) -> Result<Instant, NotServed> {
+        let status = self.consensus.status(GroupId(shard)).ok_or(Refusal::WrongShard)?;
+        if status.fault.is_some() {
+            return Err(Refusal::StorageFault.into());
+        }
+        let confirmation = self.confirmations.get(&shard).ok_or(Refusal::WrongShard)?;
+        confirmation.since(&self.consensus, GroupId(shard), since).await
+    }
+
+    /// Whether this node, which led a shard in `term`, still does: then its state had, all the while, everything that anybody was
+    /// told, and what was looked up in it and is not going to be ordered may be said.
+    pub async fn still_leads(&self, shard: u16, term: Term) -> Result<(), NotServed> {
+        self.confirmed(shard, Instant::now()).await?;
+        if self.leads(shard)? == term { Ok(()) } else { Err(Refusal::NoLeader.into()) }
+    }
+
+    /// Says no from the state at hand: only a node that still leads may. Who led without knowing that it does no more must not deny
+    /// what another one has taken in.
+    pub async fn denies(&self, shard: u16, term: Term, why: NotServed) -> NotServed {
+        match why {
+            NotServed::Refused(refusal) if refusal.fault() != Fault::Node => {
+                self.still_leads(shard, term).await.err().unwrap_or(why)
+            }
+            _ => why,
         }
     }
 

@@ -1,9 +1,9 @@
-//! Connections: who is welcome, how many, and a task for each exchange.
+//! Connections: who is welcome, how many, and a task for each exchange. Those of other nodes go to [`crate::peers`].
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use certs::{CloseCode, Handshake, Peer, PeerIdentity, Server};
+use certs::{CloseCode, Handshake, Peer, PeerIdentity, Protocol, Server};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +13,7 @@ use crate::admission::{self, Standing};
 use crate::config::Limits;
 use crate::handlers;
 use crate::node::Node;
+use crate::peers::Accepting;
 use crate::stats::Stats;
 
 /// Each peer that is connected: its connections, and its share.
@@ -35,11 +36,21 @@ impl Share {
     }
 }
 
-/// Accepts until the node stops. Connections run in `tasks` until they end, or `kill` is cancelled.
+/// The other nodes: who serves them, and where their connections run.
+#[derive(Debug, Clone)]
+pub struct Between {
+    /// Serves them.
+    pub accepting: Arc<Accepting>,
+    /// Their connections. They outlive those of clients: what clients wait for needs them.
+    pub tasks: TaskTracker,
+}
+
+/// Accepts until the node stops. Clients' connections run in `tasks` until they end, or `kill` is cancelled.
 pub async fn serve(
     server: Arc<Server>,
     node: Arc<Node>,
     standing: watch::Receiver<Standing>,
+    between: Option<Between>,
     tasks: TaskTracker,
     kill: CancellationToken,
 ) {
@@ -53,17 +64,23 @@ pub async fn serve(
             },
         };
         let (node, peers, kill) = (Arc::clone(&node), Arc::clone(&peers), kill.clone());
-        let standing = standing.clone();
+        let (standing, between) = (standing.clone(), between.clone());
         tasks.spawn(async move {
             tokio::select! {
                 () = kill.cancelled() => {}
-                () = connection(&node, &peers, standing, handshake) => {}
+                () = connection(&node, &peers, standing, between, handshake) => {}
             }
         });
     }
 }
 
-async fn connection(node: &Arc<Node>, peers: &Peers, standing: watch::Receiver<Standing>, handshake: Handshake) {
+async fn connection(
+    node: &Arc<Node>,
+    peers: &Peers,
+    standing: watch::Receiver<Standing>,
+    between: Option<Between>,
+    handshake: Handshake,
+) {
     let address = handshake.remote_address();
     let peer = match handshake.complete().await {
         Ok(peer) => peer,
@@ -74,6 +91,21 @@ async fn connection(node: &Arc<Node>, peers: &Peers, standing: watch::Receiver<S
             return;
         }
     };
+    // What a connection speaks was agreed on in its handshake: nothing of the one protocol ever reaches what serves the other.
+    match peer.protocol() {
+        Protocol::Clients => client(node, peers, standing, &peer).await,
+        Protocol::Nodes => match (between, peer.node()) {
+            (Some(between), Some(from)) => {
+                between.tasks.spawn(between.accepting.connection(peer, from, standing));
+            }
+            // The channel lets nobody else speak it.
+            _ => peer.close(CloseCode::NotAuthorized),
+        },
+    }
+}
+
+async fn client(node: &Arc<Node>, peers: &Peers, standing: watch::Receiver<Standing>, peer: &Peer) {
+    let address = peer.remote_address();
     let Some(seat) = Seat::take(peers, peer.identity(), &node.limits) else {
         Stats::add(&node.stats.overloaded, 1);
         peer.close(CloseCode::Busy);
@@ -92,7 +124,7 @@ async fn connection(node: &Arc<Node>, peers: &Peers, standing: watch::Receiver<S
             tracing::info!(serial = %peer.certificate_serial(), "connection closed: {code}");
             peer.close(code);
         }
-        () = exchanges(node, &peer, &seat.share) => {}
+        () = exchanges(node, peer, &seat.share) => {}
     }
 }
 

@@ -36,6 +36,14 @@ counters! {
     credentials_reloaded,
     /// Looks at credentials that could not be taken up.
     credentials_kept,
+    /// Connections of other nodes that were let in.
+    peer_connections,
+    /// Nodes that were sent away because they share no group with this one.
+    peers_refused,
+    /// Streams of other nodes that came to no good end: a node went away, a leader began anew.
+    peer_streams_ended,
+    /// Rules between nodes that another node broke: its program is faulty, or of another version.
+    peer_faults,
     /// Requests of any kind.
     requests,
     /// Frames that were no request, were cut off, or were too large: the client's program is faulty.

@@ -12,15 +12,16 @@ use certs::authority::Authority;
 use certs::enrol::{self, EnrolmentRequest, HostNames};
 use certs::passphrase::Source;
 use certs::store::names;
-use certs::{Client, Connection, Credentials, Role};
+use certs::{Connection, Credentials, Role};
 use ehe::author::Strand;
 use ehe::charter::VerifiedCharter;
 use ehe::checkpoint::{Checkpoint, VerifiedCheckpoint};
 use ehe::control::{Control, ControlLink, EpochRecord, Grant, Right, RoomCreate, SeedWrap, WrapRecord};
 use ehe::event::{CheckedEvent, Core, Kind, Suite, VERSION};
-use ehe::id::{EpochId, Hash, Nonce, RoomId, StrandId, WrapId};
+use ehe::id::{EpochId, Hash, NodeId, Nonce, RoomId, StrandId, WrapId};
 use ehe::identity::{Identity, PublicIdentity};
 use ehe::kem::{self, KemSecret, Secret32, WrapPurpose};
+use ehe::leaf::Receipt;
 use ehe::merkle;
 use ehe::run::SeenCheckpoint;
 use ehe::time::UnixMs;
@@ -29,12 +30,13 @@ use futures::{StreamExt, TryStreamExt, stream};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::lab::alliance::Alliance;
+use crate::lab::alliance::{Alliance, Founding};
+use crate::lab::line::{self, Line};
 use crate::lab::node::Node;
 use crate::lab::process::Programs;
 
 /// No single request may take longer.
-pub(super) const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(60);
 /// Plain bytes of an event: with padding and tag a body of 256 bytes, the smallest that there is.
 const PLAIN_BYTES: usize = 200;
 /// Their certificates are needed for minutes.
@@ -42,34 +44,55 @@ const CERTIFICATE_DAYS: u32 = 2;
 /// Steps of the setup that are under way at one time.
 const SETUP_AT_ONCE: usize = 8;
 
-/// An alliance with a node under load, and who loads it.
+/// How much there is of what.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    /// Hospitals, with a node and a charter of their own.
+    pub founding: Founding,
+    /// Gateways.
+    pub gateways: usize,
+    /// What else stands in the nodes' configurations.
+    pub node: &'static str,
+}
+
+/// The defaults of a node's limits, except that it takes more connections than 512, and handshakes as fast as here, where all gateways
+/// share one address.
+pub const NODE_FOR_MANY: &str = "[limits]\nconnections_max = 1024\nhandshakes_max = 1024\n";
+
+/// An alliance with its nodes under load, and who loads them.
 #[derive(Debug)]
-pub(super) struct Crowd {
-    /// The node, running.
-    pub(super) node: Node,
+pub struct Crowd {
+    /// Its folders.
+    pub alliance: Alliance,
+    /// The nodes, running.
+    pub nodes: Vec<Node>,
     /// The charter.
-    pub(super) charter: VerifiedCharter,
+    pub charter: VerifiedCharter,
     /// The gateways.
-    pub(super) gateways: Vec<Gateway>,
+    pub gateways: Vec<Gateway>,
     /// Strands that were begun: each has randomness of its own.
     strands: AtomicU64,
 }
 
-/// A gateway: who it is, its line to the node, its room.
+/// A gateway: who it is, its line to the nodes, its room.
 #[derive(Debug, Clone)]
-pub(super) struct Gateway {
+pub struct Gateway {
     identity: Identity,
-    /// Its connection.
-    pub(super) connection: Connection,
-    room: RoomId,
+    /// Its way to any node.
+    pub line: Line,
+    /// Its connection to the node that led its room's shard when it was made.
+    connection: Connection,
+    /// Its room.
+    pub room: RoomId,
+    /// Of the room.
+    pub shard: u16,
     epoch: EpochId,
     group: KemSecret,
-    _client: Client,
 }
 
 /// Writes to one room in one strand.
 #[derive(Debug)]
-pub(super) struct Writer {
+pub struct Writer {
     gateway: Gateway,
     strand: Strand,
     seen: SeenCheckpoint,
@@ -80,13 +103,13 @@ pub(super) struct Writer {
 
 /// A run, ready to be sent.
 #[derive(Debug, Clone)]
-pub(super) struct Prepared {
+pub struct Prepared {
     /// The request.
-    pub(super) frame: Bytes,
+    pub frame: Bytes,
     /// Of the run: its receipt has to name both.
-    pub(super) room: RoomId,
+    pub room: RoomId,
     /// SHA-256 of the signed run.
-    pub(super) run: Hash,
+    pub run: Hash,
 }
 
 fn now() -> UnixMs {
@@ -95,62 +118,58 @@ fn now() -> UnixMs {
 }
 
 /// One request, one answer.
-pub(super) async fn ask(connection: &Connection, request: &[u8]) -> Result<Bytes> {
-    let mut exchange = tokio::time::timeout(LIMIT, connection.open()).await.context("no exchange may begin")??;
-    exchange.send(request, LIMIT).await?;
-    exchange.finish()?;
-    exchange.recv(LIMIT).await?.context("the node ended the exchange without an answer")
+pub async fn ask(connection: &Connection, request: &[u8]) -> Result<Bytes> {
+    line::ask(connection, request, LIMIT).await
 }
 
-async fn submit(connection: &Connection, run: Submission) -> Result<Submitted> {
-    match Response::decode(&ask(connection, &Request::Submit(run).to_vec()).await?)? {
-        Response::Submitted(submitted) => Ok(submitted),
+async fn submit(line: &Line, shard: u16, run: Submission) -> Result<(NodeId, Submitted)> {
+    let (node, answer) = line.ask(shard, &Request::Submit(run).to_vec(), LIMIT, LIMIT).await?;
+    match Response::decode(&answer)? {
+        Response::Submitted(submitted) => Ok((node, submitted)),
         other => bail!("a run of the setup was answered {other:?}"),
     }
 }
 
 impl Crowd {
-    /// Founds an alliance with so many gateways and, if given, so many shards; starts the node with the defaults of its limits,
-    /// except that it takes more connections than 512, and handshakes as fast as here, where all gateways share one address.
-    pub(super) async fn found(
-        programs: &Programs,
-        folder: &Path,
-        gateways: usize,
-        shards: Option<u16>,
-        say: &impl Fn(String),
-    ) -> Result<Self> {
-        say(format!("founding an alliance with {gateways} gateways"));
-        let alliance = Alliance::found_with_shards(programs, folder, shards).await?;
-        let mut node = Node::start_with(&alliance, "[limits]\nconnections_max = 1024\nhandshakes_max = 1024\n")?;
+    /// Founds an alliance, starts its nodes, and makes gateways with rooms.
+    pub async fn found(programs: &Programs, folder: &Path, size: Size, say: &impl Fn(String)) -> Result<Self> {
+        let Size { founding, gateways, node } = size;
+        say(format!("founding an alliance of {} with {gateways} gateways", founding.members));
+        let alliance = Alliance::found_of(programs, folder, founding).await?;
+        let mut nodes = Node::start_all(&alliance, node)?;
         let patient = Credentials::open(&alliance.enrol("patient", "patient").await?, &held(&alliance))?;
-        node.answers("patient").await?;
+        for node in &mut nodes {
+            node.answers("patient").await?;
+        }
         let people = tokio::task::block_in_place(|| enrol(&alliance, gateways))?;
         say("making their rooms".into());
         let charter = patient.charter().clone();
-        let (_client, connection) = connect(&patient, &charter).await?;
-        let (patient, connection, charter_ref) = (patient.identity(), &connection, &charter);
+        let line = Line::new(&patient)?;
+        let (patient, line, charter_ref) = (patient.identity(), &line, &charter);
         let gateways = stream::iter((0u64..).zip(people))
             .map(|(n, credentials)| async move {
                 let invited = Room::make(n, patient, credentials.identity().public(), charter_ref)?;
                 let (room, epoch, group) = (invited.room, invited.epoch, invited.group);
-                submit(connection, invited.submission).await?;
-                let (client, connection) = connect(&credentials, charter_ref).await?;
+                let shard = room.shard(charter_ref.shard_count());
+                let (node, _) = submit(line, shard, invited.submission).await?;
+                let line = Line::new(&credentials)?;
+                let connection = line.connection(node, LIMIT).await?;
                 let identity = credentials.identity().clone();
-                anyhow::Ok(Gateway { identity, connection, room, epoch, group, _client: client })
+                anyhow::Ok(Gateway { identity, line, connection, room, shard, epoch, group })
             })
             .buffered(SETUP_AT_ONCE)
             .try_collect()
             .await?;
-        Ok(Self { node, charter, gateways, strands: AtomicU64::new(0) })
+        Ok(Self { alliance, nodes, charter, gateways, strands: AtomicU64::new(0) })
     }
 
     /// Loses all gateways but so many.
-    pub(super) fn shrink(&mut self, gateways: usize) {
+    pub fn shrink(&mut self, gateways: usize) {
         self.gateways.truncate(gateways);
     }
 
     /// So many writers, each with a strand of its own; they share the gateways' connections evenly.
-    pub(super) async fn writers(&self, count: usize) -> Result<Vec<Writer>> {
+    pub async fn writers(&self, count: usize) -> Result<Vec<Writer>> {
         let gateways = self.gateways.iter().cycle().take(count);
         stream::iter(gateways)
             .map(|gateway| {
@@ -183,13 +202,6 @@ fn enrol(alliance: &Alliance, gateways: usize) -> Result<Vec<Credentials>> {
         Ok(Credentials::load(&folder)?)
     };
     (0..gateways).map(enrol).collect()
-}
-
-async fn connect(credentials: &Credentials, charter: &VerifiedCharter) -> Result<(Client, Connection)> {
-    let client = Client::new(credentials)?;
-    let node = charter.nodes().first().context("the charter names a node")?;
-    let connection = client.connect_to(node, LIMIT).await?;
-    Ok((client, connection))
 }
 
 /// A new room, with one epoch and one appender.
@@ -261,15 +273,15 @@ impl Writer {
         let mut strand = Strand::new(room, StrandId(rng.random()), None);
         let linked = strand.link_events(&gateway.identity, std::slice::from_ref(&wrap));
         let submission = Submission { run: linked.run.clone(), events: vec![wrap.into_event()] };
-        let submitted = submit(&gateway.connection, submission).await?;
-        let shard = room.shard(charter.shard_count());
+        let shard = gateway.shard;
+        let (_, submitted) = submit(&gateway.line, shard, submission).await?;
         let seen = VerifiedCheckpoint::verify(&submitted.receipt.checkpoint, shard, charter)?.checkpoint().seen();
         strand.accepted(&linked, seen.clone());
         Ok(Self { gateway, strand, seen, ek, core, rng })
     }
 
     /// The next runs of so many events each.
-    pub(super) fn prepare(&mut self, runs: usize, events: usize) -> Result<Vec<Prepared>> {
+    pub fn prepare(&mut self, runs: usize, events: usize) -> Result<Vec<Prepared>> {
         (0..runs).map(|_| self.prepare_one(events)).collect()
     }
 
@@ -287,48 +299,69 @@ impl Writer {
         Ok(Prepared { frame, room, run })
     }
 
-    /// Its gateway's connection.
-    pub(super) fn connection(&self) -> &Connection {
+    /// Its gateway's connection to the node that led when the gateway was made.
+    pub fn connection(&self) -> &Connection {
         &self.gateway.connection
+    }
+
+    /// Its gateway.
+    pub fn gateway(&self) -> &Gateway {
+        &self.gateway
     }
 }
 
 /// Verifies receipts as a gateway does, except that a checkpoint that vouches for many is verified once.
-pub(super) struct Verifier<'a> {
+pub struct Verifier<'a> {
     charter: &'a VerifiedCharter,
-    checkpoints: HashMap<(u16, String), Checkpoint>,
+    checkpoints: HashMap<(u16, String), (Checkpoint, Vec<NodeId>)>,
+}
+
+/// Where a run stands, and who says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proven {
+    /// Its place in the shard's log.
+    pub log_index: u64,
+    /// The nodes that cosigned the checkpoint.
+    pub cosigners: Vec<NodeId>,
 }
 
 impl<'a> Verifier<'a> {
     /// Under a charter.
-    pub(super) fn new(charter: &'a VerifiedCharter) -> Self {
+    pub fn new(charter: &'a VerifiedCharter) -> Self {
         Self { charter, checkpoints: HashMap::new() }
     }
 
-    /// Fails unless the answer proves that the run is in the log.
-    pub(super) fn verify(&mut self, sent: &Prepared, answer: &[u8]) -> Result<()> {
+    /// Fails unless the answer proves that the run is in the log, now or from before.
+    pub fn verify(&mut self, sent: &Prepared, answer: &[u8]) -> Result<Proven> {
         let receipt = match Response::decode(answer)? {
             Response::Submitted(submitted) => submitted.receipt,
+            Response::Known(runs) => {
+                let own = runs.into_iter().find(|known| known.run.hash() == sent.run);
+                own.context("runs are known, and not this one")?.receipt
+            }
             Response::Refused(why) => bail!("a run under load was refused: {why}"),
             other => bail!("a run under load was answered {other:?}"),
         };
         ensure!(receipt.leaf.room == sent.room && receipt.leaf.entry == sent.run, "a receipt for another run");
         let shard = sent.room.shard(self.charter.shard_count());
         let key = (shard, receipt.checkpoint);
-        let tree = match self.checkpoints.get(&key) {
-            Some(tree) => tree.clone(),
+        let (tree, cosigners) = match self.checkpoints.get(&key) {
+            Some(known) => known.clone(),
             None => {
-                let tree = VerifiedCheckpoint::verify(&key.1, shard, self.charter)?.checkpoint().clone();
-                self.checkpoints.insert(key, tree.clone());
-                tree
+                let verified = VerifiedCheckpoint::verify(&key.1, shard, self.charter)?;
+                let cosigners = verified.cosigners().iter().map(|(node, _)| *node).collect();
+                let new = (verified.checkpoint().clone(), cosigners);
+                self.checkpoints.insert(key, new.clone());
+                new
             }
         };
-        merkle::verify_inclusion(&receipt.leaf.hash(), receipt.log_index, tree.size, &receipt.proof, &tree.root)?;
-        Ok(())
+        let Receipt { leaf, log_index, proof, .. } = receipt;
+        merkle::verify_inclusion(&leaf.hash(), log_index, tree.size, &proof, &tree.root)?;
+        Ok(Proven { log_index, cosigners })
     }
 
     /// Different checkpoints seen.
-    pub(super) fn checkpoints(&self) -> usize {
+    pub fn checkpoints(&self) -> usize {
         self.checkpoints.len()
     }
 }

@@ -19,7 +19,7 @@ pub(super) struct Round {
     pub(super) events: usize,
     /// From the first run sent to the last receipt received.
     pub(super) wall: Duration,
-    /// Processor time of the node meanwhile.
+    /// Processor time of the nodes meanwhile, all together.
     pub(super) node: Duration,
     /// Processor time of this process meanwhile.
     pub(super) own: Duration,
@@ -35,7 +35,7 @@ impl Round {
         self.events as f64 / self.wall.as_secs_f64()
     }
 
-    /// Microseconds of the node's processor time for each event.
+    /// Microseconds of the nodes' processor time for each event.
     pub(super) fn node_us(&self) -> f64 {
         self.node.as_secs_f64() * 1e6 / self.events as f64
     }
@@ -100,7 +100,7 @@ fn prepare(writers: &mut [Writer], runs: usize, events: usize) -> Result<Vec<Vec
 }
 
 async fn round(crowd: &Crowd, writers: &[Writer], prepared: Vec<Vec<Prepared>>, events: usize) -> Result<Round> {
-    let pid = crowd.node.daemon.id().context("the node runs")?;
+    let pids = crowd.nodes.iter().map(|node| node.daemon.id().context("the node runs")).collect::<Result<Vec<_>>>()?;
     let start = Arc::new(Barrier::new(writers.len() + 1));
     let mut tasks = JoinSet::new();
     for (writer, prepared) in writers.iter().zip(prepared) {
@@ -115,7 +115,7 @@ async fn round(crowd: &Crowd, writers: &[Writer], prepared: Vec<Vec<Prepared>>, 
             anyhow::Ok((prepared, answers))
         });
     }
-    let (node, own) = (usage::cpu(pid)?, usage::cpu(std::process::id())?);
+    let (node, own) = (usage::cpu_of(&pids)?, usage::cpu(std::process::id())?);
     start.wait().await;
     let begun = Instant::now();
     let mut done = Vec::with_capacity(writers.len());
@@ -123,7 +123,7 @@ async fn round(crowd: &Crowd, writers: &[Writer], prepared: Vec<Vec<Prepared>>, 
         done.push(writer??);
     }
     let wall = begun.elapsed();
-    let (node, own) = (usage::cpu(pid)? - node, usage::cpu(std::process::id())? - own);
+    let (node, own) = (usage::cpu_of(&pids)? - node, usage::cpu(std::process::id())? - own);
     tokio::task::block_in_place(|| {
         let mut verifier = Verifier::new(&crowd.charter);
         let mut latencies_us = Vec::new();

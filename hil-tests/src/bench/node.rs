@@ -4,10 +4,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::crowd::Crowd;
+use super::crowd::{Crowd, NODE_FOR_MANY, Size};
 use super::load::{Round, best, rounds};
 use super::table::Row;
 use super::{disk, usage};
+use crate::lab::alliance::Founding;
 use crate::lab::process::Programs;
 use crate::view::View;
 
@@ -34,8 +35,9 @@ pub(super) async fn run(out: &Path) -> Result<Vec<Row>> {
     let programs = Programs::built()?;
     let mut rows = vec![disk::row(GROUP, out)?];
 
-    let mut crowd = Crowd::found(&programs, &out.join("lab"), WRITERS, None, &say).await?;
-    let pid = crowd.node.daemon.id().context("the node runs")?;
+    let size = Size { founding: Founding::default(), gateways: WRITERS, node: NODE_FOR_MANY };
+    let mut crowd = Crowd::found(&programs, &out.join("lab"), size, &say).await?;
+    let pid = crowd.nodes.first().and_then(|node| node.daemon.id()).context("the node runs")?;
     let (_, before) = usage::resident_mib(pid)?;
     let shards = crowd.charter.shard_count();
     let mut writers = crowd.writers(WRITERS).await?;
@@ -64,7 +66,9 @@ pub(super) async fn run(out: &Path) -> Result<Vec<Row>> {
     let measured = rounds(&crowd, &mut writers, (ROUNDS, BACKLOG_RUNS, RUN_EVENTS), &say).await?;
     let what = format!("{BACKLOGS} backlogs in runs of {RUN_EVENTS}, {BACKLOGS} connections, {shards} shards");
     rows.push(row(what, best(&measured)?, BACKLOG_TARGET));
-    crowd.node.daemon.stop().await?;
+    for node in &mut crowd.nodes {
+        node.daemon.stop().await?;
+    }
     Ok(rows)
 }
 

@@ -17,6 +17,11 @@ pub(super) fn cpu(pid: u32) -> Result<Duration> {
     Ok(Duration::from_millis((ticks()? + ticks()?) * 1000 / TICKS_PER_S))
 }
 
+/// Of several processes together.
+pub(super) fn cpu_of(pids: &[u32]) -> Result<Duration> {
+    pids.iter().map(|pid| cpu(*pid)).sum()
+}
+
 /// Memory in MiB: what was resident at most, and what is now.
 pub(super) fn resident_mib(pid: u32) -> Result<(u64, u64)> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;

@@ -1,8 +1,14 @@
 //! What an operator may set.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use super::{error::ConfigError, ids::NodeId};
+use super::{
+    error::ConfigError,
+    ids::{GroupId, NodeId},
+};
 
 /// Most groups that one node runs: each has a thread for its machine.
 pub const MAX_GROUPS: usize = 256;
@@ -92,10 +98,11 @@ impl Config {
             let low = self.max_command_bytes;
             return Err(ConfigError::OutOfRange { what: "max_in_flight_bytes", low, high: limit });
         }
-        match &self.bootstrap {
-            Bootstrap::Voters(voters) if !voters.contains(&self.node_id) => Err(ConfigError::NotAVoter(self.node_id)),
-            Bootstrap::Voters(_) | Bootstrap::Wait => Ok(()),
+        let mut groups = self.bootstrap.all();
+        if groups.any(|voters| !voters.contains(&self.node_id)) {
+            return Err(ConfigError::NotAVoter(self.node_id));
         }
+        Ok(())
     }
 }
 
@@ -107,8 +114,30 @@ const MAX_COMMAND_BYTES: usize = 8 << 20;
 pub enum Bootstrap {
     /// Becomes a group of these voters, this node among them. All of them must be given the same ones.
     Voters(BTreeSet<NodeId>),
+    /// The same for each group by itself; a group that is not named waits.
+    Each(BTreeMap<GroupId, BTreeSet<NodeId>>),
     /// Waits to be added by others.
     Wait,
+}
+
+impl Bootstrap {
+    fn all(&self) -> impl Iterator<Item = &BTreeSet<NodeId>> {
+        let (one, each) = match self {
+            Self::Voters(voters) => (Some(voters), None),
+            Self::Each(each) => (None, Some(each.values())),
+            Self::Wait => (None, None),
+        };
+        one.into_iter().chain(each.into_iter().flatten())
+    }
+
+    /// The first voters of a group, unless it waits.
+    pub(super) fn voters(&self, group: GroupId) -> Option<&BTreeSet<NodeId>> {
+        match self {
+            Self::Voters(voters) => Some(voters),
+            Self::Each(each) => each.get(&group),
+            Self::Wait => None,
+        }
+    }
 }
 
 /// How often a leader is heard, and how long its silence is borne.

@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, mpsc::unbounded_channel};
 use super::{
     codec::{self, Applied, NodeRecord},
     compact::{Hold, compact},
-    config::{Bootstrap, Config, MAX_GROUPS},
+    config::{Config, MAX_GROUPS},
     error::{ConfigError, Fault, OpenError},
     fence::Fence,
     group::Group,
@@ -296,7 +296,7 @@ async fn lead(consensus: &Consensus) -> Result<(), OpenError> {
 async fn lead_group(config: &Config, group: &Group) -> Result<(), ()> {
     let raft = &group.raft;
     let me = config.node_id.0;
-    if let Bootstrap::Voters(voters) = &config.bootstrap
+    if let Some(voters) = config.bootstrap.voters(group.id)
         && !raft.is_initialized().await.map_err(drop)?
     {
         let voters: BTreeSet<u64> = voters.iter().map(|voter| voter.0).collect();

@@ -37,15 +37,19 @@ pub enum StartError {
         /// Shards that it runs.
         most: usize,
     },
-    /// A group of several nodes.
+    /// Charter 1, out of the chain, does not verify by itself. It did before, as part of the chain.
+    #[error("charter 1: {0}")]
+    FirstCharter(#[from] ehe::charter::CharterError),
+    /// A shard was placed elsewhere since charter 1.
     #[error(
-        "the charter places shard {shard} on {nodes} nodes; this version runs groups of one node: place each shard on one node"
+        "charter {version} places shard {shard} on other nodes than charter 1 does; this version moves no shards: keep each where it \
+         is"
     )]
-    GroupSize {
+    Moved {
         /// The shard.
         shard: u16,
-        /// Nodes of its group.
-        nodes: usize,
+        /// The charter.
+        version: u32,
     },
     /// The data directory.
     #[error("{path}: {source}; data_dir has to be a directory that the node may write")]

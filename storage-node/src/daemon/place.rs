@@ -1,15 +1,17 @@
 //! Who this node is in the charter, and whether it can be that.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use certs::Credentials;
-use ehe::charter::VerifiedCharter;
+use ehe::charter::{Trust, VerifiedCharter};
 use ehe::id::NodeId;
 
 use super::StartError;
 use crate::config::Config;
-use crate::consensus::MAX_GROUPS;
+use crate::consensus::{Bootstrap, GroupId, MAX_GROUPS};
+use crate::node::raft_id;
 
 /// A node that has its place.
 pub struct Placed {
@@ -21,6 +23,8 @@ pub struct Placed {
     pub id: NodeId,
     /// Its name in the charter and in notes.
     pub name: String,
+    /// Who votes in its groups when they begin. All nodes count the same from charter 1, whichever is their newest.
+    pub bootstrap: Bootstrap,
 }
 
 /// Holds credentials, charter and configuration against each other.
@@ -42,14 +46,19 @@ pub fn placed(config: &Config, credentials: Credentials) -> Result<Placed, Start
     if shards.len() > MAX_GROUPS {
         return Err(StartError::TooManyShards { found: shards.len(), most: MAX_GROUPS });
     }
-    for shard in shards {
-        let nodes = charter.group(shard).len();
-        // Each of several nodes would order by itself: there is no replication between nodes yet.
-        if nodes != 1 {
-            return Err(StartError::GroupSize { shard, nodes });
+    let mut voters = BTreeMap::new();
+    if let Some(first) = credentials.charter_chain().0.first() {
+        let first = first.verify(Trust::Pinned(charter.alliance_id()))?;
+        for shard in shards {
+            let group = |charter: &VerifiedCharter| charter.group(shard).iter().copied().collect::<BTreeSet<_>>();
+            // Those who vote are those of charter 1: counting cosignatures by other ones would confirm what a majority may not have.
+            if group(&first) != group(&charter) {
+                return Err(StartError::Moved { shard, version: charter.version() });
+            }
+            voters.insert(GroupId(shard), first.group(shard).iter().copied().map(raft_id).collect());
         }
     }
-    Ok(Placed { credentials, charter, id, name })
+    Ok(Placed { credentials, charter, id, name, bootstrap: Bootstrap::Each(voters) })
 }
 
 /// The data directory, for this user alone.

@@ -85,7 +85,10 @@ async fn serve(node: &Node, peer: PeerIdentity, share: &Share, exchange: &mut Ex
         Some(Ok(Request::Subscribe(request, reader))) => {
             return read::read(node, (peer, share, work), exchange, request, reader, read::Mode::Subscribe).await;
         }
-        Some(Ok(Request::Head(room, nonce))) => head::head_of(node, peer, room, nonce).await.unwrap_or_else(Into::into),
+        Some(Ok(Request::Head(room, nonce))) => {
+            let answer = tokio::time::timeout(node.limits.submit(), head::head_of(node, peer, room, nonce)).await;
+            answer.unwrap_or(Err(Refusal::Overloaded.into())).unwrap_or_else(Into::into)
+        }
         Some(Ok(Request::RoomsOf)) => {
             // Somebody may be a party of more rooms than can be looked at: anybody can be invited.
             let answer = tokio::time::timeout(node.limits.submit(), rooms::rooms_of(node, peer)).await;

@@ -15,7 +15,7 @@ use super::head::head;
 use super::{answer, left};
 use crate::access::{Audited, Cut, Page, Release};
 use crate::checkpoint::Published;
-use crate::node::{Node, NotServed, judged_at};
+use crate::node::{Node, NotServed, Term, judged_at};
 use crate::server::Share;
 use crate::shard::{Committed, Decided, Shard};
 use crate::stats::Stats;
@@ -30,6 +30,8 @@ pub(super) enum Mode {
 }
 
 const LEASE: Duration = Duration::from_millis(READ_LEASE_MS);
+/// A confirmation that is older is not built on: of the lease that begins with it, too little is left.
+const CONFIRMED_WITHIN: Duration = Duration::from_millis(READ_LEASE_MS / 2);
 
 /// Decides, and streams.
 pub(super) async fn read(
@@ -78,18 +80,18 @@ async fn opened(
     }
     let request = request.verify_as(&reader).map_err(|_| Refusal::BadSignature)?;
     let shard = node.shard_of(request.room)?;
-    node.leads(shard.place.shard)?;
+    let term = node.leads(shard.place.shard)?;
     // The recovery identity, a piece of paper, has no channel of its own: it may fetch the control records over anybody's.
     if !own {
         let (id, asks) = (request.room, request.reader);
         let recovery = node.look(shard, move |view| Ok(view.room(id)?.is_some_and(|room| room.is_recovery(asks))));
         if !recovery.await? {
-            return Err(Refusal::NotYourIdentity.into());
+            return Err(node.denies(shard.place.shard, term, Refusal::NotYourIdentity.into()).await);
         }
     }
     // What leaves no record is decided from the state at hand, without a commit.
     if request.scope.part != Part::Content
-        && let Some(audited) = at_hand(node, shard, &signed).await?
+        && let Some(audited) = at_hand(node, shard, term, &signed).await?
     {
         return Ok((shard, Release::new(shard.place.alliance, audited)));
     }
@@ -103,7 +105,7 @@ async fn opened(
         }
         // The right came between the two decisions.
         Decided::Free => {
-            let audited = at_hand(node, shard, &signed).await?.ok_or(Refusal::NotInvited)?;
+            let audited = at_hand(node, shard, term, &signed).await?.ok_or(Refusal::NotInvited)?;
             Ok((shard, Release::new(shard.place.alliance, audited)))
         }
         Decided::Refused(why) => Err(why.into()),
@@ -111,7 +113,7 @@ async fn opened(
 }
 
 /// `None`: not to be had without asking apply.
-async fn at_hand(node: &Node, shard: &Shard, signed: &SignedRequest) -> Result<Option<Audited>, NotServed> {
+async fn at_hand(node: &Node, shard: &Shard, term: Term, signed: &SignedRequest) -> Result<Option<Audited>, NotServed> {
     let (signed, alliance, clock) = (signed.clone(), shard.place.alliance, node.clock.now());
     let decided = node.look(shard, move |view| {
         let request = signed.decode().map_err(|_| Refusal::RequestMalformed)?.trust_ordering_party();
@@ -121,8 +123,12 @@ async fn at_hand(node: &Node, shard: &Shard, signed: &SignedRequest) -> Result<O
         let granted = decide(alliance, &room, &request, now).ok().filter(|_| fresh);
         Ok((granted.and_then(Audited::without_record), view.shard().leaves))
     });
-    let (audited, leaves) = decided.await?;
+    let (audited, leaves) = match decided.await {
+        Ok(decided) => decided,
+        Err(why) => return Err(node.denies(shard.place.shard, term, why).await),
+    };
     if audited.is_some() {
+        node.still_leads(shard.place.shard, term).await?;
         // Only what is checkpointed is shown, and nothing that was there when the request came is left out.
         shard.checkpoint_of(leaves).await?;
     }
@@ -161,11 +167,17 @@ async fn stream(
     let mut checkpoints = shard.checkpoints.clone();
     let mut told: Option<Instant> = None;
     loop {
+        // The rules below are those of this node's state: a majority has to say that there are no newer ones.
+        let since = Instant::now().checked_sub(CONFIRMED_WITHIN).unwrap_or_else(Instant::now);
+        let confirmed = match node.confirmed(shard.place.shard, since).await {
+            Ok(confirmed) => confirmed,
+            Err(why) => return answer(node, exchange, &why.into()).await,
+        };
         checkpoints.mark_unchanged();
         let Ok(Some(checkpoint)) = shard.newest_checkpoint() else {
             return answer(node, exchange, &Response::Refused(Refusal::StorageFault)).await;
         };
-        let asked = Instant::now();
+        let asked = Instant::now().min(confirmed);
         let next = match next(node, shard, release, checkpoint).await {
             Ok(next) => next,
             Err(why) => return answer(node, exchange, &why.into()).await,

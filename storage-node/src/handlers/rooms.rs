@@ -1,8 +1,12 @@
-//! RoomsOf: the rooms of the shards led here in which the channel's identity is a party.
+//! RoomsOf: the rooms of the shards held here in which the channel's identity is a party.
+
+use std::time::Instant;
 
 use certs::PeerIdentity;
 use ehe::limits;
+use ehe::refusal::Refusal;
 use ehe::wire::{Response, RoomInfo};
+use futures::future::try_join_all;
 
 use crate::node::{Node, NotServed, judged_at};
 use crate::shard::View;
@@ -14,12 +18,19 @@ const ANSWER_MAX_BYTES: usize = limits::FRAME_MAX_BYTES - 4096;
 
 pub(super) async fn rooms_of(node: &Node, peer: PeerIdentity) -> Result<Response, NotServed> {
     let author = node.author(peer)?;
-    let now = node.clock.now();
-    let (mut rooms, mut bytes) = (Vec::new(), 0usize);
-    for (number, shard) in &node.shards {
-        if node.leads(*number).is_err() {
-            continue;
+    let (now, asked) = (node.clock.now(), Instant::now());
+    let confirming = node.shards.iter().map(|(number, shard)| async move {
+        match node.confirmed(*number, asked).await {
+            Ok(_) => Ok(Some(shard)),
+            // Another node has it too.
+            Err(NotServed::Refused(Refusal::StorageFault)) => Ok(None),
+            // A room that may be there is not left out as if it were not.
+            Err(why) => Err(why),
         }
+    });
+    let confirmed = try_join_all(confirming).await?;
+    let (mut rooms, mut bytes) = (Vec::new(), 0usize);
+    for shard in confirmed.into_iter().flatten() {
         let mut after = None;
         loop {
             let found = node.look(shard, move |view| {

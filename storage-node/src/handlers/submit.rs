@@ -46,7 +46,7 @@ async fn ordered(node: &Node, peer: PeerIdentity, submission: Submission, bytes:
     let (room, author) = (run.claims().room, run.claims().author);
     let channel = node.author(peer)?;
     let shard = node.shard_of(room)?;
-    node.leads(shard.place.shard)?;
+    let term = node.leads(shard.place.shard)?;
     let check = move |room: Option<&RoomState>| {
         // Whose channel it is says whose run may come over it; keys that the owner rotated to have a channel of their own name.
         let brings = room.map_or(channel == author, |room| room.may_bring(channel, author));
@@ -55,11 +55,15 @@ async fn ordered(node: &Node, peer: PeerIdentity, submission: Submission, bytes:
         }
         precheck(room, run, submission)
     };
-    let submission = match shard.rooms.get(room) {
+    let checked = match shard.rooms.get(room) {
         // A signature takes less than waking a thread for it and being woken by it.
-        Some(room) if bytes <= CHECK_INLINE_BYTES => check(Some(&room))?,
-        Some(room) => node.blocking.run(move || check(Some(&room))).await??,
-        None => node.look(shard, move |view| Ok(check(view.room(room)?.as_ref())?)).await?,
+        Some(room) if bytes <= CHECK_INLINE_BYTES => check(Some(&room)).map_err(NotServed::from),
+        Some(room) => node.blocking.run(move || check(Some(&room))).await?.map_err(NotServed::from),
+        None => node.look(shard, move |view| Ok(check(view.room(room)?.as_ref())?)).await,
+    };
+    let submission = match checked {
+        Ok(submission) => submission,
+        Err(why) => return Err(node.denies(shard.place.shard, term, why).await),
     };
     match shard.sequencer.submit(submission).await? {
         Outcome::Submitted { log_index, control_seq } => {

@@ -1,10 +1,14 @@
 //! The ordering party of one shard: commands wait in a bounded queue and go into the log a block at a time.
 //!
-//! While one block is synced the next one gathers, so a block is as large as the disk is slow.
+//! While one block is synced the next one gathers, so a block is as large as the disk is slow. A block that takes very long, because no
+//! majority answers, does not make the next ones wait: they go in behind it, or are told at once that nobody leads.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
@@ -14,8 +18,10 @@ use ehe::refusal::Refusal;
 use ehe::wire::Submission;
 
 use super::block::{BLOCK_COMMANDS_MAX, BLOCK_MAX_BYTES, Block, Command, Outcome, decode_outcomes};
+use crate::checkpoint::MayOrder;
 use crate::clock::Clock;
 use crate::consensus::{Consensus, GroupId, NodeId, ProposeError};
+use crate::peers::hand_over;
 use crate::stats::Stats;
 
 /// Why a command has no outcome.
@@ -141,23 +147,30 @@ impl Sequencer {
     }
 }
 
-/// Orders until the last [`Sequencer`] is gone.
+/// A block is waited for so long before the next one follows. Far above what disks and ways take.
+const WAITS_FOR_ONE: Duration = Duration::from_secs(1);
+/// Blocks that are under way at a time, however long they take.
+const UNDER_WAY_MAX: usize = 16;
+
+/// Orders until the last [`Sequencer`] is gone. While this node may not, it proposes nothing and asks another one to lead.
 pub async fn run(
     mut queue: mpsc::Receiver<Waiting>,
     consensus: Consensus,
     group: GroupId,
+    may_order: MayOrder,
     clock: Clock,
     stats: Arc<Stats>,
 ) {
-    let mut held = None;
+    let (mut held, mut late) = (None, FuturesUnordered::new());
     loop {
         let first = match held.take() {
-            Some(waiting) => waiting,
-            None => match queue.recv().await {
-                Some(waiting) => waiting,
-                None => return,
+            Some(waiting) => Some(waiting),
+            None => tokio::select! {
+                waiting = queue.recv() => waiting,
+                Some(()) = late.next() => continue,
             },
         };
+        let Some(first) = first else { break };
         let mut bytes = first.bytes;
         let (mut commands, mut answers) = (vec![first.command], vec![(first.answer, first._share)]);
         while commands.len() < BLOCK_COMMANDS_MAX {
@@ -174,14 +187,30 @@ pub async fn run(
             commands.push(next.command);
             answers.push((next.answer, next._share));
         }
+        if !may_order.may_order(group.0) {
+            hand_over(&consensus, group).await;
+            answer(answers, Err(Unordered::NotLeader(None)));
+            continue;
+        }
         Stats::add(&stats.blocks, 1);
         let block = Block::new(clock.now(), commands);
-        let outcomes = match consensus.propose(group, Bytes::from(block.to_vec())).await {
-            Ok((_, outcomes)) => decode_outcomes(&outcomes).map_err(|_| Unordered::Fault),
-            Err(error) => Err(Unordered::from(error)),
-        };
-        answer(answers, outcomes);
+        let mut proposed = Box::pin(propose(&consensus, group, block, answers));
+        if tokio::time::timeout(WAITS_FOR_ONE, &mut proposed).await.is_err() {
+            late.push(proposed);
+            if late.len() >= UNDER_WAY_MAX {
+                late.next().await;
+            }
+        }
     }
+    while late.next().await.is_some() {}
+}
+
+async fn propose(consensus: &Consensus, group: GroupId, block: Block, answers: Vec<Answer>) {
+    let outcomes = match consensus.propose(group, Bytes::from(block.to_vec())).await {
+        Ok((_, outcomes)) => decode_outcomes(&outcomes).map_err(|_| Unordered::Fault),
+        Err(error) => Err(Unordered::from(error)),
+    };
+    answer(answers, outcomes);
 }
 
 type Answer = (oneshot::Sender<Result<Outcome, Unordered>>, OwnedSemaphorePermit);

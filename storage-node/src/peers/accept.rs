@@ -1,0 +1,122 @@
+//! The accepting side: a connection of another node, and whom its streams go to.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use certs::{CloseCode, Exchange, Peer};
+use ehe::id::NodeId;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::Kind;
+use super::link::{next_frame, stream};
+use crate::admission::{self, Standing};
+use crate::checkpoint::{Board, MESSAGE_MAX_BYTES};
+use crate::consensus::{Consensus, LinkError};
+use crate::node::raft_id;
+use crate::stats::Stats;
+
+/// A stream says within this time what it is for.
+const KIND_WITHIN: Duration = Duration::from_secs(10);
+
+/// What streams of other nodes are handed to.
+#[derive(Debug)]
+pub struct Accepting {
+    /// Who is let in: the nodes with which this one shares a group.
+    pub peers: BTreeSet<NodeId>,
+    /// Replication.
+    pub consensus: Consensus,
+    /// Checkpoints.
+    pub board: Arc<Board>,
+    /// Counters.
+    pub stats: Arc<Stats>,
+    /// Cancelled when the node has nothing more to say to others.
+    pub stop: CancellationToken,
+}
+
+impl Accepting {
+    /// Serves a connection of node `from` until it ends, or its certificate's time does.
+    pub async fn connection(self: Arc<Self>, peer: Peer, from: NodeId, standing: watch::Receiver<Standing>) {
+        if !self.peers.contains(&from) {
+            Stats::add(&self.stats.peers_refused, 1);
+            tracing::debug!(%from, "a node that shares no group with this one");
+            peer.close(CloseCode::NotAuthorized);
+            return;
+        }
+        Stats::add(&self.stats.peer_connections, 1);
+        tokio::select! {
+            // First: nothing is taken from whom the list revoked while its handshake was under way.
+            biased;
+            code = admission::ended(standing, peer.certificate()) => {
+                let expired = code == CloseCode::Expired;
+                let counter = if expired { &self.stats.connections_expired } else { &self.stats.connections_revoked };
+                Stats::add(counter, 1);
+                tracing::info!(%from, serial = %peer.certificate_serial(), "a node's connection closed: {code}");
+                peer.close(code);
+            }
+            () = self.stop.cancelled() => peer.close(CloseCode::GoingAway),
+            () = self.streams(&peer, from) => {}
+        }
+    }
+
+    /// How many there may be at a time, the transport bounds.
+    async fn streams(self: &Arc<Self>, peer: &Peer, from: NodeId) {
+        let mut running = JoinSet::new();
+        loop {
+            tokio::select! {
+                exchange = peer.accept_exchange() => match exchange {
+                    // Dropping the set ends what nobody listens to any more.
+                    Err(_) => return,
+                    Ok(exchange) => {
+                        let this = Arc::clone(self);
+                        running.spawn(async move { this.stream(exchange, from).await });
+                    }
+                },
+                Some(_) = running.join_next() => {}
+            }
+        }
+    }
+
+    async fn stream(&self, mut exchange: Exchange, from: NodeId) {
+        let kind = match next_frame(&mut exchange.receiver, 1, KIND_WITHIN).await {
+            Ok(Some(frame)) => Kind::of(&frame),
+            Err(LinkError::TooLong(_)) => None,
+            // It went away, or has nothing to say.
+            Ok(None) | Err(_) => return,
+        };
+        match kind {
+            Some(Kind::Consensus) => {
+                if let Err(why) = self.consensus.serve(raft_id(from), stream(exchange)).await {
+                    if why.is_fault_of_peer() {
+                        self.fault(from, &why);
+                    } else {
+                        Stats::add(&self.stats.peer_streams_ended, 1);
+                        tracing::debug!(%from, %why, "a node's stream ended");
+                    }
+                }
+            }
+            Some(Kind::Checkpoints) => loop {
+                match next_frame(&mut exchange.receiver, MESSAGE_MAX_BYTES, Duration::MAX).await {
+                    Ok(Some(message)) => {
+                        if !self.board.deliver(from, message.into()) {
+                            Stats::add(&self.stats.cosigning_ignored, 1);
+                        }
+                    }
+                    Err(why @ LinkError::TooLong(_)) => return self.fault(from, &why),
+                    Ok(None) | Err(_) => return,
+                }
+            },
+            None => {
+                exchange.abort(CloseCode::Protocol);
+                self.fault(from, &"a stream of no kind that this version knows");
+            }
+        }
+    }
+
+    fn fault(&self, from: NodeId, why: &dyn std::fmt::Display) {
+        Stats::add(&self.stats.peer_faults, 1);
+        tracing::warn!(%from, %why, "another node broke a rule between nodes: its program is faulty, or of another version");
+    }
+}

@@ -1,0 +1,68 @@
+//! Who leads, and giving it up in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio_util::sync::CancellationToken;
+
+use crate::checkpoint::Board;
+use crate::consensus::{Consensus, GroupId, NodeId, Role, WaitError};
+use crate::node::node_id;
+
+/// Asked again after this time, though nothing changed.
+const WATCH: Duration = Duration::from_secs(3600);
+
+/// Tells the checkpointer at once that another node leads: who leads names the sizes that are cosigned.
+pub async fn watch(consensus: Consensus, group: GroupId, board: Arc<Board>, stop: CancellationToken) {
+    let mut last = None;
+    loop {
+        let changed = tokio::select! {
+            () = stop.cancelled() => return,
+            changed = consensus.wait(group, WATCH, |status| status.leader != last) => changed,
+        };
+        match changed {
+            Ok(status) => {
+                last = status.leader;
+                match last {
+                    Some(leader) => {
+                        tracing::info!(shard = group.0, leader = %node_id(leader), term = status.term, "led by");
+                    }
+                    None => tracing::info!(shard = group.0, term = status.term, "led by nobody"),
+                }
+                board.wake();
+            }
+            Err(WaitError::TimedOut(_)) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Asks the node that has most of the log to lead instead of this one. Does nothing where this node does not lead, or alone has
+/// a vote. Whether the other one takes it, an election tells.
+pub async fn hand_over(consensus: &Consensus, group: GroupId) {
+    let Some(status) = consensus.status(group).filter(|status| status.role == Role::Leader) else { return };
+    let me = consensus.node_id();
+    let matched = |node: &NodeId| status.matched.get(node).copied().flatten();
+    let Some(to) = status.voters.iter().copied().filter(|node| *node != me).max_by_key(matched) else { return };
+    if let Err(why) = consensus.transfer_leader(group, to).await {
+        tracing::debug!(shard = group.0, %why, "leadership is not handed over");
+    }
+}
+
+/// Hands over everything that this node leads, and waits a little until others do: who stops in order makes nobody wait for an
+/// election.
+pub async fn hand_over_all(consensus: &Consensus, within: Duration) {
+    let groups: Vec<GroupId> = consensus.groups().collect();
+    join_all(groups.into_iter().map(|group| async move {
+        let led = |consensus: &Consensus| {
+            consensus.status(group).is_some_and(|status| status.role == Role::Leader && status.voters.len() > 1)
+        };
+        if led(consensus) {
+            hand_over(consensus, group).await;
+            // Whoever cannot, is not waited for any longer than this.
+            let _ = consensus.wait(group, within, |status| status.role != Role::Leader).await;
+        }
+    }))
+    .await;
+}

@@ -1,0 +1,76 @@
+//! The other nodes of this node's groups: what goes to them and comes from them, over `ehe-raft/1`.
+//!
+//! ```text
+//!   consensus ── Link ──► link ────┐                          ┌──► Consensus::serve
+//!                                  ├─► dialer ~ ~ ~ accept ───┤
+//!   Outbound ──► cosigning ────────┘   kind, then frames      └──► Board::deliver
+//! ```
+//!
+//! A node dials whoever it has something to say to, with its own certificate, at the addresses that the charter names; so there are
+//! connections in both directions between two nodes, made when they are needed and shared by all groups ([`certs::NodeDialer`]). The
+//! first frame of each stream is one byte, its [`Kind`]; what follows is the affair of whom it names. Who speaks, the certificate
+//! says, and nothing else is asked: whoever is in no group with this node is sent away before a stream of theirs is read.
+//!
+//! # Bounds
+//!
+//! | what | at most |
+//! |---|---|
+//! | connections, those of one node, streams on one | [`certs::NodeLimits`] |
+//! | a frame of consensus | what consensus asks for, 16 MiB and mostly 1 KiB |
+//! | a frame about checkpoints | [`MESSAGE_MAX_BYTES`](crate::checkpoint::MESSAGE_MAX_BYTES) |
+//! | until a stream's kind is here | 10 s |
+
+mod accept;
+mod cosigning;
+mod leadership;
+mod link;
+mod whereabouts;
+
+pub use accept::Accepting;
+pub use cosigning::cosign_with;
+pub use leadership::{hand_over, hand_over_all, watch};
+pub use link::Reach;
+pub use whereabouts::expect;
+
+/// What a stream between nodes is for: its first frame, one byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Replication of a group ([`crate::consensus`]).
+    Consensus,
+    /// Messages about checkpoints ([`crate::checkpoint`]), one a frame, from whoever opened it; nothing comes back.
+    Checkpoints,
+}
+
+impl Kind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Consensus, Self::Checkpoints];
+
+    /// The byte.
+    pub const fn byte(self) -> u8 {
+        match self {
+            Self::Consensus => 1,
+            Self::Checkpoints => 2,
+        }
+    }
+
+    /// What a first frame names; `None` if nothing that this version knows.
+    pub fn of(frame: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| frame == [kind.byte()])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_first_frame_is_one_byte_that_names_a_kind() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::of(&[kind.byte()]), Some(kind));
+            assert_eq!(Kind::of(&[kind.byte(), 0]), None);
+        }
+        for other in [&[][..], &[0], &[3]] {
+            assert_eq!(Kind::of(other), None);
+        }
+    }
+}
