@@ -3,6 +3,7 @@
 //! One file a topic, each of which gives rows of one group; the libraries' own benches (`cargo bench`) print theirs as JSON lines,
 //! which are read here. A figure is never a test: machines differ, and a table says so better than a red line.
 
+mod alliance;
 pub mod crowd;
 mod disk;
 mod gateway;
@@ -42,6 +43,9 @@ pub async fn run(options: &Options) -> Result<Table> {
     }
     if options.wants(node::GROUP) {
         table.add(node::run(&options.out.join(node::GROUP)).await?);
+    }
+    if options.wants(alliance::GROUP) {
+        table.add(alliance::run(&options.out.join(alliance::GROUP)).await?);
     }
     if options.wants(gateway::GROUP) {
         table.add(gateway::run(&options.out.join(gateway::GROUP)).await?);

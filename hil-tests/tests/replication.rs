@@ -13,6 +13,7 @@ use ehe::refusal::{Fault, Refusal};
 use ehe::wire::{NodeStatus, Request, Response};
 use hil_tests::bench::crowd::{Crowd, Prepared, Proven, Size, Verifier, Writer};
 use hil_tests::lab::alliance::Founding;
+use hil_tests::lab::line::ask;
 use hil_tests::lab::node::Node;
 use hil_tests::lab::process::{Programs, until};
 use hil_tests::scenario::{self, Options, Scene};
@@ -159,7 +160,38 @@ async fn three_hospitals_lose_nothing_acknowledged_whichever_node_is_killed_and_
     let writing = Writing::start(writers, &charter);
     writing.more("receipts of three nodes", 10).await;
 
+    // A leader that slept, and does not know yet that another one was elected, denies no room that was made meanwhile.
+    let asleep = leader(&crowd, shard, &all).await;
+    let connection = crowd.gateways[0].line.connection(asleep, LIMIT).await.unwrap();
+    node_of(&mut crowd, asleep).daemon.pause().await.unwrap();
+    let others = without(&[asleep]);
+    let awake = leader(&crowd, shard, &others).await;
+    let made = crowd.another_room(0, shard, awake).await.unwrap();
+    let mut writer = crowd.writer(made.clone()).await.unwrap();
+    let asked: Vec<_> = (0..20)
+        .map(|_| {
+            let (connection, frame) = (connection.clone(), writer.prepare(1, 1).unwrap().remove(0).frame);
+            tokio::spawn(async move { ask(&connection, &frame, LIMIT).await.unwrap() })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    node_of(&mut crowd, asleep).daemon.resume().await.unwrap();
+    let mut said = BTreeMap::new();
+    for asked in asked {
+        let answer = Response::decode(&asked.await.unwrap()).unwrap();
+        let here = match &answer {
+            Response::AskNode(_) => "another node leads",
+            Response::Refused(why) if why.fault() == Fault::Node => "not now",
+            // Runs that overtook each other on their way.
+            Response::Refused(Refusal::StrandGap) | Response::Submitted(_) => "ordered",
+            other => panic!("the node that slept said {other:?}"),
+        };
+        *said.entry(here).or_insert(0) += 1;
+    }
+    say(format!("a leader that slept said: {said:?}"));
+
     // The leader goes without a word.
+    let first = leader(&crowd, shard, &all).await;
     let killed = Instant::now();
     node_of(&mut crowd, first).daemon.kill().await.unwrap();
     let before = writing.counts();

@@ -70,6 +70,9 @@ pub struct Crowd {
     pub charter: VerifiedCharter,
     /// The gateways.
     pub gateways: Vec<Gateway>,
+    /// Whose the rooms are.
+    patient: Identity,
+    line: Line,
     /// Strands that were begun: each has randomness of its own.
     strands: AtomicU64,
 }
@@ -144,11 +147,12 @@ impl Crowd {
         let people = tokio::task::block_in_place(|| enrol(&alliance, gateways))?;
         say("making their rooms".into());
         let charter = patient.charter().clone();
-        let line = Line::new(&patient)?;
-        let (patient, line, charter_ref) = (patient.identity(), &line, &charter);
+        let own_line = Line::new(&patient)?;
+        let (patient, line, charter_ref) = (patient.identity().clone(), &own_line, &charter);
+        let owner = &patient;
         let gateways = stream::iter((0u64..).zip(people))
             .map(|(n, credentials)| async move {
-                let invited = Room::make(n, patient, credentials.identity().public(), charter_ref)?;
+                let invited = Room::make(n, owner, credentials.identity().public(), charter_ref)?;
                 let (room, epoch, group) = (invited.room, invited.epoch, invited.group);
                 let shard = room.shard(charter_ref.shard_count());
                 let (node, _) = submit(line, shard, invited.submission).await?;
@@ -160,7 +164,28 @@ impl Crowd {
             .buffered(SETUP_AT_ONCE)
             .try_collect()
             .await?;
-        Ok(Self { alliance, nodes, charter, gateways, strands: AtomicU64::new(0) })
+        Ok(Self { alliance, nodes, charter, gateways, patient, line: own_line, strands: AtomicU64::new(0) })
+    }
+
+    /// One more room for the gateway of this place, in this shard, which that node leads.
+    pub async fn another_room(&self, gateway: usize, shard: u16, leader: NodeId) -> Result<Gateway> {
+        let gateway = self.gateways.get(gateway).context("there is no such gateway")?;
+        for line in [&self.line, &gateway.line] {
+            line.led_by(shard, leader);
+        }
+        let rooms = (u64::MAX / 2..).map(|n| Room::make(n, &self.patient, gateway.identity.public(), &self.charter));
+        let wanted = |room: &Result<Room>| {
+            room.as_ref().map_or(true, |room| room.room.shard(self.charter.shard_count()) == shard)
+        };
+        let made = rooms.into_iter().find(wanted).context("numbers end")??;
+        let Room { room, epoch, group, submission } = made;
+        submit(&self.line, shard, submission).await?;
+        Ok(Gateway { room, shard, epoch, group, ..gateway.clone() })
+    }
+
+    /// One more writer.
+    pub async fn writer(&self, gateway: Gateway) -> Result<Writer> {
+        Writer::begin(gateway, u64::MAX - self.strands.fetch_add(1, Ordering::Relaxed), &self.charter).await
     }
 
     /// Loses all gateways but so many.
@@ -172,10 +197,7 @@ impl Crowd {
     pub async fn writers(&self, count: usize) -> Result<Vec<Writer>> {
         let gateways = self.gateways.iter().cycle().take(count);
         stream::iter(gateways)
-            .map(|gateway| {
-                let seed = u64::MAX - self.strands.fetch_add(1, Ordering::Relaxed);
-                Writer::begin(gateway.clone(), seed, &self.charter)
-            })
+            .map(|gateway| self.writer(gateway.clone()))
             .buffered(4 * SETUP_AT_ONCE)
             .try_collect()
             .await

@@ -75,6 +75,11 @@ impl Line {
         self.state().leaders.get(&shard).copied()
     }
 
+    /// This node leads a shard: it is asked first.
+    pub fn led_by(&self, shard: u16, leader: NodeId) {
+        self.state().leaders.insert(shard, leader);
+    }
+
     /// The connection to a node, made if there is none.
     pub async fn connection(&self, node: NodeId, within: Duration) -> Result<Connection> {
         let open = self.state().connections.get(&node).filter(|open| open.is_open()).cloned();
