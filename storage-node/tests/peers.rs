@@ -1,0 +1,226 @@
+//! What a node takes from other nodes, and from whom: over QUIC, with the daemons of several hospitals.
+
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+use std::time::Duration;
+
+use certs::channel::CertificateFault;
+use certs::revocation::{CRL_DAYS, Which};
+use certs::store::names;
+use certs::{ChannelError, CloseCode, Connection, Exchange, Lane, NodeDialer, Role};
+use ehe::id::NodeId;
+use ehe::refusal::Refusal;
+use ehe::wire::{Request, Response};
+use ehe_node::checkpoint::MESSAGE_MAX_BYTES;
+use ehe_node::daemon::{Daemon, StartError};
+use ehe_node::peers::Kind;
+
+#[path = "support/hospitals.rs"]
+mod hospitals;
+#[path = "support/people.rs"]
+mod people;
+
+use hospitals::{Hospitals, ask};
+
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+fn now() -> ehe::time::UnixMs {
+    ehe_node::clock::Clock::system().now()
+}
+
+async fn leader(connection: &Connection) -> Option<NodeId> {
+    match ask(connection, &Request::Status).await {
+        Response::Status(status) => status.shards[0].leader,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Waits until the node at the other end names one of these as the leader.
+async fn led_by(connection: &Connection, among: &[NodeId]) -> NodeId {
+    let asking = async {
+        loop {
+            match leader(connection).await {
+                Some(leader) if among.contains(&leader) => return leader,
+                _ => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, asking).await.expect("one of them leads")
+}
+
+/// A new room, ordered by whoever leads.
+async fn a_room_is_made(hospitals: &Hospitals, owner: &certs::Credentials, among: &[usize]) {
+    let charter = hospitals.charter();
+    let mut patient = people::Patient::new(owner.identity(), charter.alliance_id(), (0, 1), now());
+    let events = patient.opening(now());
+    let run = Request::Submit(patient.writer.run(&events));
+    let mut links = Vec::new();
+    for n in among {
+        links.push(hospitals.connect(owner, *n).await);
+    }
+    let asking = async {
+        for (_, connection) in links.iter().cycle() {
+            match ask(connection, &run).await {
+                Response::Submitted(submitted) => {
+                    let checkpoint = &submitted.receipt.checkpoint;
+                    ehe::checkpoint::VerifiedCheckpoint::verify(checkpoint, 0, &charter).unwrap();
+                    return;
+                }
+                // Of the attempt before, whose answer did not come.
+                Response::Known(_) => return,
+                Response::AskNode(_) | Response::Refused(Refusal::NoLeader | Refusal::Overloaded) => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, asking).await.expect("a receipt");
+}
+
+/// Why the other end stopped listening to an exchange.
+async fn why_reset(exchange: &mut Exchange) -> ChannelError {
+    exchange.receiver.recv(LIMIT).await.map(|frame| panic!("{frame:?}")).unwrap_err()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_breaks_the_rules_between_nodes_ends_its_stream_and_the_others_go_on() {
+    let hospitals = Hospitals::new(3, "");
+    let nodes = [hospitals.start(0).await, hospitals.start(1).await];
+    let owner = hospitals.person("patient", Role::Patient);
+    a_room_is_made(&hospitals, &owner, &[0, 1]).await;
+    // The third hospital's node does not run; somebody has its key.
+    let dialer = NodeDialer::new(&hospitals.credentials(2)).unwrap();
+    let charter = hospitals.charter();
+    let target = charter.node(hospitals.id(0)).unwrap();
+    let open = || async { dialer.open(target, Lane::Prompt, LIMIT).await.unwrap() };
+    for (first, code) in [(&[9][..], CloseCode::Protocol), (&[1, 1], CloseCode::TooLarge), (&[], CloseCode::Protocol)] {
+        let mut exchange = open().await;
+        exchange.send(first, LIMIT).await.unwrap();
+        let why = why_reset(&mut exchange).await;
+        assert!(matches!(why, ChannelError::Reset(said) if said == code || said == CloseCode::Protocol), "{why}");
+    }
+    // A message about checkpoints that is none is counted; one that is too long ends the stream.
+    let mut exchange = open().await;
+    exchange.send(&[Kind::Checkpoints.byte()], LIMIT).await.unwrap();
+    for message in [&[][..], &[0; 7], &[0xff; MESSAGE_MAX_BYTES]] {
+        exchange.send(message, LIMIT).await.unwrap();
+    }
+    exchange.send(&[0; MESSAGE_MAX_BYTES + 1], LIMIT).await.unwrap();
+    assert!(matches!(why_reset(&mut exchange).await, ChannelError::Reset(_)));
+    // Consensus judges its own frames; what is none ends the stream as well.
+    let mut exchange = open().await;
+    exchange.send(&[Kind::Consensus.byte()], LIMIT).await.unwrap();
+    exchange.send(&[0xff; 100], LIMIT).await.unwrap();
+    assert!(matches!(why_reset(&mut exchange).await, ChannelError::Reset(_)));
+    // Streams that say nothing keep nobody out.
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        let mut exchange = open().await;
+        exchange.send(&[Kind::Consensus.byte()], LIMIT).await.unwrap();
+        silent.push(exchange);
+    }
+    a_room_is_made(&hospitals, &owner, &[0, 1]).await;
+    drop(silent);
+    for node in nodes {
+        node.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_shares_no_group_is_sent_away() {
+    let more = "[placement]\neverywhere = ['node0.example', 'node1.example', 'node2.example']\n";
+    let hospitals = Hospitals::new(4, more);
+    let node = hospitals.start(0).await;
+    let charter = hospitals.charter();
+    let target = charter.node(hospitals.id(0)).unwrap();
+    let dialer = NodeDialer::new(&hospitals.credentials(3)).unwrap();
+    let away = async {
+        loop {
+            match dialer.open(target, Lane::Prompt, LIMIT).await {
+                // It was welcomed by the channel, which knows certificates and no groups.
+                Ok(mut exchange) => {
+                    let _ = exchange.send(&[Kind::Checkpoints.byte()], LIMIT).await;
+                    match exchange.receiver.recv(LIMIT).await {
+                        Err(why) => return why,
+                        Ok(frame) => panic!("{frame:?}"),
+                    }
+                }
+                Err(why) => return why,
+            }
+        }
+    };
+    let why = tokio::time::timeout(LIMIT, away).await.unwrap();
+    assert_eq!(why, ChannelError::RefusedByPeer(CertificateFault::NotWelcome));
+    let none = Daemon::start(hospitals.config(3), ehe_node::clock::Clock::system()).await.err().unwrap();
+    assert!(matches!(none, StartError::NoShards(_)), "{none}");
+    node.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_node_is_cut_off_and_the_others_go_on_without_it() {
+    let hospitals = Hospitals::new(3, "");
+    let mut nodes = Vec::new();
+    for n in 0..3 {
+        nodes.push(hospitals.start(n).await);
+    }
+    let owner = hospitals.person("patient", Role::Patient);
+    let (_client, to_first) = hospitals.connect(&owner, 0).await;
+    let ids: Vec<NodeId> = (0..3).map(|n| hospitals.id(n)).collect();
+    let leads = led_by(&to_first, &ids).await;
+    a_room_is_made(&hospitals, &owner, &[0, 1, 2]).await;
+    // Whoever leads has its certificate revoked; the two others learn it, it does not.
+    let gone = ids.iter().position(|id| *id == leads).unwrap();
+    let stay: Vec<usize> = (0..3).filter(|n| *n != gone).collect();
+    let which = Which::Peer(hospitals.credentials(gone).peer());
+    let made = hospitals.authority.revoke(&which, CRL_DAYS, std::time::SystemTime::now().into()).unwrap();
+    let list = std::fs::read(made.path).unwrap();
+    for n in &stay {
+        certs::file::replace(&hospitals.path(&format!("node{n}")).join(names::CRL), &list).unwrap();
+    }
+    let others: Vec<NodeId> = stay.iter().map(|n| ids[*n]).collect();
+    let (_client, connection) = hospitals.connect(&owner, stay[0]).await;
+    led_by(&connection, &others).await;
+    a_room_is_made(&hospitals, &owner, &stay).await;
+    // It is alone now, and says so.
+    let (_client, connection) = hospitals.connect(&owner, gone).await;
+    assert_eq!(ask(&connection, &Request::RoomsOf).await, Response::Refused(Refusal::NoLeader));
+    for node in nodes {
+        node.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_lost_its_disk_is_not_let_back_in_under_its_old_id() {
+    let hospitals = Hospitals::new(3, "");
+    let mut nodes = Vec::new();
+    for n in 0..3 {
+        nodes.push(hospitals.start(n).await);
+    }
+    let owner = hospitals.person("patient", Role::Patient);
+    a_room_is_made(&hospitals, &owner, &[0, 1, 2]).await;
+    nodes.remove(2).stop().await.unwrap();
+    std::fs::remove_dir_all(hospitals.path("data2")).unwrap();
+    a_room_is_made(&hospitals, &owner, &[0, 1]).await;
+    let wiped = hospitals.start(2).await;
+    let (_client, connection) = hospitals.connect(&owner, 2).await;
+    assert_eq!(ask(&connection, &Request::RoomsOf).await, Response::Refused(Refusal::NoLeader), "it knows of nothing");
+    // It gives no vote either: with one of the two others gone, nothing is confirmed.
+    nodes.remove(1).stop().await.unwrap();
+    let (_client, connection) = hospitals.connect(&owner, 0).await;
+    assert_eq!(ask(&connection, &Request::RoomsOf).await, Response::Refused(Refusal::NoLeader));
+    nodes.push(hospitals.start(1).await);
+    a_room_is_made(&hospitals, &owner, &[0, 1]).await;
+    nodes.push(wiped);
+    for node in nodes {
+        node.stop().await.unwrap();
+    }
+}

@@ -1,0 +1,126 @@
+//! Several hospitals with a node of each, in this process, on real ports.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::path::PathBuf;
+
+use certs::authority::{AUTHORITY_DAYS, Authority};
+use certs::charter_file::CharterFile;
+use certs::enrol::{self, EnrolmentRequest, HostNames};
+use certs::store::names;
+use certs::{Client, Connection, Credentials, Role};
+use ehe::charter::{CharterChain, SignedCharter, VerifiedCharter};
+use ehe::id::NodeId;
+use ehe::wire::{Request, Response};
+use ehe_node::clock::Clock;
+use ehe_node::config::Config;
+use ehe_node::daemon::Daemon;
+
+use super::LIMIT;
+
+/// Who there is. Node `n` (from 0 on) has its credentials in `node<n>`.
+pub struct Hospitals {
+    dir: tempfile::TempDir,
+    pub authority: Authority,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Hospitals {
+    /// So many hospitals; `more` stands in the charter's description.
+    pub fn new(members: usize, more: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let now = std::time::SystemTime::now().into();
+        let authority = Authority::create(&dir.path().join("authority"), "Test", AUTHORITY_DAYS, now).unwrap();
+        // Held together, so that none is given twice.
+        let sockets: Vec<_> = (0..members).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        let addresses = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
+        let this = Self { dir, authority, addresses };
+        let mut text = String::from("alliance = 'Test'\nshards = 1\n");
+        let mut signers = Vec::new();
+        for n in 0..members {
+            this.enrol(&format!("node{n}"), Role::Node);
+            let member = certs::identity_file::generate().unwrap();
+            certs::identity_file::create_public(&this.path(&format!("member{n}.pub")), member.public()).unwrap();
+            text += &format!("[[member]]\nname = 'Hospital {n}'\nidentity = 'member{n}.pub'\n");
+            signers.push(member);
+        }
+        for (n, address) in this.addresses.iter().enumerate() {
+            text += &format!(
+                "[[node]]\nname = 'node{n}.example'\nmember = 'Hospital {n}'\nidentity = 'node{n}/identity.pub'\n\
+                 addresses = ['{address}']\n"
+            );
+        }
+        text += more;
+        let charter = CharterFile::parse(&text).unwrap().charter(this.dir.path(), None).unwrap();
+        let mut signed = SignedCharter::unsigned(&charter).unwrap();
+        signers.iter().for_each(|member| signed.sign(member).unwrap());
+        std::fs::write(this.path("charter"), CharterChain(vec![signed]).encode()).unwrap();
+        (0..members).for_each(|n| this.install(&format!("node{n}")));
+        this
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn enrol(&self, name: &str, role: Role) {
+        let dns = if role == Role::Node { vec![format!("{name}.example")] } else { vec![] };
+        enrol::prepare(&self.path(name), role, &HostNames { dns, ip: vec![] }).unwrap();
+        let request = EnrolmentRequest::load(&self.path(name).join(names::REQUEST)).unwrap().verify().unwrap();
+        let issued = self.authority.issue(&request, role, 30, std::time::SystemTime::now().into()).unwrap();
+        std::fs::write(self.path(name).join(names::CHANNEL), issued.pem).unwrap();
+    }
+
+    fn install(&self, name: &str) {
+        std::fs::copy(self.path("authority").join(names::CA), self.path(name).join(names::CA)).unwrap();
+        std::fs::copy(self.path("charter"), self.path(name).join(names::CHARTER)).unwrap();
+    }
+
+    /// Somebody with a certificate.
+    pub fn person(&self, name: &str, role: Role) -> Credentials {
+        self.enrol(name, role);
+        self.install(name);
+        Credentials::load(&self.path(name)).unwrap()
+    }
+
+    pub fn credentials(&self, n: usize) -> Credentials {
+        Credentials::load(&self.path(&format!("node{n}"))).unwrap()
+    }
+
+    pub fn id(&self, n: usize) -> NodeId {
+        self.credentials(n).peer().node().unwrap()
+    }
+
+    pub fn charter(&self) -> VerifiedCharter {
+        self.credentials(0).charter().clone()
+    }
+
+    pub fn config(&self, n: usize) -> Config {
+        let path = self.path(&format!("node{n}.toml"));
+        let text = format!(
+            "data_dir = 'data{n}'\ncredentials_dir = 'node{n}'\nlisten = '{}'\n[consensus]\ntiming = 'lan'\n[running]\n\
+             credentials_reload_s = 1\n",
+            self.addresses[n]
+        );
+        std::fs::write(&path, text).unwrap();
+        Config::load(&path).unwrap()
+    }
+
+    pub async fn start(&self, n: usize) -> Daemon {
+        Daemon::start(self.config(n), Clock::system()).await.unwrap()
+    }
+
+    /// A client's connection to a node.
+    pub async fn connect(&self, credentials: &Credentials, n: usize) -> (Client, Connection) {
+        let client = Client::new(credentials).unwrap();
+        let connection = client.connect(&[self.addresses[n].to_string()], self.id(n), LIMIT).await.unwrap();
+        (client, connection)
+    }
+}
+
+/// The one answer.
+pub async fn ask(connection: &Connection, request: &Request) -> Response {
+    let mut exchange = connection.open().await.unwrap();
+    exchange.send(&request.to_vec(), LIMIT).await.unwrap();
+    exchange.finish().unwrap();
+    Response::decode(&exchange.recv(LIMIT).await.unwrap().unwrap()).unwrap()
+}
