@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::Parser;
 
 use hil_tests::bench;
+use hil_tests::lab::alliance::Founding;
 use hil_tests::scenario::{self, Options, Scene};
 use hil_tests::view::{View, print};
 use hil_tests::wearable;
@@ -26,6 +27,9 @@ struct Args {
     /// A recorded heart rate: CSV with a column heart_rate_per_min
     #[arg(long, value_name = "FILE")]
     capture: Option<PathBuf>,
+    /// Hospitals, each with a node; all of them hold every room: 1, 3, 5 or 7
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "bench")]
+    nodes: usize,
     /// Measure instead: prints a table of targets and measured values, which stays in table.md
     #[arg(long, conflicts_with_all = ["once", "capture"])]
     bench: bool,
@@ -60,7 +64,8 @@ async fn demo(args: Args) -> Result<bool> {
         return Ok(true);
     }
     let view = View::new(wearable::five().into_iter().map(|w| w.device), !args.once);
-    let options = Options { capture: args.capture, ..Options::new(args.out, args.seed) };
+    let founding = Founding { members: args.nodes, ..Founding::default() };
+    let options = Options { capture: args.capture, founding, ..Options::new(args.out, args.seed) };
     let mut scene = Scene::set_up(&options, view).await?;
     if !args.once {
         scenario::live(&mut scene).await?;

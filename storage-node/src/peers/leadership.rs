@@ -26,7 +26,7 @@ pub async fn watch(consensus: Consensus, group: GroupId, board: Arc<Board>, stop
                 last = status.leader;
                 match last {
                     Some(leader) => {
-                        tracing::info!(shard = group.0, leader = %node_id(leader), term = status.term, "led by");
+                        tracing::info!(shard = group.0, leader = %node_id(leader), term = status.term, "leads now");
                     }
                     None => tracing::info!(shard = group.0, term = status.term, "led by nobody"),
                 }
