@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use hil_tests::lab::node::Node;
 use hil_tests::lab::process::{Programs, until};
 use hil_tests::scenario::{self, Options, Scene};
 use hil_tests::view::View;
+use hil_tests::watching::Watching;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -275,6 +276,15 @@ async fn a_gateway_and_its_readers_go_on_with_whoever_leads_while_the_leaders_no
     let options =
         Options { founding: FOUNDING, node: LAN, window_ms: 300, ..Options::new(folder.path().join("demo"), 11) };
     let mut scene = Scene::set_up(&options, View::new([], false)).await.unwrap();
+    let mut watching = Watching::start(&scene).unwrap();
+    let seen = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&seen);
+    let watches = tokio::spawn(async move {
+        loop {
+            watching.next().await.unwrap().expect("the clinician goes on watching");
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+    });
     let (stop, stopped) = watch::channel(false);
     let mut publishing = scene.publish(&stopped).unwrap();
     // The pauses are the fault's moments, not a wait for anything.
@@ -289,6 +299,13 @@ async fn a_gateway_and_its_readers_go_on_with_whoever_leads_while_the_leaders_no
     let published = scenario::silence(&mut publishing).await.unwrap();
     assert!(published > 20, "{published}");
     scenario::settle(&mut scene, published).await.unwrap();
+    let watched = until("the clinician has seen every reading", LIMIT, || async {
+        assert!(!watches.is_finished(), "a watch ended");
+        Ok((seen.load(Ordering::SeqCst) >= published).then_some(()))
+    });
+    watched.await.unwrap();
+    assert_eq!(seen.load(Ordering::SeqCst), published, "and each once");
+    watches.abort();
     let account = scenario::finish(&scene).await.unwrap();
     assert_eq!(account.faults(), Vec::<String>::new(), "{account:?}");
     for node in scene.nodes() {
