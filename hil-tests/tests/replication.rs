@@ -86,7 +86,7 @@ impl Writing {
 }
 
 /// The node of this id, by its place in the charter: nodes there stand as they were founded.
-fn node_of<'a>(crowd: &'a mut Crowd, id: NodeId) -> &'a mut Node {
+fn node_of(crowd: &mut Crowd, id: NodeId) -> &mut Node {
     let at = crowd.charter.nodes().iter().position(|node| node.id == id).unwrap();
     &mut crowd.nodes[at]
 }
@@ -226,9 +226,13 @@ async fn three_hospitals_lose_nothing_acknowledged_whichever_node_is_killed_and_
     node_of(&mut crowd, other).daemon.kill().await.unwrap();
     tokio::time::sleep(ATTEMPT).await;
     let alone = writing.counts();
+    let asked = Instant::now();
     let answer = crowd.gateways[0].line.ask_node(now, &sent.frame, LIMIT).await.unwrap();
     match Response::decode(&answer).unwrap() {
-        Response::Refused(why) => assert_eq!(why.fault(), Fault::Node, "{why}"),
+        Response::Refused(why) => {
+            assert_eq!(why.fault(), Fault::Node, "{why}");
+            say(format!("a node alone said after {} ms: {why}", asked.elapsed().as_millis()));
+        }
         other => panic!("a node alone answered {other:?}"),
     }
     assert_eq!(head(&crowd, 0, now).await, Err(Refusal::NoLeader), "it does not know what others have");

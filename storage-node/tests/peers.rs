@@ -144,18 +144,13 @@ async fn a_node_that_shares_no_group_is_sent_away() {
     let target = charter.node(hospitals.id(0)).unwrap();
     let dialer = NodeDialer::new(&hospitals.credentials(3)).unwrap();
     let away = async {
-        loop {
-            match dialer.open(target, Lane::Prompt, LIMIT).await {
-                // It was welcomed by the channel, which knows certificates and no groups.
-                Ok(mut exchange) => {
-                    let _ = exchange.send(&[Kind::Checkpoints.byte()], LIMIT).await;
-                    match exchange.receiver.recv(LIMIT).await {
-                        Err(why) => return why,
-                        Ok(frame) => panic!("{frame:?}"),
-                    }
-                }
-                Err(why) => return why,
+        match dialer.open(target, Lane::Prompt, LIMIT).await {
+            // It was welcomed by the channel, which knows certificates and no groups.
+            Ok(mut exchange) => {
+                let _ = exchange.send(&[Kind::Checkpoints.byte()], LIMIT).await;
+                why_reset(&mut exchange).await
             }
+            Err(why) => why,
         }
     };
     let why = tokio::time::timeout(LIMIT, away).await.unwrap();
