@@ -161,6 +161,27 @@ async fn a_node_that_shares_no_group_is_sent_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_charter_that_moves_a_shard_is_not_acted_upon_by_those_who_have_it_and_those_who_should_get_it() {
+    let first = "[placement]\neverywhere = ['node0.example', 'node1.example', 'node2.example']\n";
+    let hospitals = Hospitals::new(4, first);
+    hospitals.second(&first.replace("node2", "node3"));
+    for n in 0..4 {
+        let moved = Daemon::start(hospitals.config(n), ehe_node::clock::Clock::system()).await.err().unwrap();
+        // Whose only shard went away has none.
+        let none = n == 2 && matches!(moved, StartError::NoShards(_));
+        assert!(none || matches!(moved, StartError::Moved { shard: 0, version: 2 }), "{n}: {moved}");
+    }
+    // A charter that says the same of shards is taken.
+    let hospitals = Hospitals::new(3, "");
+    hospitals.second("[permissions]\nread = ['patient', 'clinician']\n");
+    let nodes = [hospitals.start(0).await, hospitals.start(1).await];
+    a_room_is_made(&hospitals, &hospitals.person("patient", Role::Patient), &[0, 1]).await;
+    for node in nodes {
+        node.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_node_is_cut_off_and_the_others_go_on_without_it() {
     let hospitals = Hospitals::new(3, "");
     let mut nodes = Vec::new();

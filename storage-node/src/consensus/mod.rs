@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!   shard ── propose(group, bytes) ─► Consensus ─► openraft ─┬─► log/    one redb file, one writer thread, synced
-//!     ▲                                    ▲                 ├─► network  (peers: later)
+//!     ▲                                    ▲                 ├─► network/ ─ Link ─► crate::peers
 //!     └── (position, response) ────────────┘                 └─► state/  a thread for each Machine ─► shard's redb file
 //! ```
 //!

@@ -10,6 +10,7 @@ use certs::store::names;
 use certs::{Client, Connection, Credentials, Role};
 use ehe::charter::{CharterChain, SignedCharter, VerifiedCharter};
 use ehe::id::NodeId;
+use ehe::identity::Identity;
 use ehe::wire::{Request, Response};
 use ehe_node::clock::Clock;
 use ehe_node::config::Config;
@@ -22,6 +23,9 @@ pub struct Hospitals {
     dir: tempfile::TempDir,
     pub authority: Authority,
     addresses: Vec<SocketAddr>,
+    members: Vec<Identity>,
+    /// What the charters have in common.
+    text: String,
 }
 
 impl Hospitals {
@@ -33,15 +37,14 @@ impl Hospitals {
         // Held together, so that none is given twice.
         let sockets: Vec<_> = (0..members).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
         let addresses = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
-        let this = Self { dir, authority, addresses };
+        let mut this = Self { dir, authority, addresses, members: Vec::new(), text: String::new() };
         let mut text = String::from("alliance = 'Test'\nshards = 1\n");
-        let mut signers = Vec::new();
         for n in 0..members {
             this.enrol(&format!("node{n}"), Role::Node);
             let member = certs::identity_file::generate().unwrap();
             certs::identity_file::create_public(&this.path(&format!("member{n}.pub")), member.public()).unwrap();
             text += &format!("[[member]]\nname = 'Hospital {n}'\nidentity = 'member{n}.pub'\n");
-            signers.push(member);
+            this.members.push(member);
         }
         for (n, address) in this.addresses.iter().enumerate() {
             text += &format!(
@@ -49,13 +52,29 @@ impl Hospitals {
                  addresses = ['{address}']\n"
             );
         }
-        text += more;
-        let charter = CharterFile::parse(&text).unwrap().charter(this.dir.path(), None).unwrap();
-        let mut signed = SignedCharter::unsigned(&charter).unwrap();
-        signers.iter().for_each(|member| signed.sign(member).unwrap());
-        std::fs::write(this.path("charter"), CharterChain(vec![signed]).encode()).unwrap();
-        (0..members).for_each(|n| this.install(&format!("node{n}")));
+        this.text = text;
+        let first = this.signed(more, None);
+        this.put_out(vec![first]);
         this
+    }
+
+    fn signed(&self, more: &str, after: Option<&VerifiedCharter>) -> SignedCharter {
+        let description = CharterFile::parse(&format!("{}{more}", self.text)).unwrap();
+        let mut signed = SignedCharter::unsigned(&description.charter(self.dir.path(), after).unwrap()).unwrap();
+        self.members.iter().for_each(|member| signed.sign(member).unwrap());
+        signed
+    }
+
+    fn put_out(&self, charters: Vec<SignedCharter>) {
+        std::fs::write(self.path("charter"), CharterChain(charters).encode()).unwrap();
+        (0..self.members.len()).for_each(|n| self.install(&format!("node{n}")));
+    }
+
+    /// Charter 2, which is at every node.
+    pub fn second(&self, more: &str) {
+        let mut charters = self.credentials(0).charter_chain().0.clone();
+        charters.push(self.signed(more, Some(&self.charter())));
+        self.put_out(charters);
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
