@@ -1,6 +1,6 @@
 //! openraft's view of one peer in one group.
 //!
-//! Unary calls go through openraft-multi's adapter to the [`Router`]. Appends are a [`stream`](super::stream) that does not wait,
+//! Unary calls go through openraft-multi's adapter to the [`Router`]. Appends are a [`super::stream`] that does not wait,
 //! and heartbeats have a client of their own, whose stream stays open from one to the next and is never behind a batch.
 
 use std::{

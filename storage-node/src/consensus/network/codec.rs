@@ -1,4 +1,4 @@
-//! What nodes say to each other: our own forms, as on disk ([`codec`](crate::consensus::codec), whose `log id`, `vote`,
+//! What nodes say to each other: our own forms, as on disk ([`crate::consensus::codec`], whose `log id`, `vote`,
 //! `membership` and `entry` these use). Each frame is the version byte and one item of CBOR; a snapshot's pieces alone are raw.
 //!
 //! ```text

@@ -12,7 +12,7 @@
 //! - [`peers`] remembers who each peer is, durably, before a word of it counts. A node that lost its log is refused.
 //! - [`check`] holds every word of a peer against what is known, before openraft hears it: openraft asserts some of that,
 //!   and an assertion would stop the group.
-//! - [`router`] is openraft-multi's `GroupRouter`: one link for all groups. Its adapter carries the calls that are one request
+//! - [`mod@router`] is openraft-multi's `GroupRouter`: one link for all groups. Its adapter carries the calls that are one request
 //!   and one answer. It sends appends one at a time and has no clients of different kinds, so [`client`] wraps it.
 //! - Nothing here runs in a task of its own: calls are driven by whoever waits for them, streams that come in by whoever
 //!   handed them to [`Consensus::serve`](super::Consensus::serve).

@@ -1,7 +1,7 @@
 //! Who peers are: the incarnation of each, remembered for good when it is first met.
 //!
 //! A node that lost its log has forgotten votes and entries that others count on, and comes back with another
-//! [`NodeUid`](crate::consensus::NodeUid) under its old number. To the certificates it is the same node; here it is refused, in both
+//! [`NodeUid`] under its old number. To the certificates it is the same node; here it is refused, in both
 //! directions and for good, until it is enrolled under another number.
 
 use std::{
