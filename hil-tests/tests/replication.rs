@@ -25,6 +25,8 @@ use tokio::task::JoinHandle;
 const LIMIT: Duration = Duration::from_secs(60);
 /// One node gets so long before the next one is asked.
 const ATTEMPT: Duration = Duration::from_secs(1);
+/// Writers are less patient: what they measure is the nodes.
+const WRITERS_ATTEMPT: Duration = Duration::from_millis(300);
 const FOUNDING: Founding = Founding { members: 3, shards: Some(2) };
 const LAN: &str = "[consensus]\ntiming = \"lan\"\n";
 
@@ -32,6 +34,7 @@ const LAN: &str = "[consensus]\ntiming = \"lan\"\n";
 struct Acked {
     sent: Prepared,
     proven: Proven,
+    begun: Instant,
     at: Instant,
 }
 
@@ -51,11 +54,11 @@ impl Writing {
             tasks.push(tokio::spawn(async move {
                 let mut verifier = Verifier::new(&charter);
                 while !stop.load(Ordering::SeqCst) {
-                    let sent = writer.prepare(1, 1).unwrap().remove(0);
+                    let (sent, begun) = (writer.prepare(1, 1).unwrap().remove(0), Instant::now());
                     let (line, shard) = (writer.gateway().line.clone(), writer.gateway().shard);
-                    let (_, answer) = line.ask(shard, &sent.frame, ATTEMPT, 2 * LIMIT).await.unwrap();
+                    let (_, answer) = line.ask(shard, &sent.frame, WRITERS_ATTEMPT, 2 * LIMIT).await.unwrap();
                     let proven = verifier.verify(&sent, &answer).unwrap();
-                    own.lock().unwrap().push(Acked { sent, proven, at: Instant::now() });
+                    own.lock().unwrap().push(Acked { sent, proven, begun, at: Instant::now() });
                 }
                 writer
             }));
@@ -215,7 +218,8 @@ async fn three_hospitals_lose_nothing_acknowledged_whichever_node_is_killed_and_
     let since = Instant::now();
     writing.more("receipts that the node that was killed cosigned", 10).await;
     for acked in &writing.acked {
-        for acked in acked.lock().unwrap().iter().filter(|acked| acked.at > since + ATTEMPT) {
+        // What was sent before may have been cosigned by the third.
+        for acked in acked.lock().unwrap().iter().filter(|acked| acked.begun > since) {
             assert!(acked.proven.cosigners.contains(&first), "{:?}", acked.proven);
         }
     }

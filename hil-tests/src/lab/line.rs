@@ -14,6 +14,8 @@ use ehe::wire::Response;
 
 /// A node gets so long to let somebody in.
 const CONNECT: Duration = Duration::from_secs(2);
+/// Who did not answer is not asked again for so long because another node, which has not noticed yet, names it.
+const SILENT: Duration = Duration::from_secs(1);
 /// Pause before the next node is asked.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -29,6 +31,17 @@ pub struct Line {
 struct State {
     connections: BTreeMap<NodeId, Connection>,
     leaders: BTreeMap<u16, NodeId>,
+    silent: BTreeMap<NodeId, Instant>,
+}
+
+impl State {
+    fn learn(&mut self, shard: u16, said_by: NodeId, what: NotHere) {
+        let silent = |node: &NodeId| self.silent.get(node).is_some_and(|since| since.elapsed() < SILENT);
+        match what {
+            NotHere::AskNode(leader) if leader != said_by && !silent(&leader) => self.leaders.insert(shard, leader),
+            _ => self.leaders.remove(&shard),
+        };
+    }
 }
 
 /// One request, one answer.
@@ -126,22 +139,23 @@ impl Line {
             let not_here = match answered {
                 Ok(answer) => match NotHere::of(&answer)? {
                     None => {
-                        self.state().leaders.insert(shard, node);
+                        let mut state = self.state();
+                        state.silent.remove(&node);
+                        state.leaders.insert(shard, node);
                         return Ok((node, answer));
                     }
                     Some(not_here) => not_here,
                 },
                 Err(error) => {
                     why = Some(format!("{node}: {error:#}"));
-                    self.state().leaders.remove(&shard);
+                    let mut state = self.state();
+                    state.silent.insert(node, Instant::now());
+                    state.leaders.remove(&shard);
                     continue;
                 }
             };
             why = Some(format!("{node}: {not_here:?}"));
-            match not_here {
-                NotHere::AskNode(leader) if leader != node => self.state().leaders.insert(shard, leader),
-                _ => self.state().leaders.remove(&shard),
-            };
+            self.state().learn(shard, node, not_here);
             tokio::time::sleep(PAUSE).await;
         }
         bail!("no node answered for shard {shard} within {within:?}; the last: {}", why.unwrap_or_default())
