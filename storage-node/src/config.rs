@@ -156,11 +156,19 @@ impl Default for Storage {
 }
 
 /// Working with other nodes.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Consensus {
     /// How often a leader is heard, and how long its silence is borne.
     pub timing: Timing,
+    /// So much of a shard's log is kept for a node that is away; beyond it that node gets the shard's state when it is back.
+    pub log_hold_bytes: u64,
+}
+
+impl Default for Consensus {
+    fn default() -> Self {
+        Self { timing: Timing::default(), log_hold_bytes: 1024 * 1024 * 1024 }
+    }
 }
 
 /// How far the nodes of a group are apart. All of them should be given the same.
@@ -275,6 +283,7 @@ impl Config {
             ("storage.log_cache_bytes", wide(s.log_cache_bytes), MIB, 1024 * 1024 * MIB),
             ("storage.durable_after_ms", s.durable_after_ms, 10, 600_000),
             ("storage.durable_after_bytes", s.durable_after_bytes, MIB, 1024 * MIB),
+            ("consensus.log_hold_bytes", self.consensus.log_hold_bytes, MIB, 1024 * 1024 * MIB),
             ("running.counters_interval_ms", r.counters_interval_ms, 100, 86_400_000),
             ("running.stop_grace_ms", r.stop_grace_ms, 0, 600_000),
             ("running.credentials_reload_s", r.credentials_reload_s, 1, 86_400),
@@ -307,7 +316,7 @@ mod tests {
         let table: toml::Table = toml::from_str(&spelled).unwrap();
         assert_eq!(parse(&spelled).unwrap(), Config { alliance_id: parse(&spelled).unwrap().alliance_id, ..minimal });
         let keys = |name: &str| table[name].as_table().unwrap().len();
-        assert_eq!((keys("limits"), keys("storage"), keys("consensus"), keys("running")), (14, 4, 1, 3));
+        assert_eq!((keys("limits"), keys("storage"), keys("consensus"), keys("running")), (14, 4, 2, 3));
     }
 
     #[test]

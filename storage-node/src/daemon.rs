@@ -231,6 +231,7 @@ fn open(config: &Config) -> Result<Opened, StartError> {
 fn raft_config(config: &Config, id: consensus::NodeId) -> consensus::Config {
     consensus::Config {
         timing: config.consensus.timing.into(),
+        log_hold_bytes: config.consensus.log_hold_bytes,
         log_cache_bytes: config.storage.log_cache_bytes,
         durable_after: Duration::from_millis(config.storage.durable_after_ms),
         durable_after_bytes: config.storage.durable_after_bytes,

@@ -161,6 +161,55 @@ async fn a_node_that_shares_no_group_is_sent_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_for_which_no_log_is_kept_any_more_gets_the_state() {
+    let hospitals = Hospitals::new(3, "");
+    let start = async |n: usize| {
+        let mut config = hospitals.config(n);
+        config.consensus.log_hold_bytes = 1 << 20;
+        Daemon::start(config, ehe_node::clock::Clock::system()).await.unwrap()
+    };
+    let mut nodes = vec![start(0).await, start(1).await];
+    let (owner, charter) = (hospitals.person("patient", Role::Patient), hospitals.charter());
+    let (_client, connection) = hospitals.connect(&owner, 0).await;
+    let leads = led_by(&connection, &[hospitals.id(0), hospitals.id(1)]).await;
+    let leads = if leads == hospitals.id(0) { 0 } else { 1 };
+    let (_client, connection) = hospitals.connect(&owner, leads).await;
+    let mut patient = people::Patient::new(owner.identity(), charter.alliance_id(), (0, 1), now());
+    let events = patient.opening(now());
+    assert!(matches!(ask(&connection, &Request::Submit(patient.writer.run(&events))).await, Response::Submitted(_)));
+    let sealer = people::Sealer::new(owner.identity(), &patient, now());
+    let wrap = patient.writer.run(std::slice::from_ref(&sealer.wrap));
+    assert!(matches!(ask(&connection, &Request::Submit(wrap)).await, Response::Submitted(_)));
+    // A log is shortened when 32 MiB of it are no longer needed.
+    for _ in 0..45 {
+        let events: Vec<_> = (0..15).map(|_| sealer.seal(&[7; 60_000])).collect();
+        let run = Request::Submit(patient.writer.run(&events));
+        assert!(matches!(ask(&connection, &run).await, Response::Submitted(_)));
+    }
+    let leaves = |status: Response| match status {
+        Response::Status(status) => (status.shards[0].applied, status.shards[0].leaves),
+        other => panic!("{other:?}"),
+    };
+    let (applied, size) = leaves(ask(&connection, &Request::Status).await);
+    nodes.push(start(2).await);
+    let (_client, third) = hospitals.connect(&owner, 2).await;
+    let catching_up = async {
+        while leaves(ask(&third, &Request::Status).await) < (applied, size) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, catching_up).await.expect("it catches up, and has a quorum's checkpoint");
+    let Response::Rooms(rooms) = ask(&third, &Request::RoomsOf).await else { panic!() };
+    assert_eq!(rooms.iter().map(|room| (room.room, room.entries)).collect::<Vec<_>>(), [(patient.room, size)]);
+    // What came is its own: with one of the others gone, it confirms with the one that is left.
+    nodes.remove(1 - leads).stop().await.unwrap();
+    a_room_is_made(&hospitals, &owner, &[leads, 2]).await;
+    for node in nodes {
+        node.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_charter_that_moves_a_shard_is_not_acted_upon_by_those_who_have_it_and_those_who_should_get_it() {
     let first = "[placement]\neverywhere = ['node0.example', 'node1.example', 'node2.example']\n";
     let hospitals = Hospitals::new(4, first);
