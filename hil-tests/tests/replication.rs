@@ -117,16 +117,17 @@ async fn leader(crowd: &Crowd, shard: u16, among: &[NodeId]) -> NodeId {
 }
 
 /// The node's signed word on where a gateway's room ends; `Err` if it gives none.
-async fn head(crowd: &Crowd, gateway: usize, node: NodeId) -> Result<u64, Refusal> {
+async fn head(crowd: &Crowd, gateway: usize, node: NodeId) -> Result<u64, String> {
     let gateway = &crowd.gateways[gateway];
     let nonce = Nonce(std::array::from_fn(|n| u8::try_from(n).unwrap()));
     let request = Request::Head(gateway.room, nonce).to_vec();
-    match Response::decode(&gateway.line.ask_node(node, &request, LIMIT).await.unwrap()).unwrap() {
+    let answer = gateway.line.ask_node(node, &request, LIMIT).await.map_err(|why| format!("{why:#}"))?;
+    match Response::decode(&answer).unwrap() {
         Response::Head(head) => {
             verify_head(gateway.room, &head, nonce, &crowd.charter).unwrap();
             Ok(head.last.leaf.index + 1)
         }
-        Response::Refused(why) => Err(why),
+        Response::Refused(why) => Err(why.to_string()),
         other => panic!("{other:?}"),
     }
 }
@@ -239,7 +240,7 @@ async fn three_hospitals_lose_nothing_acknowledged_whichever_node_is_killed_and_
         }
         other => panic!("a node alone answered {other:?}"),
     }
-    assert_eq!(head(&crowd, 0, now).await, Err(Refusal::NoLeader), "it does not know what others have");
+    assert_eq!(head(&crowd, 0, now).await, Err(Refusal::NoLeader.to_string()), "it does not know what others have");
     assert_eq!(writing.counts(), alone, "nothing is confirmed by one of three");
     node_of(&mut crowd, other).daemon.start().unwrap();
     node_of(&mut crowd, third).daemon.start().unwrap();
