@@ -39,7 +39,9 @@ pub(super) struct Cosigning {
     pub(super) notes: Notes,
     pub(super) clocks: Clocks,
     pub(super) published: Option<(Cosigned, Duration)>,
-    /// What was cosigned at the start may have been shown: less is not shown.
+    /// A quorum cosigned it without this node: it is shown once it is remembered.
+    pub(super) stands: Option<Cosigned>,
+    /// What was remembered at the start may have been shown: less is not shown.
     pub(super) shown_before: Place,
     /// Since when something is applied that no checkpoint holds.
     pub(super) lacking: Option<Duration>,
@@ -53,7 +55,7 @@ pub(super) struct Cosigning {
 #[derive(Debug)]
 pub(super) struct Signing {
     pub(super) at: Cosigned,
-    /// To the whole group, or only to whoever wished.
+    /// To the whole group, or only to whoever wished. Where nobody did, it is only remembered: a quorum of others signed it.
     pub(super) all: bool,
     /// Who wished, and its clock.
     pub(super) wished: Option<(NodeId, UnixMs)>,
@@ -80,6 +82,7 @@ impl Cosigning {
             notes: Notes::default(),
             clocks: Clocks::default(),
             published: None,
+            stands: None,
             shown_before: cosigned.as_ref().map_or((0, 0), place),
             lacking: None,
             signing: Vec::new(),
@@ -167,6 +170,7 @@ impl Cosigning {
     }
 
     fn decided(&mut self, step: &mut Step<'_>) -> Result<Option<Cosigned>, Refused> {
+        let stands = self.stands.take().map(|at| Signing { at, all: false, wished: None });
         let Some(applied) = self.applied.filter(|applied| !self.fenced && applied.size > 0) else { return Ok(None) };
         if !self.extends_what_was_cosigned(&applied, step)? {
             return Ok(None);
@@ -176,7 +180,7 @@ impl Cosigning {
         let leader = if alone { Some(step.who.id) } else { step.world.leader(self.shard) };
         // Alone there is nobody whose clock could say otherwise: the ledger's time stands still until ours has caught up.
         let in_time = alone || agrees(applied.time, applied.time, step.now.wall);
-        let mut signing = Vec::new();
+        let mut signing: Vec<Signing> = stands.into_iter().collect();
         let leads = leader == Some(step.who.id);
         for at in self.own_wishes(&applied, leads, step) {
             let wish = Wish { point: self.group(step.who).point(&at), at: step.now.wall };

@@ -38,7 +38,7 @@ impl Cosigning {
             return Ok(());
         }
         let leads = self.alone(step) || step.world.leader(self.shard) == Some(step.who.id);
-        for Signing { at, all, wished } in signing {
+        for Signing { at, all, wished } in signing.into_iter().filter(|it| it.all || it.wished.is_some()) {
             let now = step.now.running;
             let own = self.notes.own(place(&at));
             let same = own.filter(|own| {
@@ -90,6 +90,11 @@ impl Cosigning {
             }
             let again = self.published.filter(|(published, _)| place(published) == place(&at));
             let Some(stands) = self.count(&at, again.map(|(_, made)| made), step)? else { continue };
+            if self.cosigned.is_none_or(|cosigned| place(&cosigned) < place(&at)) {
+                // A restart must not make this node show less than it showed.
+                self.stands = Some(at);
+                return Ok(());
+            }
             let published = Arc::new(Published {
                 size: at.size,
                 root: at.root,
@@ -167,6 +172,10 @@ impl Cosigning {
         let idle = self.fenced || self.applied.is_none_or(|applied| applied.size == 0);
         // What is over now and did not happen, waits for something else than time.
         let later = [again, look, self.wishes.next()].into_iter().flatten().filter(|at| *at > step.now.running);
-        self.due = if idle { None } else { later.min() };
+        self.due = match self.stands {
+            _ if idle => None,
+            Some(_) => Some(step.now.running),
+            None => later.min(),
+        };
     }
 }

@@ -93,6 +93,8 @@ pub(super) struct Cluster {
     /// Nodes that nothing reaches and that reach nobody.
     pub(super) cut: BTreeSet<NodeId>,
     mail: Vec<Mail>,
+    /// What did not come through to, or from, a node that is cut off.
+    pub(super) undelivered: Vec<(NodeId, NodeId, Message)>,
     /// Messages sent, by kind.
     pub(super) sent: BTreeMap<&'static str, u64>,
 }
@@ -159,6 +161,7 @@ impl Cluster {
             delay_ms: 1,
             cut: BTreeSet::new(),
             mail: Vec::new(),
+            undelivered: Vec::new(),
             sent: BTreeMap::new(),
         }
     }
@@ -243,7 +246,11 @@ impl Cluster {
                 "two branches"
             );
         }
-        if self.cut.contains(&from) || self.cut.contains(&to) || (self.loses > 0 && self.chance.one_in(self.loses)) {
+        if self.cut.contains(&from) || self.cut.contains(&to) {
+            self.undelivered.push((from, to, message));
+            return;
+        }
+        if (self.loses > 0 && self.chance.one_in(self.loses)) {
             return;
         }
         let delay = 1 + self.chance.below(self.delay_ms);
@@ -256,6 +263,7 @@ impl Cluster {
         let verified = VerifiedCheckpoint::verify(&published.note, 0, &peer.who.charter).expect("a quorum");
         assert_eq!((verified.checkpoint().size, verified.checkpoint().root), (published.size, published.root));
         assert!(published.size <= peer.applied);
+        assert!(peer.remembered.is_some_and(|it| it.size >= published.size), "shown before it was remembered");
         assert_eq!(published.root, self.logs[peer.log].root(published.size));
         let mut cosigners: Vec<_> = verified.cosigners().iter().map(|(id, _)| *id).collect();
         let mut listed = published.cosigners.clone();

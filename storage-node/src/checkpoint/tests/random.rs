@@ -7,7 +7,7 @@ use super::cluster::{Chance, Cluster, Crash};
 use super::hostile::with_a_liar;
 use crate::test_disk::Unsynced;
 
-const SEEDS: u64 = 48;
+const SEEDS: u64 = 72;
 const STEPS: u64 = 400;
 
 fn run(seed: u64, mut cluster: Cluster, honest: usize) -> Cluster {
@@ -94,7 +94,7 @@ fn every_checkpoint_has_a_quorum_no_node_signs_two_branches_and_every_wish_is_an
 
 #[test]
 fn a_liar_is_found_out_and_changes_nothing_for_the_others() {
-    for seed in 0..8 {
+    for seed in 0..16 {
         let five = run(seed, with_a_liar(seed, 0), 4);
         assert!(five.peers[..4].iter().any(|peer| !peer.evidence.is_empty()), "seed {seed}");
     }

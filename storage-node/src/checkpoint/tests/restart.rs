@@ -1,11 +1,12 @@
 //! Logs that have not caught up, and logs that were rewritten.
 
-use super::super::message::{Message, Point, Wish};
+use super::super::message::{Conflict, Message, Point, Wish, Word};
 use super::super::{News, Refused};
 use super::alliance::{Log, alliance};
 use super::cluster::{Cluster, Crash};
 use crate::cosign::CosignError;
 use crate::test_disk::Unsynced;
+use ehe::checkpoint::Checkpoint;
 
 #[test]
 fn a_restarted_replica_whose_state_is_behind_what_it_cosigned_waits_until_it_has_caught_up() {
@@ -73,7 +74,7 @@ fn a_node_alone_whose_log_is_smaller_than_what_it_cosigned_is_fenced_at_once() {
 }
 
 #[test]
-fn a_replica_that_forgot_what_it_signed_is_fenced_by_its_own_signature() {
+fn a_replica_that_forgot_what_it_signed_is_found_out_by_the_others_and_outvoted() {
     let mut three = Cluster::new(alliance("ABC", None), 1);
     three.commit(4);
     three.pass_ms(100);
@@ -90,6 +91,48 @@ fn a_replica_that_forgot_what_it_signed_is_fenced_by_its_own_signature() {
     assert!(three.peers[2].fenced.is_some());
     let seen = three.peers[0].evidence.iter().all(|evidence| evidence.judge(&three.peers[0].who.charter).is_ok());
     assert!(seen);
+}
+
+#[test]
+fn a_replica_that_forgot_what_it_signed_is_fenced_when_one_node_shows_it_its_own_signature() {
+    let (mut three, signed) = (Cluster::new(alliance("ABC", None), 1), Log::of(4, "agreed"));
+    let ids: Vec<_> = three.peers.iter().map(|peer| peer.who.id).collect();
+    three.cut.extend(&ids[..2]);
+    three.logs.push(Log::of(6, "rewritten"));
+    three.peers[2].log = 1;
+    three.apply(2, 3);
+    let who = three.peers[2].who.clone();
+    let point = Point { shard: 0, charter: 1, incarnation: 0, size: 4, root: signed.root(4) };
+    let checkpoint = Checkpoint { origin: who.charter.origin(0, 0), size: 4, root: point.root, charter_version: 1 };
+    let signature = checkpoint.unsigned().unwrap().cosign(&who.name, who.identity.sign_key(), 5).into();
+    let conflict = Conflict { point, signer: who.id, word: Word { time_s: 5, signature } };
+    three.say(2, ids[0], Message::Conflict(conflict).to_vec());
+    assert!(three.peers[2].fenced.is_none(), "it has not come so far yet");
+    three.apply(2, 6);
+    assert!(matches!(three.peers[2].fenced.as_deref(), Some(Refused::Cosign(CosignError::Contradicts { .. }))));
+    let [evidence] = &three.peers[2].evidence[..] else { panic!("evidence") };
+    assert_eq!((evidence.of, evidence.stated.root, evidence.log.size), (who.id, point.root, 6));
+}
+
+#[test]
+fn what_the_others_cosigned_is_remembered_and_not_signed_before_it_is_shown() {
+    let mut three = Cluster::new(alliance("ABC", None), 1);
+    let third = three.peers[2].who.id;
+    three.cut.insert(third);
+    three.commit(3);
+    three.pass_ms(100);
+    assert_eq!(three.shown(), [3, 3, 0]);
+    // Their cosignatures come through, their wishes do not.
+    for (from, to, message) in std::mem::take(&mut three.undelivered) {
+        if to == third && matches!(message, Message::Cosignature(_)) {
+            three.say(2, from, message.to_vec());
+        }
+    }
+    three.round(2, News::default(), Crash::No);
+    assert_eq!(three.shown(), [3, 3, 3]);
+    assert!(!three.peers[2].published.as_ref().unwrap().cosigners.contains(&third));
+    three.restart(2, 2, Unsynced::Lost);
+    assert!(three.peers[2].published.is_none() && three.peers[2].fenced.is_none(), "it knows that it showed more");
 }
 
 #[test]
