@@ -250,7 +250,7 @@ impl Cluster {
             self.undelivered.push((from, to, message));
             return;
         }
-        if (self.loses > 0 && self.chance.one_in(self.loses)) {
+        if self.loses > 0 && self.chance.one_in(self.loses) {
             return;
         }
         let delay = 1 + self.chance.below(self.delay_ms);
