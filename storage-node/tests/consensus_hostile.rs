@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ehe_node::consensus::{MAX_FRAME_BYTES, Purpose, Role};
 use minicbor::Encoder;
+use sha2::Digest;
 
 mod api {
     pub use ehe_node::consensus::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager};
@@ -127,7 +128,13 @@ async fn a_hostile_member_harms_nobody_and_stops_nothing() {
     let term = three.status(leader, 0).term;
     let (mine, far) = ((term + 1, HOSTILE, true), term + (1 << 25));
     let last = three.status(follower, 0).applied.unwrap().index;
-    let end = |bytes: u64| Bytes::from([&[0][..], &bytes.to_be_bytes(), &[0; 32]].concat());
+    // What a machine takes: one command of no bytes. And ends, of nothing and of that, that fit.
+    let state = [0; 24];
+    let piece = Bytes::from([&[1][..], &state].concat());
+    let end =
+        |of: &[u8]| Bytes::from([&[0][..], &(of.len() as u64).to_be_bytes(), &sha2::Sha256::digest(of)[..]].concat());
+    let other_hash = Bytes::from([&end(&state)[..9], &[0; 32]].concat());
+    let other_length = Bytes::from([&[0; 9][..], &end(&state)[9..]].concat());
 
     let mut attacks: Vec<(&str, Vec<Bytes>)> = vec![
         ("nothing", vec![]),
@@ -153,16 +160,18 @@ async fn a_hostile_member_harms_nobody_and_stops_nothing() {
         ("a candidate out of reach", vec![hello(2, 0), ask(0, (far, 3, false), (term, 1 << 40))]),
         ("a handing over by who does not lead", vec![hello(2, 0), ask(2, (term, 1, true), (term, last))]),
         ("noise for a snapshot", vec![hello(3, 0), Bytes::from(vec![0xff; 10_000])]),
-        ("another's snapshot", vec![hello(3, 0), header((term + 1, 1, true), (term, last + 100)), end(0)]),
-        ("a snapshot from beyond its term", vec![hello(3, 0), header(mine, (term + 2, last + 100)), end(0)]),
-        ("a snapshot of another past", vec![hello(3, 0), header(mine, (term + 1, 5)), end(0)]),
+        ("another's snapshot", vec![hello(3, 0), header((term + 1, 1, true), (term, last + 100)), end(&[])]),
+        ("a snapshot from beyond its term", vec![hello(3, 0), header(mine, (term + 2, last + 100)), end(&[])]),
+        ("a snapshot of another past", vec![hello(3, 0), header(mine, (term + 1, 5)), end(&[])]),
+        ("a snapshot that ends early", vec![hello(3, 0), header(mine, (term, 1 << 30)), piece.clone()]),
+        ("a snapshot whose hash is wrong", vec![hello(3, 0), header(mine, (term, 1 << 30)), piece.clone(), other_hash]),
         (
-            "a snapshot that ends early",
-            vec![hello(3, 0), header(mine, (term, 1 << 30)), Bytes::from_static(b"\x01xxx")],
+            "a snapshot whose length is wrong",
+            vec![hello(3, 0), header(mine, (term, 1 << 30)), piece.clone(), other_length],
         ),
         (
-            "a snapshot whose hash is wrong",
-            vec![hello(3, 0), header(mine, (term, 1 << 30)), Bytes::from_static(b"\x01xxx"), end(3)],
+            "a snapshot that the machine cannot read",
+            vec![hello(3, 0), header(mine, (term, 1 << 30)), Bytes::from_static(b"\x01xxx"), end(b"xxx")],
         ),
         (
             "a snapshot in pieces of no kind",

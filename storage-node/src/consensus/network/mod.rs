@@ -35,6 +35,8 @@ mod codec;
 mod confirmed;
 mod link;
 mod peers;
+#[cfg(test)]
+mod peers_tests;
 mod router;
 mod serve;
 mod snapshot;

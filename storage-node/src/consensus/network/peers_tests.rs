@@ -1,0 +1,73 @@
+//! Who peers are, across lives of the log.
+
+use std::{collections::BTreeMap, sync::Arc, thread::JoinHandle};
+
+use super::{Peers, peers::NotAdmitted};
+use crate::consensus::{
+    codec::NodeRecord,
+    fence::Fence,
+    ids::{GroupId, NodeId, NodeUid},
+    log::{
+        file::{self, LogFile, Stored},
+        group::{Durable, GroupLog},
+        writer,
+    },
+};
+
+const PEER: NodeId = NodeId(u64::MAX);
+const UID: NodeUid = NodeUid([2; 16]);
+const OTHER: NodeUid = NodeUid([3; 16]);
+
+fn open(path: &std::path::Path) -> (Peers, Arc<GroupLog>, Arc<LogFile>, JoinHandle<()>) {
+    let db = redb::Database::create(path).unwrap();
+    if file::read_node(&db).unwrap().is_none() {
+        file::write_node(&db, &NodeRecord { uid: NodeUid([1; 16]), node: NodeId(1) }).unwrap();
+    }
+    let known: BTreeMap<_, _> = file::read_peers(&db).unwrap();
+    let log = GroupLog::new(Arc::new(Fence::new(GroupId(0))), Arc::new(Durable::default()), 1 << 20, Stored::default());
+    let (log, file) = (Arc::new(log), Arc::new(LogFile::new(db)));
+    let (queue, thread) = writer::spawn(file.clone(), vec![log.clone()]).unwrap();
+    (Peers::new(NodeId(1), NodeUid([1; 16]), known, queue), log, file, thread)
+}
+
+fn close((peers, log, file, thread): (Peers, Arc<GroupLog>, Arc<LogFile>, JoinHandle<()>)) {
+    peers.close();
+    thread.join().unwrap();
+    file.close();
+    drop(log);
+}
+
+#[tokio::test]
+async fn a_peer_is_who_it_was_when_it_was_first_met_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("raft.redb");
+    let life = open(&path);
+    assert_eq!(life.0.known(PEER), None);
+    let met = futures::future::join_all((0..8).map(|_| life.0.admit(&life.1, PEER, UID))).await;
+    assert!(met.iter().all(Result::is_ok));
+    assert_eq!(life.0.admit(&life.1, PEER, OTHER).await, Err(NotAdmitted::OtherUid));
+    assert_eq!(life.0.admit(&life.1, PEER, UID).await, Ok(()), "who it is is who it was");
+    close(life);
+
+    let life = open(&path);
+    assert_eq!(life.0.known(PEER), Some(UID));
+    assert_eq!(life.0.admit(&life.1, PEER, OTHER).await, Err(NotAdmitted::OtherUid));
+    life.0.denied(PEER);
+    assert_eq!(life.0.admit(&life.1, PEER, UID).await, Err(NotAdmitted::Denied));
+    life.0.close();
+    assert_eq!(
+        life.0.admit(&life.1, NodeId(7), UID).await,
+        Err(NotAdmitted::Closed),
+        "nobody is met who is not remembered"
+    );
+    close(life);
+}
+
+#[tokio::test]
+async fn two_who_claim_to_be_one_node_at_once_are_not_both_met() {
+    let dir = tempfile::tempdir().unwrap();
+    let life = open(&dir.path().join("raft.redb"));
+    let met = futures::future::join_all([UID, OTHER, UID, OTHER].map(|uid| life.0.admit(&life.1, PEER, uid))).await;
+    assert_eq!(met, [Ok(()), Err(NotAdmitted::OtherUid), Ok(()), Err(NotAdmitted::OtherUid)]);
+    close(life);
+}
