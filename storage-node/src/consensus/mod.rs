@@ -30,15 +30,20 @@
 //! 6. **A state ends at or before the end of its log**, with one exception, which stands in the log before it happens:
 //!    a snapshot that is being installed. [`restart`] refuses everything else.
 //! 7. **Log and state carry one incarnation** ([`NodeUid`]), and the log the node's number. A node whose log is gone
-//!    while state is there does not start. A node that lost both starts as new, which it cannot know: peers must
-//!    compare the uid with the one they know ([`Consensus::node_uid`]).
+//!    while state is there does not start. A node that lost both starts as new, which it cannot know: its peers
+//!    remember its uid durably from when they first met it, and refuse another under the same number, for good.
 //! 8. **A fault is for good.** A failed write of the log stops all groups of the node, since they share the file; a
 //!    failed machine or corrupt bytes stop one group. What is stopped confirms nothing more, and says why
 //!    ([`Fault`]); a restart recovers by the ordinary path.
 //!
+//! 9. **What a peer says is checked before openraft hears it**, and counts once it is on disk who the peer is. A snapshot is
+//!    received whole and found good beside the machine at work, before it is installed. See [`network`].
+//! 10. **A leader keeps the log that a member lacks**, up to a limit ([`compact`]), so that who was away for a moment does not need
+//!    a snapshot.
+//!
 //! # Quiet groups
 //!
-//! A group whose one voter is this node needs no heartbeats and no election timer: its tick is off, and its worker
+//! A group whose one member is this node needs no heartbeats and no election timer: its tick is off, and its worker
 //! and the log's writer sleep until there is something to do. It is elected when it opens, not by a timeout.
 
 mod codec;

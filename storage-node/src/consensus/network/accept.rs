@@ -17,7 +17,13 @@ use super::{
     codec::{Header, Reason, Request},
     link::{LinkError, Purpose},
 };
-use crate::consensus::{codec::CodecError, ids::NodeId, log::group::GroupLog, machine::MachineError, types::Types};
+use crate::consensus::{
+    codec::CodecError,
+    ids::NodeId,
+    log::group::GroupLog,
+    machine::MachineError,
+    types::{LogId, Types, Vote},
+};
 
 /// Requests of one group that are answered at once.
 const REQUESTS: usize = 32;
@@ -155,6 +161,16 @@ impl Accept {
     pub(super) fn snapshot(&self, log: &GroupLog, peer: NodeId, header: &Header) -> Result<(), Unsound> {
         let known = known(log);
         self.inner().seen.snapshot(peer.0, &known, header)
+    }
+
+    /// Whether a snapshot need not be sent: it comes from a leader that is none any more, or what it has is on this node's disk,
+    /// and only the word of that was lost. The vote to answer with.
+    pub(super) fn needs_no(&self, log: &GroupLog, header: &Header) -> Option<Vote> {
+        let own = known(log).vote?;
+        let last = header.meta.last_log_id.as_ref().map(LogId::index);
+        let have = own == header.vote && log.durable.index() >= last;
+        let deposed = own.leader_id.term > header.vote.leader_id.term;
+        (have || deposed).then_some(own)
     }
 
     pub(super) fn request(&self, log: &GroupLog, peer: NodeId, request: &Request) -> Result<(), Unsound> {

@@ -11,6 +11,9 @@
 //!   certificates, before the first frame. Consensus believes nothing else about who speaks.
 //! - **Bounds.** `send` waits while the other side does not read: it never queues without bound. `recv` takes no frame longer
 //!   than it is told, and allocates for what has come, not for what is claimed.
+//! - **How many.** A peer has at most a few streams open for each group (one each for appends, beats and a snapshot, and requests in
+//!   a burst at elections); what is far beyond that is refused by not accepting it. Consensus bounds what it works on, not what
+//!   waits to be accepted.
 //! - **Order and wholeness** within a stream. Streams are independent: a large frame on one must not hold up the others,
 //!   and [`Purpose::priority`] says which go first when they share a wire.
 //! - **An end.** A peer that is silent for long (a link's idle timeout, some tens of seconds) is an error on all its streams. Consensus

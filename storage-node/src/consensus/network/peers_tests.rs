@@ -71,3 +71,16 @@ async fn two_who_claim_to_be_one_node_at_once_are_not_both_met() {
     assert_eq!(met, [Ok(()), Err(NotAdmitted::OtherUid), Ok(()), Err(NotAdmitted::OtherUid)]);
     close(life);
 }
+
+#[tokio::test]
+async fn nobody_is_met_before_it_is_on_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("raft.redb");
+    let life = open(&path);
+    // What the writer says of whatever it could not write.
+    life.1.fence.bug("the disk failed");
+    assert_eq!(life.0.admit(&life.1, PEER, UID).await, Err(NotAdmitted::Closed));
+    assert_eq!(life.0.known(PEER), None);
+    close(life);
+    assert_eq!(open(&path).0.known(PEER), None);
+}

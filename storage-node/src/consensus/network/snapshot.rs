@@ -179,6 +179,9 @@ async fn take(
     let header = codec::decode_header(&first.ok_or(ServeError::Ended)?)?;
     let accept = &group.accept;
     accept.snapshot(&group.log, peer, &header)?;
+    if let Some(vote) = accept.needs_no(&group.log, &header) {
+        return Ok(vote);
+    }
 
     // One at a time: an earlier one may still be cleaning up.
     let alone = accept.staging().await;
