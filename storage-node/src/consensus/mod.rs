@@ -38,8 +38,7 @@
 //!
 //! 9. **What a peer says is checked before openraft hears it**, and counts once it is on disk who the peer is. A snapshot is
 //!    received whole and found good beside the machine at work, before it is installed. See [`network`].
-//! 10. **A leader keeps the log that a member lacks**, up to a limit ([`compact`]), so that who was away for a moment does not need
-//!    a snapshot.
+//! 10. **A leader keeps the log that a member lacks**, up to a limit ([`compact`]): who was away for a moment needs no snapshot.
 //!
 //! # Quiet groups
 //!
