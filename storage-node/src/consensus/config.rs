@@ -143,15 +143,16 @@ impl Bootstrap {
 /// How often a leader is heard, and how long its silence is borne.
 ///
 /// Followers do not listen to a candidate while they have heard of their leader within a lease, and each waits a while of
-/// its own behind that: a new leader is elected between `election_min` and `election_max` after the last word of the old
-/// one, when votes are not split. (openraft counts lease and wait separately, and is given half of each.)
+/// its own behind that. openraft counts the two separately: the lease is half of `election_max`, the wait from half of
+/// `election_min` to half of `election_max`. So somebody stands for election at the latest `election_max` after the leader's
+/// last word, and when votes are split, again within as much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// From one heartbeat to the next.
     pub heartbeat: Duration,
-    /// A follower stands for election this long after the leader's last word, at the earliest.
+    /// Twice the least wait behind the lease.
     pub election_min: Duration,
-    /// And before this, if it is the first.
+    /// A follower stands for election this long after the leader's last word, at the latest.
     pub election_max: Duration,
 }
 
