@@ -1,7 +1,7 @@
 //! From a due window to events in the outbox: reads the rows back, has them sealed, and swaps rows for events in one commit.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ehe::event::CheckedEvent;
 use ehe::id::RoomId;
@@ -35,6 +35,9 @@ pub trait Seal: Send + 'static {
         now: UnixMs,
     ) -> Result<Outcome<Self::Commit>, SealHold>;
 
+    /// Readings of the room are sealed in a moment: what is known of it is looked at again before.
+    fn about_to_seal(&self, room: RoomId);
+
     /// The events are durable.
     fn committed(&self, commit: Self::Commit);
 
@@ -56,6 +59,10 @@ impl Seal for Sealer {
         let mut rng = rand_core::UnwrapErr(getrandom::SysRng);
         let (events, commit) = Sealer::seal(self, &mut rng, room, category, readings, now)?.into_parts();
         Ok((events.into_iter().map(|sealed| (sealed.event, sealed.readings)).collect(), commit))
+    }
+
+    fn about_to_seal(&self, room: RoomId) {
+        self.rooms().about_to_seal(room, Instant::now());
     }
 
     fn committed(&self, commit: Commit) {
@@ -107,6 +114,9 @@ impl<S: Seal> Closing<S> {
             if stop.is_cancelled() {
                 return;
             }
+            for room in windows.closing_soon(self.clock.monotonic_ms()) {
+                self.sealer.about_to_seal(room);
+            }
             if let Some((window, reason)) = windows.due(self.clock.monotonic_ms()) {
                 match self.close(&mut windows, window, reason).await {
                     Ok(()) => {}
@@ -120,7 +130,8 @@ impl<S: Seal> Closing<S> {
                 }
                 continue;
             }
-            let wait = windows.next_deadline_ms().map(|at| at.saturating_sub(self.clock.monotonic_ms()).max(1));
+            let wake = [windows.next_deadline_ms(), windows.next_closing_soon_ms()].into_iter().flatten().min();
+            let wait = wake.map(|at| at.saturating_sub(self.clock.monotonic_ms()).max(1));
             tokio::select! {
                 () = stop.cancelled() => return,
                 more = arrivals.recv() => match more {

@@ -3,11 +3,15 @@
 //! A window closes a fixed time after the receipt of its first reading, at once when a value is worth an alarm, and at once when
 //! it is full. A window whose room cannot be sealed to stays on hold until the room changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use ehe::id::RoomId;
 use ehe::time::UnixMs;
 
 use crate::spool::WindowKey;
+
+/// So long before a window closes, at most, its room's records are looked at again: enough for a round trip, and a connection made anew.
+const LOOK_BEFORE_MS: u64 = 3_000;
 
 /// When windows close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +39,8 @@ struct Open {
     readings: u64,
     alarm: bool,
     on_hold: bool,
+    /// It was said that it closes soon.
+    announced: bool,
 }
 
 /// All windows that have readings in the spool. Times are the monotonic clock's, in milliseconds.
@@ -64,7 +70,8 @@ impl Windows {
     ) {
         let age_ms = utc.since(received).min(self.limits.window_ms);
         let deadline_ms = now_ms.saturating_add(self.limits.window_ms - age_ms);
-        let open = self.open.entry(window).or_insert(Open { deadline_ms, readings: 0, alarm: false, on_hold: false });
+        let new = Open { deadline_ms, readings: 0, alarm: false, on_hold: false, announced: false };
+        let open = self.open.entry(window).or_insert(new);
         open.deadline_ms = open.deadline_ms.min(deadline_ms);
         open.readings = open.readings.saturating_add(readings);
         open.alarm |= alarm;
@@ -92,6 +99,30 @@ impl Windows {
     /// When the next one is due, if nothing else happens.
     pub fn next_deadline_ms(&self) -> Option<u64> {
         self.open.values().filter(|open| !open.on_hold).map(|open| open.deadline_ms).min()
+    }
+
+    /// The rooms whose windows close soon, each window once.
+    pub fn closing_soon(&mut self, now_ms: u64) -> BTreeSet<RoomId> {
+        let before = self.look_before_ms();
+        let mut rooms = BTreeSet::new();
+        for (window, open) in &mut self.open {
+            if !open.on_hold && !open.announced && open.deadline_ms.saturating_sub(before) <= now_ms {
+                open.announced = true;
+                rooms.insert(window.room);
+            }
+        }
+        rooms
+    }
+
+    /// When the next one closes soon, if nothing else happens.
+    pub fn next_closing_soon_ms(&self) -> Option<u64> {
+        let before = self.look_before_ms();
+        let awaited = self.open.values().filter(|open| !open.on_hold && !open.announced);
+        awaited.map(|open| open.deadline_ms.saturating_sub(before)).min()
+    }
+
+    fn look_before_ms(&self) -> u64 {
+        LOOK_BEFORE_MS.min(self.limits.window_ms / 2)
     }
 
     /// The window's readings became events. `more`: readings that did not fit stay, and are due at once.
@@ -141,7 +172,6 @@ impl Windows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ehe::id::RoomId;
     use ehe::time::Hour;
     use ehe::vital::Category;
 
@@ -166,6 +196,25 @@ mod tests {
         windows.closed(key(1, 1), false);
         assert!(windows.is_empty());
         assert_eq!(windows.next_deadline_ms(), None);
+    }
+
+    #[test]
+    fn a_window_is_announced_once_and_some_seconds_before_it_closes() {
+        let mut windows = windows();
+        windows.arrived(key(1, 1), 1, false, UTC, UTC, 0);
+        windows.arrived(key(1, 2), 1, false, UTC, UTC, 0);
+        windows.arrived(key(2, 1), 1, false, UTC, UTC, 5_000);
+        assert_eq!(windows.next_closing_soon_ms(), Some(12_000));
+        assert!(windows.closing_soon(11_999).is_empty());
+        assert_eq!(windows.closing_soon(12_000), BTreeSet::from([key(1, 1).room]));
+        windows.arrived(key(1, 1), 1, false, UTC, UTC, 12_001);
+        assert!(windows.closing_soon(12_001).is_empty());
+        assert_eq!(windows.next_closing_soon_ms(), Some(17_000));
+        windows.hold(key(2, 1));
+        assert!(windows.closing_soon(u64::MAX).is_empty(), "on hold: what it waits for is looked for anyway");
+        windows.closed(key(1, 1), false);
+        windows.arrived(key(1, 1), 1, false, UTC, UTC, 20_000);
+        assert_eq!(windows.next_closing_soon_ms(), Some(32_000));
     }
 
     #[test]

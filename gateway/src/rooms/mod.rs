@@ -13,6 +13,7 @@ pub(crate) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
 
 use ehe::id::{AllianceId, RoomId};
 use ehe::identity::Identity;
@@ -20,6 +21,15 @@ use tokio::sync::watch;
 
 pub use self::follow::{Followed, SavedError};
 pub use self::sealer::{Commit, SealHold, Sealed, SealedEvent, Sealer};
+
+/// How soon the records of an assigned room are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wanted {
+    /// Readings of it could not be sealed under what is known.
+    pub on_hold: bool,
+    /// When it was last said that readings of it are about to be sealed.
+    pub sealing: Option<Instant>,
+}
 
 /// The verified control state of all rooms that have an assignment. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
@@ -39,6 +49,8 @@ struct State {
     assigned: BTreeSet<RoomId>,
     /// Rooms with readings that could not be sealed under what is known of them.
     on_hold: BTreeSet<RoomId>,
+    /// When it was last said that readings of a room are about to be sealed.
+    sealing: BTreeMap<RoomId, Instant>,
     followed: BTreeMap<RoomId, Arc<Followed>>,
 }
 
@@ -58,14 +70,31 @@ impl Rooms {
 
     /// Sets which rooms have an assignment: those are followed.
     pub fn assigned(&self, rooms: BTreeSet<RoomId>) {
-        self.write().assigned = rooms;
+        let mut state = self.write();
+        state.sealing.retain(|room, _| rooms.contains(room));
+        state.assigned = rooms;
+        drop(state);
         self.0.assigned.send_modify(|n| *n = n.wrapping_add(1));
     }
 
-    /// The rooms that have an assignment, and whether readings of them are on hold: those are looked at sooner.
-    pub fn assignments(&self) -> BTreeMap<RoomId, bool> {
+    /// The rooms that have an assignment, and how soon they are looked at.
+    pub fn assignments(&self) -> BTreeMap<RoomId, Wanted> {
         let state = self.read();
-        state.assigned.iter().map(|room| (*room, state.on_hold.contains(room))).collect()
+        let wanted =
+            |room: &RoomId| Wanted { on_hold: state.on_hold.contains(room), sealing: state.sealing.get(room).copied() };
+        state.assigned.iter().map(|room| (*room, wanted(room))).collect()
+    }
+
+    /// Readings of a room will be sealed in a moment: its records are looked at before, so that they are sealed to the keys that hold then,
+    /// and not to those of somebody whose right has ended since nodes were last heard.
+    pub fn about_to_seal(&self, room: RoomId, now: Instant) {
+        let mut state = self.write();
+        if !state.assigned.contains(&room) {
+            return;
+        }
+        state.sealing.insert(room, now);
+        drop(state);
+        self.0.assigned.send_modify(|n| *n = n.wrapping_add(1));
     }
 
     /// Readings of a room were sealed, or could not be.
@@ -81,7 +110,7 @@ impl Rooms {
         }
     }
 
-    /// Moves when the assignments were set or a room's readings came on hold: the uplink looks at them anew.
+    /// Moves when the assignments were set, a room's readings came on hold, or are about to be sealed: the uplink looks at them anew.
     pub fn assignments_changed(&self) -> watch::Receiver<u64> {
         self.0.assigned.subscribe()
     }

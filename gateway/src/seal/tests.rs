@@ -60,6 +60,8 @@ impl Seal for Fake {
         Ok((vec![(wrap, vec![]), (content, (0..readings.len()).collect())], 1))
     }
 
+    fn about_to_seal(&self, _: RoomId) {}
+
     fn committed(&self, commit: usize) {
         let spool = self.spool.lock().unwrap();
         assert!(

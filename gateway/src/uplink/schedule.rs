@@ -10,6 +10,7 @@ use ehe::id::RoomId;
 
 use super::backoff::Backoff;
 use super::visit::{Followed, Outcome};
+use crate::rooms::Wanted;
 
 /// After a visit that found nothing, the room rests for a moment: the backlog's numbers may lag behind its rows.
 const IDLE_REST: Duration = Duration::from_millis(5);
@@ -18,6 +19,9 @@ const IDLE_REST: Duration = Duration::from_millis(5);
 /// noticed within about the time for which there was none.
 const REFUSED_MIN: u64 = 10;
 const REFUSED_MAX: u64 = 10;
+
+/// Records that were asked for so lately are fresh enough to seal to: several windows of a room that close together ask once.
+const FRESH: Duration = Duration::from_secs(2);
 
 /// The rooms' places in time.
 pub(super) struct Schedule {
@@ -40,6 +44,10 @@ struct Place {
     hold_backoff: Backoff,
     follow_backoff: Backoff,
     refused_backoff: Backoff,
+    /// When the control records were last asked for.
+    asked: Option<Instant>,
+    /// The last answer to that was a refusal.
+    refused: bool,
 }
 
 /// A visit to make.
@@ -55,11 +63,11 @@ impl Schedule {
     }
 
     /// Visits to begin now, at most `places`: rooms with a backlog in the order given, then rooms whose control records are
-    /// due. `assigned` says of each room whether its readings are on hold. The rooms are busy until [`Schedule::ended`].
+    /// due. `assigned` says of each room how soon its records are wanted. The rooms are busy until [`Schedule::ended`].
     pub(super) fn begin(
         &mut self,
         backlog: &[RoomId],
-        assigned: &BTreeMap<RoomId, bool>,
+        assigned: &BTreeMap<RoomId, Wanted>,
         places: usize,
         now: Instant,
     ) -> Vec<Turn> {
@@ -70,9 +78,10 @@ impl Schedule {
                 break;
             }
             let place = self.rooms.entry(*room).or_insert_with(|| Place::new(min_ms, max_ms, now));
-            let follow = assigned.get(room).is_some_and(|on_hold| place.follow_due(*on_hold) <= now);
+            let follow = assigned.get(room).is_some_and(|wanted| place.follow_due(*wanted) <= now);
             if !place.busy && place.due <= now && (waits || follow) {
                 place.busy = true;
+                place.asked = if follow { Some(now) } else { place.asked };
                 turns.push(Turn { room: *room, follow });
             }
         }
@@ -91,6 +100,11 @@ impl Schedule {
             Outcome::Later { at: Some(at) } => place.due = at,
             Outcome::Later { at: None } => place.due = now + place.backoff.failed(chance),
         }
+        place.refused = match followed {
+            Followed::NotTried => place.refused,
+            Followed::Refused => true,
+            Followed::Yes { .. } | Followed::No => false,
+        };
         match followed {
             Followed::NotTried => {}
             Followed::Yes { news } => {
@@ -115,12 +129,12 @@ impl Schedule {
     }
 
     /// When the next visit is due, if nothing changes before.
-    pub(super) fn wake(&self, backlog: &[RoomId], assigned: &BTreeMap<RoomId, bool>) -> Option<Instant> {
+    pub(super) fn wake(&self, backlog: &[RoomId], assigned: &BTreeMap<RoomId, Wanted>) -> Option<Instant> {
         let idle = |room: &RoomId| self.rooms.get(room).filter(|place| !place.busy);
         let sends = backlog.iter().filter_map(idle).map(|place| place.due);
         let follows = assigned
             .iter()
-            .filter_map(|(room, on_hold)| idle(room).map(|place| place.follow_due(*on_hold).max(place.due)));
+            .filter_map(|(room, wanted)| idle(room).map(|place| place.follow_due(*wanted).max(place.due)));
         sends.chain(follows).min()
     }
 
@@ -137,11 +151,26 @@ impl Place {
         let refused_backoff = Backoff::new(first.min(last), last);
         let (hold_backoff, follow_backoff) = (backoff.clone(), backoff.clone());
         let (busy, due, follow_at, follow_soon) = (false, now, now, now);
-        Self { busy, due, backoff, follow_at, follow_soon, hold_backoff, follow_backoff, refused_backoff }
+        let (asked, refused) = (None, false);
+        Self {
+            busy,
+            due,
+            backoff,
+            follow_at,
+            follow_soon,
+            hold_backoff,
+            follow_backoff,
+            refused_backoff,
+            asked,
+            refused,
+        }
     }
 
-    fn follow_due(&self, on_hold: bool) -> Instant {
-        if on_hold { self.follow_soon } else { self.follow_at }
+    fn follow_due(&self, wanted: Wanted) -> Instant {
+        let in_turn = if wanted.on_hold { self.follow_soon } else { self.follow_at };
+        // One look for each time that it is wanted, whatever comes of it. A refusal is the patient's word, and counted.
+        let new = |at: &Instant| !self.refused && self.asked.is_none_or(|asked| asked + FRESH <= *at);
+        wanted.sealing.filter(new).map_or(in_turn, |at| in_turn.min(at))
     }
 }
 
@@ -151,6 +180,9 @@ mod tests {
 
     const A: RoomId = RoomId([1; 16]);
     const B: RoomId = RoomId([2; 16]);
+
+    const IN_TURN: Wanted = Wanted { on_hold: false, sealing: None };
+    const ON_HOLD: Wanted = Wanted { on_hold: true, sealing: None };
 
     fn schedule() -> Schedule {
         Schedule::new(500, 60_000, Duration::from_secs(900))
@@ -186,7 +218,7 @@ mod tests {
     #[test]
     fn a_room_that_refuses_is_asked_again_after_seconds_and_ever_less_often() {
         let (mut schedule, mut now) = (schedule(), Instant::now());
-        let on_hold = BTreeMap::from([(A, true)]);
+        let on_hold = BTreeMap::from([(A, ON_HOLD)]);
         let mut pauses = Vec::new();
         for _ in 0..9 {
             assert_eq!(schedule.begin(&[], &on_hold, 8, now), [Turn { room: A, follow: true }]);
@@ -201,7 +233,7 @@ mod tests {
     #[test]
     fn a_room_whose_readings_come_on_hold_is_looked_at_at_once_and_less_often_while_nothing_changes() {
         let (mut schedule, start) = (schedule(), Instant::now());
-        let (assigned, on_hold) = (BTreeMap::from([(A, false)]), BTreeMap::from([(A, true)]));
+        let (assigned, on_hold) = (BTreeMap::from([(A, IN_TURN)]), BTreeMap::from([(A, ON_HOLD)]));
         let turn = [Turn { room: A, follow: true }];
         assert_eq!(schedule.begin(&[], &assigned, 8, start), turn);
         schedule.ended(A, Outcome::Idle, Followed::Yes { news: true }, start, 0);
@@ -232,9 +264,31 @@ mod tests {
     }
 
     #[test]
+    fn a_room_is_looked_at_once_each_time_that_it_is_about_to_be_sealed_to_unless_it_refuses() {
+        let (mut schedule, mut now) = (schedule(), Instant::now());
+        let sealing = |at| BTreeMap::from([(A, Wanted { on_hold: false, sealing: Some(at) })]);
+        let turn = [Turn { room: A, follow: true }];
+        let old = sealing(now);
+        assert_eq!(schedule.begin(&[], &old, 8, now), turn);
+        schedule.ended(A, Outcome::Idle, Followed::Yes { news: false }, now, 0);
+        now += Duration::from_secs(1);
+        assert!(schedule.begin(&[], &sealing(now), 8, now).is_empty(), "asked a second ago");
+        for followed in [Followed::Yes { news: true }, Followed::No, Followed::Refused] {
+            now += Duration::from_secs(5);
+            let wanted = sealing(now);
+            assert!(schedule.wake(&[], &wanted).unwrap() <= now);
+            assert_eq!(schedule.begin(&[], &wanted, 8, now), turn, "{followed:?}");
+            schedule.ended(A, Outcome::Idle, followed, now, u64::MAX);
+            assert!(schedule.begin(&[], &wanted, 8, now + IDLE_REST).is_empty(), "once");
+        }
+        now += Duration::from_secs(1);
+        assert!(schedule.begin(&[], &sealing(now), 8, now).is_empty(), "refused: in its turn");
+    }
+
+    #[test]
     fn an_assigned_room_without_traffic_is_followed_at_once_and_then_from_time_to_time() {
         let (mut schedule, now) = (schedule(), Instant::now());
-        let assigned = BTreeMap::from([(A, false)]);
+        let assigned = BTreeMap::from([(A, IN_TURN)]);
         assert_eq!(schedule.begin(&[], &assigned, 8, now), [Turn { room: A, follow: true }]);
         schedule.ended(A, Outcome::Idle, Followed::Yes { news: true }, now, 0);
         assert_eq!(schedule.wake(&[], &assigned), Some(now + Duration::from_secs(900)));

@@ -5,13 +5,23 @@ mod world;
 
 use std::sync::Arc;
 
+use ehe::event::Kind;
+use ehe::id::{EpochId, RoomId};
+use ehe::reading::Reading;
 use ehe::refusal::Refusal;
+use ehe::time::UnixMs;
 use ehe::vital::Category;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use self::world::{WITHIN, World, distinct};
+use crate::clock::SystemClock;
+use crate::rooms::{Commit, SealHold, Sealer};
+use crate::seal::{Closing, Outcome, Seal};
+use crate::spool::{Body, Intake, Place, Row, WindowKey};
+use crate::window::WindowLimits;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_leave_the_spool_against_a_verified_receipt() {
@@ -214,6 +224,70 @@ async fn a_rotation_is_picked_up_with_the_next_receipt() {
     assert_eq!(current.epoch, next);
     up.stop().await;
     home.close();
+}
+
+/// Seals as the gateway does, and tells to which epoch.
+struct Witness(Sealer, mpsc::UnboundedSender<EpochId>);
+
+impl Seal for Witness {
+    type Commit = Commit;
+
+    fn seal(&self, r: RoomId, c: Category, readings: &[Reading], now: UnixMs) -> Result<Outcome<Commit>, SealHold> {
+        let sealed = Seal::seal(&self.0, r, c, readings, now)?;
+        let readings = sealed.0.iter().map(|(event, _)| event.core()).filter(|core| core.kind == Kind::Vitals);
+        readings.for_each(|core| self.1.send(core.epoch).unwrap());
+        Ok(sealed)
+    }
+
+    fn about_to_seal(&self, room: RoomId) {
+        Seal::about_to_seal(&self.0, room);
+    }
+
+    fn committed(&self, commit: Commit) {
+        Seal::committed(&self.0, commit);
+    }
+
+    fn changed(&self) -> watch::Receiver<u64> {
+        Seal::changed(&self.0)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reading_after_a_rotation_is_sealed_to_the_new_epoch_though_the_room_was_quiet() {
+    let world = World::new(1);
+    let (mut patient, epoch, grant) = world.patient();
+    let _nodes = world.start_all();
+    let home = world.home(&[patient.room]).await;
+    let up = home.uplink();
+    home.followed(patient.room).await;
+    let next = patient.epoch(&mut world.ledger.lock().unwrap(), Category::Cardiac, Some(epoch), &[grant], &[]);
+
+    let clock = SystemClock::new("/nonexistent".into());
+    let (epochs, mut sealed_to) = mpsc::unbounded_channel();
+    let (arrivals, queue) = mpsc::channel(1);
+    let (stop, counters) = (CancellationToken::new(), crate::status::counters());
+    let closing = Closing {
+        spool: home.spool.clone(),
+        sealer: Witness(home.sealer.clone(), epochs),
+        clock: clock.clone(),
+        limits: WindowLimits { window_ms: 6_000, readings_max: 100 },
+        hold_retry: WITHIN,
+        report: false,
+        counters,
+    };
+    let task = tokio::spawn(closing.run(vec![], queue, stop.clone()));
+    let reading = crate::rooms::tests::reading(clock.now().utc, "61", "strap");
+    let window = WindowKey { room: patient.room, category: Category::Cardiac, hour: reading.at().hour() };
+    let rows = vec![Row { place: Place::Window(window), body: Body::pack(&[reading], false).unwrap().remove(0) }];
+    let stored = home.spool.store(Intake { mark: None, position: None, rows }).await.unwrap();
+    arrivals.send(stored.durable().await.unwrap().arrivals).await.unwrap();
+
+    let sealed = timeout(WITHIN, sealed_to.recv()).await.expect("sealed in time");
+    stop.cancel();
+    task.await.unwrap();
+    up.stop().await;
+    home.close();
+    assert_eq!(sealed, Some(next));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -441,6 +441,7 @@ impl Home {
             backoff_min_ms: 5,
             backoff_max_ms: 50,
             distrust_s,
+            control_refresh_s: 3_600,
             ..UplinkConfig::default()
         };
         let uplink = Uplink::new(UplinkParts {
