@@ -48,6 +48,8 @@ impl Seal for FixedKey {
         Ok((vec![(event, (0..readings.len()).collect())], ()))
     }
 
+    fn about_to_seal(&self, _: RoomId) {}
+
     fn committed(&self, (): ()) {}
 
     fn changed(&self) -> watch::Receiver<u64> {

@@ -18,14 +18,15 @@ pub struct UplinkConfig {
     pub backoff_min_ms: u64,
     /// Longest pause after failures: what is spooled leaves at the latest so long after the nodes are back. A new grant is noticed
     /// within about the time for which it was missing, and at the latest after this where readings are on hold, after ten times this
-    /// where the room refused to show its records. Nodes tell of changes only in their answers: a room with nothing to send waits.
+    /// where the room refused to show its records.
     /// Default 60,000.
     pub backoff_max_ms: u64,
     /// Rooms that are sent at the same time. Each takes at most three frames (3 MiB) of memory: its events, the frame they go in,
     /// and the answer. Default 8.
     pub rooms_in_parallel: usize,
     /// A room's control records (grants, key epochs) are fetched again after this time even if no node says that they
-    /// changed. Default 900.
+    /// changed: an alarm, which is sealed at once, goes to keys that are at most so old. Before other readings are sealed they are
+    /// fetched in any case. Default 60.
     pub control_refresh_s: u64,
     /// A node whose receipt did not verify is not asked again for this time. Default 600.
     pub distrust_s: u64,
@@ -41,7 +42,7 @@ impl Default for UplinkConfig {
             backoff_min_ms: 500,
             backoff_max_ms: 60_000,
             rooms_in_parallel: 8,
-            control_refresh_s: 900,
+            control_refresh_s: 60,
             distrust_s: 600,
             run_events_max: ehe::limits::RUN_EVENTS_MAX,
         }

@@ -83,7 +83,8 @@ pub struct Uplink {
 impl Uplink {
     /// Nothing happens before [`Uplink::run`].
     pub fn new(parts: UplinkParts) -> Self {
-        Self { parts, board: Arc::new(Board::new()) }
+        let board = Arc::new(Board::new(Arc::clone(&parts.clock)));
+        Self { parts, board }
     }
 
     /// Counts, as they are now and as they change.
@@ -132,7 +133,11 @@ impl Uplink {
                 }
                 Ok(()) = outbox_changed.changed() => {}
                 Ok(()) = assignments_changed.changed() => {}
-                _ = losses.tick() => visitor.session.look_for_losses(),
+                _ = losses.tick() => {
+                    if visitor.session.look_for_losses() {
+                        schedule.lost(Instant::now(), chance());
+                    }
+                }
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
         }

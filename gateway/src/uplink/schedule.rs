@@ -128,6 +128,16 @@ impl Schedule {
         }
     }
 
+    /// A connection ended while nobody used it: records are asked for again soon, and then after the pauses of any failure, so that the node
+    /// is found again although there is nothing to send.
+    pub(super) fn lost(&mut self, now: Instant, chance: u64) {
+        for place in self.rooms.values_mut().filter(|place| !place.refused) {
+            let soon = now + place.follow_backoff.failed(chance);
+            place.follow_at = place.follow_at.min(soon);
+            place.follow_soon = place.follow_soon.min(soon);
+        }
+    }
+
     /// When the next visit is due, if nothing changes before.
     pub(super) fn wake(&self, backlog: &[RoomId], assigned: &BTreeMap<RoomId, Wanted>) -> Option<Instant> {
         let idle = |room: &RoomId| self.rooms.get(room).filter(|place| !place.busy);

@@ -280,8 +280,9 @@ impl Session {
     }
 
     /// Looks for connections that ended while nobody asked anything on them: the outage is told when it begins, and not when
-    /// the next reading comes.
-    pub(super) fn look_for_losses(&self) {
+    /// the next reading comes. Says whether there were any.
+    pub(super) fn look_for_losses(&self) -> bool {
+        let mut lost = false;
         let links: Vec<_> = lock(&self.links).iter().map(|(node, link)| (*node, Arc::clone(link))).collect();
         for (node, link) in links {
             // Where it is locked somebody is at it, and will see for himself.
@@ -291,11 +292,10 @@ impl Session {
             };
             let Some(why) = why.now_or_never() else { continue };
             self.lost(node, &mut link, &why);
-            self.board.note(|s| {
-                s.failures += 1;
-                s.last_failure = Some(format!("node {node}: {why}"));
-            });
+            self.board.failed(format!("node {node}: {why}"));
+            lost = true;
         }
+        lost
     }
 
     /// The node cannot be reached, or not any more. Said once, until it is reached again.
@@ -330,10 +330,9 @@ impl Session {
     pub(super) fn distrust(&self, node: NodeId, fault: &NodeFault) {
         tracing::error!(%node, %fault, "the node is not believed and not asked for a while; nothing was deleted");
         self.nodes().distrust(node, Instant::now() + self.config.distrust());
-        self.board.note(|s| {
+        self.board.fault(format!("node {node}: {fault}"), |s| {
             s.proofs_refused += 1;
             s.distrusted_node = Some(node);
-            s.last_failure = Some(format!("node {node}: {fault}"));
         });
     }
 
@@ -357,6 +356,7 @@ impl Session {
     /// Closes what is open.
     pub(super) fn close(&self) {
         self.client.close(CloseCode::Done);
+        self.board.note(|s| s.connected_nodes = 0);
     }
 
     fn nodes(&self) -> MutexGuard<'_, Nodes> {

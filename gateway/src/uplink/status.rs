@@ -1,8 +1,11 @@
 //! What the uplink did, as numbers: for metrics and the technician. No health data, no keys, no names.
 
 use ehe::id::NodeId;
+use ehe::time::UnixMs;
 use serde::Serialize;
 use tokio::sync::watch;
+
+use crate::clock::WallClock;
 
 /// Counts since the program's start, unless said otherwise.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -33,24 +36,42 @@ pub struct UplinkStatus {
     pub rooms_followed: u64,
     /// Version of the charter at hand now.
     pub charter_version: u32,
-    /// The last failure, in words.
+    /// The last failure, in words; it may be over (see `connected_nodes`).
     pub last_failure: Option<String>,
+    /// When that was.
+    pub last_failure_ms: Option<UnixMs>,
 }
 
 /// Where the uplink writes its status.
-#[derive(Debug)]
-pub(super) struct Board(watch::Sender<UplinkStatus>);
+pub(super) struct Board {
+    status: watch::Sender<UplinkStatus>,
+    clock: WallClock,
+}
 
 impl Board {
-    pub(super) fn new() -> Self {
-        Self(watch::Sender::new(UplinkStatus::default()))
+    pub(super) fn new(clock: WallClock) -> Self {
+        Self { status: watch::Sender::new(UplinkStatus::default()), clock }
     }
 
     pub(super) fn reader(&self) -> watch::Receiver<UplinkStatus> {
-        self.0.subscribe()
+        self.status.subscribe()
     }
 
     pub(super) fn note(&self, change: impl FnOnce(&mut UplinkStatus)) {
-        self.0.send_modify(change);
+        self.status.send_modify(change);
+    }
+
+    /// Something failed, and is tried again.
+    pub(super) fn failed(&self, why: String) {
+        self.fault(why, |s| s.failures += 1);
+    }
+
+    /// Something failed that is counted by itself.
+    pub(super) fn fault(&self, why: String, count: impl FnOnce(&mut UplinkStatus)) {
+        let at = (self.clock)();
+        self.note(|s| {
+            count(s);
+            (s.last_failure, s.last_failure_ms) = (Some(why), Some(at));
+        });
     }
 }

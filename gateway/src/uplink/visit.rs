@@ -362,9 +362,6 @@ impl Visitor {
 
     fn failure(&self, why: &str) {
         tracing::debug!(why, "tried again later");
-        self.board.note(|s| {
-            s.failures += 1;
-            s.last_failure = Some(why.to_owned());
-        });
+        self.board.failed(why.to_owned());
     }
 }

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::world::{WITHIN, World, distinct};
 use crate::clock::SystemClock;
+use crate::rooms::testing::NOW;
 use crate::rooms::{Commit, SealHold, Sealer};
 use crate::seal::{Closing, Outcome, Seal};
 use crate::spool::{Body, Intake, Place, Row, WindowKey};
@@ -379,7 +380,12 @@ async fn a_node_that_goes_while_nothing_is_sent_is_missed_at_once() {
     nodes.remove(0).stop().await;
     let status = up.until("missed", |s| s.connected_nodes == 0 && s.failures == 1).await;
     assert!(status.last_failure.is_some_and(|why| why.contains(&world.node_id(0).to_string())));
+    assert_eq!(status.last_failure_ms, Some(NOW));
+    let _node = world.start(0);
+    up.until("found again with nothing to send", |s| s.connected_nodes == 1).await;
+    let status = up.status.clone();
     up.stop().await;
+    assert_eq!(status.borrow().connected_nodes, 0);
     home.close();
 }
 
