@@ -32,9 +32,11 @@ enum Command {
     /// List the devices that nobody is assigned to, and what is held of them.
     Held(WithConfig),
     /// Print the gateway's numbers as JSON, with whether it is "running" and their "age_ms" (below zero if the clock was set back since); exits
-    /// with 1, after printing them, unless they are those of a gateway that runs now.
+    /// with 1, after printing them, unless they are those of a gateway that runs now. "waiting" counts messages that are not on the disk yet;
+    /// what waits for a node's receipt is in "outbox_bytes", what waits for its window or an invitation in "readings_bytes".
     Status(WithConfig),
-    /// Show what the gateway makes of messages: JSON Lines in ({"id", "topic", "input_text" or "input_hex", …}), JSON Lines out.
+    /// Show what the gateway makes of messages: JSON Lines in ({"id", "topic", "input_text" or "input_hex", …}), JSON Lines out. A message
+    /// that is refused is an answer ("error") as well: exits with 0 whatever the messages are, with 1 where it could not read or write.
     Decode(Decode),
 }
 

@@ -106,9 +106,14 @@ pub enum SpoolError {
     Conflict,
     /// The file does not open.
     #[error(
-        "the spool's file spool.redb (in data_dir) does not open: {0}. Another ehe-gateway may be running on it, or the disk is failing"
+        "the spool's file spool.redb (in data_dir) does not open: {0}; look at the kernel's log for a failing disk, and at the file's owner and mode"
     )]
     Open(String),
+    /// The file is another program's.
+    #[error(
+        "another ehe-gateway runs on this data_dir (it holds spool.redb): stop that one, or give this one a data_dir of its own"
+    )]
+    InUse,
     /// The spool's keys.
     #[error(transparent)]
     Keys(#[from] KeyError),

@@ -54,6 +54,9 @@ pub enum NoEpoch {
     /// No record says which epoch the category is in, or a newer one does not go on for us.
     #[error("no current key epoch of this category is known")]
     Unknown,
+    /// Our append grant covers an epoch of which the patient has not said what it is for: a delegate made the grant.
+    #[error("only a delegate has said what the key epoch is for")]
+    Untold,
     /// There is one, and our append grant does not cover it for these readings.
     #[error("the append grant does not cover these readings: {0}")]
     NotCovered(Refusal),
@@ -138,10 +141,12 @@ impl KeyRing {
         hour: Hour,
         now: UnixMs,
     ) -> Result<Current<'_>, NoEpoch> {
-        let mut why = NoEpoch::Unknown;
+        let (mut why, mut untold) = (NoEpoch::Unknown, false);
         for (at, known) in self.epochs.iter().enumerate().rev() {
             let Some(group_key) = &known.group_key else { continue };
-            if self.category_at(at) != Some(category) {
+            let of = self.category_at(at);
+            if of != Some(category) {
+                untold |= of.is_none() && room.may(us, Right::Append, known.epoch, Some(hour), now).is_ok();
                 continue;
             }
             match room.may(us, Right::Append, known.epoch, Some(hour), now) {
@@ -150,7 +155,7 @@ impl KeyRing {
                 Err(_) => {}
             }
         }
-        Err(why)
+        Err(if untold && why == NoEpoch::Unknown { NoEpoch::Untold } else { why })
     }
 
     /// Goes back along the epochs that followed each other, until one names its category. A record only supersedes an

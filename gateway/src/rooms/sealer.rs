@@ -43,6 +43,11 @@ pub enum SealHold {
     /// The patient has named no current epoch of the category to this gateway.
     #[error("no current key epoch of this category is known; the patient has to grant this gateway the category")]
     NoEpoch,
+    /// A delegate has invited this gateway, and the patient has not said what the keys are for.
+    #[error(
+        "only a delegate has invited this gateway, and what a key is for counts in the patient's own word alone: the patient runs `ehe authority renew --room {0}`"
+    )]
+    Delegate(RoomId),
     /// The grant does not cover the readings.
     #[error("the patient's grant does not cover these readings ({0}); ask the patient for a new grant")]
     Grant(Refusal),
@@ -175,6 +180,7 @@ impl Sealer {
             let current =
                 followed.keys().current(followed.room(), us, category, hour, now).map_err(|why| match why {
                     NoEpoch::Unknown => SealHold::NoEpoch,
+                    NoEpoch::Untold => SealHold::Delegate(room),
                     NoEpoch::NotCovered(refusal) => SealHold::Grant(refusal),
                 })?;
             let key = work.key(rng, &current, hour.day())?;

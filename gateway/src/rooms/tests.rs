@@ -373,6 +373,22 @@ fn readings_without_a_covering_grant_are_held_with_the_reason() {
 }
 
 #[test]
+fn a_gateway_that_only_a_delegate_invited_names_the_command_that_ends_the_hold() {
+    let mut ledger = Ledger::of(1);
+    let gateway = Arc::new(identity());
+    let mut patient = Patient::new(&mut ledger);
+    let epoch = patient.epoch(&mut ledger, Category::Cardiac, None, &[], &[]);
+    let mut delegate = patient.delegate(&mut ledger, Rights::GRANT);
+    delegate.grant(&mut ledger, gateway.public(), &[(epoch, Category::Cardiac)], None);
+    let rooms = Rooms::new(gateway, ledger.alliance());
+    let (following, answers) = fetch(&rooms, &ledger, patient.room);
+    rooms.advance(patient.room, judge(following, answers, &ledger).unwrap());
+    let sealer = Sealer::new(rooms.clone(), 3);
+    let hold = sealer.seal(&mut rng(), patient.room, Category::Cardiac, &[reading(NOW, "61", "a")], NOW).unwrap_err();
+    assert!(hold.to_string().contains(&format!("`ehe authority renew --room {}`", patient.room)), "{hold}");
+}
+
+#[test]
 fn more_series_than_one_body_holds_become_several_events_and_no_reading_is_left_out() {
     let home = home();
     let readings: Vec<Reading> =

@@ -325,6 +325,7 @@ impl Writer {
 pub(super) fn opening(error: ApplyError) -> SpoolError {
     match error {
         ApplyError::Keys(error) => SpoolError::Keys(error),
-        other => SpoolError::Open(other.to_string()),
+        ApplyError::Database(redb::Error::DatabaseAlreadyOpen) => SpoolError::InUse,
+        other => SpoolError::Open(other.to_string().trim_end_matches('.').to_owned()),
     }
 }

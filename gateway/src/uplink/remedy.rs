@@ -41,10 +41,11 @@ pub(super) fn remedy(refusal: Refusal) -> Remedy {
     }
 }
 
-/// What a person can do about a room that does not show its control records.
-pub(super) fn of_the_patient(refusal: Refusal, room: RoomId) -> String {
+/// What a person can do about a room that does not show its control records. `shown`: nodes did before.
+pub(super) fn of_a_person(refusal: Refusal, room: RoomId, shown: bool) -> String {
     use Refusal::*;
     match refusal {
+        RoomUnknown if shown => "nodes showed this room before and say now that there is none: they have lost its data, or withhold it, and a new grant mends nothing. Tell the node's operator to restore it; what this gateway has not delivered stays in the spool".to_owned(),
         NotInvited | RoomUnknown | GrantExpired | GrantRevoked | EpochNotCovered | HourNotCovered => format!(
             "the patient runs `ehe grant --room {room} --to <this gateway's identity.pub> --append all`; if the room is not that patient's, look at [[assignment]]"
         ),
@@ -60,8 +61,15 @@ mod tests {
 
     #[test]
     fn a_room_that_did_not_invite_the_gateway_is_answered_with_the_command_that_does() {
-        let remedy = of_the_patient(Refusal::NotInvited, RoomId([7; 16]));
+        let remedy = of_a_person(Refusal::NotInvited, RoomId([7; 16]), true);
         assert!(remedy.contains(&format!("ehe grant --room {} --to", RoomId([7; 16]))), "{remedy}");
+    }
+
+    #[test]
+    fn a_node_that_lost_a_room_is_not_the_patients_to_mend() {
+        let remedy = of_a_person(Refusal::RoomUnknown, RoomId([7; 16]), true);
+        assert!(remedy.contains("operator") && !remedy.contains("ehe grant"), "{remedy}");
+        assert!(of_a_person(Refusal::RoomUnknown, RoomId([7; 16]), false).contains("ehe grant"));
     }
 
     #[test]

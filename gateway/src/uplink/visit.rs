@@ -131,7 +131,7 @@ impl Visitor {
                     line.followed = Followed::Refused;
                 }
                 if line.refused.replace(refusal) != Some(refusal) {
-                    let remedy = remedy::of_the_patient(refusal, line.room);
+                    let remedy = remedy::of_a_person(refusal, line.room, self.rooms.get(line.room).is_some());
                     tracing::warn!(room = %line.room, %refusal, remedy, "the room does not show its control records; its readings wait");
                 }
                 self.failure(&format!("room {}: {refusal}", line.room));

@@ -112,7 +112,7 @@ impl Printer<'_> {
         }
         if !revoked.renewed.is_empty() {
             self.line(format!(
-                "new keys for {}: what is measured from now on stays closed to who was revoked",
+                "new keys for {}: a gateway that reaches a node seals to them some five seconds from now at the latest, alarms within a minute or two, and one that does not once it does. What it seals before, and that alone, the old keys open; nodes give who was revoked none of it",
                 names(&revoked.renewed)
             ))?;
         }
