@@ -12,6 +12,7 @@ pub mod authority;
 pub mod certificate;
 pub mod channel;
 pub mod charter_file;
+pub mod charters;
 pub mod crl;
 pub mod enrol;
 pub mod file;

@@ -157,7 +157,7 @@ struct Inner {
     identity: Identity,
     peer: PeerIdentity,
     facts: Facts,
-    channel: ChannelFiles,
+    channel: Arc<ChannelFiles>,
     charter: VerifiedCharter,
     chain: CharterChain,
 }
@@ -188,7 +188,15 @@ impl Credentials {
     pub(crate) fn of(dir: &Path, identity: Identity) -> Result<Self, StoreError> {
         let (channel, facts) = load_channel(dir, identity.author_id())?;
         let (charter, chain) = load_charter(&dir.join(names::CHARTER))?;
+        let channel = Arc::new(channel);
         Ok(Self(Arc::new(Inner { dir: dir.into(), identity, peer: facts.peer, facts, channel, charter, chain })))
+    }
+
+    /// The same under other charters of the alliance.
+    pub(crate) fn under(&self, charter: VerifiedCharter, chain: CharterChain) -> Self {
+        let Inner { dir, identity, peer, facts, channel, .. } = &*self.0;
+        let (dir, identity, facts, channel) = (dir.clone(), identity.clone(), facts.clone(), Arc::clone(channel));
+        Self(Arc::new(Inner { dir, identity, peer: *peer, facts, channel, charter, chain }))
     }
 
     /// The directory.

@@ -137,7 +137,7 @@ async fn on_paper(session: &mut Session, room: RoomId, key: &RecoveryKey) -> Res
             {
                 return Err(gone);
             }
-            Err(Error::Refused(Refusal::NotRecovery))
+            Err(Error::NotItsRecovery { node: session.nodes.spoke_last(), room })
         }
         Err(why) => Err(why),
     }
@@ -150,7 +150,9 @@ pub fn keys_after(session: &Session, to: Home, passphrase: &Source) -> Result<Se
          the alliance sends back for its request.json put beside (channel.crt, ca.crt, charter)",
         to.dir().display()
     );
-    session.beside(to, passphrase, ("--to", must))
+    let after = session.beside(to, passphrase, ("--to", must))?;
+    after.is_a_patients()?;
+    Ok(after)
 }
 
 /// A room that may be moved to other keys. Nothing was changed yet.
@@ -159,7 +161,11 @@ pub struct Rotatable(Following);
 /// Looks at a room with the keys that are to be replaced by those of `after`.
 pub async fn rotatable(session: &mut Session, room: RoomId, after: &mut Session) -> Result<Rotatable, Error> {
     match session.control(room, session.usual_purpose()).await {
-        Ok(control) => Ok(Rotatable(control)),
+        Ok(control) => {
+            build::may_rotate(control.me(), control.state()?, after.author())?;
+            session.share_charters(after, "--to")?;
+            Ok(Rotatable(control))
+        }
         // This may be the second try of a rotation that was done, or whose answer was lost.
         Err(why @ Error::Refused(Refusal::KeysReplaced)) => {
             if !was_made(after, room, &why).await {
@@ -216,9 +222,32 @@ pub async fn recoverable(
     key: &RecoveryKey,
     distrusted_from: Option<u64>,
 ) -> Result<Recoverable, Error> {
-    let (control, paper) = on_paper(session, room, key).await?;
+    session.is_a_patients()?;
+    let (control, paper) = match on_paper(session, room, key).await {
+        // This may be the second try: the room has another recovery key since the first.
+        Err(why @ Error::NotItsRecovery { .. }) if session.recall(room)?.is_some() => {
+            let own = session.control(room, session.usual_purpose()).await;
+            return Err(if own.is_ok_and(|own| is_recovered(&own, session.author())) {
+                Error::Recovered(room)
+            } else {
+                why
+            });
+        }
+        shown => shown?,
+    };
+    if is_recovered(&control, session.author()) {
+        return Err(Error::Recovered(room));
+    }
     build::may_recover(&paper, control.state()?, distrusted_from)?;
+    build::may_become_patients(control.state()?, session.author())?;
     Ok(Recoverable { control, paper, distrusted_from })
+}
+
+/// Whether a room's present patient has these keys, and had others before.
+fn is_recovered(control: &Following, keys: AuthorId) -> bool {
+    control
+        .state()
+        .is_ok_and(|state| state.owner_keys.len() > 1 && state.owner_keys.last().is_some_and(|key| key.id == keys))
 }
 
 /// Gives the patient of a room the keys of this directory, by the recovery key, and every category a new key. `next`: the recovery

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use certs::{ChannelError, FileError};
+use certs::charters::ExtensionError;
+use certs::{ChannelError, FileError, Role};
 use ehe::id::{EheId, RoomId};
 use ehe::leaf::ReceiptError;
 use ehe::ledger::LedgerError;
@@ -119,6 +120,42 @@ pub enum Error {
     /// A receipt proves nothing.
     #[error("verification failed: {0}")]
     Receipt(#[from] ReceiptError),
+    /// A node shows charters that are not those of the alliance, or not only those.
+    #[error("verification failed: the charters that node {node} shows do not extend those here: {why}")]
+    Charters {
+        /// Name of the node.
+        node: String,
+        /// What is wrong with them.
+        why: ExtensionError,
+    },
+    /// A checkpoint is under a charter that no node shows.
+    #[error(
+        "{}a checkpoint is under charter {version}, here is {own}, and no node shows charter {version}{}; get the alliance's \
+         charter from a member, or run the command again when the nodes have it",
+        if .silent.is_empty() { "verification failed: " } else { "" },
+        if .silent.is_empty() { String::new() } else { format!(" ({})", .silent.join("; ")) }
+    )]
+    NoSuchCharter {
+        /// What the checkpoint says.
+        version: u32,
+        /// The newest charter here.
+        own: u32,
+        /// What happened at the nodes that did not show theirs.
+        silent: Vec<String>,
+    },
+    /// A node works under a charter that is not in force any more.
+    #[error(
+        "node {node} still runs under charter {theirs} of the alliance, charter {own} is in force: what it shows does not count. Tell \
+         the node's operator to install the charter there (`ehe-certs install`) and to restart the node"
+    )]
+    OlderCharter {
+        /// Name of the node.
+        node: String,
+        /// The node's charter.
+        theirs: u32,
+        /// The newest charter here.
+        own: u32,
+    },
     /// The log went back behind what was seen before.
     #[error("verification failed: {0}")]
     Memory(#[from] MemoryError),
@@ -201,6 +238,34 @@ pub enum Error {
         /// The directory with those before.
         from: PathBuf,
     },
+    /// The room has the keys of this directory already, by a recovery.
+    #[error(
+        "the patient's keys are those of this directory already: this recovery was done before. \
+         `ehe authority resume --room {0} --key FILE`, with the recovery key that was used then, finishes what may have broken off"
+    )]
+    Recovered(RoomId),
+    /// No room that the node shows has this recovery key.
+    #[error(
+        "refused: node {node} shows no room {room} to this recovery key: it has no such room, or this is not its recovery key. Check the \
+         room's id; after a recovery the key that was made in it counts, and the one before no more"
+    )]
+    NotItsRecovery {
+        /// Name of the node.
+        node: String,
+        /// The room.
+        room: RoomId,
+    },
+    /// Keys that are not certified as a patient's.
+    #[error(
+        "refused: the certificate in {} is a {role}'s, and a room's keys are a patient's. Make them with \
+         `ehe --home DIR identity new --role patient`, and have a certificate issued for that role", .dir.display()
+    )]
+    NotAPatient {
+        /// The directory.
+        dir: PathBuf,
+        /// As what its certificate names it.
+        role: Role,
+    },
     /// The credentials directory of other keys.
     #[error("{option} {}: {why}. It must be {must}", .dir.display())]
     Beside {
@@ -242,7 +307,10 @@ impl Error {
         match self {
             Self::Refused(refusal) if refusal.fault() != Fault::Node => Made::Not,
             Self::OwnRun(_) | Self::Build(_) | Self::Usage(_) => Made::Not,
-            Self::Unfinished { .. } | Self::RecoveryIncomplete { .. } | Self::Rotated { .. } => Made::Yes,
+            Self::NotItsRecovery { .. } | Self::NotAPatient { .. } => Made::Not,
+            Self::Unfinished { .. } | Self::RecoveryIncomplete { .. } | Self::Rotated { .. } | Self::Recovered(_) => {
+                Made::Yes
+            }
             _ => Made::Unknown,
         }
     }
@@ -261,19 +329,23 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Refused(refusal) if refusal.fault() == Fault::Rights => Exit::Refused,
-            Self::NotCovered(_) | Self::Rotated { .. } => Exit::Refused,
+            Self::NotCovered(_) | Self::Rotated { .. } | Self::Recovered(_) => Exit::Refused,
+            Self::NotItsRecovery { .. } | Self::NotAPatient { .. } => Exit::Refused,
             Self::Build(
                 BuildError::NotThePatient
                 | BuildError::Refused(_)
                 | BuildError::NotDelegated { .. }
+                | BuildError::KnownKeys { .. }
                 | BuildError::BeyondOwn { .. },
             ) => Exit::Refused,
             Self::Ledger(_)
             | Self::Receipt(_)
             | Self::Memory(_)
             | Self::EmptyRoom(_)
+            | Self::Charters { .. }
             | Self::Key(_)
             | Self::Build(BuildError::Key(_)) => Exit::Unverified,
+            Self::NoSuchCharter { silent, .. } if silent.is_empty() => Exit::Unverified,
             Self::Usage(_) | Self::Recovery(_) | Self::Build(BuildError::Usage(_)) => Exit::Usage,
             Self::InDoubt { why } | Self::RecoveryInDoubt { why } | Self::RoomInDoubt { why, .. }
                 if why.exit() == Exit::Unverified =>

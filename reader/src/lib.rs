@@ -11,6 +11,7 @@
 pub mod audit;
 pub mod authority;
 pub mod build;
+pub mod charters;
 pub mod cli;
 pub mod error;
 pub mod follow;

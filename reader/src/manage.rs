@@ -70,8 +70,9 @@ async fn not_created(
     }
 }
 
-/// Whether a room can be made in that shard.
-pub fn has_shard(session: &Session, shard: Option<u16>) -> Result<(), Error> {
+/// Whether a room can be made with these keys, and in that shard.
+pub fn may_create(session: &Session, shard: Option<u16>) -> Result<(), Error> {
+    session.is_a_patients()?;
     Ok(build::has_shard(session.charter().shard_count(), shard)?)
 }
 

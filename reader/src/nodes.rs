@@ -132,6 +132,19 @@ impl Nodes {
         }
     }
 
+    /// Goes on under other charters. Connections to nodes that are others now are not used any more.
+    pub fn go_under(&mut self, credentials: Credentials) {
+        let (old, new) = (self.credentials.charter(), credentials.charter());
+        self.connections.retain(|id, _| old.node(*id) == new.node(*id));
+        self.silent.clear();
+        self.credentials = credentials;
+    }
+
+    /// The node that said something last.
+    pub fn last(&self) -> Option<NodeId> {
+        self.spoke
+    }
+
     /// The name of the node that said something last, for messages.
     pub fn spoke_last(&self) -> String {
         self.spoke.map_or_else(|| "?".to_owned(), |node| self.name_of(node))

@@ -27,7 +27,7 @@ pub struct Saving {
 
 impl Saving {
     /// Begins a file that must not exist yet.
-    pub fn begin(path: &Path, room: RoomId, alliance: AllianceId, charter: &CharterChain) -> Result<Self, Error> {
+    pub fn begin(path: &Path, room: RoomId, alliance: AllianceId) -> Result<Self, Error> {
         // A link that leads nowhere is in the way too.
         if path.symlink_metadata().is_ok() {
             let why = format!("{} exists already: name another file", path.display());
@@ -45,10 +45,9 @@ impl Saving {
         }
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part).map_err(failed)?;
         let mut saving = Self { path: path.into(), part, file: BufWriter::new(file), items: 0 };
-        let charter = encoded(&charter.encode());
         saving.write(&format!(
             "{{\"kit\":1,\"rule\":\"L1\",\"title\":\"a ledger as a node served it\",\"what\":\"follow\",\"verdict\":\"valid\",\n\
-             \"input\":{{\"alliance\":\"{alliance}\",\"room\":\"{room}\",\"whole\":true,\n\"charter\":{charter},\n\"items\":["
+             \"input\":{{\"alliance\":\"{alliance}\",\"room\":\"{room}\",\"whole\":true,\n\"items\":["
         ))?;
         Ok(saving)
     }
@@ -60,12 +59,12 @@ impl Saving {
         self.write(&format!("{comma}\n{}", encoded(&cbor::to_vec(item))))
     }
 
-    /// The head, with which the file is whole: durable and under its name when this returns.
-    pub fn end(mut self, head: &Head, nonce: Nonce) -> Result<(), Error> {
+    /// The head and the charters that it stands under, with which the file is whole: durable and under its name when this returns.
+    pub fn end(mut self, head: &Head, nonce: Nonce, charters: &CharterChain) -> Result<(), Error> {
         let items = self.items;
-        let head = encoded(&cbor::to_vec(head));
+        let (head, charter) = (encoded(&cbor::to_vec(head)), encoded(&charters.encode()));
         self.write(&format!(
-            "],\n\"head\":{head},\n\"nonce\":\"{nonce}\"}},\n\"expect\":{{\"verified\":{items}}}}}\n"
+            "],\n\"charter\":{charter},\n\"head\":{head},\n\"nonce\":\"{nonce}\"}},\n\"expect\":{{\"verified\":{items}}}}}\n"
         ))?;
         self.named()
     }
@@ -102,7 +101,7 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, symlink};
 
     fn begin(path: &Path) -> Result<Saving, Error> {
-        Saving::begin(path, RoomId([1; 16]), AllianceId([2; 32]), &CharterChain(vec![]))
+        Saving::begin(path, RoomId([1; 16]), AllianceId([2; 32]))
     }
 
     #[test]

@@ -114,6 +114,15 @@ impl Session {
         self.credentials.peer().role()
     }
 
+    /// Refuses keys that are not certified as a patient's for what makes them those of a room's patient. Nodes take others (SPEC 11):
+    /// but a gateway's lie open in a home, a clinician's are for other people's rooms, and a room does not give keys back.
+    pub fn is_a_patients(&self) -> Result<(), Error> {
+        match self.role() {
+            Role::Patient => Ok(()),
+            role => Err(Error::NotAPatient { dir: self.home.dir().to_owned(), role }),
+        }
+    }
+
     /// What for somebody of this role asks who does not say it.
     pub fn usual_purpose(&self) -> Purpose {
         if self.role() == Role::Patient { Purpose::PatientRequest } else { Purpose::Treatment }
@@ -122,6 +131,21 @@ impl Session {
     /// The alliance's charter.
     pub fn charter(&self) -> &VerifiedCharter {
         self.credentials.charter()
+    }
+
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// Goes on under newer charters, and keeps them for the commands after this one.
+    pub(crate) fn take_up(&mut self, newer: Credentials) {
+        tracing::info!(version = newer.charter().version(), "a newer charter of the alliance was verified");
+        // This command needs them in memory only; the next one would fetch them again.
+        if let Err(why) = newer.keep_charters() {
+            tracing::warn!("the alliance's newer charter is not kept: {why}");
+        }
+        self.nodes.go_under(newer.clone());
+        self.credentials = newer;
     }
 
     /// Now, by this machine's clock.
@@ -136,8 +160,7 @@ impl Session {
 
     /// Keeps what the next fetch of a room is served in a new file as well.
     pub fn save(&mut self, room: RoomId, file: &Path) -> Result<(), Error> {
-        let (alliance, charters) = (self.credentials.alliance_id(), self.credentials.charter_chain());
-        self.saving = Some(Saving::begin(file, room, alliance, charters)?);
+        self.saving = Some(Saving::begin(file, room, self.credentials.alliance_id())?);
         Ok(())
     }
 
@@ -187,7 +210,7 @@ impl Session {
         mut show: impl FnMut(Shown, &Following) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let (prepared, mut asked) = (self.request(following, scope, purpose), Nonce::ZERO);
-        let (clock, credentials) = (self.clock, self.credentials.clone());
+        let clock = self.clock;
         let me = following.asks().clone();
         let mut answers = self
             .nodes
@@ -209,15 +232,17 @@ impl Session {
                     show(shown, following)?;
                 }
                 Response::Head(head) => {
-                    let memory = following.confirm(&head, asked, credentials.charter())?;
-                    let (age, fresh) = (clock().since(head.at), credentials.charter().head_fresh_ms());
+                    let charter = self.charter_of(&head.last.checkpoint).await?;
+                    let memory = following.confirm(&head, asked, &charter)?;
+                    self.is_current(&charter)?;
+                    let (age, fresh) = (clock().since(head.at), charter.head_fresh_ms());
                     if age > u64::from(fresh) {
                         tracing::warn!(
                             "the node's head is {age} ms old by this clock: something newer may be missing, or a clock is wrong"
                         );
                     }
                     if let Some(saving) = self.saving.take() {
-                        saving.end(&head, asked)?;
+                        saving.end(&head, asked, self.credentials.charter_chain())?;
                     }
                     return self.home.remember(following.room(), &memory);
                 }

@@ -54,7 +54,9 @@ pub async fn submit(
             },
             other => return Err(answers.unexpected(kind(&other))),
         };
-        let verified = receipt.verify(&run, session.charter())?;
+        let charter = session.charter_of(&receipt.checkpoint).await?;
+        let verified = receipt.verify(&run, &charter)?;
+        session.is_current(&charter)?;
         let log = verified.checkpoint().checkpoint();
         if let Some(before) = known.take() {
             before.check_log(log)?;

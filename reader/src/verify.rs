@@ -8,7 +8,7 @@ use ehe::ledger::{LedgerError, Verified, verify_head};
 use ehe::read::Part;
 use ehe::wire::{Head, Request, Response};
 
-use crate::error::Error;
+use crate::error::{Error, Exit};
 use crate::follow::Following;
 use crate::memory::MemoryError;
 use crate::scope;
@@ -93,6 +93,8 @@ impl Check {
                 LedgerError::WentBack { .. } => Self::Memory,
             },
             Error::Memory(_) => Self::Memory,
+            Error::Charters { .. } => Self::Quorum,
+            Error::NoSuchCharter { silent, .. } if silent.is_empty() => Self::Quorum,
             Error::EmptyRoom(_) => Self::Rules,
             _ => return None,
         })
@@ -218,7 +220,7 @@ async fn heads(session: &mut Session, following: &Following) -> Outcome {
     let (mut said, mut missing) = (0usize, Vec::new());
     for node in charter.group(shard).iter().filter_map(|id| charter.node(*id)) {
         match head(session, room, node.id).await {
-            Ok((head, nonce)) => match judge(session, following, &head, nonce) {
+            Ok((head, nonce)) => match judge(session, following, &head, nonce).await {
                 Ok(()) => {
                     said += 1;
                     members.insert(node.member);
@@ -249,9 +251,14 @@ enum Judged {
     Stale(String),
 }
 
-fn judge(session: &Session, following: &Following, head: &Head, nonce: Nonce) -> Result<(), Judged> {
+async fn judge(session: &mut Session, following: &Following, head: &Head, nonce: Nonce) -> Result<(), Judged> {
     let room = following.room();
-    verify_head(room, head, nonce, session.charter()).map_err(|why| Judged::Contradicts(why.to_string()))?;
+    let charter = session.charter_of(&head.last.checkpoint).await.map_err(|why| match why.exit() {
+        Exit::Unverified => Judged::Contradicts(why.to_string()),
+        _ => Judged::Stale(why.to_string()),
+    })?;
+    verify_head(room, head, nonce, &charter).map_err(|why| Judged::Contradicts(why.to_string()))?;
+    session.is_current(&charter).map_err(|why| Judged::Stale(why.to_string()))?;
     let (entries, known) = (head.last.leaf.index.saturating_add(1), following.known());
     if known.is_some_and(|known| known.entries == entries && known.last_leaf != head.last.leaf.hash()) {
         return Err(Judged::Contradicts("it shows another last entry".into()));

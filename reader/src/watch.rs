@@ -57,7 +57,7 @@ async fn subscribe(
     let scope = scope::plan_live(state, following.view(), reader, &filter.wanted(), session.now())?;
     let mut keys = Keyring::open(following.me(), room, following.view(), scope.epochs.iter().copied());
     let (prepared, mut asked) = (session.request(following, &scope, purpose), Nonce::ZERO);
-    let (me, now, charter) = (following.asks().clone(), session.clock(), session.charter().clone());
+    let (me, now) = (following.asks().clone(), session.clock());
     let mut answers = session
         .nodes
         .ask(room, || {
@@ -82,7 +82,9 @@ async fn subscribe(
                 }
             }
             Response::Head(head) => {
+                let charter = session.charter_of(&head.last.checkpoint).await?;
                 let memory = following.confirm(&head, asked, &charter)?;
+                session.is_current(&charter)?;
                 session.home().remember(room, &memory)?;
                 seen.clear();
                 let confirmed = std::mem::take(pending);

@@ -66,6 +66,30 @@ pub fn rotate(
     key_change(changed(rng, &draft, state, view, &audience, change)?)
 }
 
+/// Whether these keys can become those of the room's patient: it has to be the first that the room hears of them.
+pub fn may_become_patients(state: &RoomState, keys: AuthorId) -> Result<(), BuildError> {
+    let known = if state.owner_keys.last().is_some_and(|key| key.id == keys) {
+        "the patient's own"
+    } else if state.owner_keys.iter().any(|key| key.id == keys) {
+        "keys that the patient had before"
+    } else if state.delegations.contains_key(&keys) {
+        "a delegate's, of now or before"
+    } else if state.known_ids().any(|known| known == keys) {
+        "those of somebody who is or was invited"
+    } else {
+        return Ok(());
+    };
+    Err(BuildError::KnownKeys { room: state.room, known })
+}
+
+/// Whether the room is one's own, and may be moved to these keys.
+pub fn may_rotate(me: &Identity, state: &RoomState, to: AuthorId) -> Result<(), BuildError> {
+    if state.owner != me.author_id() {
+        return Err(BuildError::NotThePatient);
+    }
+    may_become_patients(state, to)
+}
+
 /// Whether this is the room's recovery identity, and what it distrusts a place in the room.
 pub fn may_recover(recovery: &Identity, state: &RoomState, distrusted_from: Option<u64>) -> Result<(), BuildError> {
     if recovery.public().commitment() != state.recovery {

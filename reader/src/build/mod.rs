@@ -11,8 +11,8 @@ mod revoke;
 mod tests;
 
 pub use authority::{
-    Completed, Delegated, KeyChange, Recovery, complete_recovery, delegate, may_recover, may_set_recovery, recover,
-    rotate, set_recovery, withdraw,
+    Completed, Delegated, KeyChange, Recovery, complete_recovery, delegate, may_become_patients, may_recover,
+    may_rotate, may_set_recovery, recover, rotate, set_recovery, withdraw,
 };
 pub use create::{NewRoom, RoomPlan, create, has_shard};
 pub use grant::{Invitation, grant};
@@ -79,6 +79,17 @@ pub enum BuildError {
         categories: String,
         /// Whether their earlier keys are wanted.
         history: bool,
+    },
+    /// Keys that are somebody in the room already cannot become its patient's (SPEC A14).
+    #[error(
+        "refused: room {room} knows these keys already, as {known}: they cannot become its patient's. Make new ones: \
+         `ehe --home DIR identity new --role patient`"
+    )]
+    KnownKeys {
+        /// The room.
+        room: RoomId,
+        /// As whose.
+        known: &'static str,
     },
     /// The event.
     #[error(transparent)]

@@ -64,7 +64,7 @@ async fn command(
     match command {
         Command::Identity(_) => {}
         Command::Room(RoomCommand::Create { name, shard, no_recovery, out }) => {
-            manage::has_shard(session, shard)?;
+            manage::may_create(session, shard)?;
             let issued = Issued::new(!no_recovery, &out, printer.is_json(), around)?;
             let made = manage::create(session, name.as_deref(), shard, issued.key()).await;
             let made = made.inspect_err(|why| issued.failed(why, around))?;

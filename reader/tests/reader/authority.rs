@@ -179,7 +179,7 @@ async fn with_the_printed_key_a_robbed_patient_gets_everything_back_and_the_thie
     assert!(mistyped.err.contains("mistyped"), "{}", mistyped.err);
     let foreign = world.ehe("fresh", &recover(&other)).await;
     assert_eq!(foreign.exit, 3, "{foreign:?}");
-    assert!(foreign.err.contains("only the room's recovery key"), "{}", foreign.err);
+    assert!(foreign.err.contains("not its recovery key"), "{}", foreign.err);
 
     let shown = world.ok("fresh", &format!("--json authority show --room {room} --key {paper}")).await;
     let control = values(&shown)[0]["control"].as_array().unwrap().clone();

@@ -11,6 +11,8 @@
 mod authority;
 mod bad_files;
 mod broken_off;
+mod charters;
+mod keys;
 mod lost;
 mod nodes;
 mod people;

@@ -15,6 +15,7 @@ use certs::identity_file;
 use certs::store::names;
 use certs::{Credentials, Role};
 use ehe::charter::{CharterChain, SignedCharter};
+use ehe::identity::Identity;
 use ehe_node::clock::Clock;
 use ehe_node::config::Config;
 use ehe_node::daemon::Daemon;
@@ -28,6 +29,8 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 pub struct World {
     dir: tempfile::TempDir,
     authority: Authority,
+    member: Identity,
+    description: String,
     /// Where the charter says that the (first) node is.
     pub address: SocketAddr,
     /// Where it says that all of them are.
@@ -58,9 +61,10 @@ impl World {
         let now = std::time::SystemTime::now().into();
         let authority = Authority::create(&dir.path().join("authority"), "Test", AUTHORITY_DAYS, now).unwrap();
         let addresses: Vec<SocketAddr> = nodes.iter().map(|_| free_port()).collect();
-        let this = Self { dir, authority, address: addresses[0], addresses: addresses.clone() };
-        let member = identity_file::generate().unwrap();
-        identity_file::create_public(&this.path("member.pub"), member.public()).unwrap();
+        let (member, address) = (identity_file::generate().unwrap(), addresses[0]);
+        let text = String::new();
+        let mut this = Self { dir, authority, member, description: text, address, addresses: addresses.clone() };
+        identity_file::create_public(&this.path("member.pub"), this.member.public()).unwrap();
         let mut text =
             "alliance = 'Test'\nshards = 4\n[[member]]\nname = 'Hospital'\nidentity = 'member.pub'\n".to_owned();
         for (name, address) in nodes.iter().zip(addresses) {
@@ -70,16 +74,33 @@ impl World {
                  addresses = ['{address}']\n"
             );
         }
-        let charter = CharterFile::parse(&text).unwrap().charter(this.dir.path(), None).unwrap();
-        let mut signed = SignedCharter::unsigned(&charter).unwrap();
-        signed.sign(&member).unwrap();
-        std::fs::write(this.path("charter"), CharterChain(vec![signed]).encode()).unwrap();
+        this.description = text;
+        std::fs::write(this.path("charter"), this.charters(&[60_000]).encode()).unwrap();
         nodes.iter().for_each(|name| this.install(name));
         for (name, role) in people {
             this.enrol(name, *role);
             this.install(name);
         }
         this
+    }
+
+    /// Charters that the member signed, one after the other, each with its own `head_fresh_ms`.
+    pub fn charters(&self, head_fresh_ms: &[u32]) -> CharterChain {
+        let (mut chain, mut before) = (CharterChain::default(), None);
+        for fresh in head_fresh_ms {
+            let text = format!("head_fresh_ms = {fresh}\n{}", self.description);
+            let charter = CharterFile::parse(&text).unwrap().charter(self.dir.path(), before.as_ref()).unwrap();
+            let mut signed = SignedCharter::unsigned(&charter).unwrap();
+            signed.sign(&self.member).unwrap();
+            chain.0.push(signed);
+            before = Some(chain.verify(chain.claimed_alliance().unwrap()).unwrap());
+        }
+        chain
+    }
+
+    /// Puts these charters into somebody's directory.
+    pub fn under(&self, who: &str, charters: &CharterChain) {
+        std::fs::write(self.path(who).join(names::CHARTER), charters.encode()).unwrap();
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
