@@ -24,7 +24,7 @@ pub(crate) const SMALL_FILE_MAX_BYTES: usize = 64 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// It is there already, and holds what must not be overwritten.
-    #[error("{} is there already and is never overwritten: choose another directory, or move it away yourself", .0.display())]
+    #[error("{} is there already and is never overwritten: choose another name, or move it away yourself", .0.display())]
     Exists(PathBuf),
     /// It is not there.
     #[error("{} is missing: {remedy}", .path.display())]

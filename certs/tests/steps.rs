@@ -120,7 +120,10 @@ fn a_charter_of_several_members_becomes_valid_with_their_majority() {
     assert!(desk.ok("charter sign charter --with b/identity.json").contains("valid; alliance"));
     let shown = desk.json("charter show charter");
     assert_eq!((&shown["valid"], &shown["charter"]["version"]), (&true.into(), &1.into()));
-    desk.ok("install --charter charter --into node");
+    let first = desk.ok("install --charter charter --into node");
+    assert!(first.contains("node: charter 1\n") && first.contains("restart the node"), "{first}");
+    let again = desk.ok("install --charter charter --into node");
+    assert!(again.contains("as before") && !again.contains("restart"), "{again}");
 
     // The next version.
     assert!(desk.fails("charter new --from alliance.toml --out charter").1.contains("is there already"));

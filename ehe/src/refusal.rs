@@ -53,7 +53,7 @@ refusals! {
     RoomExists = 11, Sender, "the room exists already";
     NotInvited = 12, Rights, "the patient has given this identity no such right in the room";
     GrantExpired = 13, Rights, "the grant's time is over; ask the patient for a new one";
-    GrantRevoked = 14, Rights, "the patient has revoked the grant";
+    GrantRevoked = 14, Rights, "the grant was revoked by the patient, or in the patient's name";
     EpochNotCovered = 15, Rights, "a key epoch is unknown or not covered by a grant";
     HourNotCovered = 16, Rights, "the readings' hour lies outside the grant";
     NotOwner = 17, Rights, "only the patient may do this";

@@ -110,6 +110,8 @@ pub struct Revoked {
     pub ended: Vec<EheId>,
     /// Rights to append that ended at once: what waits in their gateways' spools is refused.
     pub cut: Vec<EheId>,
+    /// Rights to append that their gateways still have: these take what waits, as far as they reach.
+    pub still: Vec<EheId>,
     /// Categories with a new key: what is sealed from now on, who was revoked cannot open.
     pub renewed: Vec<Category>,
     /// Categories whose key could not be renewed, because too many others read them.
@@ -131,8 +133,12 @@ pub async fn revoke(
         Which::Grant(grant) => vec![grant],
         Which::Subject(subject) => build::grants_of_subject(state, subject),
     };
+    if let (Which::Subject(subject), true) = (which, grants.is_empty()) {
+        return Err(build::nothing_to_end(state, subject).into());
+    }
     let revocation = build::revoke(&mut rng(), control.me(), state, control.view(), &grants, drain, now)?;
-    submit(session, control.me(), room, Some(&control), revocation.events).await?;
-    let Revocation { ended, cut, renewed, kept, unrenewed, .. } = revocation;
-    Ok(Revoked { ended, cut, renewed, kept, unrenewed })
+    let Revocation { events, ended, cut, renewed, kept, unrenewed } = revocation;
+    let still = build::still_appending(state, &cut, &ended, now);
+    submit(session, control.me(), room, Some(&control), events).await?;
+    Ok(Revoked { ended, cut, still, renewed, kept, unrenewed })
 }

@@ -18,7 +18,7 @@ pub use create::{NewRoom, RoomPlan, create, has_shard};
 pub use grant::{Invitation, grant};
 pub use hand_over::hand_over;
 pub use renew::{Renewal, renew};
-pub use revoke::{Revocation, grants_of_subject, revoke};
+pub use revoke::{Revocation, grants_of_subject, nothing_to_end, revoke, still_appending};
 
 use ehe::control::{Control, ControlError, ControlLink, EpochCategory, EpochRecord, Private, Rights, SeedWrap};
 use ehe::event::CheckedEvent;
@@ -80,6 +80,9 @@ pub enum BuildError {
         /// Whether their earlier keys are wanted.
         history: bool,
     },
+    /// What is to be ended has ended, or never was.
+    #[error("nothing was changed: {0}")]
+    NothingToEnd(String),
     /// Keys that are somebody in the room already cannot become its patient's (SPEC A14).
     #[error(
         "refused: room {room} knows these keys already, as {known}: they cannot become its patient's. Make new ones: \

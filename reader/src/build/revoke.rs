@@ -38,6 +38,24 @@ pub fn grants_of_subject(state: &RoomState, subject: AuthorId) -> Vec<EheId> {
     state.grants_of(subject).filter(|(_, g)| g.ended.is_none()).map(|(id, _)| *id).collect()
 }
 
+/// Why a subject has no grant that could be ended.
+pub fn nothing_to_end(state: &RoomState, subject: AuthorId) -> BuildError {
+    let room = state.room;
+    BuildError::NothingToEnd(match state.grants_of(subject).count() {
+        0 => format!("{subject} was never invited to room {room}"),
+        _ => format!("all grants of {subject} in room {room} were revoked before"),
+    })
+}
+
+/// Other rights to append that those whose rights were cut go on having.
+pub fn still_appending(state: &RoomState, cut: &[EheId], ended: &[EheId], now: UnixMs) -> Vec<EheId> {
+    let subjects: BTreeSet<AuthorId> = cut.iter().filter_map(|id| Some(state.grants.get(id)?.subject)).collect();
+    let holds = |(id, grant): &(&EheId, &ehe::room::GrantState)| {
+        grant.right == Right::Append && subjects.contains(&grant.subject) && grant.is_live(now) && !ended.contains(id)
+    };
+    state.grants.iter().filter(holds).map(|(id, _)| *id).collect()
+}
+
 /// Ends grants. With `drain`, append grants take what was measured before until then; read grants always end at once.
 pub fn revoke(
     rng: &mut impl CryptoRng,
@@ -50,7 +68,7 @@ pub fn revoke(
 ) -> Result<Revocation, BuildError> {
     let mut draft = Draft::continuing(state, view, me, Rights::REVOKE, now)?;
     if grants.is_empty() {
-        return Err(BuildError::Usage("there is no grant to end".into()));
+        return Err(BuildError::NothingToEnd("there is no grant to end".into()));
     }
     if drain.is_some_and(|until| until <= now) {
         return Err(BuildError::Usage("--drain-until must lie in the future".into()));
@@ -58,13 +76,16 @@ pub fn revoke(
     let mut affected: BTreeSet<EpochId> = BTreeSet::new();
     let mut cut = Vec::new();
     for id in grants {
-        let grant = state.grants.get(id).ok_or_else(|| BuildError::Usage(format!("the room has no grant {id}")))?;
+        let grant = state
+            .grants
+            .get(id)
+            .ok_or_else(|| BuildError::NothingToEnd(format!("the room has no grant {id}, and never had")))?;
         let ending = match (grant.right, drain) {
             (Right::Append, Some(until)) => Ending::DrainUntil(until),
             _ => Ending::Cut,
         };
         if grant.ended.is_some_and(|end| end.ending == ending || end.ending == Ending::Cut) {
-            return Err(BuildError::Usage(format!("grant {id} was revoked before")));
+            return Err(BuildError::NothingToEnd(format!("grant {id} was revoked before")));
         }
         if (grant.right, ending) == (Right::Append, Ending::Cut) {
             cut.push(*id);

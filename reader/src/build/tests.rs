@@ -187,9 +187,9 @@ fn a_grant_is_not_revoked_twice_and_an_unknown_one_not_at_all() {
     room.revoke(&[id], None);
     let seen = room.following(&room.patient);
     let again = |grants: &[_]| revoke(&mut rng(), &room.patient, &room.state, seen.view(), grants, None, room.now);
-    assert!(matches!(again(&[id]), Err(BuildError::Usage(_))));
-    assert!(matches!(again(&[EheId([7; 32])]), Err(BuildError::Usage(_))));
-    assert!(matches!(again(&[]), Err(BuildError::Usage(_))));
+    assert!(matches!(again(&[id]), Err(BuildError::NothingToEnd(_))));
+    assert!(matches!(again(&[EheId([7; 32])]), Err(BuildError::NothingToEnd(_))));
+    assert!(matches!(again(&[]), Err(BuildError::NothingToEnd(_))));
 }
 
 #[test]

@@ -94,14 +94,18 @@ impl Printer<'_> {
     /// Ended grants.
     pub fn revoked(&mut self, revoked: &Revoked) -> Result<(), Error> {
         if self.is_json() {
-            let Revoked { ended, cut, renewed, kept, unrenewed } = revoked;
-            return self.value(&json!({ "revoked": ended, "cut": cut, "new_keys": renewed, "old_keys": kept,
+            let Revoked { ended, cut, still, renewed, kept, unrenewed } = revoked;
+            return self
+                .value(&json!({ "revoked": ended, "cut": cut, "still": still, "new_keys": renewed, "old_keys": kept,
                                        "unrenewed_keys": unrenewed }));
         }
         for grant in &revoked.ended {
             self.line(format!("revoked {grant}"))?;
         }
-        if !revoked.cut.is_empty() {
+        for grant in &revoked.still {
+            self.line(format!("grant {grant} still lets the same gateway append: what waits in its spool is taken as far as that reaches"))?;
+        }
+        if !revoked.cut.is_empty() && revoked.still.is_empty() {
             self.line("what waits unsent in a gateway's spool is refused now; --drain-until would still take it")?;
         }
         if !revoked.kept.is_empty() {

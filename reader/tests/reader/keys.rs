@@ -84,3 +84,29 @@ async fn keys_that_a_room_knows_as_somebody_else_cannot_become_its_patients_and_
     }
     node.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_of_nothing_says_whether_there_ever_was_something_and_of_one_of_two_grants_what_holds() {
+    let world = World::new(PEOPLE);
+    let node = world.start().await;
+    let room = world.room().await;
+    let append = format!("grant --room {room} --to {} --append", world.public("gateway"));
+    let (first, second) = (world.ok("patient", &append).await, world.ok("patient", &append).await);
+    let revoke = format!("revoke --room {room}");
+    let never = world.ehe("patient", &format!("{revoke} --subject {}", world.id("friend"))).await;
+    assert!(never.exit == 1 && never.err.contains("was never invited"), "{never:?}");
+    let one = world.ok("patient", &format!("{revoke} --grant {}", second.trim())).await;
+    assert!(one.contains(&format!("grant {} still lets", first.trim())) && !one.contains("refused now"), "{one}");
+    let both = world.ok("patient", &format!("{revoke} --subject {}", world.id("gateway"))).await;
+    assert!(both.contains("refused now") && !both.contains("still lets"), "{both}");
+    for which in [format!("--subject {}", world.id("gateway")), format!("--grant {}", first.trim())] {
+        let again = world.ehe("patient", &format!("{revoke} {which}")).await;
+        assert!(again.exit == 1 && again.err.contains("revoked before"), "{again:?}");
+    }
+    // A rotation that is run again says what was done, and nothing else.
+    let rotate = format!("authority rotate --room {room} --to {}", world.path("fresh").display());
+    world.ok("patient", &rotate).await;
+    let again = world.ehe("patient", &rotate).await;
+    assert!(again.exit == 3 && again.err.starts_with("ehe: the patient's keys are those in"), "{again:?}");
+    node.stop().await.unwrap();
+}

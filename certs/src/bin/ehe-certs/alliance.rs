@@ -68,7 +68,30 @@ pub(crate) fn install(args: &Install, out: &mut dyn Write) -> anyhow::Result<()>
     // Somebody asked for it by name: it has to be there, and valid.
     load_charter(&charter)?;
     args.into.iter().try_for_each(|dir| refuse_another_alliance(dir, &args.authority, &charter))?;
-    args.into.iter().try_for_each(|dir| install_into(dir, &args.authority, &charter, out))
+    for dir in &args.into {
+        let files = [names::CA, names::CHARTER].map(|name| dir.join(name));
+        let read = || files.each_ref().map(|path| file::read_public(path, COPY_MAX_BYTES, "").ok());
+        let (before, charter_before) = (read(), version(&dir.join(names::CHARTER)));
+        install_into(dir, &args.authority, &charter, out)?;
+        let was = match (charter_before, version(&dir.join(names::CHARTER))) {
+            (Some(before), Some(now)) if before == now => format!("charter {now}, as before"),
+            (Some(before), Some(now)) => format!("charter {now}, where charter {before} was"),
+            (_, now) => format!("charter {}", now.unwrap_or_default()),
+        };
+        writeln!(out, "{}: {was}", dir.display())?;
+        if before != read() {
+            writeln!(
+                out,
+                "  restart the node that runs with it: it takes up a charter and a ca.crt when it starts, and no sooner"
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// The version of the newest charter in a file, where it is valid.
+fn version(charter: &Path) -> Option<u32> {
+    Some(load_charter(charter).ok()?.0.version())
 }
 
 /// Credentials of one alliance never silently become those of another: its files may be nowhere else.

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         // Who read our output has seen enough.
         Err(error) if only_shows && is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr().lock(), "{}", escaped(&format!("ehe-certs: {error:#}")));
+            let _ = writeln!(std::io::stderr().lock(), "{}", escaped(&format!("ehe-certs: {}", told(&error))));
             if is_refusal(&error) { ExitCode::from(3) } else { ExitCode::FAILURE }
         }
     }
@@ -56,6 +56,17 @@ fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
         Command::Passphrase(change) => passphrase::change(&change, out),
         Command::Show { file } => show::show(&file, out),
     }
+}
+
+/// An error with its causes. Most of our errors tell theirs themselves: nothing is said twice.
+fn told(error: &anyhow::Error) -> String {
+    let mut told = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !told.contains(&cause) {
+            told = format!("{told}: {cause}");
+        }
+    }
+    told
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
