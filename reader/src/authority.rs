@@ -204,7 +204,7 @@ pub async fn rotate(session: &mut Session, room: Rotatable, after: &mut Session)
 
 /// Notes that the keys of a directory are a room's no more, as verified records showed: its listing need not ask about the room.
 pub fn moved_on(home: &Home, room: RoomId) {
-    if let Err(why) = home.tie(room, Tie::Ended) {
+    if let Err(why) = home.tie(room, Tie::Moved) {
         tracing::warn!("{why}");
     }
 }

@@ -40,8 +40,10 @@ pub enum Tie {
     /// Somebody to whom the records were shown.
     #[default]
     Party,
-    /// A party whose right ended, as a node said in a way in which honest nodes say it; or a patient who moved to other keys.
+    /// A party whose right ended, as a node said in a way in which honest nodes say it.
     Ended,
+    /// A patient who moved to other keys.
+    Moved,
     /// No party yet: what is remembered came with a recovery key, or with a rotation that is under way.
     Stranger,
 }

@@ -203,7 +203,14 @@ enum Again {
 }
 
 async fn again(session: &mut Session, room: RoomId) -> Result<Again, Error> {
-    let Some(known) = session.recall(room)?.filter(|known| known.tie.is_party()) else { return Ok(Again::NotAsked) };
+    let Some(known) = session.recall(room)? else { return Ok(Again::NotAsked) };
+    if known.tie == Tie::Moved {
+        let said = "was moved to other keys by `ehe authority rotate`: use the directory with those";
+        return Ok(Again::Said(said.into(), Exit::Done));
+    }
+    if !known.tie.is_party() {
+        return Ok(Again::NotAsked);
+    }
     match show(session, room).await {
         Ok(line) => Ok(Again::Shown(Box::new(line))),
         Err(Error::Refused(refusal)) if known.tie != Tie::Own && has_ended(refusal) => {

@@ -167,7 +167,14 @@ async fn a_listing_asks_of_no_room_in_which_this_directory_is_no_party_yet_or_no
     mode.store(0, SeqCst);
     silent("fresh").await;
     world.ok("patient", &rotate).await;
-    silent("patient").await;
+    // Who was the patient with the old keys is told where the room is; nobody is asked.
+    let show = format!("--json audit --room {room}");
+    let moved = world.ehe("patient", "rooms").await;
+    assert_eq!((moved.exit, moved.out.lines().count(), moved.err.lines().count()), (0, 1, 1), "{moved:?}");
+    assert!(moved.err.contains(&room) && moved.err.contains("other keys"), "{moved:?}");
+    let audit = values(&world.ok("fresh", &show).await);
+    let asked = |access: &&serde_json::Value| access["reader"] == world.id("patient") && access["granted"] == false;
+    assert_eq!(audit.iter().filter(asked).count(), 0, "{audit:?}");
     assert!(world.ok("fresh", "rooms").await.contains(&room));
     node.stop().await.unwrap();
 }
