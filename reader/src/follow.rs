@@ -103,18 +103,11 @@ impl Following {
 
     /// What the directory's identity is in the room, where that was shown just now.
     fn tie(&self) -> Tie {
-        let own = || self.follower.room().is_some_and(|state| state.owner == self.me.author_id());
-        match &self.known {
-            _ if self.own_name => {
-                if own() {
-                    Tie::Own
-                } else {
-                    Tie::Party
-                }
-            }
-            Some(known) => known.tie,
-            None => Tie::Stranger,
+        if !self.own_name {
+            return self.known.as_ref().map_or(Tie::Stranger, |known| known.tie);
         }
+        let own = self.follower.room().is_some_and(|state| state.owner == self.me.author_id());
+        if own { Tie::Own } else { Tie::Party }
     }
 
     /// The room.

@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::confirmation::Confirmation;
 use crate::consensus::{self, Alone, Consensus, GroupId, Link, ShutdownError};
 use crate::cosign::CosignFile;
+use crate::leadership;
 use crate::node::{Node, node_id, raft_id};
 use crate::peers::{self, Accepting, Reach};
 use crate::server::{Between, serve};
@@ -126,7 +127,7 @@ impl Daemon {
                 others.tasks.spawn(peers::cosign_with(reach.clone(), *peer, outbound.clone(), stop()));
             }
             for group in consensus.groups() {
-                others.tasks.spawn(peers::watch(consensus.clone(), group, Arc::clone(&board), stop()));
+                others.tasks.spawn(leadership::watch(consensus.clone(), group, Arc::clone(&board), stop()));
             }
             others.tasks.spawn(peers::expect(Arc::clone(&server), Arc::clone(&charter), peers.clone(), stop()));
             let (consensus, board, stats) = (consensus.clone(), Arc::clone(&board), Arc::clone(&stats));
@@ -182,7 +183,7 @@ impl Daemon {
         // do not answer. That one ends with consensus.
         self.tasks.close();
         let _ = tokio::time::timeout(HAND_OVER, self.tasks.wait()).await;
-        peers::hand_over_all(&self.consensus, HAND_OVER).await;
+        leadership::hand_over_all(&self.consensus, HAND_OVER).await;
         let done = self.consensus.shutdown().await;
         self.tasks.wait().await;
         let Others { reach, tasks, stop } = self.others;

@@ -17,6 +17,7 @@ pub mod consensus;
 pub mod cosign;
 pub mod daemon;
 mod handlers;
+pub mod leadership;
 pub mod node;
 pub mod peers;
 pub mod server;

@@ -99,7 +99,11 @@ fn header(by: (u64, u64, bool), last: (u64, u64)) -> Bytes {
 
 /// Says all that to node `to`, and waits until it has heard enough. What it answered.
 async fn say(hub: &Hub, to: u64, frames: Vec<Bytes>) -> Vec<Bytes> {
-    let mut stream = hub.dial(HOSTILE, to).unwrap();
+    say_as(hub, HOSTILE, to, frames).await
+}
+
+async fn say_as(hub: &Hub, from: u64, to: u64, frames: Vec<Bytes>) -> Vec<Bytes> {
+    let mut stream = hub.dial(from, to).unwrap();
     let mut heard = Vec::new();
     for frame in frames {
         if stream.sender.send(frame).await.is_err() {
@@ -206,6 +210,29 @@ async fn a_hostile_member_harms_nobody_and_stops_nothing() {
     let states = three.close(0).await;
     node::assert_contains(&states[&leader], &acknowledged);
     assert!(Purpose::Snapshot.priority() < Purpose::Append.priority());
+}
+
+/// A node of the alliance that has no part in this group, though it may have in others of this node.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_not_of_the_group_is_not_listened_to() {
+    const STRANGER: u64 = 9;
+    let mut three = Several::new(&[1, 2, 3], 1);
+    three.open_all().await;
+    let leader = three.leader(0, &[1, 2, 3]).await;
+    let term = three.status(leader, 0).term;
+    let by = (term + 1, STRANGER, false);
+    for (purpose, said) in [
+        (0, append((term + 1, STRANGER, true), None, None, &[])),
+        (1, append((term + 1, STRANGER, true), None, None, &[])),
+        (2, ask(0, by, (term, 1 << 40))),
+        (3, header((term + 1, STRANGER, true), (term, 1 << 40))),
+    ] {
+        let heard = say_as(&three.hub, STRANGER, leader, vec![hello(purpose, leader), said]).await;
+        assert_eq!(heard.len(), 1, "{purpose}: sent away, and nothing answered: {heard:?}");
+    }
+    assert_eq!(three.status(leader, 0).term, term);
+    assert_eq!(three.status(leader, 0).role, Role::Leader);
+    three.close(0).await;
 }
 
 /// A stream that is opened and then says nothing costs a little memory, and one of a kind: the next ends it.

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::crowd::{Crowd, NODE_FOR_MANY, Size};
 use super::disk;
-use super::load::{Round, best, rounds};
+use super::load::{BACKLOG_RUNS, BACKLOGS, RUN_EVENTS, Round, WRITERS, backlogs, best, rounds, singly};
 use super::table::Row;
 use crate::lab::alliance::Founding;
 use crate::lab::process::Programs;
@@ -17,14 +17,9 @@ use crate::view::View;
 pub(super) const GROUP: &str = "alliance";
 
 const MEMBERS: usize = 3;
-const WRITERS: usize = 512;
 const SINGLE_RUNS: usize = 20;
 const ALONE_RUNS: usize = 200;
 const ROUNDS: usize = 3;
-/// Gateways that come back from an outage, and what each has waiting.
-const BACKLOGS: usize = 32;
-const BACKLOG_RUNS: usize = 8;
-const RUN_EVENTS: usize = 256;
 
 /// Measures.
 pub(super) async fn run(out: &Path) -> Result<Vec<Row>> {
@@ -46,7 +41,7 @@ pub(super) async fn run(out: &Path) -> Result<Vec<Row>> {
     say(format!("{WRITERS} writers of one event at a time, each on its own connection"));
     let mut writers = crowd.writers(WRITERS).await?;
     let measured = rounds(&crowd, &mut writers, (ROUNDS, SINGLE_RUNS, 1), &say).await?;
-    let what = format!("{WRITERS} writers of one event at a time, {WRITERS} connections, {shards} shards");
+    let what = singly(WRITERS, shards);
     rows.push(row(what, best(&measured)?));
 
     say(format!("{BACKLOGS} gateways with backlogs in runs of {RUN_EVENTS}"));
@@ -54,7 +49,7 @@ pub(super) async fn run(out: &Path) -> Result<Vec<Row>> {
     crowd.shrink(BACKLOGS);
     let mut writers = crowd.writers(BACKLOGS).await?;
     let measured = rounds(&crowd, &mut writers, (ROUNDS, BACKLOG_RUNS, RUN_EVENTS), &say).await?;
-    let what = format!("{BACKLOGS} backlogs in runs of {RUN_EVENTS}, {BACKLOGS} connections, {shards} shards");
+    let what = backlogs(shards);
     rows.push(row(what, best(&measured)?));
     for node in &mut crowd.nodes {
         node.daemon.stop().await?;

@@ -12,6 +12,23 @@ use super::crowd::{Crowd, Prepared, Verifier, Writer, ask};
 use super::usage;
 use crate::account::percentile;
 
+/// Gateways that write one event at a time.
+pub(super) const WRITERS: usize = 512;
+/// Gateways that come back from an outage, and what each has waiting.
+pub(super) const BACKLOGS: usize = 32;
+pub(super) const BACKLOG_RUNS: usize = 8;
+pub(super) const RUN_EVENTS: usize = 256;
+
+/// What is measured where [`WRITERS`] write over so many connections.
+pub(super) fn singly(connections: usize, shards: impl std::fmt::Display) -> String {
+    format!("{WRITERS} writers of one event at a time, {connections} connections, {shards} shards")
+}
+
+/// What is measured where [`BACKLOGS`] are handed in.
+pub(super) fn backlogs(shards: impl std::fmt::Display) -> String {
+    format!("{BACKLOGS} backlogs in runs of {RUN_EVENTS}, {BACKLOGS} connections, {shards} shards")
+}
+
 /// What one round of load showed.
 #[derive(Debug, Clone)]
 pub(super) struct Round {

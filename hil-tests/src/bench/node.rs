@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::crowd::{Crowd, NODE_FOR_MANY, Size};
-use super::load::{Round, best, rounds};
+use super::load::{BACKLOG_RUNS, BACKLOGS, RUN_EVENTS, Round, WRITERS, backlogs, best, rounds, singly};
 use super::table::Row;
 use super::{disk, usage};
 use crate::lab::alliance::Founding;
@@ -15,16 +15,11 @@ use crate::view::View;
 /// The group of these rows.
 pub(super) const GROUP: &str = "node";
 
-const WRITERS: usize = 512;
 /// Events that each writer sends one at a time in a round.
 const SINGLE_RUNS: usize = 40;
 const ROUNDS: usize = 5;
 const SINGLE_TARGET: f64 = 12_000.0;
 
-/// Gateways that come back from an outage, and what each has waiting.
-const BACKLOGS: usize = 32;
-const BACKLOG_RUNS: usize = 8;
-const RUN_EVENTS: usize = 256;
 const BACKLOG_TARGET: f64 = 60_000.0;
 
 /// Measures.
@@ -43,7 +38,7 @@ pub(super) async fn run(out: &Path) -> Result<Vec<Row>> {
     let mut writers = crowd.writers(WRITERS).await?;
     say(format!("{WRITERS} writers of one event at a time, each on its own connection"));
     let measured = rounds(&crowd, &mut writers, (ROUNDS, SINGLE_RUNS, 1), &say).await?;
-    let what = format!("{WRITERS} writers of one event at a time, {WRITERS} connections, {shards} shards");
+    let what = singly(WRITERS, shards);
     rows.push(row(what, best(&measured)?, SINGLE_TARGET));
     let (most, now) = usage::resident_mib(pid)?;
     rows.push(Row::new(
@@ -58,13 +53,13 @@ pub(super) async fn run(out: &Path) -> Result<Vec<Row>> {
     crowd.shrink(BACKLOGS);
     let mut writers = crowd.writers(WRITERS).await?;
     let measured = rounds(&crowd, &mut writers, (ROUNDS, SINGLE_RUNS, 1), &say).await?;
-    let what = format!("{WRITERS} writers of one event at a time, {BACKLOGS} connections, {shards} shards");
+    let what = singly(BACKLOGS, shards);
     rows.push(row(what, best(&measured)?, SINGLE_TARGET));
 
     say(format!("{BACKLOGS} gateways with backlogs in runs of {RUN_EVENTS}"));
     let mut writers = crowd.writers(BACKLOGS).await?;
     let measured = rounds(&crowd, &mut writers, (ROUNDS, BACKLOG_RUNS, RUN_EVENTS), &say).await?;
-    let what = format!("{BACKLOGS} backlogs in runs of {RUN_EVENTS}, {BACKLOGS} connections, {shards} shards");
+    let what = backlogs(shards);
     rows.push(row(what, best(&measured)?, BACKLOG_TARGET));
     for node in &mut crowd.nodes {
         node.daemon.stop().await?;

@@ -1,6 +1,7 @@
 //! One group at work.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
 };
@@ -10,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     error::{Fault, ShutdownError},
-    ids::GroupId,
+    ids::{GroupId, NodeId},
     log::group::GroupLog,
     network::Accept,
     state::{Stages, WorkerHandle},
@@ -27,6 +28,8 @@ pub(super) struct Group {
     pub(super) worker: WorkerHandle,
     pub(super) stages: Stages,
     pub(super) accept: Accept,
+    /// The voters that it begins with; none if it waits for others.
+    pub(super) founders: Option<BTreeSet<NodeId>>,
     pub(super) thread: Mutex<Option<JoinHandle<()>>>,
     /// Proposals under way, by count and by bytes.
     pub(super) slots: Arc<Semaphore>,
@@ -45,6 +48,15 @@ impl Group {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         Role::of(&metrics, self.log.fence.fault().is_some())
+    }
+
+    /// Whether a node has anything to say in this group: it is one of its members, or of those that it began with. A node may have a part in
+    /// some groups of this one and none in others. A group that waits for others knows nobody yet, and listens to all.
+    pub(super) fn listens_to(&self, peer: NodeId) -> bool {
+        let Some(founders) = &self.founders else { return true };
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        founders.contains(&peer) || metrics.membership_config.membership().get_node(&peer.0).is_some()
     }
 
     /// Why the group is not running, if it is not: the fence's fault, or that openraft died without one.

@@ -233,12 +233,14 @@ async fn start<M: Machine>(
         let bytes = Arc::new(Semaphore::new(config.max_in_flight_bytes));
         let (id, raft_config, node_id) = (log.fence.group(), raft_config.clone(), config.node_id.0);
         let network = router.network(id);
+        let founders = config.bootstrap.voters(id).cloned();
         starting.push(async move {
             match Raft::new(node_id, raft_config, network, store, adapter).await {
                 Ok(raft) => {
                     let thread = Mutex::new(Some(worker_thread));
                     let accept = Accept::default();
-                    Ok((id, Arc::new(Group { id, raft, log, worker, stages, accept, thread, slots, bytes })))
+                    let group = Group { id, raft, log, worker, stages, accept, founders, thread, slots, bytes };
+                    Ok((id, Arc::new(group)))
                 }
                 Err(fatal) => {
                     let fault =

@@ -22,13 +22,11 @@
 
 mod accept;
 mod cosigning;
-mod leadership;
 mod link;
 mod whereabouts;
 
 pub use accept::Accepting;
 pub use cosigning::cosign_with;
-pub use leadership::{hand_over, hand_over_all, watch};
 pub use link::Reach;
 pub use whereabouts::expect;
 

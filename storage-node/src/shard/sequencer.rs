@@ -21,7 +21,7 @@ use super::block::{BLOCK_COMMANDS_MAX, BLOCK_MAX_BYTES, Block, Command, Outcome,
 use crate::checkpoint::MayOrder;
 use crate::clock::Clock;
 use crate::consensus::{Consensus, GroupId, NodeId, ProposeError};
-use crate::peers::hand_over;
+use crate::leadership::hand_over;
 use crate::stats::Stats;
 
 /// Why a command has no outcome.

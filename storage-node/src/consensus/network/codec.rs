@@ -7,6 +7,7 @@
 //!             purpose 0 append · 1 beat · 2 request · 3 snapshot
 //! welcome   = [0, uid] / [1, reason]                         the acceptor's first; reason 0 no such group · 1 your uid is not
 //!                                                            the one I know · 2 mine is not the one you know · 3 stopped · 4 busy
+//!                                                            5 you are not of the group
 //! append    = [vote, prev: place, commit: place, [* entry]]  the entries follow `prev` without a gap, so none says its index
 //! appended  = [0, place] / [1, log id] / [2, vote]           as far as asked / `prev` is not here / there is a greater vote
 //! request   = [0, vote, last: place, transfer: bool]         vote
@@ -76,10 +77,12 @@ pub(super) enum Reason {
     Stopped,
     #[error("it has too many requests at once")]
     Busy,
+    #[error("it knows of no part that this node has in the group")]
+    NotAMember,
 }
 
-const REASONS: [Reason; 5] =
-    [Reason::NoSuchGroup, Reason::OtherUid, Reason::NotWhoYouKnow, Reason::Stopped, Reason::Busy];
+const REASONS: [Reason; 6] =
+    [Reason::NoSuchGroup, Reason::OtherUid, Reason::NotWhoYouKnow, Reason::Stopped, Reason::Busy, Reason::NotAMember];
 
 /// One request.
 #[derive(Debug, PartialEq, Eq)]
@@ -220,6 +223,7 @@ fn reason_number(reason: Reason) -> u8 {
         Reason::NotWhoYouKnow => 2,
         Reason::Stopped => 3,
         Reason::Busy => 4,
+        Reason::NotAMember => 5,
     }
 }
 

@@ -10,6 +10,7 @@
 //! - [`link`] is the seam to whatever carries frames (QUIC, or queues in a test), and says what that must keep.
 //! - [`codec`] has the bytes; they are ours, and strict.
 //! - [`peers`] remembers who each peer is, durably, before a word of it counts. A node that lost its log is refused.
+//! - Who has no part in a group is sent away before that: a node may share some groups with this one and not others.
 //! - [`check`] holds every word of a peer against what is known, before openraft hears it: openraft asserts some of that,
 //!   and an assertion would stop the group.
 //! - [`mod@router`] is openraft-multi's `GroupRouter`: one link for all groups. Its adapter carries the calls that are one request

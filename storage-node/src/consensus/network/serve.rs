@@ -102,6 +102,10 @@ impl Server<'_> {
     /// Whether this node talks to `peer` about the group, and is the one that `peer` wants to talk to.
     async fn admit(&self, peer: NodeId, hello: &Hello) -> Result<&Arc<Group>, Reason> {
         let group = self.groups.get(&hello.group).ok_or(Reason::NoSuchGroup)?;
+        // Before anything is remembered of it.
+        if !group.listens_to(peer) {
+            return Err(Reason::NotAMember);
+        }
         if group.log.fence.fault().is_some() {
             return Err(Reason::Stopped);
         }

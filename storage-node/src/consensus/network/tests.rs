@@ -73,6 +73,7 @@ fn forms() -> Vec<Form> {
         Welcome::No(Reason::NotWhoYouKnow),
         Welcome::No(Reason::Stopped),
         Welcome::No(Reason::Busy),
+        Welcome::No(Reason::NotAMember),
     ] {
         forms.push(("welcome", encode_welcome(&welcome), |b| decode_welcome(b).map(|v| encode_welcome(&v))));
     }
@@ -131,6 +132,7 @@ fn the_bytes_between_nodes_are_these() {
         "01820102".into(),
         "01820103".into(),
         "01820104".into(),
+        "01820105".into(),
         "0184830702f582030882030783830301426162830700f68307028281830102038401020304".into(),
         "0184830702f5f6f680".into(),
         "0184830702f5f6f681830000f6".into(),
