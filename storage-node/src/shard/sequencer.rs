@@ -1,10 +1,12 @@
 //! The ordering party of one shard: commands wait in a bounded queue and go into the log a block at a time.
 //!
-//! While one block is synced the next one gathers, so a block is as large as the disk is slow. A block that takes very long, because no
+//! While one block is synced the next one gathers, so a block is as large as the disk is slow ([`gather`]). A block that takes very long, because no
 //! majority answers, does not make the next ones wait: they go in behind it, or are told at once that nobody leads.
 
+mod gather;
+
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -17,6 +19,7 @@ use ehe::read::SignedRequest;
 use ehe::refusal::Refusal;
 use ehe::wire::Submission;
 
+use self::gather::{Gathered, Pace};
 use super::block::{BLOCK_COMMANDS_MAX, BLOCK_MAX_BYTES, Block, Command, Outcome, decode_outcomes};
 use crate::checkpoint::MayOrder;
 use crate::clock::Clock;
@@ -161,7 +164,7 @@ pub async fn run(
     clock: Clock,
     stats: Arc<Stats>,
 ) {
-    let (mut held, mut late) = (None, FuturesUnordered::new());
+    let (mut held, mut late, mut pace) = (None, FuturesUnordered::new(), Pace::default());
     loop {
         let first = match held.take() {
             Some(waiting) => Some(waiting),
@@ -171,22 +174,7 @@ pub async fn run(
             },
         };
         let Some(first) = first else { break };
-        let mut bytes = first.bytes;
-        let (mut commands, mut answers) = (vec![first.command], vec![(first.answer, first._share)]);
-        while commands.len() < BLOCK_COMMANDS_MAX {
-            let Ok(next) = queue.try_recv() else { break };
-            // Whoever has gone away asks again, and the block has room for somebody else.
-            if next.answer.is_closed() {
-                continue;
-            }
-            if bytes.saturating_add(next.bytes) > BLOCK_MAX_BYTES {
-                held = Some(next);
-                break;
-            }
-            bytes += next.bytes;
-            commands.push(next.command);
-            answers.push((next.answer, next._share));
-        }
+        let Gathered { commands, answers, .. } = pace.gather(first, &mut queue, &mut held).await;
         if !may_order.may_order(group.0) {
             hand_over(&consensus, group).await;
             answer(answers, Err(Unordered::NotLeader(None)));
@@ -194,6 +182,7 @@ pub async fn run(
         }
         Stats::add(&stats.blocks, 1);
         let block = Block::new(clock.now(), commands);
+        let (count, begun) = (answers.len(), Instant::now());
         let mut proposed = Box::pin(propose(&consensus, group, block, answers));
         if tokio::time::timeout(WAITS_FOR_ONE, &mut proposed).await.is_err() {
             late.push(proposed);
@@ -201,6 +190,7 @@ pub async fn run(
                 late.next().await;
             }
         }
+        pace.went(count, begun.elapsed());
     }
     while late.next().await.is_some() {}
 }

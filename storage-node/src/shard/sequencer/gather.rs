@@ -1,0 +1,162 @@
+//! What goes into the next block, and how long it is waited for.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+
+use super::{Answer, BLOCK_COMMANDS_MAX, BLOCK_MAX_BYTES, Command, Waiting};
+
+/// Nobody waits longer for others.
+const WAIT_MAX: Duration = Duration::from_millis(25);
+/// A block of this size is worth its syncs and signatures as it is.
+const ENOUGH_BYTES: usize = 64 << 10;
+
+/// The commands of a block, and who waits for their outcomes.
+pub(super) struct Gathered {
+    pub(super) commands: Vec<Command>,
+    pub(super) answers: Vec<Answer>,
+    bytes: usize,
+}
+
+impl Gathered {
+    fn new(first: Waiting) -> Self {
+        Self { bytes: first.bytes, commands: vec![first.command], answers: vec![(first.answer, first._share)] }
+    }
+
+    /// Takes a command in, or gives back one for which there is no room.
+    fn take(&mut self, next: Waiting) -> Option<Waiting> {
+        // Whoever has gone away asks again, and the block has room for somebody else.
+        if next.answer.is_closed() {
+            return None;
+        }
+        if self.bytes.saturating_add(next.bytes) > BLOCK_MAX_BYTES {
+            return Some(next);
+        }
+        self.bytes += next.bytes;
+        self.commands.push(next.command);
+        self.answers.push((next.answer, next._share));
+        None
+    }
+}
+
+/// How blocks follow each other.
+///
+/// Each costs the same syncs, signatures and messages, however little is in it. Of writers who wait for their receipts, half come while a block is
+/// under way and the others after it; taken as they come, they stay apart in many small blocks. So a block waits for the others as long as the last
+/// one took, where that one held several commands. Who writes alone waits for nobody.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    wait: Duration,
+}
+
+impl Pace {
+    /// The last block held so many commands, and its outcome was there after that time.
+    pub(super) fn went(&mut self, commands: usize, took: Duration) {
+        self.wait = if commands > 1 { took.min(WAIT_MAX) } else { Duration::ZERO };
+    }
+
+    /// The block that begins with `first`; what has no room in it any more is `held` for the next.
+    pub(super) async fn gather(
+        &self,
+        first: Waiting,
+        queue: &mut mpsc::Receiver<Waiting>,
+        held: &mut Option<Waiting>,
+    ) -> Gathered {
+        let (mut gathered, until) = (Gathered::new(first), Instant::now() + self.wait);
+        while gathered.commands.len() < BLOCK_COMMANDS_MAX {
+            let next = match queue.try_recv() {
+                Ok(next) => next,
+                Err(_) if self.wait.is_zero() || gathered.bytes >= ENOUGH_BYTES => break,
+                Err(_) => match timeout_at(until, queue.recv()).await {
+                    Ok(Some(next)) => next,
+                    Ok(None) | Err(_) => break,
+                },
+            };
+            *held = gathered.take(next);
+            if held.is_some() {
+                break;
+            }
+        }
+        gathered
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use ehe::run::SignedRun;
+    use ehe::wire::Submission;
+    use futures::FutureExt;
+    use tokio::sync::{Semaphore, oneshot};
+
+    use super::super::{Outcome, Unordered};
+    use super::*;
+
+    type Answered = oneshot::Receiver<Result<Outcome, Unordered>>;
+
+    fn waiting(bytes: usize) -> (Waiting, Answered) {
+        let (answer, answered) = oneshot::channel();
+        let command = Command::Submit(Submission { run: SignedRun(vec![]), events: vec![] });
+        let share = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        (Waiting { command, bytes, answer, _share: share }, answered)
+    }
+
+    fn after(commands: usize, took: Duration) -> Pace {
+        let mut pace = Pace::default();
+        pace.went(commands, took);
+        pace
+    }
+
+    /// How many commands a block has that begins with `first`, and whether one is held; none if it waits for more.
+    fn at_once(pace: &Pace, first: usize, queued: &[usize]) -> Option<(usize, bool)> {
+        let (queue, mut taken) = mpsc::channel(100);
+        let mut answers = Vec::new();
+        for bytes in queued {
+            let (waiting, answered) = waiting(*bytes);
+            answers.push(answered);
+            queue.try_send(waiting).ok().unwrap();
+        }
+        let (first, _answered) = waiting(first);
+        let mut held = None;
+        let gathered = pace.gather(first, &mut taken, &mut held).now_or_never()?;
+        assert_eq!(gathered.commands.len(), gathered.answers.len());
+        Some((gathered.commands.len(), held.is_some()))
+    }
+
+    #[tokio::test]
+    async fn who_writes_alone_waits_for_nobody_and_nobody_longer_than_the_last_block_took() {
+        assert_eq!(at_once(&Pace::default(), 10, &[10, 10]), Some((3, false)));
+        assert_eq!(at_once(&after(1, Duration::from_secs(9)), 10, &[10, 10]), Some((3, false)));
+        assert_eq!(at_once(&after(2, Duration::from_secs(9)), 10, &[10, 10]), None);
+        assert_eq!(after(2, Duration::from_millis(7)).wait, Duration::from_millis(7));
+        assert_eq!(after(2, Duration::from_secs(9)).wait, WAIT_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_block_that_is_large_or_full_waits_for_nobody() {
+        let pace = after(9, WAIT_MAX);
+        assert_eq!(at_once(&pace, ENOUGH_BYTES, &[10]), Some((2, false)));
+        assert_eq!(
+            at_once(&pace, BLOCK_MAX_BYTES, &[10, 10]),
+            Some((1, true)),
+            "the second is held for the next block"
+        );
+    }
+
+    #[tokio::test]
+    async fn who_comes_while_it_is_waited_is_in_the_block_and_who_has_gone_away_is_not() {
+        let (queue, mut taken) = mpsc::channel(10);
+        let (pace, mut held) = (after(2, WAIT_MAX), None);
+        let (first, _answered) = waiting(1);
+        let (gone, answered) = waiting(1);
+        drop(answered);
+        queue.try_send(gone).ok().unwrap();
+        let mut gathering = Box::pin(pace.gather(first, &mut taken, &mut held));
+        assert!(gathering.as_mut().now_or_never().is_none());
+        let (next, _answered) = waiting(1);
+        queue.send(next).await.ok().unwrap();
+        assert_eq!(gathering.await.commands.len(), 2);
+    }
+}
