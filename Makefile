@@ -28,8 +28,9 @@ demo: setup ## the whole system on this machine; options: make demo ARGS="--once
 	@$(TARGET)/debug/ehe-demo $(ARGS)
 
 # Built as it is shipped: figures of a debug build say nothing. The libraries' benches print rows too; `--bench '*'` takes those and
-# leaves the unit tests alone.
+# leaves the unit tests alone. Peers are measured beside ours where they can be installed: without them the table says so.
 bench: setup ## measure: a table of target and measured value; options: make bench ARGS="--only node"
+	@scripts/setup peers || true
 	@cargo build --release --workspace --bins --example outage --locked
 	@cargo bench --workspace --bench '*' --locked -- $(ARGS) > $(TARGET)/bench.jsonl
 	@$(TARGET)/release/ehe-demo --bench --library $(TARGET)/bench.jsonl --out $(TARGET)/bench $(ARGS)

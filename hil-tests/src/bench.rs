@@ -9,6 +9,7 @@ mod disk;
 mod gateway;
 mod load;
 mod node;
+mod peers;
 mod table;
 mod usage;
 mod way;

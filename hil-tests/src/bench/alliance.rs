@@ -1,5 +1,5 @@
 //! Three hospitals that hold every shard together: the built programs, over QUIC on loopback, everything synced by a majority, and
-//! receipts that two members cosigned. All three nodes share this machine with the load.
+//! receipts that two members cosigned. All three nodes share this machine with the load. Held against etcd and PostgreSQL, measured just before.
 
 use std::path::Path;
 
@@ -8,6 +8,7 @@ use anyhow::Result;
 use super::crowd::{Crowd, NODE_FOR_MANY, Size};
 use super::disk;
 use super::load::{BACKLOG_RUNS, BACKLOGS, RUN_EVENTS, Round, WRITERS, backlogs, best, rounds, singly};
+use super::peers::{self, Peers, VALUE_BYTES};
 use super::table::Row;
 use crate::lab::alliance::Founding;
 use crate::lab::process::Programs;
@@ -28,33 +29,69 @@ pub(super) async fn run(out: &Path) -> Result<Vec<Row>> {
     let say = |text: String| view.say(text);
     let programs = Programs::built()?;
     let mut rows = vec![disk::row(GROUP, out)?];
+    let peers = match peers::measure(&say).await {
+        Ok(peers) => {
+            rows.extend(peers.rows(GROUP));
+            Some(peers)
+        }
+        Err(error) => {
+            let what = "etcd and PostgreSQL, three servers each";
+            rows.push(Row::new(GROUP, what, "not measured", format!("{error:#}")));
+            None
+        }
+    };
     let founding = Founding { members: MEMBERS, ..Founding::default() };
-    let size = Size { founding, gateways: WRITERS, node: NODE_FOR_MANY };
+    let size = Size { founding, gateways: WRITERS, body_bytes: VALUE_BYTES, node: NODE_FOR_MANY };
     let mut crowd = Crowd::found(&programs, &out.join("lab"), size, &say).await?;
     let shards = crowd.charter.shard_count();
 
     say("one writer of one event at a time".into());
     let mut writers = crowd.writers(1).await?;
     let measured = rounds(&crowd, &mut writers, (ROUNDS, ALONE_RUNS, 1), &say).await?;
-    rows.push(row("one writer of one event at a time".into(), best(&measured)?));
+    rows.push(alone(best(&measured)?, peers.as_ref()));
 
     say(format!("{WRITERS} writers of one event at a time, each on its own connection"));
     let mut writers = crowd.writers(WRITERS).await?;
     let measured = rounds(&crowd, &mut writers, (ROUNDS, SINGLE_RUNS, 1), &say).await?;
-    let what = singly(WRITERS, shards);
-    rows.push(row(what, best(&measured)?));
+    rows.push(together(singly(WRITERS, shards), best(&measured)?, peers.as_ref()));
 
     say(format!("{BACKLOGS} gateways with backlogs in runs of {RUN_EVENTS}"));
     drop(writers);
     crowd.shrink(BACKLOGS);
     let mut writers = crowd.writers(BACKLOGS).await?;
     let measured = rounds(&crowd, &mut writers, (ROUNDS, BACKLOG_RUNS, RUN_EVENTS), &say).await?;
-    let what = backlogs(shards);
-    rows.push(row(what, best(&measured)?));
+    rows.push(in_runs(backlogs(shards), best(&measured)?, peers.as_ref()));
     for node in &mut crowd.nodes {
         node.daemon.stop().await?;
     }
     Ok(rows)
+}
+
+fn alone(round: &Round, peers: Option<&Peers>) -> Row {
+    let row = row("one writer of one event at a time".into(), round);
+    let Some(etcd) = peers.and_then(|peers| peers.etcd(1)) else { return row };
+    let limit_ms = 2.0 * etcd.p50_ms;
+    row.target(format!("p50 ≤ {limit_ms:.1} ms, twice etcd's"), round.latency_ms(50) <= limit_ms)
+}
+
+fn together(what: String, round: &Round, peers: Option<&Peers>) -> Row {
+    let row = row(what, round);
+    let Some((etcd, postgresql)) = peers.and_then(|peers| Some((peers.etcd(WRITERS)?, peers.postgresql(WRITERS)?)))
+    else {
+        return row;
+    };
+    let share = round.rate() / postgresql.per_second;
+    let target =
+        format!("> {:.0}/s, etcd's; of PostgreSQL's a third is the aim, {share:.2} is reached", etcd.per_second);
+    row.target(target, round.rate() > etcd.per_second)
+}
+
+fn in_runs(what: String, round: &Round, peers: Option<&Peers>) -> Row {
+    let row = row(what, round);
+    let Some(best) = peers.and_then(Peers::best_postgresql) else { return row };
+    let share = round.rate() / best.per_second;
+    let target = format!("> {:.0}/s, PostgreSQL's best; {share:.2} times it is reached", best.per_second);
+    row.target(target, round.rate() > best.per_second)
 }
 
 fn row(what: String, round: &Round) -> Row {

@@ -39,8 +39,8 @@ use crate::lab::process::Programs;
 pub const LIMIT: Duration = Duration::from_secs(60);
 /// In the setup, one node gets so long before the next one is asked.
 const ATTEMPT: Duration = Duration::from_secs(5);
-/// Plain bytes of an event: with padding and tag a body of 256 bytes, the smallest that there is.
-const PLAIN_BYTES: usize = 200;
+/// Of a body, padding's marker and the tag.
+const BODY_OVERHEAD_BYTES: usize = 17;
 /// Their certificates are needed for minutes.
 const CERTIFICATE_DAYS: u32 = 2;
 /// Steps of the setup that are under way at one time.
@@ -53,6 +53,8 @@ pub struct Size {
     pub founding: Founding,
     /// Gateways.
     pub gateways: usize,
+    /// Of each event's body; a Padmé length, 256 at least.
+    pub body_bytes: usize,
     /// What else stands in the nodes' configurations.
     pub node: &'static str,
 }
@@ -72,6 +74,8 @@ pub struct Crowd {
     pub charter: VerifiedCharter,
     /// The gateways.
     pub gateways: Vec<Gateway>,
+    /// Of each event's body.
+    body_bytes: usize,
     /// Whose the rooms are.
     patient: Identity,
     line: Line,
@@ -103,6 +107,8 @@ pub struct Writer {
     seen: SeenCheckpoint,
     ek: Secret32,
     core: Core,
+    /// What every event says.
+    plain: Vec<u8>,
     rng: StdRng,
 }
 
@@ -145,7 +151,7 @@ async fn submit(line: &Line, shard: u16, run: Submission) -> Result<(NodeId, Rec
 impl Crowd {
     /// Founds an alliance, starts its nodes, and makes gateways with rooms.
     pub async fn found(programs: &Programs, folder: &Path, size: Size, say: &impl Fn(String)) -> Result<Self> {
-        let Size { founding, gateways, node } = size;
+        let Size { founding, gateways, body_bytes, node } = size;
         say(format!("founding an alliance of {} with {gateways} gateways", founding.members));
         let alliance = Alliance::found_of(programs, folder, founding).await?;
         let mut nodes = Node::start_all(&alliance, node)?;
@@ -173,7 +179,8 @@ impl Crowd {
             .buffered(SETUP_AT_ONCE)
             .try_collect()
             .await?;
-        Ok(Self { alliance, nodes, charter, gateways, patient, line: own_line, strands: AtomicU64::new(0) })
+        let strands = AtomicU64::new(0);
+        Ok(Self { alliance, nodes, charter, gateways, body_bytes, patient, line: own_line, strands })
     }
 
     /// One more room for the gateway of this place, in this shard, which that node leads.
@@ -194,7 +201,8 @@ impl Crowd {
 
     /// One more writer.
     pub async fn writer(&self, gateway: Gateway) -> Result<Writer> {
-        Writer::begin(gateway, u64::MAX - self.strands.fetch_add(1, Ordering::Relaxed), &self.charter).await
+        let seed = u64::MAX - self.strands.fetch_add(1, Ordering::Relaxed);
+        Writer::begin(gateway, seed, self.body_bytes, &self.charter).await
     }
 
     /// Loses all gateways but so many.
@@ -282,7 +290,7 @@ impl Room {
 
 impl Writer {
     /// Makes an event key and commits its wrap.
-    async fn begin(gateway: Gateway, seed: u64, charter: &VerifiedCharter) -> Result<Self> {
+    async fn begin(gateway: Gateway, seed: u64, body_bytes: usize, charter: &VerifiedCharter) -> Result<Self> {
         let mut rng = StdRng::seed_from_u64(seed);
         let at = now();
         let (room, epoch, author, day) = (gateway.room, gateway.epoch, gateway.identity.author_id(), at.day());
@@ -308,7 +316,8 @@ impl Writer {
         let (_, receipt) = submit(&gateway.line, shard, submission).await?;
         let seen = VerifiedCheckpoint::verify(&receipt.checkpoint, shard, charter)?.checkpoint().seen();
         strand.accepted(&linked, seen.clone());
-        Ok(Self { gateway, strand, seen, ek, core, rng })
+        let plain = vec![7; body_bytes.saturating_sub(BODY_OVERHEAD_BYTES)];
+        Ok(Self { gateway, strand, seen, ek, core, plain, rng })
     }
 
     /// The next runs of so many events each.
@@ -319,7 +328,7 @@ impl Writer {
     fn prepare_one(&mut self, events: usize) -> Result<Prepared> {
         let sealed = (0..events).map(|_| {
             let core = Core { salt: Nonce(self.rng.random()), ..self.core.clone() };
-            Ok(ehe::seal::seal(&self.ek, core, &[7; PLAIN_BYTES])?)
+            Ok(ehe::seal::seal(&self.ek, core, &self.plain)?)
         });
         let sealed = sealed.collect::<Result<Vec<_>>>()?;
         let linked = self.strand.link_events(&self.gateway.identity, &sealed);

@@ -18,6 +18,8 @@ pub(super) const GROUP: &str = "node";
 /// Events that each writer sends one at a time in a round.
 const SINGLE_RUNS: usize = 40;
 const ROUNDS: usize = 5;
+/// Of each event's body: the smallest that there is.
+const BODY_BYTES: usize = 256;
 const SINGLE_TARGET: f64 = 12_000.0;
 
 const BACKLOG_TARGET: f64 = 60_000.0;
@@ -30,7 +32,7 @@ pub(super) async fn run(out: &Path) -> Result<Vec<Row>> {
     let programs = Programs::built()?;
     let mut rows = vec![disk::row(GROUP, out)?];
 
-    let size = Size { founding: Founding::default(), gateways: WRITERS, node: NODE_FOR_MANY };
+    let size = Size { founding: Founding::default(), gateways: WRITERS, body_bytes: BODY_BYTES, node: NODE_FOR_MANY };
     let mut crowd = Crowd::found(&programs, &out.join("lab"), size, &say).await?;
     let pid = crowd.nodes.first().and_then(|node| node.daemon.id()).context("the node runs")?;
     let (_, before) = usage::resident_mib(pid)?;
