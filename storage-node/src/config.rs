@@ -161,13 +161,22 @@ impl Default for Storage {
 pub struct Consensus {
     /// How often a leader is heard, and how long its silence is borne.
     pub timing: Timing,
+    /// The newest part of a shard's log, which every node keeps.
+    pub log_keep_bytes: u64,
     /// So much of a shard's log is kept for a node that is away; beyond it that node gets the shard's state when it is back.
     pub log_hold_bytes: u64,
+    /// Bytes of shards' states that this node sends to others in a second, together.
+    pub snapshot_bytes_per_s: u64,
 }
 
 impl Default for Consensus {
     fn default() -> Self {
-        Self { timing: Timing::default(), log_hold_bytes: 1024 * 1024 * 1024 }
+        Self {
+            timing: Timing::default(),
+            log_keep_bytes: 32 * 1024 * 1024,
+            log_hold_bytes: 1024 * 1024 * 1024,
+            snapshot_bytes_per_s: 64 * 1024 * 1024,
+        }
     }
 }
 
@@ -261,7 +270,7 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         const MIB: u64 = 1024 * 1024;
         let wide = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        let (l, s, r) = (&self.limits, &self.storage, &self.running);
+        let (l, s, c, r) = (&self.limits, &self.storage, &self.consensus, &self.running);
         let ranges = [
             ("limits.connections_max", wide(l.connections_max), 1, 65_536),
             ("limits.connections_per_peer_max", wide(l.connections_per_peer_max), 1, 65_536),
@@ -283,7 +292,10 @@ impl Config {
             ("storage.log_cache_bytes", wide(s.log_cache_bytes), MIB, 1024 * 1024 * MIB),
             ("storage.durable_after_ms", s.durable_after_ms, 10, 600_000),
             ("storage.durable_after_bytes", s.durable_after_bytes, MIB, 1024 * MIB),
-            ("consensus.log_hold_bytes", self.consensus.log_hold_bytes, MIB, 1024 * 1024 * MIB),
+            ("consensus.log_keep_bytes", c.log_keep_bytes, 0, 1024 * 1024 * MIB),
+            ("consensus.log_hold_bytes", c.log_hold_bytes, MIB, 1024 * 1024 * MIB),
+            // Less, and a receiver would take the sender for gone.
+            ("consensus.snapshot_bytes_per_s", c.snapshot_bytes_per_s, MIB / 4, 1024 * 1024 * MIB),
             ("running.counters_interval_ms", r.counters_interval_ms, 100, 86_400_000),
             ("running.stop_grace_ms", r.stop_grace_ms, 0, 600_000),
             ("running.credentials_reload_s", r.credentials_reload_s, 1, 86_400),
@@ -316,7 +328,7 @@ mod tests {
         let table: toml::Table = toml::from_str(&spelled).unwrap();
         assert_eq!(parse(&spelled).unwrap(), Config { alliance_id: parse(&spelled).unwrap().alliance_id, ..minimal });
         let keys = |name: &str| table[name].as_table().unwrap().len();
-        assert_eq!((keys("limits"), keys("storage"), keys("consensus"), keys("running")), (14, 4, 2, 3));
+        assert_eq!((keys("limits"), keys("storage"), keys("consensus"), keys("running")), (14, 4, 4, 3));
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::leadership;
 use crate::node::{Node, node_id, raft_id};
 use crate::peers::{self, Accepting, Reach};
 use crate::server::{Between, serve};
-use crate::shard::{Place, Sequencer, Shard, ShardMachine, Store, order};
+use crate::shard::{Notary, Place, Sequencer, Shard, ShardMachine, Store, order};
 use crate::stats::{Reporter, Stats};
 
 /// Other nodes take over what this one leads within this time, when it stops in order.
@@ -76,9 +76,10 @@ impl Daemon {
         for (place, store) in stores {
             let machine = ShardMachine::new(place, store.clone(), Arc::clone(&board));
             let machine = machine.map_err(|source| StartError::Store { shard: place.shard, source })?;
+            let (shown, checkpoints) = watch::channel(Checkpointed::None);
+            let machine = machine.attested_by(Notary::new(Arc::clone(&charter), checkpoints.clone()));
             let (rooms, recent) = (machine.rooms(), machine.recent());
             machines.push((GroupId(place.shard), machine));
-            let (shown, checkpoints) = watch::channel(Checkpointed::None);
             lines.insert(place.shard, Line { store: store.clone(), recent: recent.clone(), shown });
             let (sequencer, queue) = Sequencer::new(config.limits.queue_commands_max, config.limits.queue_bytes_max);
             halves.push((Shard { place, store, rooms, recent, sequencer, checkpoints }, queue));
@@ -232,7 +233,9 @@ fn open(config: &Config) -> Result<Opened, StartError> {
 fn raft_config(config: &Config, id: consensus::NodeId) -> consensus::Config {
     consensus::Config {
         timing: config.consensus.timing.into(),
+        log_keep_bytes: config.consensus.log_keep_bytes,
         log_hold_bytes: config.consensus.log_hold_bytes,
+        snapshot_bytes_per_s: config.consensus.snapshot_bytes_per_s,
         log_cache_bytes: config.storage.log_cache_bytes,
         durable_after: Duration::from_millis(config.storage.durable_after_ms),
         durable_after_bytes: config.storage.durable_after_bytes,

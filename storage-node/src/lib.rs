@@ -27,3 +27,7 @@ pub mod stats;
 #[allow(dead_code, missing_docs, unreachable_pub, reason = "shared with the integration tests, which use more of it")]
 #[path = "../tests/support/disk.rs"]
 mod test_disk;
+#[cfg(test)]
+#[allow(dead_code, missing_docs, unreachable_pub, reason = "shared with the integration tests, which use more of it")]
+#[path = "../tests/support/members.rs"]
+mod test_members;

@@ -32,6 +32,7 @@ const DURABLE_AFTER_BYTES: usize = 8 << 20;
 
 /// A shard's machine on a file, driven as consensus drives it.
 pub struct Shard {
+    pub place: Place,
     pub store: Store,
     pub machine: ShardMachine,
     blocks: u64,
@@ -40,9 +41,13 @@ pub struct Shard {
 
 impl Shard {
     pub fn open(dir: &Path) -> Self {
-        let store = Store::open(dir, ALLIANCE, 0, CACHE_BYTES).unwrap();
-        let machine = ShardMachine::new(PLACE, store.clone(), Arc::new(Board::default())).unwrap();
-        Self { store, machine, blocks: 0, since_durable: 0 }
+        Self::of(dir, PLACE)
+    }
+
+    pub fn of(dir: &Path, place: Place) -> Self {
+        let store = Store::open(dir, place.alliance, place.shard, CACHE_BYTES).unwrap();
+        let machine = ShardMachine::new(place, store.clone(), Arc::new(Board::default())).unwrap();
+        Self { place, store, machine, blocks: 0, since_durable: 0 }
     }
 
     pub fn apply(&mut self, block: Vec<u8>) {
@@ -69,7 +74,7 @@ impl Shard {
         let view = self.store.view().unwrap();
         let (size, incarnation) = (view.shard().leaves, view.shard().incarnation);
         let root = Peaks::load(&view, size).unwrap().root();
-        SeenCheckpoint { origin: log_origin(ALLIANCE, 0, incarnation), size, root }
+        SeenCheckpoint { origin: log_origin(self.place.alliance, 0, incarnation), size, root }
     }
 }
 
@@ -92,7 +97,7 @@ impl Home {
     /// Makes the room, and gives the block that made it.
     pub fn new_into(shard: &mut Shard, now: UnixMs, blocks: &mut Vec<Vec<u8>>) -> Self {
         let [owner, identity] = [(); 2].map(|()| Identity::generate(&mut rng()));
-        let mut patient = Patient::new(&owner, ALLIANCE, (0, 1), now);
+        let mut patient = Patient::new(&owner, shard.place.alliance, (0, 1), now);
         let mut events = patient.opening(now);
         events.push(patient.grant(identity.public(), Right::Append, None, now));
         let (opening, _) = patient.writer.linked(&events);
@@ -101,9 +106,19 @@ impl Home {
         blocks.push(block.clone());
         shard.apply(block);
         assert_eq!(shard.leaves(), before + 1, "the room is there");
+        Self::of(patient, identity, now)
+    }
+
+    /// In a room that is there, and where this gateway may append.
+    pub fn of(patient: Patient, identity: Identity, now: UnixMs) -> Self {
         let sealer = Sealer::new(&identity, &patient, now);
         let gateway = Writer::new(&identity, patient.room);
         Self { patient, gateway, sealer, identity, linked: None, salts: 0 }
+    }
+
+    /// What has to be submitted before what is sealed under it.
+    pub fn wrap(&self) -> CheckedEvent {
+        self.sealer.wrap.clone()
     }
 
     pub fn room(&self) -> RoomId {

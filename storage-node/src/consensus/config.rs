@@ -54,13 +54,21 @@ pub struct Config {
     /// The log is shortened when this many entries of it are no longer needed. Default 20,000 for each group.
     pub compact_after_entries: u64,
 
-    /// Entries that stay in the log though the state has them, for followers that are a little behind. Default 16: under
-    /// load an entry has up to 4 MiB, and what stays in the log counts for each group.
+    /// Entries that stay in the log though the state has them, however few bytes they have. Default 16: under load an entry
+    /// has up to 4 MiB, and what stays in the log counts for each group.
     pub keep_entries: u64,
 
-    /// A leader does not shorten the log of a group past what another member lacks, until so many bytes of it are kept: from
-    /// there on that member gets a snapshot. Default 1 GiB for each group.
+    /// So many of the newest bytes of a group's log stay on every node, whoever needs them now: who was away for no more than
+    /// that gets no snapshot, whoever leads when it is back. Default 32 MiB for each group.
+    pub log_keep_bytes: u64,
+
+    /// A leader does not shorten the log of a group past what another member lacks, until that member lacks so many bytes:
+    /// from there on it gets a snapshot, and as many bytes more are kept as it has been sent of that. Default 1 GiB for each
+    /// group.
     pub log_hold_bytes: u64,
+
+    /// Bytes of snapshots that this node sends in a second, of all groups together. Default 64 MiB.
+    pub snapshot_bytes_per_s: u64,
 }
 
 impl Config {
@@ -81,7 +89,9 @@ impl Config {
             compact_after_bytes: 32 << 20,
             compact_after_entries: 20_000,
             keep_entries: 16,
+            log_keep_bytes: 32 << 20,
             log_hold_bytes: 1 << 30,
+            snapshot_bytes_per_s: 64 << 20,
         }
     }
 

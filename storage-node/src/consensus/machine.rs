@@ -76,7 +76,8 @@ pub trait Machine: Send + 'static {
 pub type Stager<S> = Box<dyn Fn() -> Result<S, MachineError> + Send + Sync>;
 
 /// A snapshot on its way to this node. It is fed and finished on a thread that may block, and dropped wherever the transfer
-/// ends early: then it must leave nothing behind, at the latest after the next start.
+/// ends early: then it must leave nothing behind, at the latest after the next start. Another one begins only when this one, or
+/// what is left of it when it is finished, is gone or adopted.
 pub trait Stage: Send + 'static {
     /// What is left when everything was received and found good: all that [`Machine::adopt`] needs.
     type Staged: Send + 'static;
@@ -107,14 +108,28 @@ pub struct Command {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppliedMeta(pub Vec<u8>);
 
-/// A machine cannot go on. Stops its group for good.
+/// A machine cannot go on. Stops its group for good; or a stage cannot, and that costs only the transfer.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct MachineError(#[source] Box<dyn std::error::Error + Send + Sync>);
+#[error("{source}")]
+pub struct MachineError {
+    source: Box<dyn std::error::Error + Send + Sync>,
+    at_home: bool,
+}
 
 impl MachineError {
     /// Wraps what went wrong; a plain text will do.
     pub fn new(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self(source.into())
+        Self { source: source.into(), at_home: false }
+    }
+
+    /// Of a stage: nothing is wrong with what came, but with this node's disk.
+    pub fn at_home(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { source: source.into(), at_home: true }
+    }
+
+    /// Whether the one who sent a state has no part in it.
+    #[must_use]
+    pub fn is_at_home(&self) -> bool {
+        self.at_home
     }
 }

@@ -26,7 +26,7 @@
 //! 5. **The log is never purged past the durable state.** This follows from 4, and the log checks it again by a number
 //!    ([`Durable`](log::group::Durable)) that only a machine's successful `make_durable` or `install` moves: a purge
 //!    beyond it stops the group instead of losing data. openraft's own snapshot policy is off; a worker offers its
-//!    group for shortening after it made its state durable and enough has gathered.
+//!    group for shortening after it made its state durable and enough has gathered, and [`compact`] says how far.
 //! 6. **A state ends at or before the end of its log**, with one exception, which stands in the log before it happens:
 //!    a snapshot that is being installed. [`restart`] refuses everything else.
 //! 7. **Log and state carry one incarnation** ([`NodeUid`]), and the log the node's number. A node whose log is gone
@@ -38,7 +38,8 @@
 //!
 //! 9. **What a peer says is checked before openraft hears it**, and counts once it is on disk who the peer is. A snapshot is
 //!    received whole and found good beside the machine at work, before it is installed. See [`network`].
-//! 10. **A leader keeps the log that a member lacks**, up to a limit ([`compact`]): who was away for a moment needs no snapshot.
+//! 10. **A leader keeps the log that a member lacks**, up to a limit, and everybody its newest entries ([`compact`]): who was away for
+//!     a moment needs no snapshot, whoever leads by then, and who gets one needs no second.
 //!
 //! # Quiet groups
 //!

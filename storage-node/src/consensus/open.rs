@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, mpsc::unbounded_channel};
 
 use super::{
     codec::{self, Applied, NodeRecord},
-    compact::{Hold, compact},
+    compact::{CatchingUp, Hold, compact},
     config::{Config, MAX_GROUPS},
     error::{ConfigError, Fault, OpenError},
     fence::Fence,
@@ -137,9 +137,8 @@ fn raft_config(config: &Config) -> Result<Arc<openraft::Config>, ConfigError> {
         election_timeout_max: millis(config.timing.election_max / 2),
         // Invariant 5: we say when.
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: config.keep_entries,
-        // Workers offer a log for shortening when there is enough to shorten. To wait for more entries here, under load of up
-        // to 4 MiB each, made the log's file a gigabyte.
+        // And how far ([`super::compact`]).
+        max_in_snapshot_log_to_keep: u64::MAX,
         purge_batch_size: 1,
         enable_pre_vote: Some(true),
         // A log that went back is a disk that lied.
@@ -212,7 +211,9 @@ async fn start<M: Machine>(
     let by_group = logs.iter().map(|log| (log.fence.group(), log.clone())).collect();
     let (queue, writer) = writer::spawn(file.clone(), logs).map_err(thread)?;
     let peers = Arc::new(Peers::new(config.node_id, node.uid, peers, queue.clone()));
-    let router: Router = network::router(link, peers.clone(), &config.timing, by_group);
+    let catching_up = Arc::new(CatchingUp::default());
+    let router: Router = network::router(link, peers.clone(), &config, by_group, catching_up.clone());
+    let snapshots = network::snapshot_slots();
     let (compact_offers, offered) = unbounded_channel();
     let policy = Policy::from(&config);
     let mut starting = Vec::with_capacity(parts.len());
@@ -232,13 +233,12 @@ async fn start<M: Machine>(
         let slots = Arc::new(Semaphore::new(config.max_in_flight));
         let bytes = Arc::new(Semaphore::new(config.max_in_flight_bytes));
         let (id, raft_config, node_id) = (log.fence.group(), raft_config.clone(), config.node_id.0);
-        let network = router.network(id);
+        let (network, accept) = (router.network(id), Accept::new(snapshots.clone()));
         let founders = config.bootstrap.voters(id).cloned();
         starting.push(async move {
             match Raft::new(node_id, raft_config, network, store, adapter).await {
                 Ok(raft) => {
                     let thread = Mutex::new(Some(worker_thread));
-                    let accept = Accept::default();
                     let group = Group { id, raft, log, worker, stages, accept, founders, thread, slots, bytes };
                     Ok((id, Arc::new(group)))
                 }
@@ -259,7 +259,7 @@ async fn start<M: Machine>(
             Err(error) => failed = failed.or(Some(error)),
         }
     }
-    let compactor = tokio::spawn(compact(groups.clone(), offered, Hold::of(&config)));
+    let compactor = tokio::spawn(compact(groups.clone(), offered, Hold::of(&config), catching_up));
     let consensus = Consensus {
         inner: Arc::new(Inner {
             config,

@@ -1,13 +1,15 @@
 //! Entries of the log: from their stored form back to the bytes that were committed.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use ehe::cbor;
 use ehe::checkpoint::log_origin;
 use ehe::event::{CheckedEvent, Core, Header, Kind, Suite, VERSION};
 use ehe::id::{AllianceId, AuthorId, EheId, EpochId, Hash, RoomId, StrandId, WrapId};
+use ehe::leaf::Leaf;
 use ehe::merkle::Peaks;
+use ehe::read::record_hash;
 use ehe::run::{Run, SeenCheckpoint, SignedRun, StrandEnd};
 use ehe::time::UnixMs;
 use redb::ReadableTable;
@@ -20,6 +22,8 @@ use super::store::StoreError;
 use super::tree::Tree;
 
 const CORRUPT: StoreError = StoreError::Corrupt("an entry of the log does not decode");
+/// Roots that stay at hand once they were computed: runs that follow each other mostly name the same checkpoints.
+const ROOTS_LEARNT: usize = 1024;
 
 /// An entry of the log, as it was committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +63,17 @@ impl Entry {
     pub fn is_run(&self) -> bool {
         self.bytes.first().is_some_and(|first| first >> 5 == 4)
     }
+
+    /// Its leaf. `before`: where the room's entry before it is, of which `leaf` gives the hash.
+    pub(super) fn leaf(
+        &self,
+        before: Option<u64>,
+        leaf: impl FnOnce(u64) -> Result<Hash, StoreError>,
+    ) -> Result<Leaf, StoreError> {
+        let previous = before.map_or(Ok(Hash::ZERO), leaf)?;
+        let Self { room, index, accepted_at, control, .. } = *self;
+        Ok(Leaf { room, index, previous, entry: record_hash(&self.bytes), accepted_at, control })
+    }
 }
 
 /// Whose log it is: what its checkpoints' origin is made of.
@@ -74,13 +89,15 @@ pub(super) struct Names<'a, T> {
     log: LogName,
     /// Roots that are known already, by size; any other is computed.
     roots: Option<&'a BTreeMap<u64, Hash>>,
+    /// And those.
+    learnt: RefCell<BTreeMap<u64, Hash>>,
     /// The wrap that was looked up last: a run's events mostly have the same.
     wrap: Cell<Option<(u64, WrapId, EpochId)>>,
 }
 
 impl<'a, T: Look> Names<'a, T> {
     pub(super) fn new(tables: &'a T, log: LogName, roots: Option<&'a BTreeMap<u64, Hash>>) -> Self {
-        Self { tables, log, roots, wrap: Cell::new(None) }
+        Self { tables, log, roots, learnt: RefCell::default(), wrap: Cell::new(None) }
     }
 
     /// Reads an entry.
@@ -91,9 +108,18 @@ impl<'a, T: Look> Names<'a, T> {
 
     /// The checkpoint of the first `size` leaves.
     fn checkpoint(&self, incarnation: u32, size: u64) -> Result<SeenCheckpoint, StoreError> {
-        let root = match self.roots.and_then(|roots| roots.get(&size)) {
-            Some(root) => *root,
-            None => Peaks::load(&Tree(self.tables), size)?.root(),
+        let known = self.roots.and_then(|roots| roots.get(&size).copied());
+        let root = match known.or_else(|| self.learnt.borrow().get(&size).copied()) {
+            Some(root) => root,
+            None => {
+                let root = Peaks::load(&Tree(self.tables), size)?.root();
+                let mut learnt = self.learnt.borrow_mut();
+                if learnt.len() >= ROOTS_LEARNT {
+                    learnt.clear();
+                }
+                learnt.insert(size, root);
+                root
+            }
         };
         Ok(SeenCheckpoint { origin: log_origin(self.log.alliance, self.log.shard, incarnation), size, root })
     }

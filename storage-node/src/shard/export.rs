@@ -1,69 +1,98 @@
 //! A shard's whole state as a stream, read from one moment's view piece by piece; and back.
 //!
 //! ```text
-//! "ehe-shard" ‖ format (4 bytes)
-//! row:  table (1) ‖ key length (4) ‖ value length (4) ‖ key ‖ value      numbers big-endian
+//! "ehe-state" ‖ format (4 bytes) ‖ length (4) ‖ the newest note that a quorum signed      length 0: there is none
+//! row:  table (1) ‖ key length (4) ‖ value length (4) ‖ key ‖ value                       numbers big-endian
 //! end:  0xff ‖ number of rows (8)
 //! ```
+//!
+//! Rows come table by table, and in the order of their keys.
 
 use std::io::{self, Read};
+use std::ops::Bound;
+use std::sync::Arc;
 
-use redb::{Key, ReadTransaction, ReadableTable, Table, Value};
+use ehe::limits::CHECKPOINT_MAX_BYTES;
+use redb::{CursorError, Key, ReadableTable, Table, Value};
 
-use super::place::Place;
-use super::schema::{FORMAT, META_APPLIED, META_MARKER, Marker, ReadTables, Tables};
-use super::store::StoreError;
+use super::schema::{FORMAT, META_APPLIED, META_NOTE, ReadTables};
+use super::store::{Moment, OpenFile, StoreError};
 
-const MAGIC: &[u8] = b"ehe-shard";
+const MAGIC: &[u8] = b"ehe-state";
 const END: u8 = 0xff;
+/// What consensus keeps is this node's own, and so is what it was shown of a quorum.
+pub(super) const OWN: &[&str] = &[META_APPLIED, META_NOTE];
 /// Bytes that are read from the file at once.
 const PIECE_BYTES: usize = 256 * 1024;
 /// A key or value longer than this is not one of ours.
 const ROW_MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// Rows as bytes: key, value.
-pub(super) type Rows = Vec<(Vec<u8>, Vec<u8>)>;
+/// Where rows are written on their way out.
+pub(super) struct Piece<'a> {
+    bytes: &'a mut Vec<u8>,
+    rows: u64,
+    /// Keys that stay here.
+    own: &'static [&'static str],
+}
 
-/// Up to `max_bytes` of rows after the key `after`.
+impl Piece<'_> {
+    fn put(&mut self, table: u8, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        if self.own.iter().any(|own| own.as_bytes() == key) {
+            return Ok(());
+        }
+        self.bytes.push(table);
+        for part in [key, value] {
+            let len = u32::try_from(part.len()).map_err(|_| StoreError::Stream("a row is too long"))?;
+            self.bytes.extend_from_slice(&len.to_be_bytes());
+        }
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(value);
+        self.rows += 1;
+        Ok(())
+    }
+}
+
+/// Writes rows after the key `after` until there is a piece of them. Returns the last one's key; none where there were no more.
 pub(super) fn rows<K: Key + 'static, V: Value + 'static>(
-    table: &impl ReadableTable<K, V>,
+    (number, table): (u8, &impl ReadableTable<K, V>),
     after: Option<&[u8]>,
-    max_bytes: usize,
-) -> Result<Rows, StoreError> {
-    use std::ops::Bound;
-    let mut out = Vec::new();
-    let mut bytes = 0usize;
+    out: &mut Piece<'_>,
+) -> Result<Option<Vec<u8>>, StoreError> {
     let from = after.map_or(Bound::Unbounded, |key| Bound::Excluded(K::from_bytes(key)));
+    let mut last = None;
     for row in table.range::<K::SelfType<'_>>((from, Bound::Unbounded))? {
         let (key, value) = row?;
-        let key = K::as_bytes(&key.value()).as_ref().to_vec();
-        let value = V::as_bytes(&value.value()).as_ref().to_vec();
-        bytes = bytes.saturating_add(key.len()).saturating_add(value.len());
-        out.push((key, value));
-        if bytes >= max_bytes {
-            break;
+        out.put(number, K::as_bytes(&key.value()).as_ref(), V::as_bytes(&value.value()).as_ref())?;
+        if out.bytes.len() >= PIECE_BYTES {
+            return Ok(Some(K::as_bytes(&key.value()).as_ref().to_vec()));
+        }
+        last = Some(key);
+    }
+    Ok(last.map(|key| K::as_bytes(&key.value()).as_ref().to_vec()))
+}
+
+/// Inserts exported rows, which all come after those that are there. redb takes bytes of fixed width, and text, on trust and would
+/// panic on others.
+pub(super) fn append<'r, K: Key + 'static, V: Value + 'static>(
+    table: &mut Table<'_, K, V>,
+    rows: impl Iterator<Item = (&'r [u8], &'r [u8])>,
+) -> Result<(), StoreError> {
+    let fits = |bytes: &[u8], width: Option<usize>| width.is_none_or(|width| bytes.len() == width);
+    let text = K::type_name() == <&str>::type_name();
+    let mut end = table.upper_bound_mut(Bound::<K::SelfType<'_>>::Unbounded)?;
+    for (key, value) in rows {
+        if !fits(key, K::fixed_width()) || !fits(value, V::fixed_width()) {
+            return Err(StoreError::Stream("a row has the wrong width"));
+        }
+        if text && !key.is_ascii() {
+            return Err(StoreError::Stream("a key is no name"));
+        }
+        match end.insert_before(K::from_bytes(key), V::from_bytes(value)) {
+            Err(CursorError::UnorderedKey) => return Err(StoreError::Stream("rows are out of order")),
+            other => other?,
         }
     }
-    Ok(out)
-}
-
-/// redb takes fixed-width bytes on trust and would panic on others.
-pub(super) fn fits<K: Key + 'static, V: Value + 'static>(key: &[u8], value: &[u8]) -> bool {
-    let fits = |bytes: &[u8], width: Option<usize>| width.is_none_or(|width| bytes.len() == width);
-    fits(key, K::fixed_width()) && fits(value, V::fixed_width())
-}
-
-/// Inserts one exported row.
-pub(super) fn put<K: Key + 'static, V: Value + 'static>(
-    table: &mut Table<'_, K, V>,
-    key: &[u8],
-    value: &[u8],
-) -> Result<(), StoreError> {
-    if !fits::<K, V>(key, value) {
-        return Err(StoreError::Stream("a row has the wrong width"));
-    }
-    table.insert(K::from_bytes(key), V::from_bytes(value))?;
-    Ok(())
+    Ok(end.close()?)
 }
 
 /// The stream.
@@ -75,45 +104,37 @@ pub(super) struct Export {
     done: bool,
     piece: Vec<u8>,
     read: usize,
+    /// The file that the tables are of; let go of after them.
+    _file: Arc<OpenFile>,
 }
 
 impl Export {
-    pub(super) fn new(txn: &ReadTransaction) -> Result<Self, StoreError> {
-        let mut piece = MAGIC.to_vec();
-        piece.extend_from_slice(&FORMAT.to_be_bytes());
-        let tables = ReadTables::open(txn)?;
-        Ok(Self { tables, table: 0, after: None, rows: 0, done: false, piece, read: 0 })
+    /// The state of a moment, and the note that goes with it.
+    pub(super) fn new(moment: &Moment, note: Option<&str>) -> Result<Self, StoreError> {
+        let note = note.unwrap_or_default();
+        let len = u32::try_from(note.len()).map_err(|_| StoreError::Stream("its note is too long"))?;
+        let piece = [MAGIC, &FORMAT.to_be_bytes(), &len.to_be_bytes(), note.as_bytes()].concat();
+        let (tables, _file) = (ReadTables::open(&moment.txn)?, Arc::clone(&moment.file));
+        Ok(Self { tables, table: 0, after: None, rows: 0, done: false, piece, read: 0, _file })
     }
 
     fn refill(&mut self) -> Result<(), StoreError> {
         self.piece.clear();
         self.read = 0;
         while self.piece.is_empty() && !self.done {
-            match self.tables.export(self.table, self.after.as_deref(), PIECE_BYTES) {
+            let own = if self.table == 0 { OWN } else { &[] };
+            let mut out = Piece { bytes: &mut self.piece, rows: 0, own };
+            match self.tables.export(self.table, self.after.as_deref(), &mut out) {
                 None => {
                     self.piece.push(END);
                     self.piece.extend_from_slice(&self.rows.to_be_bytes());
                     self.done = true;
                 }
-                Some(rows) => {
-                    let rows = rows?;
-                    self.after = rows.last().map(|(key, _)| key.clone());
-                    if rows.is_empty() {
+                Some(last) => {
+                    self.rows += out.rows;
+                    self.after = last?;
+                    if self.after.is_none() {
                         self.table += 1;
-                    }
-                    for (key, value) in rows {
-                        // What consensus keeps is the receiver's own.
-                        if self.table == 0 && key == META_APPLIED.as_bytes() {
-                            continue;
-                        }
-                        self.rows += 1;
-                        self.piece.push(self.table);
-                        for part in [&key, &value] {
-                            let len = u32::try_from(part.len()).map_err(|_| StoreError::Stream("a row is too long"))?;
-                            self.piece.extend_from_slice(&len.to_be_bytes());
-                        }
-                        self.piece.extend_from_slice(&key);
-                        self.piece.extend_from_slice(&value);
                     }
                 }
             }
@@ -137,67 +158,98 @@ impl Read for Export {
     }
 }
 
-/// Reads a stream into empty tables.
-pub(super) fn import(tables: &mut Tables<'_>, reader: &mut dyn Read) -> Result<(), StoreError> {
-    each_row(reader, |table, key, value| {
-        tables.import(table, key, value).ok_or(StoreError::Stream("a row is of no table"))?
-    })
+/// What a stream consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Item<'a> {
+    /// First: the note, if there is one.
+    Note(Option<&'a str>),
+    /// A row of an exported table.
+    Row { table: u8, key: &'a [u8], value: &'a [u8] },
+    /// Last: so many rows there were.
+    End { rows: u64 },
 }
 
-/// Whether a stream is one that [`import`] takes, and of this shard: what can be known without its place in a file.
-pub(super) fn check(place: &Place, reader: &mut dyn Read) -> Result<(), StoreError> {
-    let marker = Marker { format: FORMAT, alliance: place.alliance, shard: place.shard };
-    let mut marked = false;
-    each_row(reader, |table, key, value| {
-        if !Tables::fits(table, key, value).ok_or(StoreError::Stream("a row is of no table"))? {
-            return Err(StoreError::Stream("a row has the wrong width"));
+/// Takes a stream apart that comes in pieces of any length. What is claimed is not allocated before it comes.
+#[derive(Debug, Default)]
+pub(super) struct Parser {
+    /// What came of the next item.
+    held: Vec<u8>,
+    begun: bool,
+    rows: u64,
+    ended: bool,
+}
+
+impl Parser {
+    /// Gives every item that is complete with this piece.
+    pub(super) fn feed(
+        &mut self,
+        piece: &[u8],
+        mut each: impl FnMut(Item<'_>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.held.extend_from_slice(piece);
+        let held = std::mem::take(&mut self.held);
+        let mut rest = held.as_slice();
+        while let Some((item, after)) = self.next(rest)? {
+            each(item)?;
+            rest = after;
         }
-        if table == 0 && key == META_MARKER.as_bytes() {
-            marked = value == ehe::cbor::to_vec(&marker).as_slice();
-        }
+        let taken = held.len() - rest.len();
+        self.held = held;
+        self.held.drain(..taken);
         Ok(())
-    })?;
-    if marked { Ok(()) } else { Err(StoreError::Stream("it is not of this shard")) }
+    }
+
+    /// Whether everything came.
+    pub(super) fn finish(&self) -> Result<(), StoreError> {
+        if self.ended { Ok(()) } else { Err(StoreError::Stream("it ends early")) }
+    }
+
+    /// The first item, and what follows it.
+    fn next<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<(Item<'a>, &'a [u8])>, StoreError> {
+        if self.ended {
+            return if bytes.is_empty() {
+                Ok(None)
+            } else {
+                Err(StoreError::Stream("it does not end where it should"))
+            };
+        }
+        if !self.begun {
+            return self.head(bytes);
+        }
+        let Some((table, rest)) = bytes.split_first() else { return Ok(None) };
+        if *table == END {
+            let Some((count, rest)) = rest.split_first_chunk() else { return Ok(None) };
+            let rows = u64::from_be_bytes(*count);
+            if rows != self.rows {
+                return Err(StoreError::Stream("rows are missing"));
+            }
+            self.ended = true;
+            return Ok(Some((Item::End { rows }, rest)));
+        }
+        let Some((key_len, rest)) = length(rest, ROW_MAX_BYTES)? else { return Ok(None) };
+        let Some((value_len, rest)) = length(rest, ROW_MAX_BYTES)? else { return Ok(None) };
+        let Some((key, rest)) = rest.split_at_checked(key_len) else { return Ok(None) };
+        let Some((value, rest)) = rest.split_at_checked(value_len) else { return Ok(None) };
+        self.rows += 1;
+        Ok(Some((Item::Row { table: *table, key, value }, rest)))
+    }
+
+    fn head<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<(Item<'a>, &'a [u8])>, StoreError> {
+        let expected = [MAGIC, &FORMAT.to_be_bytes()].concat();
+        let Some((begin, rest)) = bytes.split_at_checked(expected.len()) else { return Ok(None) };
+        if begin != expected {
+            return Err(StoreError::Stream("it is not a shard's state of this format"));
+        }
+        let Some((len, rest)) = length(rest, CHECKPOINT_MAX_BYTES)? else { return Ok(None) };
+        let Some((note, rest)) = rest.split_at_checked(len) else { return Ok(None) };
+        let note = std::str::from_utf8(note).map_err(|_| StoreError::Stream("its note is no text"))?;
+        self.begun = true;
+        Ok(Some((Item::Note((!note.is_empty()).then_some(note)), rest)))
+    }
 }
 
-fn each_row(
-    reader: &mut dyn Read,
-    mut row: impl FnMut(u8, &[u8], &[u8]) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
-    let mut head = [0u8; MAGIC.len() + 4];
-    reader.read_exact(&mut head)?;
-    let (magic, format) = head.split_at(MAGIC.len());
-    if magic != MAGIC || format != FORMAT.to_be_bytes() {
-        return Err(StoreError::Stream("it is not a shard's state of this format"));
-    }
-    let mut rows = 0u64;
-    loop {
-        let mut table = [0u8; 1];
-        reader.read_exact(&mut table)?;
-        let [table] = table;
-        if table == END {
-            let mut count = [0u8; 8];
-            reader.read_exact(&mut count)?;
-            let whole = u64::from_be_bytes(count) == rows;
-            return if whole { Ok(()) } else { Err(StoreError::Stream("rows are missing")) };
-        }
-        let mut lens = [[0u8; 4]; 2];
-        for len in &mut lens {
-            reader.read_exact(len)?;
-        }
-        let [key, value] = lens.map(|len| usize::try_from(u32::from_be_bytes(len)).unwrap_or(usize::MAX));
-        let [key, value] = [exactly(reader, key)?, exactly(reader, value)?];
-        row(table, &key, &value)?;
-        rows += 1;
-    }
-}
-
-/// Reads `len` bytes; what is claimed is not allocated before it comes.
-fn exactly(reader: &mut dyn Read, len: usize) -> Result<Vec<u8>, StoreError> {
-    if len > ROW_MAX_BYTES {
-        return Err(StoreError::Stream("a row is too long"));
-    }
-    let mut out = Vec::new();
-    reader.take(u64::try_from(len).unwrap_or(u64::MAX)).read_to_end(&mut out)?;
-    if out.len() == len { Ok(out) } else { Err(StoreError::Stream("it ends early")) }
+fn length(bytes: &[u8], max: usize) -> Result<Option<(usize, &[u8])>, StoreError> {
+    let Some((len, rest)) = bytes.split_first_chunk() else { return Ok(None) };
+    let len = usize::try_from(u32::from_be_bytes(*len)).unwrap_or(usize::MAX);
+    if len > max { Err(StoreError::Stream("a row is too long")) } else { Ok(Some((len, rest))) }
 }

@@ -1,42 +1,73 @@
-//! Another node's state on its way to this one: received whole and checked before anything of this node's is touched.
+//! Another node's state on its way to this one, into a file beside this node's: filled while it comes, verified when it is whole.
 //!
-//! It lies in the data directory, where there is room for it, in a file without a name: whatever ends the transfer, nothing is
-//! left of it.
+//! Nothing of this node's is touched before that, and what it is asked meanwhile it answers from the file that it has. Then the new
+//! one takes that one's place, which takes as long as two syncs and a name, whatever it holds.
 
-use std::fs::File;
-use std::io::{BufReader, Read, Seek, Write};
-use std::path::Path;
+use std::time::Instant;
 
-use super::export;
+use super::export::{Item, OWN, Parser};
+use super::notary::{Attested, Notary};
 use super::place::Place;
-use super::store::StoreError;
+use super::schema::{META_APPLIED, META_NOTE};
+use super::sound;
+use super::staging::{Staged, Staging};
+use super::store::{Beside, OpenFile, StoreError};
 use crate::consensus::{MachineError, Stage};
 
-/// A stream that is being received.
+/// A state that is being received.
 pub struct Incoming {
-    file: File,
-    place: Place,
+    parser: Parser,
+    filling: Filling,
+    bytes: u64,
+    begun: Instant,
 }
 
-/// A stream that was received whole and is of this shard.
-pub struct Arrived(File);
+struct Filling {
+    place: Place,
+    notary: Option<Notary>,
+    attested: Option<Attested>,
+    staging: Staging,
+}
+
+/// A state that was received whole and found good.
+pub struct Arrived {
+    staged: Staged,
+    attested: Option<Attested>,
+}
 
 impl Incoming {
-    pub(super) fn begin(dir: Option<&Path>, place: Place) -> Result<Self, StoreError> {
-        let dir = dir.ok_or(StoreError::Stream("this store has no directory to receive one in"))?;
-        let path = dir.join(format!("shard-{:04}.incoming", place.shard));
-        let io = |source| StoreError::File { path: path.clone(), source };
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).map_err(io)?;
-        std::fs::remove_file(&path).map_err(io)?;
-        Ok(Self { file, place })
+    pub(super) fn begin(beside: Option<Beside>, place: Place, notary: Option<Notary>) -> Result<Self, StoreError> {
+        let Beside { folder, cache_bytes } =
+            beside.ok_or(StoreError::Stream("this store has no directory to receive one in"))?;
+        let staging = Staging::begin(folder, cache_bytes)?;
+        let filling = Filling { place, notary, attested: None, staging };
+        Ok(Self { parser: Parser::default(), filling, bytes: 0, begun: Instant::now() })
+    }
+}
+
+impl Filling {
+    fn take(&mut self, item: Item<'_>) -> Result<(), StoreError> {
+        match item {
+            Item::Note(None) | Item::End { .. } => {}
+            Item::Note(Some(note)) => {
+                let notary = self.notary.as_ref();
+                let notary = notary.ok_or(StoreError::Stream("this node has no charter to judge its note by"))?;
+                self.attested = Some(notary.verify(self.place.shard, note)?);
+            }
+            Item::Row { table: 0, key, .. } if OWN.iter().any(|own| own.as_bytes() == key) => {
+                return Err(StoreError::Stream("it says what a node only says to itself"));
+            }
+            Item::Row { table, key, value } => self.staging.push(table, key, value)?,
+        }
+        Ok(())
     }
 }
 
 impl Arrived {
-    /// From the beginning.
-    pub(super) fn reader(&mut self) -> Result<impl Read, StoreError> {
-        self.0.rewind()?;
-        Ok(BufReader::with_capacity(1 << 20, &self.0))
+    /// Takes the place of this node's own.
+    pub(super) fn settle(self, applied: &[u8]) -> Result<OpenFile, StoreError> {
+        let note = self.attested.as_ref().map(|attested| (META_NOTE, attested.note.as_bytes()));
+        self.staged.settle(note.into_iter().chain([(META_APPLIED, applied)]))
     }
 }
 
@@ -44,68 +75,29 @@ impl Stage for Incoming {
     type Staged = Arrived;
 
     fn write(&mut self, piece: &[u8]) -> Result<(), MachineError> {
-        self.file.write_all(piece).map_err(MachineError::new)
+        self.bytes = self.bytes.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+        self.parser.feed(piece, |item| self.filling.take(item)).map_err(fault)
     }
 
     fn finish(self) -> Result<Arrived, MachineError> {
-        let mut arrived = Arrived(self.file);
-        let mut reader = arrived.reader().map_err(MachineError::new)?;
-        export::check(&self.place, &mut reader).map_err(MachineError::new)?;
-        drop(reader);
-        Ok(arrived)
+        self.parser.finish().map_err(fault)?;
+        let (received, verifying) = (self.begun.elapsed(), Instant::now());
+        let Filling { place, attested, staging, .. } = self.filling;
+        let staged = staging.finish(|tables| sound::check(tables, &place, attested.as_ref())).map_err(fault)?;
+        let (received_s, verified_s) = (received.as_secs_f32(), verifying.elapsed().as_secs_f32());
+        let (shard, mib) = (place.shard, self.bytes >> 20);
+        tracing::info!(shard, mib, received_s, verified_s, "the state that another node sent was found good");
+        Ok(Arrived { staged, attested })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::num::NonZeroU16;
-    use std::sync::Arc;
-
-    use ehe::id::AllianceId;
-
-    use super::*;
-    use crate::checkpoint::Board;
-    use crate::consensus::Machine;
-    use crate::shard::{ShardMachine, Store};
-
-    fn machine(dir: &Path, shard: u16) -> ShardMachine {
-        let place = Place { alliance: AllianceId([7; 32]), shard_count: NonZeroU16::new(4).unwrap(), shard };
-        let store = Store::open(dir, place.alliance, shard, 1 << 20).unwrap();
-        ShardMachine::new(place, store, Arc::new(Board::default())).unwrap()
-    }
-
-    /// In pieces that end anywhere.
-    fn staged(machine: &ShardMachine, bytes: &[u8]) -> Result<Arrived, MachineError> {
-        let mut stage = machine.stager()()?;
-        bytes.chunks(7).try_for_each(|piece| stage.write(piece))?;
-        stage.finish()
-    }
-
-    #[test]
-    fn a_state_is_taken_whole_and_of_its_shard_or_not_at_all_and_leaves_nothing_in_the_directory() {
-        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let (sender, mut receiver) = (machine(from.path(), 1), machine(to.path(), 1));
-        let mut bytes = Vec::new();
-        sender.snapshot().unwrap().read_to_end(&mut bytes).unwrap();
-
-        for cut in 0..bytes.len() {
-            assert!(staged(&receiver, &bytes[..cut]).is_err(), "cut at {cut}");
-        }
-        let other = machine(to.path(), 2);
-        assert!(staged(&other, &bytes).is_err(), "it is another shard's");
-        let mut wide = bytes.clone();
-        // The last row's key is one byte longer than it says.
-        wide.insert(bytes.len() - 10, 0);
-        assert!(staged(&receiver, &wide).is_err());
-
-        let arrived = staged(&receiver, &bytes).unwrap();
-        let names =
-            || std::fs::read_dir(to.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
-        assert_eq!(names().len(), 2, "two shards' files: {:?}", names());
-        receiver.adopt(arrived, b"mine").unwrap();
-        assert_eq!(receiver.applied().unwrap().unwrap().0, b"mine");
-        let mut again = Vec::new();
-        receiver.snapshot().unwrap().read_to_end(&mut again).unwrap();
-        assert_eq!(again, bytes);
+/// Says whose fault it is.
+pub(super) fn fault(error: StoreError) -> MachineError {
+    match error {
+        StoreError::Stream(_)
+        | StoreError::Unattested(_)
+        | StoreError::OtherShard { .. }
+        | StoreError::Format { .. } => MachineError::new(error),
+        _ => MachineError::at_home(error),
     }
 }

@@ -8,12 +8,13 @@ use redb::Durability;
 
 use super::apply::{Apply, Carried};
 use super::block::{self, Block, RULES};
-use super::export::{self, Export};
-use super::incoming::{Arrived, Incoming};
+use super::export::Export;
+use super::incoming::{Arrived, Incoming, fault};
+use super::notary::Notary;
 use super::place::Place;
 use super::recent::{Recent, Rooms};
-use super::schema::{META_APPLIED, ShardMeta};
-use super::store::{Store, StoreError, check_marker, shard_meta};
+use super::schema::{META_APPLIED, META_NOTE, ShardMeta};
+use super::store::{Store, StoreError};
 use crate::checkpoint::{Applied, Board};
 use crate::consensus::{AppliedMeta, Command, Machine, MachineError, Stager};
 
@@ -25,6 +26,9 @@ pub struct ShardMachine {
     board: Arc<Board>,
     rooms: Rooms,
     recent: Recent,
+    notary: Option<Notary>,
+    /// The size of the quorum's note that was stored last.
+    noted: u64,
 }
 
 /// Why a shard cannot go on.
@@ -49,9 +53,16 @@ impl ShardMachine {
     pub fn new(place: Place, store: Store, board: Arc<Board>) -> Result<Self, StoreError> {
         let (rooms, recent) = (Rooms::default(), Recent::default());
         let carried = load(&store, (rooms.clone(), recent.clone()))?;
-        let machine = Self { place, store, carried, board, rooms, recent };
+        let machine = Self { place, store, carried, board, rooms, recent, notary: None, noted: 0 };
         machine.show();
         Ok(machine)
+    }
+
+    /// Has a quorum's notes go with its state to other nodes, and takes theirs if it comes with one. Without, it takes no state but
+    /// an empty one.
+    #[must_use]
+    pub fn attested_by(self, notary: Notary) -> Self {
+        Self { notary: Some(notary), ..self }
     }
 
     /// The rules of rooms as of the last block.
@@ -64,19 +75,13 @@ impl ShardMachine {
         self.recent.clone()
     }
 
-    /// Replaces the whole state by that of a stream, in one transaction.
-    pub(super) fn install(&mut self, reader: &mut dyn Read, meta: &[u8]) -> Result<(), MachineError> {
-        let place = self.place;
-        let installed = self.store.replace(|tables| {
-            export::import(tables, reader)?;
-            check_marker(&tables.meta, place.alliance, place.shard)?;
-            tables.meta.insert(META_APPLIED, meta)?;
-            shard_meta(&tables.meta).map(drop)
-        });
-        installed.map_err(failed)?;
-        self.carried = load(&self.store, (self.rooms(), self.recent())).map_err(failed)?;
-        self.show();
-        Ok(())
+    /// The newest note of a quorum that this node was shown, or has kept; of no more than it has applied.
+    fn note(&self) -> Result<Option<String>, StoreError> {
+        let newest = self.notary.as_ref().and_then(Notary::newest);
+        if let Some(newest) = newest.filter(|newest| newest.size <= self.carried.peaks.size()) {
+            return Ok(Some(newest.note.clone()));
+        }
+        self.store.view()?.note()
     }
 
     fn show(&self) {
@@ -128,20 +133,35 @@ impl Machine for ShardMachine {
     }
 
     fn make_durable(&mut self) -> Result<(), MachineError> {
-        self.store.make_durable().map_err(failed)
+        let newest = self.notary.as_ref().and_then(Notary::newest).filter(|newest| newest.size > self.noted);
+        let kept = self.store.write(Durability::Immediate, |tables| {
+            if let Some(newest) = &newest {
+                tables.meta.insert(META_NOTE, newest.note.as_bytes())?;
+            }
+            Ok(())
+        });
+        kept.map_err(failed)?;
+        self.noted = newest.map_or(self.noted, |newest| newest.size);
+        Ok(())
     }
 
     fn snapshot(&self) -> Result<Box<dyn Read + Send>, MachineError> {
-        let export = self.store.read().and_then(|txn| Export::new(&txn)).map_err(failed)?;
+        let note = self.note().map_err(failed)?;
+        let export = self.store.read().and_then(|moment| Export::new(&moment, note.as_deref())).map_err(failed)?;
         Ok(Box::new(export))
     }
 
     fn stager(&self) -> Stager<Incoming> {
-        let (dir, place) = (self.store.dir(), self.place);
-        Box::new(move || Incoming::begin(dir.as_deref(), place).map_err(failed))
+        let (beside, place, notary) = (self.store.beside(), self.place, self.notary.clone());
+        Box::new(move || Incoming::begin(beside.clone(), place, notary.clone()).map_err(fault))
     }
 
-    fn adopt(&mut self, mut staged: Arrived, meta: &[u8]) -> Result<(), MachineError> {
-        self.install(&mut staged.reader().map_err(failed)?, meta)
+    fn adopt(&mut self, staged: Arrived, meta: &[u8]) -> Result<(), MachineError> {
+        let file = staged.settle(meta).map_err(failed)?;
+        self.store.replace(file);
+        self.carried = load(&self.store, (self.rooms(), self.recent())).map_err(failed)?;
+        self.noted = 0;
+        self.show();
+        Ok(())
     }
 }

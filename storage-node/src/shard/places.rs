@@ -7,11 +7,13 @@
 //! ```
 
 use ehe::id::{Hash, RoomId};
+use ehe::merkle::{NodeAt, Nodes};
 use redb::ReadableTable;
 
 use super::packed::{self, Unpack};
 use super::schema::{Look, Tables};
 use super::store::StoreError;
+use super::tree::Tree;
 
 /// Entries of a list.
 const LIST_ENTRIES: u64 = 64;
@@ -103,6 +105,37 @@ pub(super) fn position(tables: &impl Look, room: RoomId, index: u64) -> Result<O
     let (first, list) = head.list(tables, room, index)?;
     let at = usize::try_from(index - first).ok().and_then(|n| list.get(n).copied());
     at.map(Some).ok_or(HOLE)
+}
+
+/// Log indexes of a room's entry and of the one before it.
+pub(super) fn around(tables: &impl Look, room: RoomId, index: u64) -> Result<(Option<u64>, u64), StoreError> {
+    let head = Head::load(tables, room)?;
+    let at = |index: u64| {
+        if index >= head.entries {
+            return Err(HOLE);
+        }
+        let (first, list) = head.list(tables, room, index)?;
+        usize::try_from(index - first).ok().and_then(|n| list.get(n).copied()).ok_or(HOLE)
+    };
+    Ok((index.checked_sub(1).map(at).transpose()?, at(index)?))
+}
+
+/// Whether the rooms' ends are those of their last entries, and their entries are `leaves` together. That each entry is where its room
+/// says is asked of [`around`].
+pub(super) fn ends(tables: &impl Look, leaves: u64) -> Result<(), StoreError> {
+    let mut entries = 0u64;
+    for row in tables.heads().iter()? {
+        let (key, _) = row?;
+        let room = RoomId(*key.value());
+        let head = Head::load(tables, room)?;
+        let last = head.entries.checked_sub(1).ok_or(HOLE)?;
+        let last = position(tables, room, last)?.ok_or(HOLE)?;
+        if Tree(tables).node(NodeAt { level: 0, index: last })? != head.leaf {
+            return Err(CORRUPT);
+        }
+        entries = entries.saturating_add(head.entries);
+    }
+    if entries == leaves { Ok(()) } else { Err(HOLE) }
 }
 
 /// Places in the room and log indexes of its entries from `from` on that lie below `log_size`, at most `max` of them.

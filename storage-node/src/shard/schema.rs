@@ -6,7 +6,9 @@
 //! file's meaning raises [`FORMAT`].
 
 use minicbor::{Decode, Encode};
-use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{
+    ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction,
+};
 
 use ehe::id::AllianceId;
 use ehe::room::WrapFact;
@@ -25,6 +27,9 @@ pub(super) const META_MARKER: &str = "marker";
 pub(super) const META_SHARD: &str = "shard";
 /// Key of what consensus stores with each commit, in `meta`.
 pub(super) const META_APPLIED: &str = "applied";
+/// Key of the newest note that a quorum signed, in `meta`, as of when the state was last made durable. This node's own, like what
+/// consensus stores: no part of the replicated state.
+pub(super) const META_NOTE: &str = "note";
 
 /// Whose file this is, and of which format.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -82,36 +87,22 @@ macro_rules! tables {
                 Ok(Self { $($field: txn.open_table(TableDefinition::new(stringify!($field)))?,)* })
             }
 
-            /// Puts a row of an exported table in. `None`: there is no table of that number.
-            pub(super) fn import(&mut self, table: u8, key: &[u8], value: &[u8]) -> Option<Result<(), StoreError>> {
+            /// Puts rows at the end of an exported table. `None`: there is no table of that number.
+            pub(super) fn append<'r>(
+                txn: &WriteTransaction,
+                table: u8,
+                rows: impl Iterator<Item = (&'r [u8], &'r [u8])>,
+            ) -> Option<Result<(), StoreError>> {
                 let mut number = 0u8;
                 $(
                     if number == table {
-                        return Some(super::export::put::<$key, $value>(&mut self.$field, key, value));
+                        let open = txn.open_table::<$key, $value>(TableDefinition::new(stringify!($field)));
+                        return Some(open.map_err(StoreError::from).and_then(|mut table| super::export::append(&mut table, rows)));
                     }
                     number += 1;
                 )*
                 let _ = number;
                 None
-            }
-
-            /// Whether an exported row can be one of a table; `None`: there is no table of that number.
-            pub(super) fn fits(table: u8, key: &[u8], value: &[u8]) -> Option<bool> {
-                let mut number = 0u8;
-                $(
-                    if number == table {
-                        return Some(super::export::fits::<$key, $value>(key, value));
-                    }
-                    number += 1;
-                )*
-                let _ = number;
-                None
-            }
-
-            /// Empties the file.
-            pub(super) fn clear(txn: &WriteTransaction) -> Result<(), StoreError> {
-                $(txn.delete_table(TableDefinition::<$key, $value>::new(stringify!($field)))?;)*
-                Ok(())
             }
         }
 
@@ -125,24 +116,34 @@ macro_rules! tables {
                 Ok(Self { $($field: txn.open_table(TableDefinition::new(stringify!($field)))?,)* })
             }
 
-            /// Up to `max_bytes` (one row at least) of a table's rows after `after`, for [`super::export`]. `None`: there is no
-            /// table of that number.
+            /// Writes rows of a table that come after `after`, for [`super::export`], until there is `max_bytes` of them. `None`:
+            /// there is no table of that number.
             pub(super) fn export(
                 &self,
                 table: u8,
                 after: Option<&[u8]>,
-                max_bytes: usize,
-            ) -> Option<Result<super::export::Rows, StoreError>> {
+                out: &mut super::export::Piece<'_>,
+            ) -> Option<Result<Option<Vec<u8>>, StoreError>> {
                 let mut number = 0u8;
                 $(
                     if number == table {
-                        return Some(super::export::rows::<$key, $value>(&self.$field, after, max_bytes));
+                        return Some(super::export::rows::<$key, $value>((number, &self.$field), after, out));
                     }
                     number += 1;
                 )*
                 let _ = number;
                 None
             }
+
+            /// Rows of all tables.
+            pub(super) fn rows(&self) -> Result<u64, StoreError> {
+                let mut rows = 0u64;
+                $(rows = rows.saturating_add(self.$field.len()?);)*
+                Ok(rows)
+            }
+
+            /// The names of all tables.
+            pub(super) const NAMES: &'static [&'static str] = &[$(stringify!($field)),*];
         }
     };
 }

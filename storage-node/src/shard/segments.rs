@@ -113,6 +113,42 @@ pub(super) fn read(table: &impl ReadableTable<SegmentKey, &'static [u8]>, number
     }
 }
 
+/// Reads all records in their order, and holds what finds them against where they are. Returns how many there are.
+pub(super) fn walk(
+    table: &impl ReadableTable<SegmentKey, &'static [u8]>,
+    mut each: impl FnMut(u64, &[u8]) -> Result<(), StoreError>,
+) -> Result<u64, StoreError> {
+    // The next record, and what the rows so far have of it.
+    let (mut number, mut held) = (0u64, Vec::new());
+    for row in table.iter()? {
+        let (key, row) = row?;
+        let (first, bytes) = row.value().split_first_chunk().ok_or(CORRUPT)?;
+        let before = held.len();
+        if bytes.is_empty() || key.value() != (number, u32::try_from(before).map_err(|_| CORRUPT)?) {
+            return Err(CORRUPT);
+        }
+        held.extend_from_slice(bytes);
+        let mut begins = (before == 0).then_some(0);
+        let mut rest = Unpack(&held);
+        let mut next = rest.clone();
+        while let Some(record) = next.bytes() {
+            each(number, record)?;
+            number = number.checked_add(1).ok_or(CORRUPT)?;
+            rest = next.clone();
+            if !rest.0.is_empty() {
+                begins = begins.or(Some(held.len() - rest.0.len() - before));
+            }
+        }
+        let begins = begins.and_then(|at| u16::try_from(at).ok()).unwrap_or(NONE_BEGINS);
+        if u16::from_le_bytes(*first) != begins || rest.0.len() > RECORD_MAX_BYTES {
+            return Err(CORRUPT);
+        }
+        let taken = held.len() - rest.0.len();
+        held.drain(..taken);
+    }
+    if held.is_empty() { Ok(number) } else { Err(CORRUPT) }
+}
+
 /// The bytes of a row from where record `number` begins.
 fn begin_of((record, offset): SegmentKey, row: &[u8], number: u64) -> Option<&[u8]> {
     let (first, bytes) = row.split_first_chunk()?;

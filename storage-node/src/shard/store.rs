@@ -1,15 +1,16 @@
 //! The file of one shard: opening it, writing to it, looking at it. All calls block; none belongs on a runtime's worker.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
-use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend};
+use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, WriteTransaction};
 
 use ehe::cbor;
 use ehe::id::AllianceId;
 
 use super::entry::LogName;
+use super::folder::{Dir, Folder, private};
 use super::schema::{FORMAT, META_MARKER, META_SHARD, Marker, ShardMeta, Tables};
 use super::view::View;
 
@@ -59,6 +60,17 @@ pub enum StoreError {
         "the state that was to be installed is not one: {0}; the node that sent it is faulty or of another version"
     )]
     Stream(&'static str),
+    /// There is no room for a state that another node sends.
+    #[error(
+        "the disk has no room for the shard's state, which another node sends beside the one that is here: make room for it; it is sent \
+         again"
+    )]
+    NoRoom,
+    /// Nobody stands behind a state that was sent by another node.
+    #[error(
+        "the state that was to be installed: {0}; the node that sent it is faulty, or has another charter than this one"
+    )]
+    Unattested(#[from] ehe::checkpoint::CheckpointError),
     /// More entries than the file's format has room for.
     #[error(
         "the shard's log has 2^40 entries, more than this format holds; a new incarnation of the shard has to begin"
@@ -79,7 +91,7 @@ macro_rules! from_redb {
     };
 }
 
-from_redb!(StorageError TableError TransactionError CommitError SetDurabilityError);
+from_redb!(StorageError TableError TransactionError CommitError SetDurabilityError CursorError);
 
 impl From<redb::DatabaseError> for StoreError {
     fn from(error: redb::DatabaseError) -> Self {
@@ -93,31 +105,92 @@ impl From<redb::DatabaseError> for StoreError {
 /// A shard's file. Clones are the same file; it is closed when the last one and the last view are gone.
 #[derive(Clone)]
 pub struct Store {
-    db: Arc<Database>,
+    shared: Arc<Shared>,
     log: LogName,
+}
+
+struct Shared {
+    /// The file that has the shard's place now.
+    open: RwLock<Arc<OpenFile>>,
     /// Where another node's state is received; a store that is not a file has no such place.
-    dir: Option<Arc<Path>>,
+    folder: Option<Arc<dyn Folder>>,
+    cache_bytes: usize,
+}
+
+/// Where a file is filled that is to take a shard's place. It does not keep the shard's open.
+#[derive(Clone)]
+pub(super) struct Beside {
+    pub(super) folder: Arc<dyn Folder>,
+    pub(super) cache_bytes: usize,
+}
+
+/// An open file. redb closes a file under its readers, so whoever looks at it holds it, also when another one has taken its
+/// place.
+pub(super) struct OpenFile {
+    db: Option<Database>,
+    replaced: AtomicBool,
+}
+
+impl OpenFile {
+    pub(super) fn new(db: Database) -> Self {
+        Self { db: Some(db), replaced: AtomicBool::new(false) }
+    }
+
+    pub(super) fn db(&self) -> Result<&Database, StoreError> {
+        self.db.as_ref().ok_or(StoreError::Db(Box::new(redb::Error::DatabaseClosed)))
+    }
+
+    /// As of now.
+    pub(super) fn moment(self: &Arc<Self>) -> Result<Moment, StoreError> {
+        Ok(Moment { txn: self.db()?.begin_read()?, file: Arc::clone(self) })
+    }
+}
+
+impl Drop for OpenFile {
+    /// Closing syncs, and who lets go of a replaced file last may be in the middle of installing its successor, or on a runtime's
+    /// worker. Nobody waits for that file any more, so a thread of its own closes it.
+    fn drop(&mut self) {
+        if *self.replaced.get_mut() {
+            let db = self.db.take();
+            // Where there is no thread, the file is closed here, with what was to run there.
+            drop(std::thread::Builder::new().name("shard-closing".into()).spawn(move || drop(db)));
+        }
+    }
+}
+
+/// A moment of a file.
+pub(super) struct Moment {
+    pub(super) txn: ReadTransaction,
+    /// Held as long as anything of the transaction is used.
+    pub(super) file: Arc<OpenFile>,
 }
 
 impl Store {
     /// Opens the file of a shard in `dir`, or makes it. `cache_bytes` bounds redb's cache (its own default is 1 GiB a file).
     pub fn open(dir: &Path, alliance: AllianceId, shard: u16, cache_bytes: usize) -> Result<Self, StoreError> {
-        let path = dir.join(format!("shard-{shard:04}.redb"));
+        let (folder, log) = (Dir::new(dir, shard), LogName { alliance, shard });
+        let path = folder.file.clone();
         let io = |source| StoreError::File { path: path.clone(), source };
-        let log = LogName { alliance, shard };
+        folder.clear()?;
         if !certs::file::is_made(&path).map_err(io)? {
             // A crash while redb makes a file leaves one that does not open: it gets its name when it is whole.
             let new = dir.join(format!("shard-{shard:04}.redb.new"));
-            let made = File::options().read(true).write(true).create(true).truncate(true).open(&new).map_err(io)?;
-            let store = Self { db: Arc::new(builder(cache_bytes).create_file(made)?), log, dir: None };
+            let made = private().create(true).truncate(true).open(&new).map_err(io)?;
+            let store = Self::of(builder(cache_bytes).create_file(made)?, log, None, cache_bytes);
             store.initialise(&Marker { format: FORMAT, alliance, shard })?;
             drop(store);
             std::fs::rename(&new, &path).map_err(io)?;
-            File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)?;
+            folder.sync()?;
         }
-        let store = Self { db: Arc::new(builder(cache_bytes).open(&path)?), log, dir: Some(dir.into()) };
+        let db = builder(cache_bytes).open(&path)?;
+        let store = Self::of(db, log, Some(Arc::new(folder)), cache_bytes);
         store.check(alliance, shard)?;
         Ok(store)
+    }
+
+    fn of(db: Database, log: LogName, folder: Option<Arc<dyn Folder>>, cache_bytes: usize) -> Self {
+        let open = RwLock::new(Arc::new(OpenFile::new(db)));
+        Self { shared: Arc::new(Shared { open, folder, cache_bytes }), log }
     }
 
     /// Opens a shard on another kind of storage, or makes it if that is empty: the seam for tests that fail at each step of IO.
@@ -127,14 +200,28 @@ impl Store {
         shard: u16,
         cache_bytes: usize,
     ) -> Result<Self, StoreError> {
+        Self::open_beside(backend, None, LogName { alliance, shard }, cache_bytes)
+    }
+
+    /// As [`open_with_backend`](Self::open_with_backend), with a place where another node's state is received.
+    pub(super) fn open_beside(
+        backend: impl StorageBackend,
+        folder: Option<Arc<dyn Folder>>,
+        log: LogName,
+        cache_bytes: usize,
+    ) -> Result<Self, StoreError> {
+        let LogName { alliance, shard } = log;
         let empty = backend.len().map_err(redb::StorageError::Io)? == 0;
-        let db = Arc::new(builder(cache_bytes).create_with_backend(backend)?);
-        let store = Self { db, log: LogName { alliance, shard }, dir: None };
+        let store = Self::of(builder(cache_bytes).create_with_backend(backend)?, log, folder, cache_bytes);
         if empty {
             store.initialise(&Marker { format: FORMAT, alliance, shard })?;
         }
         store.check(alliance, shard)?;
         Ok(store)
+    }
+
+    fn current(&self) -> Arc<OpenFile> {
+        Arc::clone(&self.shared.open.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn initialise(&self, marker: &Marker) -> Result<(), StoreError> {
@@ -147,8 +234,8 @@ impl Store {
 
     /// The marker is read before any other table is touched: another format may have other tables.
     fn check(&self, alliance: AllianceId, shard: u16) -> Result<(), StoreError> {
-        let txn = self.db.begin_read()?;
-        let table = txn.open_table(redb::TableDefinition::<&str, &[u8]>::new("meta"))?;
+        let moment = self.read()?;
+        let table = moment.txn.open_table(redb::TableDefinition::<&str, &[u8]>::new("meta"))?;
         let bytes = table.get(META_MARKER)?.ok_or(StoreError::Corrupt("it has no format marker"))?;
         // The marker's first member keeps its place in every format.
         let mut decoder = minicbor::Decoder::new(bytes.value());
@@ -169,12 +256,8 @@ impl Store {
         durability: Durability,
         change: impl FnOnce(&mut Tables<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut txn = self.db.begin_write()?;
-        txn.set_durability(durability)?;
-        // A durable commit is what a crash comes back to: two-phase, so that no checksum decides, and with the allocator's
-        // state, so that opening does not walk the file.
-        txn.set_two_phase_commit(true);
-        txn.set_quick_repair(matches!(durability, Durability::Immediate));
+        let file = self.current();
+        let txn = begin(file.db()?, durability)?;
         let mut tables = Tables::open(&txn)?;
         let out = change(&mut tables)?;
         drop(tables);
@@ -182,31 +265,17 @@ impl Store {
         Ok(out)
     }
 
-    /// Everything committed so far survives a crash when this returns.
-    pub(super) fn make_durable(&self) -> Result<(), StoreError> {
-        self.write(Durability::Immediate, |_| Ok(()))
+    /// Where another node's state is received, and with how much memory.
+    pub(super) fn beside(&self) -> Option<Beside> {
+        Some(Beside { folder: Arc::clone(self.shared.folder.as_ref()?), cache_bytes: self.shared.cache_bytes })
     }
 
-    /// Replaces everything, durably.
-    pub(super) fn replace(
-        &self,
-        change: impl FnOnce(&mut Tables<'_>) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        let mut txn = self.db.begin_write()?;
-        txn.set_durability(Durability::Immediate)?;
-        txn.set_two_phase_commit(true);
-        txn.set_quick_repair(true);
-        Tables::clear(&txn)?;
-        let mut tables = Tables::open(&txn)?;
-        change(&mut tables)?;
-        drop(tables);
-        txn.commit()?;
-        Ok(())
-    }
-
-    /// Where another node's state is received.
-    pub(super) fn dir(&self) -> Option<Arc<Path>> {
-        self.dir.clone()
+    /// From now on this is the shard's file, whose place it has taken. Views of the one before stay what they are.
+    pub(super) fn replace(&self, file: OpenFile) {
+        let mut open = self.shared.open.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *open, Arc::new(file));
+        drop(open);
+        before.replaced.store(true, Ordering::Release);
     }
 
     /// The state as of the last commit.
@@ -214,9 +283,20 @@ impl Store {
         View::open(&self.read()?, self.log)
     }
 
-    pub(super) fn read(&self) -> Result<ReadTransaction, StoreError> {
-        Ok(self.db.begin_read()?)
+    pub(super) fn read(&self) -> Result<Moment, StoreError> {
+        self.current().moment()
     }
+}
+
+/// A transaction as a shard's file has them.
+pub(super) fn begin(db: &Database, durability: Durability) -> Result<WriteTransaction, StoreError> {
+    let mut txn = db.begin_write()?;
+    txn.set_durability(durability)?;
+    // A durable commit is what a crash comes back to: two-phase, so that no checksum decides, and with the allocator's
+    // state, so that opening does not walk the file.
+    txn.set_two_phase_commit(true);
+    txn.set_quick_repair(matches!(durability, Durability::Immediate));
+    Ok(txn)
 }
 
 /// Whether the file, or what is being installed in it, is of this shard.
@@ -237,7 +317,7 @@ pub(super) fn check_marker(
     }
 }
 
-fn builder(cache_bytes: usize) -> redb::Builder {
+pub(super) fn builder(cache_bytes: usize) -> redb::Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(cache_bytes);
     builder

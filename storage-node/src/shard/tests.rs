@@ -24,6 +24,7 @@ use crate::consensus::{self, Machine, Position};
 mod people;
 
 mod crash;
+mod incoming;
 mod stored;
 
 use people::{Patient, Sealer, Writer, content, request, rng};
@@ -33,6 +34,7 @@ const NOON: UnixMs = UnixMs(1_790_000_000_000 - 1_790_000_000_000 % 3_600_000);
 const CACHE: usize = 4 << 20;
 
 struct Bench {
+    place: Place,
     dir: tempfile::TempDir,
     machine: ShardMachine,
     store: Store,
@@ -42,9 +44,14 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::of(PLACE)
+    }
+
+    fn of(place: Place) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), PLACE.alliance, 0, CACHE).unwrap();
-        Self { dir, machine: machine(&store), store, blocks: Vec::new(), now: NOON }
+        let store = Store::open(dir.path(), place.alliance, 0, CACHE).unwrap();
+        let machine = ShardMachine::new(place, store.clone(), Arc::new(Board::default())).unwrap();
+        Self { place, dir, machine, store, blocks: Vec::new(), now: NOON }
     }
 
     fn block(&mut self, commands: Vec<Command>) -> Vec<Outcome> {
@@ -81,10 +88,6 @@ impl Bench {
     }
 }
 
-fn machine(store: &Store) -> ShardMachine {
-    ShardMachine::new(PLACE, store.clone(), Arc::new(Board::default())).unwrap()
-}
-
 fn root(store: &Store) -> (u64, Hash) {
     let view = store.view().unwrap();
     let peaks = Peaks::load(&view, view.shard().leaves).unwrap();
@@ -103,7 +106,7 @@ struct Home {
 fn home(bench: &mut Bench) -> Home {
     let now = bench.now;
     let [owner, gateway, clinician] = [(); 3].map(|()| Identity::generate(&mut rng()));
-    let mut patient = Patient::new(&owner, PLACE.alliance, (0, 1), now);
+    let mut patient = Patient::new(&owner, bench.place.alliance, (0, 1), now);
     let mut events = patient.opening(now);
     events.push(patient.grant(gateway.public(), Right::Append, None, now));
     let read = patient.grant(clinician.public(), Right::Read, None, now);
@@ -394,41 +397,6 @@ fn a_crash_loses_only_what_was_not_durable_and_the_replay_gives_the_same_root() 
         machine.apply(&[command(index)], &index.to_be_bytes()).unwrap();
     }
     assert_eq!(root(&store), whole);
-}
-
-#[test]
-fn a_snapshot_installed_elsewhere_is_the_same_state_and_goes_on_the_same_way() {
-    let mut bench = Bench::new();
-    let mut home = home(&mut bench);
-    bench.submit(home.gateway.run(&[home.sealer.wrap.clone(), home.sealer.seal(b"72 bpm")]));
-    let bytes = snapshot(&bench.machine);
-    let mut other = Bench::new();
-    busy(&mut other);
-    other.machine.install(&mut bytes.as_slice(), b"their meta").unwrap();
-    assert_eq!(other.root(), bench.root());
-    assert_eq!(other.machine.applied().unwrap().unwrap().0, b"their meta");
-    let run = home.gateway.run(&[home.sealer.seal(b"73 bpm")]);
-    other.now = bench.now;
-    assert_eq!(bench.submit(run.clone()), other.submit(run));
-    // The other one has seen a later hour before; the time of the state is the state's.
-    assert_eq!(other.root(), bench.root());
-}
-
-#[test]
-fn a_stream_that_is_no_snapshot_is_refused_and_the_state_stays() {
-    let mut bench = Bench::new();
-    busy(&mut bench);
-    let (root, bytes) = (bench.root(), snapshot(&bench.machine));
-    for cut in [0, 5, 13, 14, 200, bytes.len() - 1] {
-        assert!(bench.machine.install(&mut &bytes[..cut], b"x").is_err(), "{cut}");
-    }
-    let mut long = bytes.clone();
-    long[14..18].copy_from_slice(&u32::MAX.to_be_bytes());
-    assert!(bench.machine.install(&mut long.as_slice(), b"x").is_err());
-    let mut wide = bytes[..13].to_vec();
-    wide.extend_from_slice(&[1, 0, 0, 0, 3, 0, 0, 0, 1, 9, 9, 9, 9]);
-    assert!(bench.machine.install(&mut wide.as_slice(), b"x").is_err());
-    assert_eq!(bench.root(), root);
 }
 
 #[test]

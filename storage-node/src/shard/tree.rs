@@ -4,7 +4,7 @@
 
 use ehe::id::Hash;
 use ehe::merkle::{NodeAt, Nodes, Peaks, node_hash};
-use redb::ReadableTable;
+use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::schema::{Look, Tables};
 use super::store::StoreError;
@@ -16,6 +16,7 @@ const HASH_BYTES: usize = 32;
 const ROW_LEAVES: u64 = 127;
 
 const MISSING: StoreError = StoreError::Corrupt("a hash of the Merkle tree is missing");
+const OTHER: StoreError = StoreError::Corrupt("the stored Merkle tree is not that of the entries");
 
 /// The last row of leaf hashes.
 #[derive(Debug, Default)]
@@ -70,6 +71,73 @@ impl<T: Look> Nodes for Tree<'_, T> {
         }
         hashes.first().copied().ok_or(MISSING)
     }
+}
+
+/// A tree that is built again from its leaves, and held against the stored one on the way.
+pub(super) struct Built<'a, T> {
+    tables: &'a T,
+    peaks: Peaks,
+    /// The row of stored leaf hashes that is at hand, and its number.
+    row: (u64, Vec<u8>),
+    nodes: u64,
+}
+
+impl<'a, T: Look> Built<'a, T> {
+    pub(super) fn new(tables: &'a T) -> Result<Self, StoreError> {
+        Ok(Self { tables, peaks: Peaks::default(), row: (0, stored_row(tables, 0)?), nodes: 0 })
+    }
+
+    pub(super) fn peaks(&self) -> &Peaks {
+        &self.peaks
+    }
+
+    /// A leaf that was appended.
+    pub(super) fn leaf(&self, index: u64) -> Result<Hash, StoreError> {
+        // What was appended was found to be what is stored.
+        match in_row(&self.row, index) {
+            Some(hash) => Ok(hash),
+            None => Tree(self.tables).node(NodeAt { level: 0, index }),
+        }
+    }
+
+    /// The next leaf.
+    pub(super) fn append(&mut self, leaf: Hash) -> Result<(), StoreError> {
+        let index = self.peaks.size();
+        if index / ROW_LEAVES != self.row.0 {
+            self.row = (index / ROW_LEAVES, stored_row(self.tables, index / ROW_LEAVES)?);
+        }
+        if in_row(&self.row, index) != Some(leaf) {
+            return Err(OTHER);
+        }
+        let (tables, nodes) = (self.tables, &mut self.nodes);
+        self.peaks.append(leaf, |at, hash| {
+            if at.level < STORED_LEVEL {
+                return Ok(());
+            }
+            *nodes += 1;
+            let stored = tables.nodes().get(node_key(at).ok_or(MISSING)?)?;
+            if stored.is_some_and(|stored| *stored.value() == hash.0) { Ok(()) } else { Err(OTHER) }
+        })
+    }
+
+    /// That was the last: nothing else is stored.
+    pub(super) fn finish(self) -> Result<(), StoreError> {
+        let size = self.peaks.size();
+        let bytes = usize::try_from(size % ROW_LEAVES).unwrap_or(usize::MAX).saturating_mul(HASH_BYTES);
+        let last = size.is_multiple_of(ROW_LEAVES) || self.row.1.len() == bytes;
+        let rows = self.tables.leaves().len()?;
+        let whole = last && rows == size.div_ceil(ROW_LEAVES) && self.tables.nodes().len()? == self.nodes;
+        if whole { Ok(()) } else { Err(OTHER) }
+    }
+}
+
+fn stored_row(tables: &impl Look, number: u64) -> Result<Vec<u8>, StoreError> {
+    Ok(tables.leaves().get(number)?.map(|row| row.value().to_vec()).unwrap_or_default())
+}
+
+fn in_row((number, row): &(u64, Vec<u8>), index: u64) -> Option<Hash> {
+    let place = usize::try_from(index.checked_sub(number.checked_mul(ROW_LEAVES)?)?).ok()?;
+    row.as_chunks::<HASH_BYTES>().0.get(place).copied().map(Hash)
 }
 
 /// The hashes of `count` leaves from `first` on.

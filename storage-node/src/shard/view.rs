@@ -1,6 +1,8 @@
 //! A shard's state as of one moment, for whoever looks things up: rooms, entries, proofs.
 
-use redb::{ReadTransaction, ReadableTable};
+use std::sync::Arc;
+
+use redb::ReadableTable;
 
 use ehe::cbor;
 use ehe::event::Event;
@@ -8,13 +10,12 @@ use ehe::id::{AuthorId, Hash, RoomId, WrapId};
 use ehe::leaf::{Leaf, Receipt};
 use ehe::limits;
 use ehe::merkle::{self, NodeAt, Nodes};
-use ehe::read::record_hash;
 use ehe::room::{RoomState, StateError};
 
 use super::entry::{Entry, LogName, Names};
 use super::places;
-use super::schema::{Look, ReadTables, RunRefusal, ShardMeta, StoredWrap};
-use super::store::{StoreError, shard_meta};
+use super::schema::{Look, META_NOTE, ReadTables, RunRefusal, ShardMeta, StoredWrap};
+use super::store::{Moment, OpenFile, StoreError, shard_meta};
 use super::tree::Tree;
 
 /// Largest encoded [`RoomState`]; a test holds it against the limits of a room.
@@ -25,13 +26,15 @@ pub struct View {
     tables: ReadTables,
     shard: ShardMeta,
     log: LogName,
+    /// The file that the tables are of; let go of after them.
+    _file: Arc<OpenFile>,
 }
 
 impl View {
-    pub(super) fn open(txn: &ReadTransaction, log: LogName) -> Result<Self, StoreError> {
-        let tables = ReadTables::open(txn)?;
+    pub(super) fn open(moment: &Moment, log: LogName) -> Result<Self, StoreError> {
+        let tables = ReadTables::open(&moment.txn)?;
         let shard = shard_meta(&tables.meta)?;
-        Ok(Self { tables, shard, log })
+        Ok(Self { tables, shard, log, _file: Arc::clone(&moment.file) })
     }
 
     /// The shard as a whole.
@@ -45,6 +48,12 @@ impl View {
 
     pub(super) fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.tables.meta.get(key)?.map(|value| value.value().to_vec()))
+    }
+
+    /// The newest note that a quorum signed, as of when the state was last made durable.
+    pub fn note(&self) -> Result<Option<String>, StoreError> {
+        let note = self.meta(META_NOTE)?.map(String::from_utf8).transpose();
+        note.map_err(|_| StoreError::Corrupt("the quorum's note is no text"))
     }
 
     /// A room's rules.
@@ -74,16 +83,11 @@ impl View {
 
     /// The leaf of an entry.
     pub fn leaf(&self, entry: &Entry) -> Result<Leaf, StoreError> {
-        let previous = match entry.index.checked_sub(1) {
-            None => Hash::ZERO,
-            Some(before) => {
-                let at = self.position(entry.room, before)?.ok_or(StoreError::Corrupt("a room has a hole"))?;
-                self.node(NodeAt { level: 0, index: at })?
-            }
+        let before = match entry.index.checked_sub(1) {
+            None => None,
+            Some(before) => Some(self.position(entry.room, before)?.ok_or(StoreError::Corrupt("a room has a hole"))?),
         };
-        let hash = record_hash(&entry.bytes);
-        let Entry { room, index, accepted_at, control, .. } = *entry;
-        Ok(Leaf { room, index, previous, entry: hash, accepted_at, control })
+        entry.leaf(before, |at| self.node(NodeAt { level: 0, index: at }))
     }
 
     /// A committed wrap of a room, whole.

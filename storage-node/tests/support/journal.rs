@@ -74,20 +74,29 @@ impl Journal {
     }
 }
 
-/// A snapshot: the view is taken at once, and read when somebody reads it.
+/// A snapshot: the view is taken at once, and read when somebody reads it, command by command.
 struct View {
-    txn: Option<redb::ReadTransaction>,
+    txn: redb::ReadTransaction,
+    next: u64,
     bytes: Cursor<Vec<u8>>,
 }
 
 impl Read for View {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        if let Some(txn) = self.txn.take() {
-            for (Position { term, index }, command) in read(&txn).map_err(std::io::Error::other)? {
+        if self.bytes.position() == self.bytes.get_ref().len() as u64 {
+            self.bytes = Cursor::default();
+            let row = match self.txn.open_table(COMMANDS) {
+                Ok(table) => table.get(self.next).map_err(std::io::Error::other)?,
+                Err(redb::TableError::TableDoesNotExist(_)) => None,
+                Err(error) => return Err(std::io::Error::other(error)),
+            };
+            if let Some(row) = row {
+                let (term, index, command) = row.value();
                 for number in [term, index, command.len() as u64] {
                     self.bytes.get_mut().extend(number.to_be_bytes());
                 }
                 self.bytes.get_mut().extend(command);
+                self.next += 1;
             }
         }
         self.bytes.read(out)
@@ -151,7 +160,7 @@ impl Machine for Journal {
     }
 
     fn snapshot(&self) -> Result<Box<dyn Read + Send>, MachineError> {
-        Ok(Box::new(View { txn: Some(self.db.begin_read().map_err(failed)?), bytes: Cursor::default() }))
+        Ok(Box::new(View { txn: self.db.begin_read().map_err(failed)?, next: 0, bytes: Cursor::default() }))
     }
 
     fn stager(&self) -> Stager<Receiving> {

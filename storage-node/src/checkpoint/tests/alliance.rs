@@ -7,12 +7,7 @@ use ehe::merkle::{self, NodeAt, Nodes, Peaks};
 
 use super::super::Who;
 use crate::shard::StoreError;
-
-#[allow(unreachable_pub, missing_docs, reason = "shared with the integration tests")]
-#[path = "../../../tests/support/members.rs"]
-mod members;
-
-use members::{Seat, seats};
+use crate::test_members::{Seat, seats};
 
 /// See [`seats`].
 pub(super) fn alliance(members: &str, min: Option<u16>) -> Vec<Who> {

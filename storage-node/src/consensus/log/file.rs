@@ -49,6 +49,8 @@ pub(in crate::consensus) struct Stored {
     pub(in crate::consensus) installing: Option<LogId>,
     /// The last entry, or `purged` if there is none.
     pub(in crate::consensus) last: Option<LogId>,
+    /// Bytes of the entries, about.
+    pub(in crate::consensus) bytes: u64,
 }
 
 /// Opens the log, or makes an empty one if `backend` is empty.
@@ -184,7 +186,33 @@ pub(in crate::consensus) fn load(db: &Database, group: GroupId) -> Result<Stored
             return Err(corrupt("the beginning of the log"));
         }
     }
-    Ok(Stored { vote, committed, purged, installing, last: last.or(purged) })
+    let bytes = match (&first, &last) {
+        (Some(first), Some(last)) => weigh(&entries, group, first.index(), last.index())?,
+        _ => 0,
+    };
+    Ok(Stored { vote, committed, purged, installing, last: last.or(purged), bytes })
+}
+
+/// Bytes of the entries from `first` to `last`, about: some of them are weighed, at equal distances.
+fn weigh(
+    entries: &redb::ReadOnlyTable<(u16, u64), &'static [u8]>,
+    group: GroupId,
+    first: u64,
+    last: u64,
+) -> Result<u64, redb::Error> {
+    const WEIGHED: u64 = 64;
+    let count = last.saturating_sub(first).saturating_add(1);
+    let step = count.div_ceil(WEIGHED).max(1);
+    let (mut weighed, mut bytes) = (0_u64, 0_u64);
+    let mut index = first;
+    while index <= last {
+        if let Some(value) = entries.get((group.0, index))? {
+            bytes = bytes.saturating_add(value.value().len() as u64);
+        }
+        weighed = weighed.saturating_add(1);
+        index = index.saturating_add(step);
+    }
+    Ok((bytes / weighed.max(1)).saturating_mul(count))
 }
 
 /// The id of the entry at `index`, if the log has one there.

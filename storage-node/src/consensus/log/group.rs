@@ -88,7 +88,7 @@ impl GroupLog {
             epoch: 0,
             tail: VecDeque::new(),
             tail_bytes: 0,
-            growth: Growth::default(),
+            growth: Growth::of(next_index(stored.purged.as_ref()), next_index(stored.last.as_ref()), stored.bytes),
         };
         Self { fence, durable, tail_bytes, ends: Mutex::new(ends) }
     }
@@ -108,9 +108,14 @@ impl GroupLog {
         self.ends().purged.map(|id| id.index())
     }
 
-    /// Bytes of entries that the log has, about, of what was appended since it was opened.
-    pub(in crate::consensus) fn kept_bytes(&self) -> u64 {
-        self.ends().growth.kept()
+    /// Bytes of the entries behind `index`, about; of all, if there is none.
+    pub(in crate::consensus) fn bytes_behind(&self, index: Option<u64>) -> u64 {
+        self.ends().growth.behind(index)
+    }
+
+    /// The last entry behind which the log has so many bytes, about.
+    pub(in crate::consensus) fn before_last_bytes(&self, bytes: u64) -> Option<u64> {
+        self.ends().growth.before_last(bytes)
     }
 
     /// What peers' words are held against.
@@ -160,6 +165,7 @@ impl Ends {
                 self.tail_bytes = self.tail_bytes.saturating_sub(weight(&entry));
             }
         }
+        self.growth.truncate(end);
         self.last = after.or(self.purged);
         self.flushed_end = self.flushed_end.min(end);
         self.epoch = self.epoch.wrapping_add(1);

@@ -6,10 +6,9 @@ use std::{
     time::Duration,
 };
 
-use openraft::raft::AppendEntriesRequest;
+use openraft::{raft::AppendEntriesRequest, type_config::TypeConfigExt, type_config::alias::InstantOf};
 use tokio::sync::{
-    Mutex as AsyncMutex, OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, OwnedSemaphorePermit, RwLock,
-    Semaphore, oneshot,
+    Mutex as AsyncMutex, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, OwnedSemaphorePermit, RwLock, Semaphore, oneshot,
 };
 
 use super::{
@@ -22,11 +21,14 @@ use crate::consensus::{
     ids::NodeId,
     log::group::GroupLog,
     machine::MachineError,
+    state::Turn,
     types::{LogId, Types, Vote},
 };
 
 /// Requests of one group that are answered at once.
 const REQUESTS: usize = 32;
+/// Snapshots that a node receives at once, of all its groups: each has a cache of its own.
+const SNAPSHOTS: usize = 2;
 
 /// Why a stream that a peer opened came to no good end. Nothing of it needs an answer: it is for logs and counters.
 #[derive(Debug, thiserror::Error)]
@@ -42,9 +44,8 @@ impl Unserved {
             ServeError::Unsound(_)
                 | ServeError::Codec(_)
                 | ServeError::Damaged
-                | ServeError::Stage(_)
                 | ServeError::Link(LinkError::TooLong(_))
-        )
+        ) || matches!(&self.0, ServeError::Stage(why) if !why.is_at_home())
     }
 }
 
@@ -66,8 +67,10 @@ pub(super) enum ServeError {
     Silent(Duration),
     #[error("a snapshot whose end does not fit it")]
     Damaged,
-    #[error("no state of this group: {0}")]
+    #[error("its state is not taken: {0}")]
     Stage(#[from] MachineError),
+    #[error("a state was not taken a moment ago")]
+    NotAgain,
     #[error("the group is stopped")]
     Stopped,
 }
@@ -80,6 +83,8 @@ pub(in crate::consensus) struct Accept {
     /// Read by whoever hands openraft a message of a leader's; taken whole by whoever must know that none is under way.
     handing: Arc<RwLock<()>>,
     staging: Arc<AsyncMutex<()>>,
+    /// Those of the node.
+    snapshots: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -88,17 +93,13 @@ struct Inner {
     /// The streams that last, one of a kind for each peer: whoever is dropped from here ends.
     open: BTreeMap<(NodeId, Purpose), oneshot::Sender<()>>,
     closed: bool,
+    /// No snapshot is received before.
+    not_before: Option<InstantOf<Types>>,
 }
 
-impl Default for Accept {
-    fn default() -> Self {
-        Self {
-            inner: Mutex::default(),
-            requests: Arc::new(Semaphore::new(REQUESTS)),
-            handing: Arc::default(),
-            staging: Arc::default(),
-        }
-    }
+/// What all groups of a node receive snapshots with.
+pub(in crate::consensus) fn snapshot_slots() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(SNAPSHOTS))
 }
 
 fn known(log: &GroupLog) -> Known {
@@ -107,6 +108,17 @@ fn known(log: &GroupLog) -> Known {
 }
 
 impl Accept {
+    /// Of one group. `snapshots`: those of its node.
+    pub(in crate::consensus) fn new(snapshots: Arc<Semaphore>) -> Self {
+        Self {
+            inner: Mutex::default(),
+            requests: Arc::new(Semaphore::new(REQUESTS)),
+            handing: Arc::default(),
+            staging: Arc::default(),
+            snapshots,
+        }
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -143,9 +155,23 @@ impl Accept {
         self.handing.clone().write_owned().await
     }
 
-    /// One snapshot arrives at a time.
-    pub(super) async fn staging(&self) -> OwnedMutexGuard<()> {
-        self.staging.clone().lock_owned().await
+    /// One snapshot of a group arrives at a time, and few of a node.
+    pub(super) async fn turn(&self) -> Result<Turn, ServeError> {
+        let group = self.staging.clone().lock_owned().await;
+        let node = self.snapshots.clone().acquire_owned().await.map_err(|_| ServeError::Stopped)?;
+        Ok(Turn { _group: group, _node: node })
+    }
+
+    /// A snapshot was not taken: the next would not be either, and its sender is told so before it sends it.
+    pub(super) fn not_taken(&self, again_after: Duration) {
+        self.inner().not_before = Some(Types::now() + again_after);
+    }
+
+    pub(super) fn takes_again(&self) -> Result<(), ServeError> {
+        match self.inner().not_before {
+            Some(not_before) if Types::now() < not_before => Err(ServeError::NotAgain),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn append(

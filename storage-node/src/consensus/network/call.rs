@@ -35,6 +35,8 @@ pub(super) struct Patience {
     pub(super) silence: Duration,
     /// For a sign of life from whoever receives or sends a snapshot.
     pub(super) snapshot: Duration,
+    /// After a snapshot that was not taken, until the next may be.
+    pub(super) again: Duration,
 }
 
 impl Patience {
@@ -44,6 +46,7 @@ impl Patience {
             open: election.clamp(Duration::from_secs(1), Duration::from_secs(10)),
             silence: election.saturating_mul(2).clamp(Duration::from_secs(2), Duration::from_secs(60)),
             snapshot: Duration::from_secs(30),
+            again: election.saturating_mul(4).clamp(Duration::from_secs(2), Duration::from_secs(30)),
         }
     }
 }
@@ -71,8 +74,10 @@ pub(super) enum CallError {
     TooLong(usize),
     #[error("this node's own state cannot be read: {0}")]
     Reading(String),
-    #[error("what it received was no snapshot to it")]
+    #[error("it did not take the snapshot")]
     NoSnapshot,
+    #[error("other snapshots are being sent")]
+    Busy,
 }
 
 impl From<CallError> for RPCError<Types> {

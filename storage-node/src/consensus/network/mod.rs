@@ -26,7 +26,9 @@
 //! | appends under way, to or from a peer in a group | 64 (48 at the receiving end), and 16 MiB or one frame |
 //! | streams of a kind from a peer in a group that last | one: the next ends the last |
 //! | requests of a group that are answered at once | 32 |
-//! | a snapshot in memory | two pieces of 1 MiB at each end |
+//! | a snapshot in memory | two pieces of 1 MiB at each end, and what the machine's stage holds |
+//! | snapshots that a node sends or receives at once | two each way |
+//! | bytes of snapshots that it sends | `snapshot_bytes_per_s`, all together |
 
 mod accept;
 mod call;
@@ -35,6 +37,7 @@ mod client;
 mod codec;
 mod confirmed;
 mod link;
+mod pace;
 mod peers;
 #[cfg(test)]
 mod peers_tests;
@@ -58,27 +61,36 @@ use self::{
     serve::Server,
 };
 use super::{
-    config::Timing,
+    compact::CatchingUp,
+    config::Config,
     group::Group,
     ids::{GroupId, NodeId},
     log::group::GroupLog,
     types::{LogId, Types},
 };
 
-pub(super) use self::{accept::Accept, client::Network, peers::Peers, router::Router};
 pub use self::{
     accept::Unserved,
     link::{Alone, FrameReceiver, FrameSender, Link, LinkError, MAX_FRAME_BYTES, Purpose, Stream},
+};
+pub(super) use self::{
+    accept::{Accept, snapshot_slots},
+    client::Network,
+    pace::Pace,
+    peers::Peers,
+    router::Router,
 };
 
 /// Everything that goes out: one for all groups of the node.
 pub(super) fn router(
     link: Arc<dyn Link>,
     peers: Arc<Peers>,
-    timing: &Timing,
+    config: &Config,
     logs: BTreeMap<GroupId, Arc<GroupLog>>,
+    catching_up: Arc<CatchingUp>,
 ) -> Router {
-    Router::new(Caller { link, peers, patience: Patience::of(timing) }, logs)
+    let caller = Caller { link, peers, patience: Patience::of(&config.timing) };
+    Router::new(caller, logs, Pace::new(config.snapshot_bytes_per_s), catching_up)
 }
 
 impl Router {

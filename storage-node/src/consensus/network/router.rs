@@ -25,9 +25,11 @@ use super::{
     codec::{self, Answer, Request},
     confirmed::Confirmed,
     link::Purpose,
+    pace::Pace,
     snapshot, stream,
 };
 use crate::consensus::{
+    compact::CatchingUp,
     ids::{GroupId, NodeId},
     log::group::GroupLog,
     state::SnapshotData,
@@ -43,11 +45,28 @@ struct Inner {
     caller: Caller,
     logs: BTreeMap<GroupId, Arc<GroupLog>>,
     confirmed: Confirmed,
+    pace: Pace,
+    catching_up: Arc<CatchingUp>,
 }
 
 impl Router {
-    pub(super) fn new(caller: Caller, logs: BTreeMap<GroupId, Arc<GroupLog>>) -> Self {
-        Self(Arc::new(Inner { caller, logs, confirmed: Confirmed::default() }))
+    pub(super) fn new(
+        caller: Caller,
+        logs: BTreeMap<GroupId, Arc<GroupLog>>,
+        pace: Pace,
+        catching_up: Arc<CatchingUp>,
+    ) -> Self {
+        Self(Arc::new(Inner { caller, logs, confirmed: Confirmed::default(), pace, catching_up }))
+    }
+
+    /// How fast snapshots go out.
+    pub(super) fn pace(&self) -> &Pace {
+        &self.0.pace
+    }
+
+    /// Who gets one.
+    pub(super) fn catching_up(&self) -> &CatchingUp {
+        &self.0.catching_up
     }
 
     pub(super) fn caller(&self) -> &Caller {

@@ -84,9 +84,7 @@ impl Server<'_> {
         let lasting = async {
             sender.send(welcome).await?;
             match hello.purpose {
-                Purpose::Snapshot => {
-                    snapshot::receive(group, peer, receiver, &mut sender, self.patience.snapshot).await
-                }
+                Purpose::Snapshot => snapshot::receive(group, peer, receiver, &mut sender, &self.patience).await,
                 Purpose::Beat => appends(group, peer, receiver, &mut sender, SMALL_FRAME_BYTES).await,
                 Purpose::Append | Purpose::Request => {
                     appends(group, peer, receiver, &mut sender, MAX_FRAME_BYTES).await

@@ -20,11 +20,11 @@ use openraft::{
     type_config::TypeConfigExt,
 };
 use sha2::{Digest, Sha256};
-use tokio::sync::{OwnedMutexGuard, mpsc};
+use tokio::sync::mpsc;
 
 use super::{
     accept::ServeError,
-    call::{CallError, SMALL_FRAME_BYTES},
+    call::{CallError, Patience, SMALL_FRAME_BYTES},
     check::{self, Unsound},
     codec::{self, Header, Received},
     link::{FrameReceiver, FrameSender, Purpose},
@@ -33,8 +33,8 @@ use super::{
 use crate::consensus::{
     group::Group,
     ids::{GroupId, NodeId},
-    state::{SnapshotData, Stages},
-    types::{Snapshot, Types, Vote},
+    state::{SnapshotData, Stages, Turn},
+    types::{LogId, Snapshot, Types, Vote},
 };
 
 /// Bytes of a snapshot in one frame.
@@ -78,6 +78,9 @@ async fn transfer(
     reader: Box<dyn Read + Send>,
 ) -> Result<Vote, CallError> {
     let (log, patience) = (router.log(group)?, router.caller().patience.snapshot);
+    let _slot = router.pace().slot().await?;
+    // From here on the log behind it is kept for whoever receives it.
+    let catching_up = router.catching_up().begin(group, peer, header.meta.last_log_id.as_ref().map(LogId::index));
     let (mut sender, mut answers) = router.caller().open(log, peer, Purpose::Snapshot).await?;
     sender.send(codec::encode_header(header)).await?;
     answers.welcome().await?;
@@ -87,7 +90,10 @@ async fn transfer(
     let sending = async {
         while let Some(frame) = read.recv().await {
             let frame = frame.map_err(|error| CallError::Reading(error.to_string()))?;
+            let bytes = frame.len();
+            router.pace().wait(bytes).await;
             sender.send(frame).await?;
+            catching_up.sent(bytes);
         }
         sender.finish();
         Ok::<_, CallError>(())
@@ -113,14 +119,19 @@ async fn transfer(
     let vote = answered?;
     check::term(log.known().0.map_or(0, |vote| vote.leader_id.term), &vote)?;
     let greater = vote.leader_id.term > header.vote.leader_id.term;
-    if greater || vote == header.vote { Ok(vote) } else { Err(Unsound::Answer.into()) }
+    if !greater && vote != header.vote {
+        return Err(Unsound::Answer.into());
+    }
+    catching_up.installed();
+    Ok(vote)
 }
 
 /// Reads a state into frames, as long as somebody takes them.
 fn cut(mut reader: Box<dyn Read + Send>, frames: &mpsc::Sender<io::Result<Bytes>>) {
     let (mut hash, mut length) = (Sha256::new(), 0_u64);
     loop {
-        let mut frame = vec![PIECE];
+        let mut frame = Vec::with_capacity(PIECE_BYTES.saturating_add(1));
+        frame.push(PIECE);
         let frame = match (&mut reader).take(PIECE_BYTES as u64).read_to_end(&mut frame) {
             Ok(0) => {
                 let mut end = BytesMut::with_capacity(END_BYTES);
@@ -150,7 +161,7 @@ pub(super) async fn receive(
     peer: NodeId,
     receiver: Box<dyn FrameReceiver>,
     sender: &mut Box<dyn FrameSender>,
-    patience: Duration,
+    patience: &Patience,
 ) -> Result<(), ServeError> {
     let mut working = pin!(take(group, peer, receiver, patience));
     let word = loop {
@@ -163,6 +174,10 @@ pub(super) async fn receive(
         Ok(vote) => (Received::Done(vote), None),
         Err(error) => (Received::NoSnapshot, Some(error)),
     };
+    if let Some(ServeError::Stage(why)) = &error {
+        group.accept.not_taken(patience.again);
+        tracing::warn!(group = group.id.0, from = %peer, %why, "the state of a group, sent by its leader, is not taken; this node goes on");
+    }
     sender.send(codec::encode_received(&word)).await?;
     sender.finish();
     error.map_or(Ok(()), Err)
@@ -172,7 +187,7 @@ async fn take(
     group: &Group,
     peer: NodeId,
     mut receiver: Box<dyn FrameReceiver>,
-    patience: Duration,
+    &Patience { snapshot: patience, .. }: &Patience,
 ) -> Result<Vote, ServeError> {
     let silent = |_| ServeError::Silent(patience);
     let first = Types::timeout(patience, receiver.recv(HEADER_BYTES)).await.map_err(silent)??;
@@ -183,11 +198,12 @@ async fn take(
         return Ok(vote);
     }
 
-    // One at a time: an earlier one may still be cleaning up.
-    let alone = accept.staging().await;
+    accept.takes_again()?;
+    // An earlier one may still be cleaning up.
+    let turn = accept.turn().await?;
     let (pieces, arrived) = mpsc::channel::<Bytes>(PIECES);
     let stages = group.stages.clone();
-    let mut staging = tokio::task::spawn_blocking(move || stage(&stages, arrived, alone));
+    let mut staging = tokio::task::spawn_blocking(move || stage(&stages, arrived, turn));
     let feeding = async {
         loop {
             let frame =
@@ -212,11 +228,7 @@ async fn take(
 }
 
 /// On a thread that may block.
-fn stage(
-    stages: &Stages,
-    mut arrived: mpsc::Receiver<Bytes>,
-    alone: OwnedMutexGuard<()>,
-) -> Result<SnapshotData, ServeError> {
+fn stage(stages: &Stages, mut arrived: mpsc::Receiver<Bytes>, turn: Turn) -> Result<SnapshotData, ServeError> {
     let mut stage = stages.begin()?;
     let (mut hash, mut length) = (Sha256::new(), 0_u64);
     while let Some(frame) = arrived.blocking_recv() {
@@ -231,9 +243,7 @@ fn stage(
                 if counted != length.to_be_bytes() || hashed != hash.finalize().as_slice() {
                     return Err(ServeError::Damaged);
                 }
-                let staged = stage.finish()?;
-                drop(alone);
-                return Ok(staged);
+                return Ok(SnapshotData::Staged { state: stage.finish()?, turn });
             }
             _ => return Err(ServeError::Damaged),
         }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::consensus::{
     codec::NodeRecord,
-    config::Timing,
+    config::{Config, Timing},
     fence::Fence,
     ids::{GroupId, NodeId, NodeUid},
     log::{
@@ -81,7 +81,8 @@ fn node() -> (Router, Peer) {
     let peers = Arc::new(Peers::new(NodeId(1), NodeUid([1; 16]), BTreeMap::new(), queue));
     let ((out, from), (to, input)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
     let link = Arc::new(Played(Mutex::new(Some((out, input)))));
-    (router(link, peers, &Timing::lan(), BTreeMap::from([(GROUP, log)])), Peer { from, to })
+    let config = Config { timing: Timing::lan(), ..Config::new(NodeId(1)) };
+    (router(link, peers, &config, BTreeMap::from([(GROUP, log)]), Arc::default()), Peer { from, to })
 }
 
 fn vote() -> Vote {

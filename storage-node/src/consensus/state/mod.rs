@@ -6,5 +6,5 @@ mod snapshot;
 mod worker;
 
 pub(super) use adapter::MachineAdapter;
-pub(super) use snapshot::{SnapshotData, Stages};
+pub(super) use snapshot::{SnapshotData, Stages, Turn};
 pub(super) use worker::{Policy, Setup, WorkerHandle, spawn};

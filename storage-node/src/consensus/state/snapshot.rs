@@ -7,21 +7,35 @@ use std::{
     sync::Arc,
 };
 
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit};
+
 use crate::consensus::machine::{Machine, MachineError, Stage};
 
 /// The bytes of a snapshot.
 pub(in crate::consensus) enum SnapshotData {
     /// This node's own state, to be read.
     Own(Box<dyn Read + Send>),
-    /// Another node's, received whole and checked: the `Staged` of the group's machine.
-    Staged(Box<dyn Any + Send>),
+    /// Another node's, received whole and checked.
+    Staged {
+        /// The `Staged` of the group's machine.
+        state: Box<dyn Any + Send>,
+        /// Given back behind that.
+        turn: Turn,
+    },
+}
+
+/// The right to receive a snapshot: the group's only one, and one of the node's few.
+#[derive(Debug)]
+pub(in crate::consensus) struct Turn {
+    pub(in crate::consensus) _group: OwnedMutexGuard<()>,
+    pub(in crate::consensus) _node: OwnedSemaphorePermit,
 }
 
 impl fmt::Debug for SnapshotData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Own(_) => "Own",
-            Self::Staged(_) => "Staged",
+            Self::Staged { .. } => "Staged",
         })
     }
 }
@@ -29,7 +43,7 @@ impl fmt::Debug for SnapshotData {
 /// A [`Stage`] of any machine.
 pub(in crate::consensus) trait AnyStage: Send {
     fn write(&mut self, piece: &[u8]) -> Result<(), MachineError>;
-    fn finish(self: Box<Self>) -> Result<SnapshotData, MachineError>;
+    fn finish(self: Box<Self>) -> Result<Box<dyn Any + Send>, MachineError>;
 }
 
 impl<S: Stage> AnyStage for S {
@@ -37,8 +51,8 @@ impl<S: Stage> AnyStage for S {
         Stage::write(self, piece)
     }
 
-    fn finish(self: Box<Self>) -> Result<SnapshotData, MachineError> {
-        Ok(SnapshotData::Staged(Box::new(Stage::finish(*self)?)))
+    fn finish(self: Box<Self>) -> Result<Box<dyn Any + Send>, MachineError> {
+        Ok(Box::new(Stage::finish(*self)?))
     }
 }
 
@@ -63,24 +77,24 @@ impl Stages {
     }
 }
 
-/// What [`Machine::adopt`] takes. A snapshot of this node's own comes back only in openraft's test suite, and is staged
-/// like any other.
-pub(super) fn staged<M: Machine>(
+/// Has a machine adopt a snapshot. One of this node's own comes back only in openraft's test suite, and is staged like any other.
+pub(super) fn adopt<M: Machine>(
+    machine: &mut M,
     stages: &Stages,
     data: SnapshotData,
-) -> Result<<M::Stage as Stage>::Staged, MachineError> {
-    let staged = match data {
-        SnapshotData::Staged(staged) => staged,
+    meta: &[u8],
+) -> Result<(), MachineError> {
+    let (state, _turn) = match data {
+        SnapshotData::Staged { state, turn } => (state, Some(turn)),
         SnapshotData::Own(mut reader) => {
             let mut stage = stages.begin()?;
             io::copy(&mut reader, &mut Writer(&mut *stage)).map_err(MachineError::new)?;
-            match stage.finish()? {
-                SnapshotData::Staged(staged) => staged,
-                SnapshotData::Own(_) => return Err(MachineError::new("a stage finished with a stream")),
-            }
+            (stage.finish()?, None)
         }
     };
-    staged.downcast().map(|staged| *staged).map_err(|_| MachineError::new("a state was staged for another machine"))
+    let staged = state.downcast::<<M::Stage as Stage>::Staged>();
+    let staged = staged.map_err(|_| MachineError::new("a state was staged for another machine"))?;
+    machine.adopt(*staged, meta)
 }
 
 struct Writer<'a>(&'a mut dyn AnyStage);

@@ -287,7 +287,7 @@ impl<M: Machine> Worker<M> {
         self.setup.queue.mark_installing(&self.setup.log, last)?;
         let applied = Applied { uid: self.setup.uid, last, membership: meta.last_membership };
         let meta = codec::encode_applied(&applied);
-        let installed = caught(|| self.machine.adopt(snapshot::staged::<M>(&self.stages, data)?, &meta));
+        let installed = caught(|| snapshot::adopt(&mut self.machine, &self.stages, data, &meta));
         installed.map_err(|source| self.failed("installing a snapshot", source))?;
         self.setup.applied = Some(applied);
         self.durable(last);

@@ -134,31 +134,6 @@ fn a_shard_whose_disk_fails_at_any_step_comes_back_as_it_was_after_some_block_an
 }
 
 #[test]
-fn a_snapshot_whose_installation_fails_at_any_step_is_there_whole_or_not_at_all() {
-    let script = script();
-    let (before, after) = (&script.states[0], &script.states[LATER]);
-    let install = |disk: &Disk| -> Result<(), StoreError> {
-        let (_store, mut machine) = open(disk)?;
-        machine.install(&mut after.as_slice(), b"theirs").map_err(|_| StoreError::Stream("it failed"))
-    };
-    let count = {
-        let disk = script.disk.copy();
-        install(&disk).unwrap();
-        disk.steps()
-    };
-    for step in (1..=count).step_by(if count > 200 { 3 } else { 1 }) {
-        for unsynced in after_crash(step) {
-            let disk = script.disk.copy();
-            disk.fail_at(step);
-            let installed = install(&disk).is_ok();
-            let (_store, machine) = open(&disk.crash(unsynced)).unwrap();
-            let state = snapshot(&machine);
-            assert!(&state == after || (!installed && &state == before), "step {step}, {unsynced:?}");
-        }
-    }
-}
-
-#[test]
 fn what_a_crash_left_while_the_file_was_made_does_not_pass_for_a_shard() {
     let count = {
         let disk = Disk::default();

@@ -55,7 +55,7 @@ fn in_parts(record: &[u8]) -> bool {
 
 impl Bench {
     fn tables(&self) -> ReadTables {
-        ReadTables::open(&self.store.read().unwrap()).unwrap()
+        ReadTables::open(&self.store.read().unwrap().txn).unwrap()
     }
 
     fn kept(&mut self, submission: Submission) -> Vec<u8> {

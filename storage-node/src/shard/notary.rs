@@ -1,0 +1,51 @@
+//! What stands behind a shard's log when its state goes from node to node: the newest checkpoint that a quorum cosigned.
+
+use std::sync::Arc;
+
+use ehe::charter::VerifiedCharter;
+use ehe::checkpoint::{CheckpointError, VerifiedCheckpoint};
+use ehe::id::Hash;
+use tokio::sync::watch;
+
+use crate::checkpoint::{Checkpointed, Published};
+
+/// Shows the quorum's notes to others, and judges theirs.
+#[derive(Clone)]
+pub struct Notary {
+    charter: Arc<VerifiedCharter>,
+    checkpoints: watch::Receiver<Checkpointed>,
+}
+
+/// What a quorum cosigned of a log, and how it says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Attested {
+    pub(super) incarnation: u32,
+    pub(super) size: u64,
+    pub(super) root: Hash,
+    pub(super) note: String,
+}
+
+impl Notary {
+    /// `charter` says who makes a quorum; on `checkpoints` the shard's are shown.
+    pub fn new(charter: Arc<VerifiedCharter>, checkpoints: watch::Receiver<Checkpointed>) -> Self {
+        Self { charter, checkpoints }
+    }
+
+    /// The newest, since this node was started.
+    pub(super) fn newest(&self) -> Option<Arc<Published>> {
+        match &*self.checkpoints.borrow() {
+            Checkpointed::At(published) => Some(Arc::clone(published)),
+            Checkpointed::None | Checkpointed::Fenced => None,
+        }
+    }
+
+    /// What a note of this shard's log attests.
+    pub(super) fn verify(&self, shard: u16, note: &str) -> Result<Attested, CheckpointError> {
+        let verified = VerifiedCheckpoint::verify(note, shard, &self.charter)?;
+        let checkpoint = verified.checkpoint();
+        let (size, root, origin) = (checkpoint.size, checkpoint.root, &checkpoint.origin);
+        let incarnation = self.charter.incarnation_of(origin, shard);
+        let incarnation = incarnation.ok_or_else(|| CheckpointError::OtherLog(origin.clone()))?;
+        Ok(Attested { incarnation, size, root, note: note.into() })
+    }
+}

@@ -1,0 +1,152 @@
+//! Whether a shard's tables say what its log says, and its log is the one that a quorum cosigned.
+//!
+//! Asked of a state that another node sent, before anybody relies on it: every entry is put together and its leaf computed anew,
+//! the tree above them is built from nothing, and the places, counts and rules that stand beside the log have to fit it. What this
+//! cannot show is that the rules of each room are those to which its control events lead: that takes applying them again.
+
+use ehe::event::Header;
+use ehe::limits;
+use ehe::merkle::Peaks;
+use ehe::read::AccessRecord;
+use ehe::room::RoomState;
+use redb::{ReadableTable, ReadableTableMetadata};
+
+use super::entry::{Entry, LogName, Names};
+use super::known;
+use super::notary::Attested;
+use super::place::Place;
+use super::places;
+use super::record::{KeptHeader, Record, What};
+use super::schema::{ReadTables, RunRefusal, ShardMeta, StoredWrap};
+use super::segments;
+use super::store::{StoreError, check_marker, shard_meta};
+use super::tree::Built;
+use super::view::ROOM_STATE_MAX_BYTES;
+
+/// Judges the tables of a shard. `attested`: what a quorum cosigned; it may be older than the state, never newer.
+pub(super) fn check(tables: &ReadTables, place: &Place, attested: Option<&Attested>) -> Result<(), StoreError> {
+    sound(tables, place, attested).map_err(|error| match error {
+        // This node's own file is not in question.
+        StoreError::Corrupt(what) => StoreError::Stream(what),
+        other => other,
+    })
+}
+
+fn sound(tables: &ReadTables, place: &Place, attested: Option<&Attested>) -> Result<(), StoreError> {
+    check_marker(&tables.meta, place.alliance, place.shard)?;
+    let shard = shard_meta(&tables.meta)?;
+    match attested {
+        None if shard.leaves > 0 => return unsound("no quorum stands behind its log"),
+        Some(attested) if attested.incarnation != shard.incarnation => {
+            return unsound("its note is of another incarnation of the log");
+        }
+        Some(attested) if attested.size > shard.leaves => return unsound("its note is of a longer log"),
+        _ => {}
+    }
+    log(tables, place, &shard, attested)?;
+    counts(tables, &shard)?;
+    rows(tables)
+}
+
+/// Entries, leaves, tree and places.
+fn log(tables: &ReadTables, place: &Place, shard: &ShardMeta, attested: Option<&Attested>) -> Result<(), StoreError> {
+    let names = Names::new(tables, LogName { alliance: place.alliance, shard: place.shard }, None);
+    let (mut built, mut events) = (Built::new(tables)?, 0u64);
+    let attests = |peaks: &Peaks| match attested {
+        Some(attested) if attested.size == peaks.size() && attested.root != peaks.root() => {
+            unsound("its log is not the one that the quorum cosigned")
+        }
+        _ => Ok(()),
+    };
+    attests(built.peaks())?;
+    let entries = segments::walk(&tables.log, |log_index, bytes| {
+        let record = Record::decode(bytes).ok_or(StoreError::Stream("an entry does not decode"))?;
+        let entry = names.rebuild(log_index, &record)?;
+        events = events.saturating_add(u64::try_from(entry.events.len()).unwrap_or(u64::MAX));
+        if entry.room.shard(place.shard_count) != place.shard {
+            return unsound("an entry is of another shard's room");
+        }
+        let (before, at) = places::around(tables, entry.room, entry.index)?;
+        if at != log_index {
+            return unsound("a room's places are not those of its entries");
+        }
+        known_each(tables, log_index, &record, &entry)?;
+        let leaf = entry.leaf(before, |at| built.leaf(at))?;
+        built.append(leaf.hash())?;
+        attests(built.peaks())
+    })?;
+    built.finish()?;
+    if entries != shard.leaves {
+        return unsound("its log has another length than it says");
+    }
+    if tables.known.len()? != events {
+        return unsound("it does not know each event of its log");
+    }
+    places::ends(tables, shard.leaves)
+}
+
+/// A run that is submitted again is told by its events.
+fn known_each(tables: &ReadTables, log_index: u64, record: &Record<'_>, entry: &Entry) -> Result<(), StoreError> {
+    let kept = match &record.what {
+        What::Access { .. } => return Ok(()),
+        What::Whole { events, .. } | What::Parts { events, .. } => events,
+    };
+    for ((position, kept), event) in (0u16..).zip(kept).zip(&entry.events) {
+        let hour = match &kept.header {
+            KeptHeader::Content { hour, .. } | KeptHeader::Control { hour, .. } => *hour,
+            KeptHeader::Whole(header) => {
+                let header: Result<Header, _> = ehe::cbor::from_slice(header, header.len());
+                header.map_err(|_| StoreError::Stream("an event's header does not decode"))?.core.hour
+            }
+        };
+        if known::find(&tables.known, hour, event.id())? != Some((log_index, position)) {
+            return unsound("it does not know an event of its log");
+        }
+    }
+    Ok(())
+}
+
+/// What is counted is what is there.
+fn counts(tables: &ReadTables, shard: &ShardMeta) -> Result<(), StoreError> {
+    let fits = tables.rooms.len()? == shard.rooms
+        && tables.heads.len()? == shard.rooms
+        && tables.strands.len()? == shard.strands
+        && tables.strand_names.len()? == shard.strands
+        && tables.wraps.len()? == shard.wraps
+        && tables.wrap_names.len()? == shard.wraps;
+    if fits { Ok(()) } else { unsound("rooms, strands or wraps are missing") }
+}
+
+/// What apply would stumble over.
+fn rows(tables: &ReadTables) -> Result<(), StoreError> {
+    for row in tables.rooms.iter()? {
+        let (key, value) = row?;
+        let state = RoomState::decode(value.value(), ROOM_STATE_MAX_BYTES);
+        if !state.is_ok_and(|state| state.room.as_bytes() == key.value()) {
+            return unsound("a room's rules do not decode");
+        }
+    }
+    for row in tables.wraps.iter()? {
+        let (_, value) = row?;
+        if ehe::cbor::from_slice::<StoredWrap>(value.value(), 128).is_err() {
+            return unsound("a wrap does not decode");
+        }
+    }
+    for row in tables.read_refusals.iter()? {
+        let (_, value) = row?;
+        if AccessRecord::decode(value.value()).is_err() {
+            return unsound("a counted refusal does not decode");
+        }
+    }
+    for row in tables.run_refusals.iter()? {
+        let (_, value) = row?;
+        if ehe::cbor::from_slice::<Vec<RunRefusal>>(value.value(), limits::READ_REQUEST_MAX_BYTES).is_err() {
+            return unsound("kept refusals do not decode");
+        }
+    }
+    Ok(())
+}
+
+fn unsound<T>(what: &'static str) -> Result<T, StoreError> {
+    Err(StoreError::Stream(what))
+}
