@@ -4,7 +4,7 @@ SHELL := /bin/bash
 # /usr/sbin: Debian puts mosquitto there, outside an ordinary user's PATH. target/tools: programs that scripts/setup built.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
 
-.PHONY: help test demo bench check fuzz fmt advisories clean setup
+.PHONY: help test demo bench soak red check fuzz fmt advisories clean setup
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -34,6 +34,18 @@ bench: setup ## measure: a table of target and measured value; options: make ben
 	@cargo build --release --workspace --bins --example outage --locked
 	@cargo bench --workspace --bench '*' --locked -- $(ARGS) > $(TARGET)/bench.jsonl
 	@$(TARGET)/release/ehe-demo --bench --library $(TARGET)/bench.jsonl --out $(TARGET)/bench $(ARGS)
+
+# Where there is a simulation with a long run of its own, that too.
+soak: setup ## hours of faults against real nodes; options: make soak ARGS="--kills 200 --others 20 --seed 1 --hours 6"
+	@cargo build --workspace --bins --locked
+	@$(TARGET)/debug/ehe-soak --out $(TARGET)/soak $(ARGS)
+	@! grep -q '^sim-soak:' $(MAKEFILE_LIST) || $(MAKE) sim-soak
+
+# A node that is broken on purpose, in a target directory of its own: nothing that is shipped is built with this flag.
+red: setup ## show that the fault suite's checker sees nodes that are broken on purpose
+	@cargo build --workspace --bins --locked
+	@RUSTFLAGS="--cfg ehe_red" cargo build -p ehe-node --locked --bin ehe-node --target-dir $(TARGET)/red
+	@$(TARGET)/debug/ehe-soak --out $(TARGET)/soak --red $(TARGET)/red/debug/ehe-node
 
 # Private items are documented too: in a workspace of programs most of the documentation is for those who work on them.
 check: ## the read-only gate: format, lints, documentation, licences, banned crates

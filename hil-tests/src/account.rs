@@ -27,6 +27,11 @@ pub struct Account {
     pub p50_ms: u64,
     /// The same, 99th percentile.
     pub p99_ms: u64,
+    /// Nodes of the alliance, one for each hospital.
+    pub nodes: usize,
+    /// After the node that led was killed, until the others named another leader of every shard. Absent where there was no other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub without_leader_ms: Option<u64>,
 }
 
 /// What the two files say.

@@ -5,14 +5,19 @@
 
 pub mod account;
 pub mod bench;
+pub mod campaign;
 pub mod canary;
+pub mod checker;
 pub mod day;
 pub mod folder;
 pub mod journal;
 pub mod lab;
 pub mod latency;
+pub mod nemesis;
 pub mod publish;
+pub mod red;
 pub mod scenario;
+pub mod traffic;
 pub mod view;
 pub mod watching;
 pub mod wearable;

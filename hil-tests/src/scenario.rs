@@ -17,8 +17,10 @@ use crate::journal::{Journal, read_lines};
 use crate::lab::alliance::{Alliance, Founding};
 use crate::lab::broker::Broker;
 use crate::lab::home::{Assignment, Gateway, Settings};
+use crate::lab::leaders::Leaders;
 use crate::lab::node::Node;
 use crate::lab::process::{Programs, until};
+use crate::lab::site::Site;
 use crate::latency::Latencies;
 use crate::publish::Publisher;
 use crate::view::View;
@@ -28,6 +30,8 @@ use crate::wearable::{self, Wearable};
 pub const REFUSED: i32 = 3;
 /// Patients of the demo.
 const PATIENTS: usize = 3;
+/// After a fault another node leads within this time, or something is wrong.
+const ELECTED: Duration = Duration::from_secs(20);
 
 /// What the demo was asked for.
 #[derive(Debug, Clone)]
@@ -48,6 +52,8 @@ pub struct Options {
     pub environment: Vec<(&'static str, String)>,
     /// What the gateway logs, if not its default.
     pub gateway_log: Option<&'static str>,
+    /// Where the nodes stand, if not on loopback with nothing around them.
+    pub sites: Option<Vec<Site>>,
 }
 
 impl Options {
@@ -63,6 +69,7 @@ impl Options {
             window_ms: WINDOW_MS,
             environment: Vec::new(),
             gateway_log: None,
+            sites: None,
         }
     }
 }
@@ -120,7 +127,8 @@ impl Scene {
         let out = options.out.canonicalize()?;
         let members = options.founding.members;
         view.say(format!("founding an alliance: authority, hospitals ({members}), a node of each, charter 1"));
-        let alliance = Alliance::found_of(&programs, &out.join("lab"), options.founding).await?;
+        let sites = options.sites.clone().map_or_else(|| Site::on_loopback(members), Ok)?;
+        let alliance = Alliance::found_on(&programs, &out.join("lab"), options.founding, sites).await?;
         let wearables: Vec<(Wearable, String)> =
             wearable::five().into_iter().map(|w| (w.clone(), format!("pw-{}-{}", w.device, options.seed))).collect();
         let mut users: Vec<(String, String)> = wearables.iter().map(|(w, pw)| (w.device.clone(), pw.clone())).collect();
@@ -176,6 +184,11 @@ impl Scene {
     /// All nodes.
     pub fn nodes(&mut self) -> impl Iterator<Item = &mut Node> {
         std::iter::once(&mut self.node).chain(&mut self.others)
+    }
+
+    /// The node of this number, from 1 on.
+    pub fn node_of(&mut self, number: usize) -> Result<&mut Node> {
+        self.nodes().find(|node| node.number == number).with_context(|| format!("there is no node {number}"))
     }
 
     /// Starts the wearables; they publish until `stop` says so.
@@ -299,22 +312,47 @@ pub async fn once(scene: &mut Scene) -> Result<Account> {
     let mut publishing = scene.publish(&stopped)?;
     view.say("five wearables publish");
     tokio::time::sleep(Duration::from_secs(6)).await;
-    scene.node.daemon.kill().await?;
-    view.say("the node is taken away (kill -9)");
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    let (taken, without_leader) = take_the_leader(scene).await?;
+    let outage = Duration::from_secs(5).saturating_sub(without_leader.unwrap_or_default());
+    tokio::time::sleep(outage).await;
     scene.gateway.daemon.kill().await?;
     view.say("the gateway is killed (kill -9); the broker keeps what comes");
     tokio::time::sleep(Duration::from_secs(4)).await;
     scene.gateway.daemon.start()?;
     view.say("the gateway is back");
-    scene.node.daemon.start()?;
+    scene.node_of(taken)?.daemon.start()?;
     view.say("the node is back");
     tokio::time::sleep(Duration::from_secs(7)).await;
     stop.send_replace(true);
     let published = silence(&mut publishing).await?;
     view.say(format!("the wearables are silent; {published} readings were acknowledged by the broker"));
     settle(scene, published).await?;
-    finish(scene).await
+    let account = finish(scene).await?;
+    Ok(Account {
+        without_leader_ms: without_leader.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+        ..account
+    })
+}
+
+/// Kills (-9) the node that leads most; its number, and for how long nobody led in its place. A node alone has no other.
+async fn take_the_leader(scene: &mut Scene) -> Result<(usize, Option<Duration>)> {
+    let view = scene.view.clone();
+    let all: Vec<usize> = scene.alliance.numbers().collect();
+    if all.len() == 1 {
+        scene.node.daemon.kill().await?;
+        view.say("the node is taken away (kill -9)");
+        return Ok((1, None));
+    }
+    let leaders = Leaders::asked_by(&scene.alliance, "clinician")?;
+    let taken = leaders.first(&all, ELECTED).await?;
+    let others: Vec<usize> = all.into_iter().filter(|number| *number != taken).collect();
+    let killed = Instant::now();
+    scene.node_of(taken)?.daemon.kill().await?;
+    view.say(format!("node {taken}, which leads, is taken away (kill -9)"));
+    leaders.agreed(&others, ELECTED).await?;
+    let without = killed.elapsed();
+    view.say(format!("another node leads after {:.1} s; the gateway goes on", without.as_secs_f64()));
+    Ok((taken, Some(without)))
 }
 
 /// Waits for the wearables' last acknowledgements; the number of readings acknowledged.
@@ -377,6 +415,8 @@ pub async fn finish(scene: &Scene) -> Result<Account> {
         audited_reads,
         p50_ms: percentile(&of_published, 50),
         p99_ms: percentile(&of_published, 99),
+        nodes: scene.alliance.numbers().count(),
+        without_leader_ms: None,
     })
 }
 
@@ -459,6 +499,8 @@ mod tests {
             audited_reads: 3 * PATIENTS,
             p50_ms: 1,
             p99_ms: 2,
+            nodes: 3,
+            without_leader_ms: Some(1),
         };
         assert_eq!(good.faults(), Vec::<String>::new());
         let spoilt = [

@@ -11,7 +11,7 @@ use ehe::id::{NodeId, Nonce};
 use ehe::ledger::verify_head;
 use ehe::refusal::{Fault, Refusal};
 use ehe::wire::{NodeStatus, Request, Response};
-use hil_tests::bench::crowd::{Crowd, Prepared, Proven, Size, Verifier, Writer};
+use hil_tests::bench::crowd::{BODY_MIN_BYTES, Crowd, Prepared, Proven, Size, Verifier, Writer};
 use hil_tests::lab::alliance::Founding;
 use hil_tests::lab::line::ask;
 use hil_tests::lab::node::Node;
@@ -141,7 +141,7 @@ async fn three_hospitals_lose_nothing_acknowledged_whichever_node_is_killed_and_
     let folder = tempfile::tempdir().unwrap();
     let view = View::new([], false);
     let say = |text: String| view.say(text);
-    let size = Size { founding: FOUNDING, gateways: 4, body_bytes: 256, node: LAN };
+    let size = Size { founding: FOUNDING, gateways: 4, body_bytes: BODY_MIN_BYTES, node: LAN };
     let mut crowd = Crowd::found(&Programs::built().unwrap(), &folder.path().join("lab"), size, &say).await.unwrap();
     let charter = crowd.charter.clone();
     let all: Vec<NodeId> = charter.nodes().iter().map(|node| node.id).collect();

@@ -51,11 +51,25 @@ fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
 }
 
 #[tokio::test]
-async fn the_demos_round_loses_nothing_doubles_nothing_and_refuses_who_is_not_invited() {
+async fn the_demos_round_loses_nothing_doubles_nothing_and_refuses_who_is_not_invited_though_the_leader_is_killed() {
+    let account = round_of(&[], 3).await;
+    let without_leader = account["without_leader_ms"].as_u64().unwrap();
+    assert!(without_leader < 20_000, "{account}");
+}
+
+#[tokio::test]
+async fn the_demos_round_of_one_hospital_loses_nothing_either() {
+    let account = round_of(&["--nodes=1"], 1).await;
+    assert_eq!(account.get("without_leader_ms"), None, "nobody else could lead");
+}
+
+/// Runs `ehe-demo --once` and judges it by its files; the account.
+async fn round_of(more: &[&str], nodes: usize) -> Value {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("demo");
     let out_text = out.to_string_lossy();
-    let demo = command(env!("CARGO_BIN_EXE_ehe-demo"), &["--once", "--seed", "11", "--out", &out_text]);
+    let arguments = [&["--once", "--seed", "11", "--out", &out_text], more].concat();
+    let demo = command(env!("CARGO_BIN_EXE_ehe-demo"), &arguments);
     let round = run(demo, Duration::from_secs(120)).await.unwrap().success("ehe-demo --once").unwrap();
     let account: Value = serde_json::from_str(round.stdout.lines().last().unwrap()).unwrap();
 
@@ -68,20 +82,27 @@ async fn the_demos_round_loses_nothing_doubles_nothing_and_refuses_who_is_not_in
         assert_eq!(account[none], 0, "{account}");
     }
     assert_eq!((&account["refused_reads"], &account["audited_reads"]), (&Value::from(6), &Value::from(9)));
-    assert!(account["p50_ms"].is_u64() && account["p99_ms"].is_u64(), "{account}");
+    assert!(account["p50_ms"].is_u64() && account["p99_ms"].is_u64() && account["nodes"] == nodes, "{account}");
     assert!(published.len() > 50, "{account}");
     assert_eq!(read.len(), published.len(), "each reading stands in read.jsonl once");
     assert_eq!(published.into_iter().collect::<BTreeSet<_>>(), read.into_iter().collect());
 
     // A hospital's administrator sees neither devices nor names nor purposes, and the gateway's own files are sealed too.
+    let holders: Vec<PathBuf> = (1..=nodes)
+        .map(|number| out.join(format!("lab/node{number}-data")))
+        .chain([out.join("lab/gateway1-data")])
+        .collect();
     for secret in ["strap-1", "oximeter-2", "heart_rate", "Dr. Lab", "follow-up at home"] {
-        assert_eq!(files_with(&out.join("lab/node1-data"), secret), Vec::<PathBuf>::new(), "{secret}");
-        assert_eq!(files_with(&out.join("lab/gateway1-data"), secret), Vec::<PathBuf>::new(), "{secret}");
+        for holder in &holders {
+            assert!(holder.is_dir());
+            assert_eq!(files_with(holder, secret), Vec::<PathBuf>::new(), "{secret}");
+        }
     }
-    for log in ["lab/node1.log", "lab/gateway1.log"] {
-        let log = std::fs::read_to_string(out.join(log)).unwrap();
+    for log in (1..=nodes).map(|number| format!("node{number}.log")).chain(["gateway1.log".into()]) {
+        let log = std::fs::read_to_string(out.join("lab").join(log)).unwrap();
         assert!(!log.contains("strap-1") && !log.contains("\"hr\""), "{log}");
     }
+    account
 }
 
 /// Publishes while a fault strikes after each pause; then everything has to be there once.

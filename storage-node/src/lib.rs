@@ -20,6 +20,7 @@ mod handlers;
 pub mod leadership;
 pub mod node;
 pub mod peers;
+mod red;
 pub mod server;
 pub mod shard;
 pub mod stats;

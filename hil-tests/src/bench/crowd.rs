@@ -18,10 +18,10 @@ use ehe::charter::VerifiedCharter;
 use ehe::checkpoint::{Checkpoint, VerifiedCheckpoint};
 use ehe::control::{Control, ControlLink, EpochRecord, Grant, Right, RoomCreate, SeedWrap, WrapRecord};
 use ehe::event::{CheckedEvent, Core, Kind, Suite, VERSION};
-use ehe::id::{EpochId, Hash, NodeId, Nonce, RoomId, StrandId, WrapId};
+use ehe::id::{EheId, EpochId, Hash, NodeId, Nonce, RoomId, StrandId, WrapId};
 use ehe::identity::{Identity, PublicIdentity};
 use ehe::kem::{self, KemSecret, Secret32, WrapPurpose};
-use ehe::leaf::Receipt;
+use ehe::leaf::{Leaf, Receipt};
 use ehe::merkle;
 use ehe::run::SeenCheckpoint;
 use ehe::time::UnixMs;
@@ -39,6 +39,8 @@ use crate::lab::process::Programs;
 pub const LIMIT: Duration = Duration::from_secs(60);
 /// In the setup, one node gets so long before the next one is asked.
 const ATTEMPT: Duration = Duration::from_secs(5);
+/// The smallest body that there is.
+pub const BODY_MIN_BYTES: usize = 256;
 /// Of a body, padding's marker and the tag.
 const BODY_OVERHEAD_BYTES: usize = 17;
 /// Their certificates are needed for minutes.
@@ -95,8 +97,12 @@ pub struct Gateway {
     pub room: RoomId,
     /// Of the room.
     pub shard: u16,
-    epoch: EpochId,
-    group: KemSecret,
+    /// The key epoch that it seals to.
+    pub epoch: EpochId,
+    /// The epoch's group key, as the patient has it.
+    pub group: KemSecret,
+    /// Place of the patient's next control event in the room.
+    pub next: ControlLink,
 }
 
 /// Writes to one room in one strand.
@@ -121,6 +127,8 @@ pub struct Prepared {
     pub room: RoomId,
     /// SHA-256 of the signed run.
     pub run: Hash,
+    /// Its events.
+    pub events: Vec<EheId>,
 }
 
 fn now() -> UnixMs {
@@ -159,6 +167,17 @@ impl Crowd {
         for node in &mut nodes {
             node.answers("patient").await?;
         }
+        Ok(Self { nodes, body_bytes, ..Self::among(&alliance, patient, gateways, say).await? })
+    }
+
+    /// Gateways with rooms of this patient, in an alliance whose nodes are somebody else's.
+    pub async fn among(
+        alliance: &Alliance,
+        patient: Credentials,
+        gateways: usize,
+        say: &impl Fn(String),
+    ) -> Result<Self> {
+        let alliance = alliance.clone();
         let people = tokio::task::block_in_place(|| enrol(&alliance, gateways))?;
         say("making their rooms".into());
         let charter = patient.charter().clone();
@@ -168,19 +187,25 @@ impl Crowd {
         let gateways = stream::iter((0u64..).zip(people))
             .map(|(n, credentials)| async move {
                 let invited = Room::make(n, owner, credentials.identity().public(), charter_ref)?;
-                let (room, epoch, group) = (invited.room, invited.epoch, invited.group);
+                let Room { room, epoch, group, next, submission } = invited;
                 let shard = room.shard(charter_ref.shard_count());
-                let (node, _) = submit(line, shard, invited.submission).await?;
+                let (node, _) = submit(line, shard, submission).await?;
                 let line = Line::new(&credentials)?;
                 let connection = line.connection(node, LIMIT).await?;
                 let identity = credentials.identity().clone();
-                anyhow::Ok(Gateway { identity, line, connection, room, shard, epoch, group })
+                anyhow::Ok(Gateway { identity, line, connection, room, shard, epoch, group, next })
             })
             .buffered(SETUP_AT_ONCE)
             .try_collect()
             .await?;
         let strands = AtomicU64::new(0);
-        Ok(Self { alliance, nodes, charter, gateways, body_bytes, patient, line: own_line, strands })
+        let body_bytes = BODY_MIN_BYTES;
+        Ok(Self { alliance, nodes: Vec::new(), charter, gateways, body_bytes, patient, line: own_line, strands })
+    }
+
+    /// Whose the rooms are, and the way to the nodes.
+    pub fn patient(&self) -> (&Identity, &Line) {
+        (&self.patient, &self.line)
     }
 
     /// One more room for the gateway of this place, in this shard, which that node leads.
@@ -194,9 +219,9 @@ impl Crowd {
             room.as_ref().map_or(true, |room| room.room.shard(self.charter.shard_count()) == shard)
         };
         let made = rooms.into_iter().find(wanted).context("numbers end")??;
-        let Room { room, epoch, group, submission } = made;
+        let Room { room, epoch, group, submission, next } = made;
         submit(&self.line, shard, submission).await?;
-        Ok(Gateway { room, shard, epoch, group, ..gateway.clone() })
+        Ok(Gateway { room, shard, epoch, group, next, ..gateway.clone() })
     }
 
     /// One more writer.
@@ -230,7 +255,7 @@ fn held(alliance: &Alliance) -> Source {
 fn enrol(alliance: &Alliance, gateways: usize) -> Result<Vec<Credentials>> {
     let authority = Authority::open_with(&alliance.path("alliance"), &held(alliance))?;
     let enrol = |n| {
-        let folder = alliance.path(&format!("gateway{n}"));
+        let folder = alliance.path(&format!("crowd{n}"));
         enrol::prepare(&folder, Role::Gateway, &HostNames { dns: vec![], ip: vec![] })?;
         let request = EnrolmentRequest::load(&folder.join(names::REQUEST))?.verify()?;
         let issued = authority.issue(&request, Role::Gateway, CERTIFICATE_DAYS, std::time::SystemTime::now().into())?;
@@ -249,6 +274,7 @@ struct Room {
     epoch: EpochId,
     group: KemSecret,
     submission: Submission,
+    next: ControlLink,
 }
 
 impl Room {
@@ -281,10 +307,11 @@ impl Room {
             seeds: vec![],
         };
         let grant = Control::Grant(grant).event(&mut rng, room, author, at, None)?;
+        let next = ControlLink { seq: 3, previous: grant.id() };
         let events = [create, record, grant];
         let run = Strand::new(room, StrandId(rng.random()), None).link_events(patient, &events).run;
         let submission = Submission { run, events: events.into_iter().map(CheckedEvent::into_event).collect() };
-        Ok(Self { room, epoch, group, submission })
+        Ok(Self { room, epoch, group, submission, next })
     }
 }
 
@@ -334,9 +361,10 @@ impl Writer {
         let linked = self.strand.link_events(&self.gateway.identity, &sealed);
         self.strand.accepted(&linked, self.seen.clone());
         let (room, run) = (self.gateway.room, linked.run.hash());
+        let ids = sealed.iter().map(CheckedEvent::id).collect();
         let events = sealed.into_iter().map(CheckedEvent::into_event).collect();
         let frame = Bytes::from(Request::Submit(Submission { run: linked.run, events }).to_vec());
-        Ok(Prepared { frame, room, run })
+        Ok(Prepared { frame, room, run, events: ids })
     }
 
     /// Its gateway's connection to the node that led when the gateway was made.
@@ -359,8 +387,12 @@ pub struct Verifier<'a> {
 /// Where a run stands, and who says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proven {
+    /// Its leaf.
+    pub leaf: Leaf,
     /// Its place in the shard's log.
     pub log_index: u64,
+    /// The checkpoint that vouches for it.
+    pub checkpoint: SeenCheckpoint,
     /// The nodes that cosigned the checkpoint.
     pub cosigners: Vec<NodeId>,
 }
@@ -397,7 +429,7 @@ impl<'a> Verifier<'a> {
         };
         let Receipt { leaf, log_index, proof, .. } = receipt;
         merkle::verify_inclusion(&leaf.hash(), log_index, tree.size, &proof, &tree.root)?;
-        Ok(Proven { log_index, cosigners })
+        Ok(Proven { leaf, log_index, checkpoint: tree.seen(), cosigners })
     }
 
     /// Different checkpoints seen.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::crowd::{Crowd, NODE_FOR_MANY, Size};
+use super::crowd::{BODY_MIN_BYTES, Crowd, NODE_FOR_MANY, Size};
 use super::load::{BACKLOG_RUNS, BACKLOGS, RUN_EVENTS, Round, WRITERS, backlogs, best, rounds, singly};
 use super::table::Row;
 use super::{disk, usage};
@@ -18,8 +18,6 @@ pub(super) const GROUP: &str = "node";
 /// Events that each writer sends one at a time in a round.
 const SINGLE_RUNS: usize = 40;
 const ROUNDS: usize = 5;
-/// Of each event's body: the smallest that there is.
-const BODY_BYTES: usize = 256;
 const SINGLE_TARGET: f64 = 12_000.0;
 
 const BACKLOG_TARGET: f64 = 60_000.0;
@@ -32,7 +30,7 @@ pub(super) async fn run(out: &Path) -> Result<Vec<Row>> {
     let programs = Programs::built()?;
     let mut rows = vec![disk::row(GROUP, out)?];
 
-    let size = Size { founding: Founding::default(), gateways: WRITERS, body_bytes: BODY_BYTES, node: NODE_FOR_MANY };
+    let size = Size { founding: Founding::default(), gateways: WRITERS, body_bytes: BODY_MIN_BYTES, node: NODE_FOR_MANY };
     let mut crowd = Crowd::found(&programs, &out.join("lab"), size, &say).await?;
     let pid = crowd.nodes.first().and_then(|node| node.daemon.id()).context("the node runs")?;
     let (_, before) = usage::resident_mib(pid)?;

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::process::{Finished, Programs, free_udp_ports, run};
+use super::process::{Finished, Programs, run};
+use super::site::Site;
 
 const STEP: Duration = Duration::from_secs(20);
 /// Protects what people hold in the lab. Its file lies beside them, so it protects nothing; it is there to be used.
@@ -39,7 +40,7 @@ pub struct Alliance {
     programs: Programs,
     folder: PathBuf,
     /// Of the first member's node, the second's, ….
-    node_addresses: Vec<String>,
+    sites: Vec<Site>,
 }
 
 impl Alliance {
@@ -55,11 +56,14 @@ impl Alliance {
 
     /// Authority, members, a node of each on a loopback port, charter 1 with everybody's signature.
     pub async fn found_of(programs: &Programs, folder: &Path, founding: Founding) -> Result<Self> {
-        ensure!(founding.members > 0, "an alliance has members");
+        Self::found_on(programs, folder, founding, Site::on_loopback(founding.members)?).await
+    }
+
+    /// As [`Alliance::found_of`], with the members' nodes at these places.
+    pub async fn found_on(programs: &Programs, folder: &Path, founding: Founding, sites: Vec<Site>) -> Result<Self> {
+        ensure!(founding.members > 0 && sites.len() == founding.members, "an alliance has members, each with a place");
         std::fs::create_dir_all(folder)?;
-        let ports = free_udp_ports(founding.members)?;
-        let node_addresses = ports.into_iter().map(|port| format!("127.0.0.1:{port}")).collect();
-        let alliance = Self { programs: programs.clone(), folder: folder.canonicalize()?, node_addresses };
+        let alliance = Self { programs: programs.clone(), folder: folder.canonicalize()?, sites };
         private_file(&alliance.path("passphrase"), PASSPHRASE)?;
         let authority = ["init", "--name", "The lab's alliance", "--out", "alliance"];
         alliance.certs(&[&authority[..], &HELD].concat()).await?;
@@ -84,7 +88,7 @@ impl Alliance {
         let (folder, name) = (member(number), member_name(number));
         self.certs(&[&["member", "new", "--name", &name, "--out", &folder][..], &HELD].concat()).await?;
         let (folder, name) = (node(number), node_name(number));
-        let names = ["--dns", &name, "--ip", "127.0.0.1"];
+        let names = ["--dns", &name, "--ip", &self.site(number)?.ip];
         self.certs(&[&["identity", "new", "--role", "node", "--out", &folder][..], &names].concat()).await
     }
 
@@ -98,7 +102,7 @@ impl Alliance {
             let (name, folder) = (member_name(number), member(number));
             text.push_str(&format!("[[member]]\nname = \"{name}\"\nidentity = \"{folder}/identity.pub\"\n"));
         }
-        for (number, address) in self.numbers().zip(&self.node_addresses) {
+        for (number, Site { address, .. }) in self.numbers().zip(&self.sites) {
             let (name, member, folder) = (node_name(number), member_name(number), node(number));
             text.push_str(&format!(
                 "[[node]]\nname = \"{name}\"\nmember = \"{member}\"\nidentity = \"{folder}/identity.pub\"\n\
@@ -110,7 +114,7 @@ impl Alliance {
 
     /// The numbers of the members, and of their nodes: from 1 on.
     pub fn numbers(&self) -> RangeInclusive<usize> {
-        1..=self.node_addresses.len()
+        1..=self.sites.len()
     }
 
     /// A folder of the alliance.
@@ -120,13 +124,18 @@ impl Alliance {
 
     /// Where the first node listens.
     pub fn node_address(&self) -> &str {
-        self.node_addresses.first().map_or("", String::as_str)
+        self.sites.first().map_or("", |site| &site.address)
     }
 
-    /// Where the node of this number listens.
+    /// Where the node of this number is reached.
     pub fn address_of(&self, number: usize) -> Result<&str> {
-        let address = number.checked_sub(1).and_then(|at| self.node_addresses.get(at));
-        address.map(String::as_str).with_context(|| format!("there is no node {number}"))
+        Ok(&self.site(number)?.address)
+    }
+
+    /// Where the node of this number stands.
+    pub fn site(&self, number: usize) -> Result<&Site> {
+        let site = number.checked_sub(1).and_then(|at| self.sites.get(at));
+        site.with_context(|| format!("there is no node {number}"))
     }
 
     /// The programs.

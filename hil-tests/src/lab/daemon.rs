@@ -1,11 +1,14 @@
 //! A daemon of ours: started by its configuration, ended politely or not, started again.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tokio::process::Command;
 
 use super::process::{Programs, Running};
+use super::site::Site;
 
 /// How long a daemon may take to end when it is asked to.
 const STOP: Duration = Duration::from_secs(20);
@@ -15,19 +18,36 @@ const STOP: Duration = Duration::from_secs(20);
 pub struct Daemon {
     programs: Programs,
     program: &'static str,
+    path: PathBuf,
     config: PathBuf,
+    before: Vec<String>,
+    environment: Vec<(String, String)>,
     running: Option<Running>,
 }
 
 impl Daemon {
     /// A daemon that is not running. Its log lies beside its configuration.
     pub fn new(programs: &Programs, program: &'static str, config: PathBuf) -> Self {
-        Self { programs: programs.clone(), program, config, running: None }
+        let (path, before, environment) = (programs.path(program), Vec::new(), Vec::new());
+        Self { programs: programs.clone(), program, path, config, before, environment, running: None }
+    }
+
+    /// With what is around it at its place.
+    pub fn at(mut self, site: &Site) -> Self {
+        if let Some(program) = &site.program {
+            self.path.clone_from(program);
+        }
+        self.before.clone_from(&site.before);
+        self.environment.clone_from(&site.environment);
+        self
     }
 
     /// Starts it, again if it ran before.
     pub fn start(&mut self) -> Result<()> {
-        let mut command = self.programs.command(self.program);
+        let mut words = self.before.iter().map(OsStr::new).chain([self.path.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap_or(self.path.as_os_str()));
+        command.args(words).envs(self.programs.environment());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.arg("run").arg("--config").arg(&self.config);
         self.running = Some(Running::start(self.program, command, &self.config.with_extension("log"))?);
         Ok(())

@@ -1,5 +1,6 @@
 //! A storage node, one of those of the alliance.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -41,16 +42,19 @@ impl Node {
 
     /// Writes the configuration of the node of this number. It does not run yet.
     pub fn new(alliance: &Alliance, number: usize, more: &str) -> Result<Self> {
-        let name = alliance::node(number);
-        let config = format!(
-            "data_dir = {:?}\ncredentials_dir = {:?}\nlisten = {:?}\n{more}",
-            alliance.path(&format!("{name}-data")),
-            alliance.path(&name),
-            alliance.address_of(number)?
-        );
+        let (name, site) = (alliance::node(number), alliance.site(number)?);
+        let data = site.data.clone().unwrap_or_else(|| alliance.path(&format!("{name}-data")));
+        let (credentials, listen) = (alliance.path(&name), &site.listen);
+        let config = format!("data_dir = {data:?}\ncredentials_dir = {credentials:?}\nlisten = {listen:?}\n{more}");
         let file = alliance.path(&format!("{name}.toml"));
         std::fs::write(&file, config)?;
-        Ok(Self { alliance: alliance.clone(), number, daemon: Daemon::new(alliance.programs(), "ehe-node", file) })
+        let daemon = Daemon::new(alliance.programs(), "ehe-node", file).at(site);
+        Ok(Self { alliance: alliance.clone(), number, daemon })
+    }
+
+    /// Its log.
+    pub fn log(&self) -> PathBuf {
+        self.alliance.path(&format!("{}.log", alliance::node(self.number)))
     }
 
     /// Waits until it answers somebody.

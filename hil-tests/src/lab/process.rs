@@ -44,8 +44,13 @@ impl Programs {
     /// A command that runs one.
     pub fn command(&self, name: &str) -> Command {
         let mut command = Command::new(self.path(name));
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.envs(self.environment());
         command
+    }
+
+    /// What their environment has besides this process's own.
+    pub fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.environment.iter().map(|(name, value)| (*name, value.as_str()))
     }
 
     /// Sets variables for every program that is started from now on.
