@@ -212,6 +212,51 @@ pub struct NodeStatus {
     /// Its clock.
     #[n(4)]
     pub at: UnixMs,
+    /// All shards of the alliance, as the nodes tell each other.
+    #[n(5)]
+    pub groups: Option<Vec<GroupStatus>>,
+}
+
+/// How a shard is, wherever it lives.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct GroupStatus {
+    /// The shard.
+    #[n(0)]
+    pub shard: u16,
+    /// Version of the charter that is in effect in it; 0 where nobody was heard of.
+    #[n(1)]
+    pub charter: u32,
+    /// Its ordering party, if it is known.
+    #[n(2)]
+    pub leader: Option<NodeId>,
+    /// Those that have a part in it.
+    #[n(3)]
+    pub nodes: Vec<GroupNode>,
+    /// What is being done to move it to where the newest charter says, in words for people.
+    #[n(4)]
+    pub doing: Option<String>,
+}
+
+/// A node's part in a shard.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct GroupNode {
+    /// The node.
+    #[n(0)]
+    pub node: NodeId,
+    /// Whether it has a vote; otherwise it only has the log.
+    #[n(1)]
+    pub votes: bool,
+    /// Blocks applied; absent where the node was not heard of.
+    #[n(2)]
+    pub applied: Option<u64>,
+    /// How long ago it said so, in milliseconds.
+    #[n(3)]
+    pub heard_ms: Option<u64>,
+    /// A fault stopped the shard there.
+    #[n(4)]
+    pub faulted: bool,
 }
 
 /// How a shard is on a node.

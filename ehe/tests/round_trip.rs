@@ -26,7 +26,10 @@ use ehe::refusal::Refusal;
 use ehe::run::{Run, SeenCheckpoint, SignedRun, StrandEnd};
 use ehe::sign::VerifyKey;
 use ehe::time::{Day, Hour, UnixMs};
-use ehe::wire::{Head, Item, KnownRun, NodeStatus, Request, Response, RoomInfo, ShardStatus, Submission, Submitted};
+use ehe::wire::{
+    GroupNode, GroupStatus, Head, Item, KnownRun, NodeStatus, Request, Response, RoomInfo, ShardStatus, Submission,
+    Submitted,
+};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -301,9 +304,19 @@ fn from_node() -> impl Strategy<Value = Response> {
             faulted,
         },
     );
-    let status = (id8(NodeId), "[ -~]{0,20}", any::<u32>(), vec(shard, 0..3), ms()).prop_map(
-        |(node, program, charter_version, shards, at)| NodeStatus { node, program, charter_version, shards, at },
-    );
+    let member = (id8(NodeId), any::<bool>(), option::of(any::<u64>()), option::of(any::<u64>()), any::<bool>())
+        .prop_map(|(node, votes, applied, heard_ms, faulted)| GroupNode { node, votes, applied, heard_ms, faulted });
+    let group = (any::<u16>(), any::<u32>(), option::of(id8(NodeId)), vec(member, 0..3), option::of("[ -~]{0,20}"))
+        .prop_map(|(shard, charter, leader, nodes, doing)| GroupStatus { shard, charter, leader, nodes, doing });
+    let status = (id8(NodeId), "[ -~]{0,20}", any::<u32>(), vec(shard, 0..3), ms(), option::of(vec(group, 0..3)))
+        .prop_map(|(node, program, charter_version, shards, at, groups)| NodeStatus {
+            node,
+            program,
+            charter_version,
+            shards,
+            at,
+            groups,
+        });
     prop_oneof![
         submitted.prop_map(Response::Submitted),
         known.prop_map(Response::Known),

@@ -25,7 +25,7 @@ use crate::status::freshness::WRITTEN_EVERY;
 use crate::status::run_lock::{Run, RunLock};
 use crate::status::{self, Counters, Status};
 use crate::systemd::{Manager, Word};
-use crate::uplink::{Uplink, UplinkParts, UplinkStatus};
+use crate::uplink::{Charters, Uplink, UplinkParts, UplinkStatus};
 
 /// The status file in the data directory.
 pub const STATUS_FILE: &str = "status.json";
@@ -58,6 +58,9 @@ pub enum DaemonError {
         /// Whose they are.
         peer: certs::PeerIdentity,
     },
+    /// The charters of the credentials. They verified before, when they were read.
+    #[error("credentials: {0}")]
+    Charters(#[from] ehe::charter::CharterError),
     /// The channel to the nodes cannot be made.
     #[error("channel: {0}")]
     Channel(#[from] certs::ChannelError),
@@ -129,7 +132,7 @@ pub async fn run(checked: Checked) -> Result<(), DaemonError> {
     let sealer = Sealer::new(rooms.clone(), KEY_DAYS_MAX);
     let uplink = Uplink::new(UplinkParts {
         client: client.clone(),
-        charter: credentials.charter().clone(),
+        charters: Charters::of(&credentials)?,
         spool: spool.clone(),
         rooms,
         sealer: sealer.clone(),

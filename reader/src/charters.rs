@@ -1,8 +1,10 @@
 //! The charter that a checkpoint stands under: where it is newer than the one here, the nodes are asked for theirs.
 
+use std::collections::BTreeSet;
+
 use ehe::charter::{CharterChain, VerifiedCharter};
 use ehe::checkpoint::Checkpoint;
-use ehe::id::NodeId;
+use ehe::id::{NodeId, RoomId};
 use ehe::note::Note;
 use ehe::wire::{Request, Response};
 
@@ -34,9 +36,17 @@ impl Session {
         Ok(self.charter().clone())
     }
 
-    /// Refuses what stands under an older charter than the one here: a quorum of then is none of now (SPEC C1).
-    pub fn is_current(&self, charter: &VerifiedCharter) -> Result<(), Error> {
-        self.not_older(charter.version(), self.charter().version())
+    /// Refuses what stands under an older charter than the one here: a quorum of then is none of now (SPEC C1). But a charter that gives the
+    /// room's shard to other nodes is in force there when it came there, which may take its time: until the room was seen under it, the one
+    /// before holds.
+    pub fn is_current(&self, room: RoomId, charter: &VerifiedCharter) -> Result<(), Error> {
+        let (own, shard) = (self.charter(), room.shard(self.charter().shard_count()));
+        let group = |charter: &VerifiedCharter| charter.group(shard).iter().copied().collect::<BTreeSet<_>>();
+        let seen = self.recall(room)?.map_or(0, |known| known.charter);
+        if group(charter) != group(own) && charter.version() >= seen {
+            return Ok(());
+        }
+        self.not_older(charter.version(), own.version())
     }
 
     /// Asks the nodes, the one that spoke last first, until one shows charters that extend those here up to this version.

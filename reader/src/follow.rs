@@ -95,6 +95,7 @@ impl Following {
             last_leaf: self.follower.last(),
             accepted: Some(head.last.leaf.accepted_at),
             tie: self.tie(),
+            charter: checkpoint.charter_version,
         };
         self.known = Some(memory.clone());
         self.confirmed = Some(verified);

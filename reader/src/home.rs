@@ -123,7 +123,16 @@ mod tests {
 
     fn memory(size: u64) -> RoomMemory {
         let (root, last_leaf) = (Hash::ZERO, Hash::ZERO);
-        RoomMemory { origin: "log".into(), size, root, entries: size, last_leaf, accepted: None, tie: Tie::Party }
+        RoomMemory {
+            origin: "log".into(),
+            size,
+            root,
+            entries: size,
+            last_leaf,
+            accepted: None,
+            tie: Tie::Party,
+            charter: 1,
+        }
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub struct RoomMemory {
     /// What the directory's identity is in the room. Files of earlier versions do not have it.
     #[serde(default)]
     pub tie: Tie,
+    /// Version of the charter under which the log was seen. Files of earlier versions do not have it.
+    #[serde(default)]
+    pub charter: u32,
 }
 
 /// What the identity of a directory is in a room that the directory remembers. A listing of rooms asks about rooms that no node
@@ -122,6 +125,7 @@ impl RoomMemory {
             last_leaf: receipt.leaf().hash(),
             accepted: Some(receipt.leaf().accepted_at),
             tie: Tie::Own,
+            charter: log.charter_version,
         }
     }
 
@@ -185,6 +189,7 @@ mod tests {
             last_leaf,
             accepted: None,
             tie: Tie::Party,
+            charter: 1,
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use certs::{ChannelError, Client, CloseCode, Connection, Credentials, Exchange};
-use ehe::charter::{Node, VerifiedCharter};
+use ehe::charter::{CharterChain, Node, VerifiedCharter};
 use ehe::id::{NodeId, RoomId};
 use ehe::refusal::{Fault, Refusal};
 use ehe::wire::{Request, Response};
@@ -77,7 +77,7 @@ impl Nodes {
     pub async fn ask(&mut self, room: RoomId, mut request: impl FnMut() -> Request) -> Result<Answers, Error> {
         let deadline = Instant::now() + self.patience;
         let mut said = false;
-        let mut group = self.charter().group(room.shard(self.charter().shard_count())).to_vec();
+        let mut group = self.holders(room);
         loop {
             group.sort_by_key(|node| self.silent.contains(node));
             let (mut failures, mut later) = (Vec::new(), None);
@@ -87,7 +87,10 @@ impl Nodes {
                 for _ in 0..HOPS_MAX {
                     match self.try_node(node, &request()).await {
                         Outcome::Answers(answers) => return Ok(*answers),
-                        Outcome::Ask(other) if other != node => node = other,
+                        Outcome::Ask(other) if other != node => {
+                            self.learn_of(other, node).await;
+                            node = other;
+                        }
                         Outcome::Ask(_) => break,
                         Outcome::Failed(why, again) => {
                             failures.push(why);
@@ -116,6 +119,44 @@ impl Nodes {
                 );
             }
             sleep(PAUSE).await;
+        }
+    }
+
+    /// Who has a room: by the charter at hand, then by the one before, whose nodes have it until it has come to the others.
+    fn holders(&self, room: RoomId) -> Vec<NodeId> {
+        let shard = room.shard(self.charter().shard_count());
+        let mut holders = self.charter().group(shard).to_vec();
+        for node in self.before().iter().flat_map(|before| before.group(shard)) {
+            if !holders.contains(node) {
+                holders.push(*node);
+            }
+        }
+        holders
+    }
+
+    /// The charter before the one at hand.
+    fn before(&self) -> Option<VerifiedCharter> {
+        let (_, earlier) = self.credentials.charter_chain().0.split_last()?;
+        CharterChain(earlier.to_vec()).verify(self.credentials.alliance_id()).ok()
+    }
+
+    fn node(&self, id: NodeId) -> Option<Node> {
+        let newest = self.charter().node(id).cloned();
+        newest.or_else(|| self.before().and_then(|before| before.node(id).cloned()))
+    }
+
+    /// A node named another one that the charter at hand does not have: it may be of a newer charter, which the first can show. It is
+    /// verified like any; who follows it from here on, and keeps it, what is shown under it decides.
+    async fn learn_of(&mut self, named: NodeId, by: NodeId) {
+        if self.node(named).is_some() {
+            return;
+        }
+        let Outcome::Answers(mut answers) = self.try_node(by, &Request::Charter).await else { return };
+        if let Ok(Response::Charter(bytes)) = answers.next().await
+            && let Ok(chain) = Response::charters(&bytes)
+            && let Ok(Some(newer)) = self.credentials.extended_by(&chain)
+        {
+            self.go_under(newer);
         }
     }
 
@@ -156,7 +197,7 @@ impl Nodes {
     }
 
     async fn try_node(&mut self, id: NodeId, request: &Request) -> Outcome {
-        let Some(node) = self.charter().node(id).cloned() else {
+        let Some(node) = self.node(id) else {
             return Outcome::Failed(format!("node {id} is not in the charter"), false);
         };
         let failed = |why: ChannelError| Outcome::Failed(format!("{}: {why}", node.name), why.retry_helps());

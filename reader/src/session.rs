@@ -234,7 +234,7 @@ impl Session {
                 Response::Head(head) => {
                     let charter = self.charter_of(&head.last.checkpoint).await?;
                     let memory = following.confirm(&head, asked, &charter)?;
-                    self.is_current(&charter)?;
+                    self.is_current(following.room(), &charter)?;
                     let (age, fresh) = (clock().since(head.at), charter.head_fresh_ms());
                     if age > u64::from(fresh) {
                         tracing::warn!(

@@ -56,12 +56,13 @@ pub async fn submit(
         };
         let charter = session.charter_of(&receipt.checkpoint).await?;
         let verified = receipt.verify(&run, &charter)?;
-        session.is_current(&charter)?;
+        session.is_current(room, &charter)?;
         let log = verified.checkpoint().checkpoint();
         if let Some(before) = known.take() {
             before.check_log(log)?;
             // How far the room was followed stays as it is, and with it when that was accepted.
-            let memory = RoomMemory { origin: log.origin.clone(), size: log.size, root: log.root, ..before };
+            let (size, root, charter) = (log.size, log.root, log.charter_version);
+            let memory = RoomMemory { origin: log.origin.clone(), size, root, charter, ..before };
             session.home().remember(room, &memory)?;
             known = Some(memory);
         }

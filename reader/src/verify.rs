@@ -258,7 +258,7 @@ async fn judge(session: &mut Session, following: &Following, head: &Head, nonce:
         _ => Judged::Stale(why.to_string()),
     })?;
     verify_head(room, head, nonce, &charter).map_err(|why| Judged::Contradicts(why.to_string()))?;
-    session.is_current(&charter).map_err(|why| Judged::Stale(why.to_string()))?;
+    session.is_current(room, &charter).map_err(|why| Judged::Stale(why.to_string()))?;
     let (entries, known) = (head.last.leaf.index.saturating_add(1), following.known());
     if known.is_some_and(|known| known.entries == entries && known.last_leaf != head.last.leaf.hash()) {
         return Err(Judged::Contradicts("it shows another last entry".into()));

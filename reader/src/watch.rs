@@ -84,7 +84,7 @@ async fn subscribe(
             Response::Head(head) => {
                 let charter = session.charter_of(&head.last.checkpoint).await?;
                 let memory = following.confirm(&head, asked, &charter)?;
-                session.is_current(&charter)?;
+                session.is_current(room, &charter)?;
                 session.home().remember(room, &memory)?;
                 seen.clear();
                 let confirmed = std::mem::take(pending);

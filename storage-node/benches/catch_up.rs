@@ -57,15 +57,16 @@ fn main() {
 fn alone(events: u64, of_a_run: usize, what: &str) {
     let dirs = [(); 2].map(|()| tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap());
     let seats = members::seats("ABC", None);
-    let charter = &seats[0].charter;
+    let charter = seats[0].charter.clone();
     let place = Place { alliance: charter.alliance_id(), shard_count: charter.shard_count(), shard: 0 };
+    let charters = move |version| (version == 1).then(|| charter.clone());
     let mut sender = Shard::of(dirs[0].path(), place);
     fill(&mut sender, events, of_a_run);
     let (shown, checkpoints) = watch::channel(Checkpointed::None);
-    sender.machine = sender.machine.attested_by(Notary::new(charter.clone(), checkpoints.clone()));
+    sender.machine = sender.machine.attested_by(Notary::new(charters.clone(), checkpoints.clone()));
     shown.send_replace(Checkpointed::At(Arc::new(published(&sender, &seats))));
     let mut receiver = Shard::of(dirs[1].path(), place);
-    receiver.machine = receiver.machine.attested_by(Notary::new(charter.clone(), watch::channel(Checkpointed::None).1));
+    receiver.machine = receiver.machine.attested_by(Notary::new(charters, watch::channel(Checkpointed::None).1));
 
     let (start, mut reading, mut bytes) = (Instant::now(), Duration::ZERO, 0);
     let mut stream = sender.machine.snapshot().unwrap();

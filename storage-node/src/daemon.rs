@@ -18,15 +18,16 @@ pub use place::{Placed, placed};
 
 use crate::admission::Admission;
 use crate::blocking::Blocking;
-use crate::checkpoint::{self, Board, Checkpointed, Checkpointer, Line, Logged, MayOrder, Outbound, Who};
+use crate::checkpoint::{Board, Checkpointed, Checkpointer, Line, Logged, MayOrder, Outbound, Who};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::confirmation::Confirmation;
-use crate::consensus::{self, Alone, Consensus, GroupId, Link, ShutdownError};
+use crate::consensus::{self, Consensus, GroupId, Link, ShutdownError};
 use crate::cosign::CosignFile;
 use crate::leadership;
 use crate::node::{Node, node_id, raft_id};
-use crate::peers::{self, Accepting, Reach};
+use crate::peers::{self, Accepting, Alliance, Reach};
+use crate::placement::{Mover, Progress};
 use crate::server::{Between, serve};
 use crate::shard::{Notary, Place, Sequencer, Shard, ShardMachine, Store, order};
 use crate::stats::{Reporter, Stats};
@@ -53,7 +54,7 @@ pub struct Daemon {
 
 /// What runs between this node and others. It goes on until nothing is replicated any more.
 struct Others {
-    reach: Option<Reach>,
+    reach: Reach,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -65,36 +66,35 @@ impl Daemon {
         let opening = config.clone();
         let Opened { placed, stores, cosigned } =
             tokio::task::spawn_blocking(move || open(&opening)).await.map_err(|_| StartError::Interrupted)??;
-        let Placed { credentials, charter, id, name, bootstrap } = placed;
+        let Placed { credentials, charters, id, name, bootstrap, .. } = placed;
         let identity = Arc::new(credentials.identity().clone());
         let stats = Arc::new(Stats::default());
 
         // 2. The shards: their machines run under consensus, which replays its log before it opens.
-        let peers = checkpoint::peers(&charter, id);
-        let board = Arc::new(Board::new(peers.clone()));
+        let board = Arc::new(Board::default());
         let (mut machines, mut lines, mut halves) = (Vec::new(), BTreeMap::new(), Vec::new());
         for (place, store) in stores {
             let machine = ShardMachine::new(place, store.clone(), Arc::clone(&board));
             let machine = machine.map_err(|source| StartError::Store { shard: place.shard, source })?;
             let (shown, checkpoints) = watch::channel(Checkpointed::None);
-            let machine = machine.attested_by(Notary::new(Arc::clone(&charter), checkpoints.clone()));
+            let known = charters.clone();
+            let machine = machine.attested_by(Notary::new(move |version| known.of(version), checkpoints.clone()));
             let (rooms, recent) = (machine.rooms(), machine.recent());
             machines.push((GroupId(place.shard), machine));
             lines.insert(place.shard, Line { store: store.clone(), recent: recent.clone(), shown });
             let (sequencer, queue) = Sequencer::new(config.limits.queue_commands_max, config.limits.queue_bytes_max);
             halves.push((Shard { place, store, rooms, recent, sequencer, checkpoints }, queue));
         }
-        let dialer = if peers.is_empty() { None } else { Some(NodeDialer::new(&credentials)?) };
-        let reach = dialer.map(|dialer| Reach::new(dialer, Arc::clone(&charter)));
-        let link: Arc<dyn Link> =
-            reach.clone().map_or_else(|| Arc::new(Alone) as Arc<dyn Link>, |reach| Arc::new(reach));
+        // Also where nobody else is: an alliance of one node may grow.
+        let reach = Reach::new(NodeDialer::new(&credentials)?, charters.clone());
+        let link: Arc<dyn Link> = Arc::new(reach.clone());
         let raft_config = consensus::Config { bootstrap, ..raft_config(&config, raft_id(id)) };
         let consensus = Consensus::open_with_link(raft_config, &config.data_dir, machines, link).await?;
 
         // 3. Checkpoints: one thread, because it syncs.
-        let (leaders, outbound, may_order) = (consensus.clone(), Outbound::new(peers.clone()), MayOrder::default());
+        let (leaders, outbound, may_order) = (consensus.clone(), Outbound::default(), MayOrder::default());
         let checkpointer = Checkpointer {
-            who: Who { id, name, identity: Arc::clone(&identity), charter: Arc::clone(&charter) },
+            who: Who { id, name, identity: Arc::clone(&identity), charter: charters.first() },
             file: cosigned,
             lines,
             leader: Box::new(move |shard| leaders.status(GroupId(shard)).and_then(|status| status.leader).map(node_id)),
@@ -110,41 +110,56 @@ impl Daemon {
 
         // 4. One task for each shard that orders what is handed in.
         let tasks = TaskTracker::new();
-        let mut shards = BTreeMap::new();
+        let (mut shards, mut movers, progress) = (BTreeMap::new(), Vec::new(), Progress::default());
         for (shard, queue) in halves {
             let group = GroupId(shard.place.shard);
+            movers.push(Mover {
+                shard: shard.place.shard,
+                consensus: consensus.clone(),
+                board: Arc::clone(&board),
+                charters: charters.clone(),
+                sequencer: shard.sequencer.clone(),
+                checkpoints: shard.checkpoints.clone(),
+                progress: progress.clone(),
+            });
             tasks.spawn(order(queue, consensus.clone(), group, may_order.clone(), clock.clone(), Arc::clone(&stats)));
             shards.insert(shard.place.shard, shard);
         }
 
         // 5. Other nodes, who are let in by the same door as clients.
         let others = Others { reach, tasks: TaskTracker::new(), stop: CancellationToken::new() };
-        let limits =
-            ServerLimits { nodes: others.reach.as_ref().map(|_| NodeLimits::default()), ..config.limits.channel() };
+        let limits = ServerLimits { nodes: Some(NodeLimits::default()), ..config.limits.channel() };
         let server = Arc::new(Server::bind(config.listen, &credentials, limits)?);
-        let between = others.reach.as_ref().map(|reach| {
-            let stop = || others.stop.clone();
-            for peer in &peers {
-                others.tasks.spawn(peers::cosign_with(reach.clone(), *peer, outbound.clone(), stop()));
-            }
-            for group in consensus.groups() {
-                others.tasks.spawn(leadership::watch(consensus.clone(), group, Arc::clone(&board), stop()));
-            }
-            others.tasks.spawn(peers::expect(Arc::clone(&server), Arc::clone(&charter), peers.clone(), stop()));
-            let (consensus, board, stats) = (consensus.clone(), Arc::clone(&board), Arc::clone(&stats));
-            let accepting = Arc::new(Accepting { peers, consensus, board, stats, stop: stop() });
-            Between { accepting, tasks: others.tasks.clone() }
-        });
+        let alliance = Arc::new(Alliance::new(charters.clone(), consensus.clone(), Arc::clone(&board), progress));
+        let attending = peers::attend(Arc::clone(&alliance), others.reach.clone(), id, outbound, others.stop.clone());
+        others.tasks.spawn(attending);
+        for group in consensus.groups() {
+            let stop = others.stop.clone();
+            others.tasks.spawn(leadership::watch(consensus.clone(), group, Arc::clone(&board), stop));
+        }
+        others.tasks.spawn(peers::expect(Arc::clone(&server), charters.clone(), id, others.stop.clone()));
+        let between = Between {
+            accepting: Arc::new(Accepting {
+                charters: charters.clone(),
+                alliance: Arc::clone(&alliance),
+                consensus: consensus.clone(),
+                board: Arc::clone(&board),
+                stats: Arc::clone(&stats),
+                stop: others.stop.clone(),
+            }),
+            tasks: others.tasks.clone(),
+        };
 
         // 6. Clients.
         let (stop, kill, connections) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
         let (admission, standing) = Admission::new(Arc::clone(&server), credentials.clone(), clock.now());
-        let admission = admission.with_dialer(others.reach.as_ref().map(|reach| reach.dialer().clone()));
+        let admission = admission.with_dialer(Some(others.reach.dialer().clone()));
         let node = Arc::new(Node {
             id,
             identity,
-            charter,
-            charters: credentials.charter_chain().encode(),
+            charter: charters.clone(),
+            alliance,
+            board: Arc::clone(&board),
             confirmations: shards.keys().map(|shard| (*shard, Confirmation::default())).collect(),
             shards,
             consensus: consensus.clone(),
@@ -155,9 +170,12 @@ impl Daemon {
             limits: config.limits,
             stop: stop.clone(),
         });
-        tasks.spawn(serve(Arc::clone(&server), node, standing, between, connections.clone(), kill.clone()));
+        tasks.spawn(serve(Arc::clone(&server), node, standing, Some(between), connections.clone(), kill.clone()));
 
         // 7. What looks after it.
+        movers.into_iter().for_each(|mover| drop(tasks.spawn(mover.run(stop.clone()))));
+        let charter_file = config.credentials_dir.join(certs::store::names::CHARTER);
+        tasks.spawn(charters.follow(charter_file, stop.clone()));
         let every = Duration::from_secs(config.running.credentials_reload_s);
         tasks.spawn(admission.run(every, clock, Arc::clone(&stats), stop.clone()));
         let every = Duration::from_millis(config.running.counters_interval_ms);
@@ -192,10 +210,8 @@ impl Daemon {
         tasks.close();
         tasks.wait().await;
         self.server.close(CloseCode::GoingAway);
-        if let Some(reach) = &reach {
-            reach.dialer().close(CloseCode::GoingAway);
-            reach.dialer().wait_idle(Duration::from_secs(1)).await;
-        }
+        reach.dialer().close(CloseCode::GoingAway);
+        reach.dialer().wait_idle(Duration::from_secs(1)).await;
         self.server.wait_idle(Duration::from_secs(1)).await;
         self.board.stop();
         // It only ever waits for the board.
@@ -215,10 +231,10 @@ fn open(config: &Config) -> Result<Opened, StartError> {
     let credentials = Credentials::load(&config.credentials_dir)?;
     let placed = placed(config, credentials)?;
     place::make_data_dir(&config.data_dir)?;
-    let (alliance, shard_count) = (placed.charter.alliance_id(), placed.charter.shard_count());
+    let (alliance, shard_count) = (placed.credentials.alliance_id(), placed.charters.shard_count());
     let mut stores = Vec::new();
     let mut empty = true;
-    for shard in placed.charter.shards_of(placed.id) {
+    for shard in placed.shards.iter().copied() {
         let opened = Store::open(&config.data_dir, alliance, shard, config.storage.shard_cache_bytes);
         let looked = opened.and_then(|store| Ok((store.view()?.shard().leaves, store)));
         let (leaves, store) = looked.map_err(|source| StartError::Store { shard, source })?;

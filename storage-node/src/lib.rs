@@ -9,8 +9,10 @@
 pub mod access;
 pub mod admission;
 pub mod blocking;
+pub mod charters;
 pub mod checkpoint;
 pub mod clock;
+pub mod commands;
 pub mod config;
 pub mod confirmation;
 pub mod consensus;
@@ -20,6 +22,7 @@ mod handlers;
 pub mod leadership;
 pub mod node;
 pub mod peers;
+pub mod placement;
 mod red;
 pub mod server;
 pub mod shard;

@@ -2,15 +2,16 @@
 
 use std::future::Future;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use certs::Credentials;
 use certs::terminal::escaped;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use ehe_node::clock::Clock;
+use ehe_node::commands::{self, Planned, Watch};
 use ehe_node::config::Config;
 use ehe_node::daemon::{Daemon, placed};
 use sd_notify::NotifyState;
@@ -37,11 +38,91 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// As `run`, for a node that is new in the newest charter: its data directory has to be empty.
+    Join {
+        /// The configuration.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// How all shards of the alliance are, as the running node of this configuration knows it.
+    Status {
+        /// The configuration.
+        #[arg(long)]
+        config: PathBuf,
+        /// For programs: a line of JSON.
+        #[arg(long)]
+        json: bool,
+        /// Until every shard lives where the newest charter says.
+        #[arg(long)]
+        wait: bool,
+        /// Waits no longer than this, in seconds.
+        #[arg(long, requires = "wait")]
+        timeout: Option<u64>,
+    },
+    /// Plans that a shard lives on these nodes: writes the next charter, for the members to sign.
+    MoveShard {
+        /// The shard.
+        shard: u16,
+        /// Nodes, by name or id, separated by commas: 1, 3, 5 or 7.
+        #[arg(long, value_delimiter = ',', required = true)]
+        to: Vec<String>,
+        #[command(flatten)]
+        plan: Plan,
+    },
+    /// Plans that no shard lives on a node any more: writes the next charter, for the members to sign.
+    Drain {
+        /// The node, by name or id.
+        node: String,
+        #[command(flatten)]
+        plan: Plan,
+    },
+    /// Plans that one node takes another one's place: writes the next charter, for the members to sign.
+    Replace {
+        /// Who goes, by name or id.
+        old: String,
+        /// Who comes. It has to be in the charter: `ehe-certs charter new --after` adds it.
+        new: String,
+        #[command(flatten)]
+        plan: Plan,
+    },
+    /// The alliance's charter.
+    Charter {
+        #[command(subcommand)]
+        command: CharterCommand,
+    },
     /// Checks configuration, credentials and charter, and says what the node would be. Changes nothing.
     Check {
         /// The configuration.
         #[arg(long)]
         config: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct Plan {
+    /// The configuration of a node of the alliance.
+    #[arg(long)]
+    config: PathBuf,
+    /// Where to write the charter: a new file.
+    #[arg(long, default_value = "next-charter")]
+    out: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum CharterCommand {
+    /// Gives a signed charter to the node of this configuration, which hands it to the others.
+    Install {
+        /// The file that the members signed.
+        file: PathBuf,
+        /// The configuration.
+        #[arg(long)]
+        config: PathBuf,
+        /// And waits until every shard lives where it says.
+        #[arg(long)]
+        wait: bool,
+        /// Waits no longer than this, in seconds.
+        #[arg(long, requires = "wait")]
+        timeout: Option<u64>,
     },
 }
 
@@ -56,6 +137,16 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run { config } => run(config),
         Command::Check { config } => check(config),
+        Command::Join { config } => join(config),
+        Command::Status { config, json, wait, timeout } => Config::load(&config)
+            .map_err(Into::into)
+            .and_then(|config| status(&config, json, wait.then_some(0), timeout)),
+        Command::MoveShard { shard, to, plan } => planned(&plan, &Planned::Move { shard, to }),
+        Command::Drain { node, plan } => planned(&plan, &Planned::Drain { node }),
+        Command::Replace { old, new, plan } => planned(&plan, &Planned::Replace { old, new }),
+        Command::Charter { command: CharterCommand::Install { file, config, wait, timeout } } => {
+            install(&file, &config, wait, timeout)
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -97,16 +188,39 @@ fn run(path: PathBuf) -> anyhow::Result<()> {
     })
 }
 
+fn join(path: PathBuf) -> anyhow::Result<()> {
+    tracing::info!("{}", commands::may_join(&Config::load(&path)?)?);
+    run(path)
+}
+
+fn planned(plan: &Plan, planned: &Planned) -> anyhow::Result<()> {
+    commands::plan(&Config::load(&plan.config)?, planned, &plan.out, &mut std::io::stdout())
+}
+
+fn install(file: &Path, config: &Path, wait: bool, timeout: Option<u64>) -> anyhow::Result<()> {
+    let config = Config::load(config)?;
+    let version = commands::install(&config, file, &mut std::io::stdout())?;
+    if wait { status(&config, false, Some(version), timeout) } else { Ok(()) }
+}
+
+/// `until`: the version of the charter that is waited for.
+fn status(config: &Config, json: bool, until: Option<u32>, timeout: Option<u64>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+    let watch = Watch { until, within: timeout.map(Duration::from_secs) };
+    runtime.block_on(commands::status(config, json, watch, &mut std::io::stdout()))
+}
+
 fn check(path: PathBuf) -> anyhow::Result<()> {
     let config = Config::load(&path)?;
     let placed = placed(&config, Credentials::load(&config.credentials_dir)?)?;
-    let shards = placed.charter.shards_of(placed.id).count();
-    let (name, id, version) = (&placed.name, placed.id, placed.charter.version());
-    let alliance = placed.charter.alliance_id();
+    let charter = placed.charters.newest();
+    let shards = charter.shards_of(placed.id).count();
+    let (name, id, version) = (&placed.name, placed.id, charter.version());
+    let alliance = charter.alliance_id();
     writeln!(
         std::io::stdout(),
         "node {name} ({id}) of alliance {alliance}\ncharter {version}, {shards} of {} shards\nlistens on {}\ndata in {}",
-        placed.charter.shard_count(),
+        charter.shard_count(),
         config.listen,
         config.data_dir.display()
     )

@@ -8,7 +8,6 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use certs::PeerIdentity;
-use ehe::charter::VerifiedCharter;
 use ehe::id::{AuthorId, NodeId, RoomId};
 use ehe::identity::Identity;
 use ehe::refusal::{Fault, Refusal};
@@ -16,11 +15,14 @@ use ehe::time::UnixMs;
 use ehe::wire::Response;
 
 use crate::blocking::{Blocking, NotDone};
+use crate::charters::Charters;
+use crate::checkpoint::Board;
 use crate::clock::Clock;
 use crate::config::Limits;
 use crate::confirmation::Confirmation;
 use crate::consensus::{self, Consensus, GroupId, Role};
-use crate::shard::{Shard, Stopped, StoreError, Unordered, View};
+use crate::peers::Alliance;
+use crate::shard::{InEffect, Shard, Stopped, StoreError, Unordered, View};
 use crate::stats::Stats;
 
 /// This node.
@@ -29,11 +31,13 @@ pub struct Node {
     pub id: NodeId,
     /// Signs heads.
     pub identity: Arc<Identity>,
-    /// The newest charter.
-    pub charter: Arc<VerifiedCharter>,
-    /// All charters, encoded, as they are handed out.
-    pub charters: Vec<u8>,
-    /// The shards that are placed here.
+    /// The charters; what it says of roles and shards is the newest's word.
+    pub charter: Charters,
+    /// What the other nodes say of theirs.
+    pub alliance: Arc<Alliance>,
+    /// Which charter is in effect where.
+    pub board: Arc<Board>,
+    /// The shards that are open here.
     pub shards: BTreeMap<u16, Shard>,
     /// That their state at hand is not one that others have left behind.
     pub confirmations: BTreeMap<u16, Confirmation>,
@@ -116,21 +120,49 @@ pub fn node_id(id: consensus::NodeId) -> NodeId {
 pub struct Term(u64);
 
 impl Node {
-    /// The shard of a room, if it is here.
-    pub fn shard_of(&self, room: RoomId) -> Result<&Shard, Refusal> {
-        self.shards.get(&room.shard(self.charter.shard_count())).ok_or(Refusal::WrongShard)
+    /// The shard of a room, if it is here; otherwise a node that has it.
+    pub fn shard_of(&self, room: RoomId) -> Result<&Shard, NotServed> {
+        let number = room.shard(self.charter.shard_count());
+        match self.shards.get(&number) {
+            Some(shard) if self.holds(number) => Ok(shard),
+            _ => Err(self.elsewhere(number)),
+        }
+    }
+
+    /// The charter that is in effect in a shard, as far as this node knows.
+    pub fn in_effect(&self, shard: u16) -> InEffect {
+        self.board.in_effect(shard).unwrap_or_else(|| InEffect::first(self.charter.first()))
+    }
+
+    /// Whether this node has a part in a shard: under the charter that is in effect there. Whoever was let go, or waits to be taken in, speaks
+    /// for nobody.
+    pub fn holds(&self, shard: u16) -> bool {
+        self.in_effect(shard).nodes(shard).contains(&self.id)
+    }
+
+    /// Names a node that has a shard: who leads it by what its nodes say, or else the first that should have it.
+    pub fn elsewhere(&self, shard: u16) -> NotServed {
+        let newest = self.charter.newest();
+        let group = newest.group(shard).iter().copied();
+        let named = self.alliance.leader_of(shard).into_iter().chain(group).chain(self.in_effect(shard).nodes(shard));
+        match named.into_iter().find(|node| *node != self.id) {
+            Some(node) => NotServed::AskNode(node),
+            None => Refusal::WrongShard.into(),
+        }
     }
 
     /// Whether this node orders a shard, as far as it knows, and in which term; otherwise who does.
     pub fn leads(&self, shard: u16) -> Result<Term, NotServed> {
         match self.consensus.status(GroupId(shard)) {
-            None => Err(Refusal::WrongShard.into()),
+            None => Err(self.elsewhere(shard)),
             Some(status) if status.fault.is_some() => Err(Refusal::StorageFault.into()),
             // A leader that has not applied its log yet would deny what is committed.
             Some(status) if status.ready() => Ok(Term(status.term)),
             Some(status) if status.role == Role::Leader => Err(Refusal::NoLeader.into()),
             Some(status) => match status.leader {
                 Some(leader) => Err(NotServed::AskNode(node_id(leader))),
+                // It may have been let go while it was away.
+                None if !self.charter.newest().group(shard).contains(&self.id) => Err(self.elsewhere(shard)),
                 None => Err(Refusal::NoLeader.into()),
             },
         }

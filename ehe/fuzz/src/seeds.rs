@@ -23,7 +23,7 @@ use ehe::refusal::Refusal;
 use ehe::run::{Run, SeenCheckpoint, SignedRun, StrandEnd};
 use ehe::time::{Hour, UnixMs};
 use ehe::vital::Category;
-use ehe::wire::{Head, Item, KnownRun, NodeStatus, Request, Response, RoomInfo, ShardStatus, Submission, Submitted};
+use ehe::wire::{GroupNode, GroupStatus, Head, Item, KnownRun, NodeStatus, Request, Response, RoomInfo, ShardStatus, Submission, Submitted};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use world::{START_MS, World, costly, window};
@@ -266,6 +266,19 @@ impl Seeds<'_> {
             charter_version: 1,
             shards: vec![shard],
             at: UnixMs(START_MS),
+            groups: Some(vec![GroupStatus {
+                shard: 3,
+                charter: 2,
+                leader: Some(NodeId([1; 8])),
+                nodes: vec![GroupNode {
+                    node: NodeId([1; 8]),
+                    votes: true,
+                    applied: Some(1_000),
+                    heard_ms: Some(0),
+                    faulted: false,
+                }],
+                doing: Some("takes up charter 2".into()),
+            }]),
         };
         let item = |run, events, access| Item { leaf: receipt.leaf.clone(), run, events, access };
         vec![

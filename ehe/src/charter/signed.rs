@@ -191,4 +191,14 @@ impl CharterChain {
         let first = first.verify(Trust::Pinned(alliance))?;
         later.iter().try_fold(first, |before, next| next.verify(Trust::Predecessor(&before)))
     }
+
+    /// Verifies as [`Self::verify`]; the result are all of them, for what still stands under an earlier one. At least one.
+    pub fn verify_each(&self, alliance: AllianceId) -> Result<Vec<VerifiedCharter>, CharterError> {
+        let mut each: Vec<VerifiedCharter> = Vec::with_capacity(self.0.len());
+        for signed in &self.0 {
+            let next = signed.verify(each.last().map_or(Trust::Pinned(alliance), Trust::Predecessor))?;
+            each.push(next);
+        }
+        if each.is_empty() { Err(CharterError::EmptyChain) } else { Ok(each) }
+    }
 }

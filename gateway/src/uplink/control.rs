@@ -63,6 +63,12 @@ pub(super) async fn follow(
     }
 }
 
+/// The charter that a checkpoint names. Of one that names none the verification says what is wrong.
+fn charter_version(checkpoint: &str) -> Option<u32> {
+    let note = ehe::note::Note::parse(checkpoint).ok()?;
+    Some(ehe::checkpoint::Checkpoint::parse(&note).ok()?.charter_version)
+}
+
 /// One fetch. The inner error is the node's fault, or the charter's age.
 async fn attempt(
     session: &Session,
@@ -96,7 +102,14 @@ async fn attempt(
                 if let Some(unreadable) = following.unreadable() {
                     tracing::warn!(%room, %unreadable, "a control record of the patient cannot be read");
                 }
-                return Ok((node, following.finish(&head, &session.charter())));
+                let (shard, version) = (session.shard(room), charter_version(&head.last.checkpoint));
+                let charter = version.and_then(|version| session.charter_of(shard, version));
+                let charter = charter.unwrap_or_else(|| session.charter());
+                let finished = following.finish(&head, &charter);
+                if finished.is_ok() {
+                    session.stood_under(shard, charter.version());
+                }
+                return Ok((node, finished));
             }
             Response::Refused(refusal) => return Err(NotFollowed::Refused(refusal)),
             _ => return Err(NotFollowed::Fault(node, NodeFault::Protocol)),

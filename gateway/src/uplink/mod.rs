@@ -13,6 +13,7 @@
 //! One task; visits to different rooms run side by side in it, one visit a room.
 
 mod backoff;
+mod charters;
 mod config;
 mod control;
 mod line;
@@ -30,13 +31,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use certs::channel::Client;
-use ehe::charter::VerifiedCharter;
 use ehe::id::{RoomId, StrandId};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub use self::charters::Charters;
 pub use self::config::UplinkConfig;
 use self::line::Line;
 pub use self::line::NodeFault;
@@ -60,8 +61,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(3);
 pub struct UplinkParts {
     /// The channel to nodes, in the gateway's name.
     pub client: Client,
-    /// The charter at hand; newer ones are fetched when a checkpoint names them.
-    pub charter: VerifiedCharter,
+    /// The charters at hand; newer ones are fetched when a checkpoint names them.
+    pub charters: Charters,
     /// What is to be sent.
     pub spool: Spool,
     /// What is followed.
@@ -95,11 +96,11 @@ impl Uplink {
     /// Follows rooms and drains the outbox until `stop`; then ends within 3 s, earlier if the exchanges under way are over.
     /// What was not confirmed by then stays in the spool.
     pub async fn run(self, stop: CancellationToken) {
-        let UplinkParts { client, charter, spool, rooms, sealer, config, clock } = self.parts;
+        let UplinkParts { client, charters, spool, rooms, sealer, config, clock } = self.parts;
         let mut outbox_changed = spool.changed();
         let mut assignments_changed = rooms.assignments_changed();
         let mut schedule = Schedule::new(config.backoff_min_ms, config.backoff_max_ms, config.control_refresh());
-        let session = Session::new(client, charter, config.clone(), Arc::clone(&self.board));
+        let session = Session::new(client, charters, config.clone(), Arc::clone(&self.board));
         let visitor = Visitor { session, spool, rooms, sealer, clock, config, board: self.board, stop: stop.clone() };
         // A line lives as long as the program: its strand is one uninterrupted sequence of runs.
         let mut lines: BTreeMap<RoomId, Line> = BTreeMap::new();

@@ -14,6 +14,7 @@ use futures::FutureExt;
 use tokio::time::timeout;
 
 use super::backoff::Backoff;
+use super::charters::Charters;
 use super::config::UplinkConfig;
 use super::line::NodeFault;
 use super::nodes::Nodes;
@@ -67,7 +68,7 @@ pub(super) struct Answer {
 pub(super) struct Session {
     client: Client,
     config: UplinkConfig,
-    charter: Mutex<Arc<VerifiedCharter>>,
+    charters: Mutex<Charters>,
     nodes: Mutex<Nodes>,
     links: Mutex<BTreeMap<NodeId, Arc<tokio::sync::Mutex<Link>>>>,
     logs: Mutex<BTreeMap<u16, SeenCheckpoint>>,
@@ -84,12 +85,12 @@ struct Link {
 }
 
 impl Session {
-    pub(super) fn new(client: Client, charter: VerifiedCharter, config: UplinkConfig, board: Arc<Board>) -> Self {
-        board.note(|s| s.charter_version = charter.version());
+    pub(super) fn new(client: Client, charters: Charters, config: UplinkConfig, board: Arc<Board>) -> Self {
+        board.note(|s| s.charter_version = charters.newest().version());
         Self {
             client,
             config,
-            charter: Mutex::new(Arc::new(charter)),
+            charters: Mutex::new(charters),
             nodes: Mutex::default(),
             links: Mutex::default(),
             logs: Mutex::default(),
@@ -98,7 +99,18 @@ impl Session {
     }
 
     pub(super) fn charter(&self) -> Arc<VerifiedCharter> {
-        lock(&self.charter).clone()
+        lock(&self.charters).newest()
+    }
+
+    /// The charter by which to judge what stands under this version in a shard: an earlier one than the newest holds in a shard to which the
+    /// newest has not come yet. Never one that is earlier than what was seen of that shard before.
+    pub(super) fn charter_of(&self, shard: u16, version: u32) -> Option<Arc<VerifiedCharter>> {
+        lock(&self.charters).of_version(shard, version)
+    }
+
+    /// A checkpoint of the shard was verified under a charter of this version.
+    pub(super) fn stood_under(&self, shard: u16, version: u32) {
+        lock(&self.charters).stood(shard, version);
     }
 
     pub(super) fn alliance(&self) -> AllianceId {
@@ -125,8 +137,12 @@ impl Session {
     /// Asks the shard's nodes, one after the other, until one gives more than "not I" or "not now". Asking twice is harmless:
     /// what was submitted is found again by its events' ids.
     pub(super) async fn ask(&self, shard: u16, request: &[u8]) -> Result<Answer, Unanswered> {
-        let charter = self.charter();
+        let mut charter = self.charter();
         let mut queue: VecDeque<NodeId> = self.nodes().order(shard, &charter, Instant::now()).into();
+        // Where the shard has not come to the newest charter's nodes yet, those before have it.
+        if let Some(before) = lock(&self.charters).before() {
+            queue.extend(self.nodes().order(shard, &before, Instant::now()));
+        }
         let mut asked = BTreeSet::new();
         let mut why = None;
         let mut again: Option<Instant> = None;
@@ -139,7 +155,11 @@ impl Session {
                 Ok(Answer { response: Response::AskNode(leader), .. }) => {
                     self.nodes().does_not_lead(shard, node);
                     why.get_or_insert(NoAnswer::Refused { node, why: Refusal::NoLeader });
-                    if charter.group(shard).contains(&leader) && !asked.contains(&leader) {
+                    // Where the shard was moved, it may name one of a charter that this gateway has not seen.
+                    if self.node(leader).is_none() && self.refresh_charter(node).await.is_ok() {
+                        charter = self.charter();
+                    }
+                    if self.node(leader).is_some() && !asked.contains(&leader) {
                         self.nodes().leads(shard, leader);
                         queue.push_front(leader);
                     }
@@ -229,9 +249,8 @@ impl Session {
         if let Some(until) = link.resting_until.filter(|until| *until > Instant::now()) {
             return Err(Unanswered { why: NoAnswer::Resting { node }, again: Some(until) });
         }
-        let charter = self.charter();
-        let connected = match charter.node(node) {
-            Some(entry) => timeout(self.config.connect(), self.client.connect_to(entry, self.config.connect()))
+        let connected = match self.node(node) {
+            Some(entry) => timeout(self.config.connect(), self.client.connect_to(&entry, self.config.connect()))
                 .await
                 .unwrap_or(Err(ChannelError::Deadline("connecting"))),
             None => Err(ChannelError::Unreachable("the charter does not name the node".into())),
@@ -306,8 +325,7 @@ impl Session {
         if std::mem::replace(&mut link.away, true) {
             return;
         }
-        let charter = self.charter();
-        let address = charter.node(node).map_or_else(String::new, |entry| entry.addresses.join(" "));
+        let address = self.node(node).map_or_else(String::new, |entry| entry.addresses.join(" "));
         tracing::warn!(
             %node,
             address,
@@ -343,12 +361,10 @@ impl Session {
             return Err(CharterTrouble::Fault(NodeFault::Protocol));
         };
         let chain = Response::charters(&bytes).map_err(|why| CharterTrouble::Fault(why.into()))?;
-        let newest = chain.verify(self.alliance()).map_err(|why| CharterTrouble::Fault(why.into()))?;
-        let mut charter = lock(&self.charter);
-        if newest.version() > charter.version() {
-            tracing::info!(version = newest.version(), "a newer charter was verified");
-            self.board.note(|s| s.charter_version = newest.version());
-            *charter = Arc::new(newest);
+        let each = chain.verify_each(self.alliance()).map_err(|why| CharterTrouble::Fault(why.into()))?;
+        if let Some(version) = lock(&self.charters).take_up(each) {
+            tracing::info!(version, "a newer charter was verified");
+            self.board.note(|s| s.charter_version = version);
         }
         Ok(())
     }
@@ -357,6 +373,11 @@ impl Session {
     pub(super) fn close(&self) {
         self.client.close(CloseCode::Done);
         self.board.note(|s| s.connected_nodes = 0);
+    }
+
+    /// A node, as the newest charter that has it names it.
+    fn node(&self, id: NodeId) -> Option<ehe::charter::Node> {
+        lock(&self.charters).node(id)
     }
 
     fn nodes(&self) -> MutexGuard<'_, Nodes> {

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use ehe::charter::VerifiedCharter;
 use ehe::control::{Control, Right};
 use ehe::event::{CheckedEvent, Event, Kind};
 use ehe::id::{EheId, NodeId, StrandId};
@@ -217,7 +218,7 @@ impl Visitor {
         node: NodeId,
         response: Response,
     ) -> Result<Verdict, Step> {
-        let verdict = self.judge_once(line, attempt, shard, response.clone());
+        let verdict = self.judge_once(line, attempt, shard, response.clone(), self.session.charter());
         let Verdict::NeedsCharter(version) = verdict else { return Ok(verdict) };
         if version > self.session.charter().version() {
             match self.session.refresh_charter(node).await {
@@ -226,11 +227,19 @@ impl Visitor {
                 Err(CharterTrouble::Fault(fault)) => return Ok(Verdict::Fault(fault)),
             }
         }
-        Ok(self.judge_once(line, attempt, shard, response))
+        let charter = self.session.charter_of(shard, version).unwrap_or_else(|| self.session.charter());
+        Ok(self.judge_once(line, attempt, shard, response, charter))
     }
 
-    fn judge_once(&self, line: &mut Line, attempt: &Attempt, shard: u16, response: Response) -> Verdict {
-        let (identity, charter, known) = (self.rooms.identity(), self.session.charter(), self.session.log(shard));
+    fn judge_once(
+        &self,
+        line: &mut Line,
+        attempt: &Attempt,
+        shard: u16,
+        response: Response,
+        charter: Arc<VerifiedCharter>,
+    ) -> Verdict {
+        let (identity, known) = (self.rooms.identity(), self.session.log(shard));
         line.judge(attempt, response, identity, &charter, known.as_ref(), StrandId(random()))
     }
 
@@ -240,7 +249,9 @@ impl Visitor {
                 self.session.leads(shard, node);
                 self.session.worked(node).await;
                 for receipt in receipts {
-                    self.session.saw(shard, &receipt.checkpoint().checkpoint().seen());
+                    let checkpoint = receipt.checkpoint().checkpoint();
+                    self.session.saw(shard, &checkpoint.seen());
+                    self.session.stood_under(shard, checkpoint.charter_version);
                     match self.spool.confirm(&receipt).await {
                         Ok(confirmed) => self.board.note(|s| {
                             s.events_confirmed += confirmed.events;

@@ -1,13 +1,14 @@
 //! What happened since the checkpointer last looked: the newest state of each shard, and what peers said.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ehe::id::{Hash, NodeId};
 use ehe::time::UnixMs;
 
 use super::message::MESSAGE_MAX_BYTES;
+use crate::shard::InEffect;
 
 /// Messages of one peer that wait at most; the oldest give way. Three of each kind for each of 64 shards, and some.
 const WAITING_MAX: usize = 1024;
@@ -32,13 +33,16 @@ pub struct Applied {
 /// Where machines show what they applied, and the network what peers said. It never makes either of them wait.
 #[derive(Debug, Default)]
 pub struct Board {
-    peers: BTreeSet<NodeId>,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    peers: BTreeSet<NodeId>,
+    /// The charter in effect in each shard, as far as its log says; those that are news.
+    in_effect: BTreeMap<u16, InEffect>,
+    charters: BTreeMap<u16, InEffect>,
     newest: BTreeMap<u16, Applied>,
     said: BTreeMap<NodeId, VecDeque<Vec<u8>>>,
     woken: bool,
@@ -48,6 +52,8 @@ struct State {
 /// What was on the board.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct News {
+    /// The charters that came into effect: with the states below, or a moment before.
+    pub charters: BTreeMap<u16, InEffect>,
     /// The newest state of each shard that changed.
     pub applied: BTreeMap<u16, Applied>,
     /// What peers said, oldest first for each.
@@ -57,7 +63,29 @@ pub struct News {
 impl Board {
     /// A board for these peers' messages: the other nodes of this node's groups.
     pub fn new(peers: BTreeSet<NodeId>) -> Self {
-        Self { peers, ..Self::default() }
+        Self { state: Mutex::new(State { peers, ..State::default() }), ..Self::default() }
+    }
+
+    /// Takes messages of these peers from now on, and of no others.
+    pub fn admit(&self, peers: BTreeSet<NodeId>) {
+        let mut state = self.lock();
+        state.said.retain(|peer, _| peers.contains(peer));
+        state.peers = peers;
+    }
+
+    /// Shows the charter that is in effect in a shard's newest state, which is shown next.
+    pub fn under(&self, shard: u16, in_effect: InEffect) {
+        let mut state = self.lock();
+        let same = |old: &InEffect| Arc::ptr_eq(&old.charter, &in_effect.charter) && old.before == in_effect.before;
+        if !state.in_effect.get(&shard).is_some_and(same) {
+            state.in_effect.insert(shard, in_effect.clone());
+            state.charters.insert(shard, in_effect);
+        }
+    }
+
+    /// The charter that is in effect in a shard, if its log says so.
+    pub fn in_effect(&self, shard: u16) -> Option<InEffect> {
+        self.lock().in_effect.get(&shard).cloned()
     }
 
     /// Shows a shard's newest state.
@@ -69,10 +97,10 @@ impl Board {
     /// A peer said something; `peer` is who the channel proved it to be. Returns at once. What is no peer's or too long is
     /// dropped, and where too much waits, the peer's oldest message. False if something was dropped: for counting.
     pub fn deliver(&self, peer: NodeId, message: Vec<u8>) -> bool {
-        if message.len() > MESSAGE_MAX_BYTES || !self.peers.contains(&peer) {
+        let mut state = self.lock();
+        if message.len() > MESSAGE_MAX_BYTES || !state.peers.contains(&peer) {
             return false;
         }
-        let mut state = self.lock();
         let waiting = state.said.entry(peer).or_default();
         let room = waiting.len() < WAITING_MAX;
         if !room {
@@ -128,14 +156,12 @@ impl State {
             said.extend(waiting.drain(..take).map(|message| (*peer, message)));
         }
         self.said.retain(|_, waiting| !waiting.is_empty());
-        News { applied: std::mem::take(&mut self.newest), said }
+        News { charters: std::mem::take(&mut self.charters), applied: std::mem::take(&mut self.newest), said }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     fn at(size: u64) -> Applied {

@@ -1,6 +1,7 @@
 //! What the other nodes of a group said, until it makes a quorum, or shows that one of them signed another log.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ehe::charter::{self, VerifiedCharter};
@@ -15,21 +16,48 @@ use crate::cosign::Cosigned;
 /// Cosignatures of one node that are kept: of a leader's open wishes, and of those that this node asked for.
 const OF_A_NODE_MAX: usize = 4;
 
-/// A shard's group under a charter.
-#[derive(Debug)]
-pub(super) struct Group<'a> {
-    pub(super) charter: &'a VerifiedCharter,
+/// A shard's group under the charter in effect; while the shard moves, with the group before.
+#[derive(Debug, Clone)]
+pub(super) struct Group {
+    pub(super) charter: Arc<VerifiedCharter>,
+    /// Its members have to cosign too.
+    pub(super) before: Option<Arc<VerifiedCharter>>,
     pub(super) shard: u16,
 }
 
-impl<'a> Group<'a> {
-    pub(super) fn nodes(&self) -> &'a [NodeId] {
-        self.charter.group(self.shard)
+impl Group {
+    /// Under the charter in effect, then the one before.
+    fn charters(&self) -> impl Iterator<Item = &VerifiedCharter> {
+        [Some(&self.charter), self.before.as_ref()].into_iter().flatten().map(Arc::as_ref)
+    }
+
+    pub(super) fn nodes(&self) -> BTreeSet<NodeId> {
+        self.charters().flat_map(|charter| charter.group(self.shard)).copied().collect()
+    }
+
+    pub(super) fn has(&self, id: NodeId) -> bool {
+        self.charters().any(|charter| charter.group(self.shard).contains(&id))
     }
 
     /// A node, if it is of the group.
-    pub(super) fn node(&self, id: NodeId) -> Option<&'a charter::Node> {
-        self.charter.node(id).filter(|_| self.nodes().contains(&id))
+    pub(super) fn node(&self, id: NodeId) -> Option<&charter::Node> {
+        self.charters().find_map(|charter| charter.node(id)).filter(|_| self.has(id))
+    }
+
+    /// Whether a node may order: the charter in effect counts alone.
+    pub(super) fn orders(&self, id: NodeId) -> bool {
+        self.charter.group(self.shard).contains(&id)
+    }
+
+    /// Members that still have to cosign, beside those of these nodes: under the charter in effect, and under the one before.
+    fn lacking(&self, cosigners: &[NodeId]) -> (usize, usize) {
+        let lacking = |charter: &VerifiedCharter| {
+            let group = charter.group(self.shard);
+            let signed = cosigners.iter().filter(|id| group.contains(id)).filter_map(|id| charter.node(*id));
+            let members: BTreeSet<MemberId> = signed.map(|node| node.member).collect();
+            charter.quorum(self.shard).saturating_sub(members.len())
+        };
+        (lacking(&self.charter), self.before.as_ref().map_or(0, |before| lacking(before)))
     }
 
     pub(super) fn point(&self, at: &Cosigned) -> Point {
@@ -163,6 +191,12 @@ impl Collected {
         said.filter(|said| said.what.point == *point).for_each(|said| said.agrees = true);
     }
 
+    /// Forgets what was said under charters before this version.
+    pub(super) fn under(&mut self, version: u32) {
+        self.said.values_mut().for_each(|said| said.retain(|said| said.what.point.charter >= version));
+        self.relayed.retain(|_, conflict| conflict.point.charter >= version);
+    }
+
     /// Forgets one node's word about a point.
     pub(super) fn forget(&mut self, signer: NodeId, point: &Point) {
         if let Some(said) = self.said.get_mut(&signer) {
@@ -181,7 +215,7 @@ impl Collected {
     }
 
     /// Whether more than half of the group's nodes, of a quorum of members, signed another log than this node's.
-    pub(super) fn outvoted(&self, group: &Group<'_>) -> bool {
+    pub(super) fn outvoted(&self, group: &Group) -> bool {
         let liars: Vec<_> = self.liars.keys().filter_map(|id| group.node(*id)).collect();
         let members: BTreeSet<MemberId> = liars.iter().map(|node| node.member).collect();
         liars.len() > group.nodes().len() / 2 && members.len() >= group.charter.quorum(group.shard)
@@ -199,7 +233,7 @@ impl Collected {
     /// The note of a point, if what was heard since a moment and `own` are of a quorum of members, one of whose nodes ordered.
     pub(super) fn count(
         &mut self,
-        group: &Group<'_>,
+        group: &Group,
         at: &Cosigned,
         own: Option<(NodeId, &Note, bool)>,
         since: Duration,
@@ -209,13 +243,14 @@ impl Collected {
             let said = said.iter().find(|said| said.agrees && said.heard >= since && said.what.point == point)?;
             Some((group.node(*id)?, said.what))
         });
-        let said: Vec<(&charter::Node, Cosignature)> = said.collect();
-        let own_member = own.and_then(|(id, ..)| group.node(id)).map(|node| node.member);
-        let members: BTreeSet<MemberId> = said.iter().map(|(node, _)| node.member).chain(own_member).collect();
+        // Who is not of the group that orders has ordered nothing that counts.
+        let said: Vec<(&charter::Node, Cosignature)> = said
+            .map(|(node, what)| (node, Cosignature { order: what.order.filter(|_| group.orders(node.id)), ..what }))
+            .collect();
+        let all: Vec<NodeId> = said.iter().map(|(node, _)| node.id).chain(own.map(|(id, ..)| id)).collect();
         let mut ordered = own.is_some_and(|(_, _, ordered)| ordered);
-        let needed = group.charter.quorum(group.shard);
         // Looking costs nothing; only what could be a quorum is verified, and no more of it than makes one.
-        if members.len() < needed || !(ordered || said.iter().any(|(_, what)| what.order.is_some())) {
+        if group.lacking(&all) != (0, 0) || !(ordered || said.iter().any(|(_, what)| what.order.is_some())) {
             return Err(NoQuorum::Yet);
         }
         let checkpoint = group.checkpoint(at);
@@ -224,13 +259,14 @@ impl Collected {
             None => checkpoint.unsigned().map_err(NoQuorum::Note)?,
         };
         let mut cosigners: Vec<NodeId> = own.map(|(id, ..)| id).into_iter().collect();
-        let mut members: BTreeSet<MemberId> = own_member.into_iter().collect();
         let mut bad = None;
         // Who ordered comes first: without it nothing stands.
         for (node, what) in said.iter().filter(|(_, it)| it.order.is_some()).chain(&said) {
             let counted = cosigners.contains(&node.id);
             let order = what.order.filter(|_| !ordered);
-            let needs = members.len() < needed && !members.contains(&node.member);
+            let lacking = group.lacking(&cosigners);
+            let with = group.lacking(&[&cosigners[..], &[node.id]].concat());
+            let needs = with.0 < lacking.0 || with.1 < lacking.1;
             if counted || !(needs || order.is_some()) {
                 continue;
             }
@@ -245,7 +281,6 @@ impl Collected {
                 break;
             }
             ordered |= order.is_some();
-            members.insert(node.member);
             cosigners.push(node.id);
         }
         if let Some(bad) = bad {

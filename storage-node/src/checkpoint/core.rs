@@ -33,7 +33,7 @@ pub struct Who {
     pub name: String,
     /// Signs.
     pub identity: Arc<Identity>,
-    /// Names the logs, the groups and the quorums.
+    /// Names the logs; and the groups and the quorums, as long as a shard's log names no charter.
     pub charter: Arc<VerifiedCharter>,
 }
 
@@ -183,6 +183,12 @@ impl Core {
         let mut round = Round::default();
         touched.clear();
         touched.extend(shards.iter().filter(|(_, it)| it.due.is_some_and(|due| due <= now.running)).map(|(it, _)| *it));
+        for (shard, in_effect) in news.charters {
+            if let Some(cosigning) = shards.get_mut(&shard) {
+                cosigning.under(in_effect, who);
+                touched.insert(shard);
+            }
+        }
         for (shard, applied) in news.applied {
             if let Some(cosigning) = shards.get_mut(&shard) {
                 cosigning.applied(applied);

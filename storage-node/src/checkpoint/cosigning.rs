@@ -1,5 +1,6 @@
 //! The cosigning of one shard's log: what comes in, what is to be remembered, what goes out.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use super::message::{ClockDiffers, Conflict, Message, Wish};
 use super::publish::Notes;
 use super::wish::{Place, Wishes, place};
 use crate::cosign::{CosignError, Cosigned};
+use crate::shard::InEffect;
 
 /// A shard in which nothing happens is cosigned again after this time.
 pub(super) const AGAIN_AFTER: Duration = Duration::from_secs(60);
@@ -28,6 +30,8 @@ const ON_ITS_WAY_MS: u64 = 5000;
 #[derive(Debug)]
 pub(super) struct Cosigning {
     pub(super) shard: u16,
+    /// Whose members and nodes count; `None`: the charter that the node began with.
+    pub(super) in_effect: Option<InEffect>,
     pub(super) applied: Option<Applied>,
     /// What is remembered on disk.
     pub(super) cosigned: Option<Cosigned>,
@@ -39,6 +43,8 @@ pub(super) struct Cosigning {
     pub(super) notes: Notes,
     pub(super) clocks: Clocks,
     pub(super) published: Option<(Cosigned, Duration)>,
+    /// Version of its charter.
+    pub(super) published_under: u32,
     /// A quorum cosigned it without this node: it is shown once it is remembered.
     pub(super) stands: Option<Cosigned>,
     /// What was remembered at the start may have been shown: less is not shown.
@@ -73,6 +79,7 @@ impl Cosigning {
     pub(super) fn new(shard: u16, cosigned: Option<Cosigned>) -> Self {
         Self {
             shard,
+            in_effect: None,
             applied: None,
             cosigned,
             proven: false,
@@ -82,6 +89,7 @@ impl Cosigning {
             notes: Notes::default(),
             clocks: Clocks::default(),
             published: None,
+            published_under: 0,
             stands: None,
             shown_before: cosigned.as_ref().map_or((0, 0), place),
             lacking: None,
@@ -91,8 +99,12 @@ impl Cosigning {
         }
     }
 
-    pub(super) fn group<'a>(&self, who: &'a Who) -> Group<'a> {
-        Group { charter: &who.charter, shard: self.shard }
+    pub(super) fn group(&self, who: &Who) -> Group {
+        let (charter, before) = match &self.in_effect {
+            Some(InEffect { charter, before, .. }) => (Arc::clone(charter), before.clone()),
+            None => (Arc::clone(&who.charter), None),
+        };
+        Group { charter, before, shard: self.shard }
     }
 
     fn place(&self) -> Place {
@@ -105,13 +117,29 @@ impl Cosigning {
         self.applied = Some(applied);
     }
 
+    /// Another charter is in effect, or the one before need not be counted any more. What was signed and said under another one is of
+    /// no more use; what is remembered on disk holds on, and so does what is known of liars.
+    pub(super) fn under(&mut self, in_effect: InEffect, who: &Who) {
+        let version = in_effect.charter.version();
+        if version != self.group(who).charter.version() {
+            self.notes = Notes::default();
+            self.said.under(version);
+            self.wishes.under(version);
+            self.signing.clear();
+            self.stands = None;
+            self.lacking = None;
+        }
+        self.in_effect = Some(in_effect);
+    }
+
     pub(super) fn heard(&mut self, from: NodeId, message: Message, step: &mut Step<'_>) {
         let group = self.group(step.who);
         let ignored = if self.fenced {
             return;
-        } else if from == step.who.id || group.node(from).is_none() {
+        } else if from == step.who.id || !group.has(from) {
             Some(Ignored::NotOfGroup)
-        } else if message.point().is_some_and(|point| point.charter != group.charter.version()) {
+        } else if message.point().is_some_and(|point| point.charter < group.charter.version()) {
+            // Of a later one than this node has come to, it waits like what is of a later size.
             Some(Ignored::OtherCharter)
         } else {
             None
@@ -171,7 +199,12 @@ impl Cosigning {
 
     fn decided(&mut self, step: &mut Step<'_>) -> Result<Option<Cosigned>, Refused> {
         let stands = self.stands.take().map(|at| Signing { at, all: false, wished: None });
+        let group = self.group(step.who);
         let Some(applied) = self.applied.filter(|applied| !self.fenced && applied.size > 0) else { return Ok(None) };
+        // Who is not of the group signs nothing in its name: a node that waits to be taken in, or one that was let go.
+        if !group.has(step.who.id) {
+            return Ok(None);
+        }
         if !self.extends_what_was_cosigned(&applied, step)? {
             return Ok(None);
         }
@@ -190,7 +223,7 @@ impl Cosigning {
                 signing.push(Signing { at, all: true, wished: None });
             }
         }
-        for (from, wish) in self.wishes.reached(self.place()) {
+        for (from, wish) in self.wishes.reached(self.place(), group.charter.version()) {
             if wish.point.incarnation != applied.incarnation || wish.point.size == 0 {
                 continue;
             }
@@ -226,7 +259,7 @@ impl Cosigning {
 
     /// Alone nobody else has the log: what is not there is not going to come.
     pub(super) fn alone(&self, step: &Step<'_>) -> bool {
-        self.group(step.who).nodes().len() <= 1
+        self.group(step.who).nodes() == BTreeSet::from([step.who.id])
     }
 
     /// Whether this log is known to extend what this node put its name to. After a restart it may not have come so far yet:
@@ -331,7 +364,9 @@ impl Cosigning {
     fn own_wishes(&mut self, applied: &Applied, leads: bool, step: &mut Step<'_>) -> Vec<Cosigned> {
         let now = step.now.running;
         let at = Cosigned { incarnation: applied.incarnation, size: applied.size, root: applied.root };
-        let behind = self.published.is_none_or(|(published, _)| place(&published) < place(&at));
+        // Under another charter the same size is shown anew.
+        let behind =
+            self.published.is_none_or(|(published, _)| place(&published) < place(&at)) || !self.shown_under(step.who);
         if behind {
             let since = *self.lacking.get_or_insert(now);
             // A node that just started has none at all, and nobody may be about to wish.
@@ -348,6 +383,11 @@ impl Cosigning {
             self.wishes.open(at, now);
         }
         self.wishes.due(now)
+    }
+
+    /// Whether what is shown is of the charter in effect.
+    pub(super) fn shown_under(&self, who: &Who) -> bool {
+        self.published_under == self.group(who).charter.version()
     }
 
     /// A leader that may not order has to hear soon that its clock is right again: it makes no blocks that others could answer.
@@ -380,7 +420,7 @@ impl Cosigning {
         who: &Who,
     ) -> Evidence {
         let incarnation = self.place().0;
-        let charter_version = who.charter.version();
+        let charter_version = self.group(who).charter.version();
         Evidence { shard: self.shard, incarnation, charter_version, of, stated, log, prefix, proof }
     }
 
@@ -392,9 +432,9 @@ impl Cosigning {
     }
 
     pub(super) fn send(&self, to: Option<NodeId>, message: &Message, step: &mut Step<'_>) {
-        let nodes = self.group(step.who).nodes().iter();
-        let to = nodes.filter(|node| **node != step.who.id && to.is_none_or(|to| to == **node));
-        step.out.extend(to.map(|to| Action::Send { to: *to, message: Box::new(*message) }));
+        let nodes = self.group(step.who).nodes().into_iter();
+        let to = nodes.filter(|node| *node != step.who.id && to.is_none_or(|to| to == *node));
+        step.out.extend(to.map(|to| Action::Send { to, message: Box::new(*message) }));
     }
 
     #[cfg(test)]

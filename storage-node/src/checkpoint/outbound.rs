@@ -1,7 +1,7 @@
 //! What is to be sent to peers: of each kind the newest two for each shard, so that a peer that is away costs nothing.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::Notify;
 
@@ -14,7 +14,7 @@ const OF_A_KIND_MAX: usize = 2;
 
 /// Messages on their way out. Clones are the same.
 #[derive(Debug, Clone, Default)]
-pub struct Outbound(Arc<BTreeMap<NodeId, Peer>>);
+pub struct Outbound(Arc<RwLock<BTreeMap<NodeId, Arc<Peer>>>>);
 
 #[derive(Debug, Default)]
 struct Peer {
@@ -35,17 +35,28 @@ fn same_kind(a: &Message, b: &Message) -> bool {
 impl Outbound {
     /// Towards these peers.
     pub fn new(peers: impl IntoIterator<Item = NodeId>) -> Self {
-        Self(Arc::new(peers.into_iter().map(|peer| (peer, Peer::default())).collect()))
+        let new = Self::default();
+        peers.into_iter().for_each(|peer| new.add(peer));
+        new
+    }
+
+    /// Towards this one, too, from now on.
+    pub fn add(&self, peer: NodeId) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).entry(peer).or_default();
+    }
+
+    fn peer(&self, peer: NodeId) -> Option<Arc<Peer>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&peer).cloned()
     }
 
     /// The peers.
-    pub fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.0.keys().copied()
+    pub fn peers(&self) -> Vec<NodeId> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
     }
 
     /// Puts a message on its way; what it makes obsolete is not sent any more. Never waits.
     pub(super) fn push(&self, to: NodeId, message: Message) {
-        let Some(peer) = self.0.get(&to) else { return };
+        let Some(peer) = self.peer(to) else { return };
         let mut waiting = peer.lock();
         let point = message.point();
         waiting.retain(|old| !same_kind(old, &message) || old.point() != point);
@@ -61,14 +72,14 @@ impl Outbound {
 
     /// The next message to a peer, if there is one.
     pub fn try_next(&self, peer: NodeId) -> Option<Vec<u8>> {
-        let message = self.0.get(&peer)?.lock().pop_front()?;
+        let message = self.peer(peer)?.lock().pop_front()?;
         Some(message.to_vec())
     }
 
     /// Waits for the next message to a peer. `None` at once if it is no peer. May be dropped while it waits; what was returned
     /// and could not be sent is lost, and said again later.
     pub async fn next(&self, peer: NodeId) -> Option<Vec<u8>> {
-        let to = self.0.get(&peer)?;
+        let to = self.peer(peer)?;
         loop {
             if let Some(message) = self.try_next(peer) {
                 return Some(message);

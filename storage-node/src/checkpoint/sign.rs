@@ -6,7 +6,7 @@ use std::time::Duration;
 use ehe::id::{Hash, NodeId};
 use ehe::note::Note;
 
-use super::collect::{Group, NoQuorum, Stands};
+use super::collect::{NoQuorum, Stands};
 use super::core::{Action, Ignored, Refused};
 use super::cosigning::{AGAIN_AFTER, Cosigning, Signing, Step};
 use super::evidence::Side;
@@ -38,7 +38,8 @@ impl Cosigning {
         if signing.is_empty() {
             return Ok(());
         }
-        let leads = self.alone(step) || step.world.leader(self.shard) == Some(step.who.id);
+        let leads = (self.alone(step) || step.world.leader(self.shard) == Some(step.who.id))
+            && self.group(step.who).orders(step.who.id);
         for Signing { at, all, wished } in signing.into_iter().filter(|it| it.all || it.wished.is_some()) {
             let now = step.now.running;
             let own = self.notes.own(place(&at));
@@ -56,10 +57,10 @@ impl Cosigning {
                     said
                 }
             };
-            let nodes = self.group(step.who).nodes().iter();
-            for to in nodes.filter(|to| all || wished.is_some_and(|(wisher, _)| wisher == **to)) {
-                let wished_at = wished.filter(|(wisher, _)| wisher == to).map(|(_, at)| at);
-                self.send(Some(*to), &Message::Cosignature(Cosignature { wished_at, ..said }), step);
+            let nodes = self.group(step.who).nodes().into_iter();
+            for to in nodes.filter(|to| all || wished.is_some_and(|(wisher, _)| wisher == *to)) {
+                let wished_at = wished.filter(|(wisher, _)| *wisher == to).map(|(_, at)| at);
+                self.send(Some(to), &Message::Cosignature(Cosignature { wished_at, ..said }), step);
             }
         }
         Ok(())
@@ -90,7 +91,8 @@ impl Cosigning {
             if at.incarnation != applied.incarnation {
                 continue;
             }
-            let again = self.published.filter(|(published, _)| place(published) == place(&at));
+            let again =
+                self.published.filter(|(published, _)| place(published) == place(&at) && self.shown_under(step.who));
             let Some(stands) = self.count(&at, again.map(|(_, made)| made), step)? else { continue };
             if self.cosigned.is_none_or(|cosigned| place(&cosigned) < place(&at)) {
                 // A restart must not make this node show less than it showed.
@@ -101,13 +103,14 @@ impl Cosigning {
                 size: at.size,
                 root: at.root,
                 incarnation: at.incarnation,
-                charter_version: step.who.charter.version(),
+                charter_version: self.group(step.who).charter.version(),
                 rooms: applied.rooms,
                 cosigners: stands.cosigners,
                 note: stands.note.to_string(),
             });
             self.notes.published(&at, Arc::clone(&published));
             self.published = Some((at, now));
+            self.published_under = published.charter_version;
             self.wishes.answered(place(&at));
             self.said.published(place(&at));
             self.lacking = None;
@@ -118,7 +121,7 @@ impl Cosigning {
     }
 
     fn count(&mut self, at: &Cosigned, made: Option<Duration>, step: &mut Step<'_>) -> Result<Option<Stands>, Refused> {
-        let group = Group { charter: &step.who.charter, shard: self.shard };
+        let group = self.group(step.who);
         // The same size stands anew only if every line is much newer than what is shown.
         let newer = made.map_or(Duration::ZERO, |made| made.saturating_add(AGAIN_AFTER / 2));
         let own = self.notes.own(place(at)).filter(|own| own.at >= newer);
@@ -171,7 +174,8 @@ impl Cosigning {
         }
         let again = self.published.map(|(_, made)| made.saturating_add(self.again_after()));
         let look = (!alone).then(|| step.now.running.saturating_add(LOOK_EVERY));
-        let idle = self.fenced || self.applied.is_none_or(|applied| applied.size == 0);
+        let group = self.group(step.who);
+        let idle = self.fenced || !group.has(step.who.id) || self.applied.is_none_or(|applied| applied.size == 0);
         // What is over now and did not happen, waits for something else than time.
         let later = [again, look, self.wishes.next()].into_iter().flatten().filter(|at| *at > step.now.running);
         self.due = match self.stands {

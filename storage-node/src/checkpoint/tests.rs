@@ -3,6 +3,7 @@
 mod alliance;
 mod cluster;
 mod hostile;
+mod moving;
 mod quorum;
 mod random;
 mod restart;

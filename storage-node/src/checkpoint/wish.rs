@@ -89,12 +89,22 @@ impl Wishes {
         }
     }
 
-    /// Takes the wishes that a log of this place has reached.
-    pub(super) fn reached(&mut self, applied: Place) -> Vec<(NodeId, Wish)> {
+    /// What was wished under an earlier charter is not answered any more.
+    pub(super) fn under(&mut self, version: u32) {
+        self.open.clear();
+        for kept in self.kept.values_mut() {
+            kept.retain(|wish| wish.point.charter >= version);
+        }
+    }
+
+    /// Takes the wishes that a log of this place, under a charter of this version, has reached.
+    pub(super) fn reached(&mut self, applied: Place, version: u32) -> Vec<(NodeId, Wish)> {
         let mut reached = Vec::new();
         for (peer, kept) in &mut self.kept {
-            let until = kept.partition_point(|wish| (wish.point.incarnation, wish.point.size) <= applied);
-            reached.extend(kept.drain(..until).map(|wish| (*peer, wish)));
+            let has =
+                |wish: &Wish| (wish.point.incarnation, wish.point.size) <= applied && wish.point.charter <= version;
+            reached.extend(kept.iter().filter(|wish| has(wish)).map(|wish| (*peer, *wish)));
+            kept.retain(|wish| !has(wish));
         }
         self.kept.retain(|_, kept| !kept.is_empty());
         reached
@@ -139,9 +149,10 @@ mod tests {
         for size in [9, 5, 7, 9, 3] {
             wishes.keep(peer, wish(size));
         }
-        assert_eq!(wishes.reached((0, 6)), []);
-        assert_eq!(wishes.reached((0, 8)), [(peer, wish(7))]);
-        assert_eq!(wishes.reached((1, 0)), [(peer, wish(9))]);
+        assert_eq!(wishes.reached((0, 6), 1), []);
+        assert_eq!(wishes.reached((0, 8), 0), [], "it is under a charter that is not in effect yet");
+        assert_eq!(wishes.reached((0, 8), 1), [(peer, wish(7))]);
+        assert_eq!(wishes.reached((1, 0), 1), [(peer, wish(9))]);
         assert!(wishes.kept.is_empty());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     thread::JoinHandle,
 };
 
@@ -30,6 +30,8 @@ pub(super) struct Group {
     pub(super) accept: Accept,
     /// The voters that it begins with; none if it waits for others.
     pub(super) founders: Option<BTreeSet<NodeId>>,
+    /// Nodes that may have a part in it though its members, as known here, do not say so.
+    pub(super) circle: RwLock<BTreeSet<NodeId>>,
     pub(super) thread: Mutex<Option<JoinHandle<()>>>,
     /// Proposals under way, by count and by bytes.
     pub(super) slots: Arc<Semaphore>,
@@ -50,13 +52,20 @@ impl Group {
         Role::of(&metrics, self.log.fence.fault().is_some())
     }
 
-    /// Whether a node has anything to say in this group: it is one of its members, or of those that it began with. A node may have a part in
+    /// Whether a node has anything to say in this group: it is one of its members, or in the circle of those that may have become members
+    /// while this node was away. Those that the group began with count only as long as it has no members. A node may have a part in
     /// some groups of this one and none in others. A group that waits for others knows nobody yet, and listens to all.
     pub(super) fn listens_to(&self, peer: NodeId) -> bool {
-        let Some(founders) = &self.founders else { return true };
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        founders.contains(&peer) || metrics.membership_config.membership().get_node(&peer.0).is_some()
+        let membership = metrics.membership_config.membership();
+        if membership.get_node(&peer.0).is_some() {
+            return true;
+        }
+        if membership.nodes().next().is_none() {
+            return self.founders.as_ref().is_none_or(|founders| founders.contains(&peer));
+        }
+        self.circle.read().unwrap_or_else(PoisonError::into_inner).contains(&peer)
     }
 
     /// Why the group is not running, if it is not: the fence's fault, or that openraft died without one.

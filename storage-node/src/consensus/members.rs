@@ -1,6 +1,6 @@
 //! Who is in a group, who leads it, and what a reader must have seen: asked of the leader.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::PoisonError, time::Duration};
 
 use openraft::{
     ChangeMembers, ReadPolicy,
@@ -20,6 +20,22 @@ use super::{
 type Changed = Result<openraft::raft::ClientWriteResponse<Types>, RaftError<Types, ClientWriteError<Types>>>;
 
 impl Consensus {
+    /// Listens to these nodes in `group`, though they may not be among its members as this node knows them: members may have changed while
+    /// it was away, and then a new one tells it so. To its members it listens in any case.
+    pub fn listen_to(&self, group: GroupId, circle: BTreeSet<NodeId>) {
+        if let Some(group) = self.group(group) {
+            *group.circle.write().unwrap_or_else(PoisonError::into_inner) = circle;
+        }
+    }
+
+    /// Whether this node minds the time in `group`: stands for election when its leader falls silent. It should not where it has no part: who was
+    /// let go, or was never taken in, would stand for ever and be listened to by nobody. Alone it need not.
+    pub fn mind_time(&self, group: GroupId, has_part: bool) {
+        if let Some(group) = self.group(group) {
+            group.raft.runtime_config().tick(has_part && !self.is_alone(group));
+        }
+    }
+
     /// Gives `node` the log of `group`, without a vote. Returns when that is committed; how far the node is, the leader's
     /// [`Status::matched`](super::Status::matched) tells. Doing it again changes nothing.
     ///
@@ -61,10 +77,14 @@ impl Consensus {
 
     /// A group that is this node's alone is quiet again.
     fn rest_if_alone(&self, group: &Group) {
-        let status = group.status();
-        if status.voters == BTreeSet::from([self.node_id()]) && status.learners.is_empty() && !status.changing {
+        if self.is_alone(group) {
             group.raft.runtime_config().tick(false);
         }
+    }
+
+    fn is_alone(&self, group: &Group) -> bool {
+        let status = group.status();
+        status.voters == BTreeSet::from([self.node_id()]) && status.learners.is_empty() && !status.changing
     }
 
     /// Asks `to` to lead `group` instead of this node. Whether it does, [`wait`](Self::wait) tells; if it does not answer, the

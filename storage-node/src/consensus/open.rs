@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, atomic::AtomicBool},
+    sync::{Arc, Mutex, RwLock, atomic::AtomicBool},
 };
 
 use futures::future::{join_all, try_join_all};
@@ -239,7 +239,19 @@ async fn start<M: Machine>(
             match Raft::new(node_id, raft_config, network, store, adapter).await {
                 Ok(raft) => {
                     let thread = Mutex::new(Some(worker_thread));
-                    let group = Group { id, raft, log, worker, stages, accept, founders, thread, slots, bytes };
+                    let group = Group {
+                        id,
+                        raft,
+                        log,
+                        worker,
+                        stages,
+                        accept,
+                        founders,
+                        circle: RwLock::default(),
+                        thread,
+                        slots,
+                        bytes,
+                    };
                     Ok((id, Arc::new(group)))
                 }
                 Err(fatal) => {

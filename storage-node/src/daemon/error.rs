@@ -26,7 +26,7 @@ pub enum StartError {
          charter that names this identity"
     )]
     OtherKey(NodeId),
-    /// The charter places nothing here.
+    /// The alliance has more shards than a node opens unasked, and no charter places one here.
     #[error("the charter places no shard on node {0}; have the alliance place some, then install the new charter")]
     NoShards(NodeId),
     /// More shards than one node runs.
@@ -37,20 +37,9 @@ pub enum StartError {
         /// Shards that it runs.
         most: usize,
     },
-    /// Charter 1, out of the chain, does not verify by itself. It did before, as part of the chain.
-    #[error("charter 1: {0}")]
-    FirstCharter(#[from] ehe::charter::CharterError),
-    /// A shard was placed elsewhere since charter 1.
-    #[error(
-        "charter {version} places shard {shard} on other nodes than charter 1 does; this version moves no shards: keep each where it \
-         is"
-    )]
-    Moved {
-        /// The shard.
-        shard: u16,
-        /// The charter.
-        version: u32,
-    },
+    /// The charters of the credentials directory, and those that were kept in the data directory.
+    #[error(transparent)]
+    Charters(#[from] crate::charters::CharterFault),
     /// The data directory.
     #[error("{path}: {source}; data_dir has to be a directory that the node may write")]
     DataDir {

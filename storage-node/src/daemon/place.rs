@@ -2,27 +2,33 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
 
 use certs::Credentials;
-use ehe::charter::{Trust, VerifiedCharter};
+use ehe::charter::VerifiedCharter;
 use ehe::id::NodeId;
 
 use super::StartError;
+use crate::charters::Charters;
 use crate::config::Config;
 use crate::consensus::{Bootstrap, GroupId, MAX_GROUPS};
 use crate::node::raft_id;
+
+/// An alliance of no more shards has each of them opened on all its nodes, so that any may come to a node that runs. An empty one costs a
+/// file and a thread that sleeps.
+const OPENED_ALL: u16 = 64;
 
 /// A node that has its place.
 pub struct Placed {
     /// Its credentials.
     pub credentials: Credentials,
-    /// The newest charter.
-    pub charter: Arc<VerifiedCharter>,
+    /// The charters.
+    pub charters: Charters,
     /// Its id.
     pub id: NodeId,
     /// Its name in the charter and in notes.
     pub name: String,
+    /// The shards that it opens, whether it has a part in them or may be given one.
+    pub shards: BTreeSet<u16>,
     /// Who votes in its groups when they begin. All nodes count the same from charter 1, whichever is their newest.
     pub bootstrap: Bootstrap,
 }
@@ -33,13 +39,20 @@ pub fn placed(config: &Config, credentials: Credentials) -> Result<Placed, Start
         credentials.expect_alliance(pinned)?;
     }
     let id = credentials.peer().node().ok_or(StartError::NotANode(credentials.peer()))?;
-    let charter = Arc::new(credentials.charter().clone());
-    let entry = charter.node(id).ok_or(StartError::NotInCharter(id))?;
+    let charters = Charters::open(&credentials, &config.data_dir)?;
+    let entry = charters.node(id).ok_or(StartError::NotInCharter(id))?;
     if entry.sign != credentials.identity().public().sign {
         return Err(StartError::OtherKey(id));
     }
-    let name = entry.name.clone();
-    let shards: Vec<u16> = charter.shards_of(id).collect();
+    let name = entry.name;
+    let all = 0..charters.shard_count().get();
+    let shards: BTreeSet<u16> = if charters.shard_count().get() <= OPENED_ALL {
+        all.clone().collect()
+    } else {
+        let given = |shard: &u16| charters.given_since(0, *shard).any(|node| node == id);
+        let there = |shard: &u16| config.data_dir.join(format!("shard-{shard:04}.redb")).exists();
+        all.clone().filter(|shard| given(shard) || there(shard)).collect()
+    };
     if shards.is_empty() {
         return Err(StartError::NoShards(id));
     }
@@ -47,22 +60,16 @@ pub fn placed(config: &Config, credentials: Credentials) -> Result<Placed, Start
         return Err(StartError::TooManyShards { found: shards.len(), most: MAX_GROUPS });
     }
     let mut voters = BTreeMap::new();
-    if let Some(first) = credentials.charter_chain().0.first() {
-        let first = first.verify(Trust::Pinned(charter.alliance_id()))?;
-        for shard in 0..charter.shard_count().get() {
-            let group = |charter: &VerifiedCharter| charter.group(shard).iter().copied().collect::<BTreeSet<_>>();
-            let (then, now) = (group(&first), group(&charter));
-            if !then.contains(&id) && !now.contains(&id) {
-                continue;
-            }
-            // Those who vote are those of charter 1: counting cosignatures by other ones would confirm what a majority may not have.
-            if then != now {
-                return Err(StartError::Moved { shard, version: charter.version() });
-            }
-            voters.insert(GroupId(shard), then.into_iter().map(raft_id).collect());
+    let first = charters.first();
+    for shard in all {
+        let group = |charter: &VerifiedCharter| charter.group(shard).iter().copied().collect::<BTreeSet<_>>();
+        // In any other it waits until those who hold it give it the log.
+        let founders = group(&first);
+        if founders.contains(&id) {
+            voters.insert(GroupId(shard), founders.into_iter().map(raft_id).collect());
         }
     }
-    Ok(Placed { credentials, charter, id, name, bootstrap: Bootstrap::Each(voters) })
+    Ok(Placed { credentials, charters, id, name, shards, bootstrap: Bootstrap::Each(voters) })
 }
 
 /// The data directory, for this user alone.

@@ -5,9 +5,10 @@ use ehe::wire::{NodeStatus, Response, ShardStatus};
 use crate::checkpoint::Checkpointed;
 use crate::consensus::GroupId;
 use crate::node::{Node, node_id};
+use crate::placement::groups;
 
 pub(super) fn status(node: &Node) -> Response {
-    let shards = node.shards.iter().map(|(number, shard)| {
+    let shards = node.shards.iter().filter(|(number, _)| node.holds(**number)).map(|(number, shard)| {
         let group = node.consensus.status(GroupId(*number));
         let checkpoint = shard.checkpoints.borrow().clone();
         ShardStatus {
@@ -26,5 +27,6 @@ pub(super) fn status(node: &Node) -> Response {
         charter_version: node.charter.version(),
         shards: shards.collect(),
         at: node.clock.now(),
+        groups: Some(groups(node.charter.shard_count().get(), &node.alliance.reports(node.id))),
     })
 }

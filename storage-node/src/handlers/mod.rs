@@ -94,7 +94,7 @@ async fn serve(node: &Node, peer: PeerIdentity, share: &Share, exchange: &mut Ex
             let answer = tokio::time::timeout(node.limits.submit(), rooms::rooms_of(node, peer)).await;
             answer.unwrap_or(Err(Refusal::Overloaded.into())).unwrap_or_else(Into::into)
         }
-        Some(Ok(Request::Charter)) => Response::Charter(node.charters.clone()),
+        Some(Ok(Request::Charter)) => Response::Charter(node.charter.encoded()),
         Some(Ok(Request::Status)) => about::status(node),
     };
     if response == Response::Refused(Refusal::Overloaded) {

@@ -19,7 +19,7 @@ const ANSWER_MAX_BYTES: usize = limits::FRAME_MAX_BYTES - 4096;
 pub(super) async fn rooms_of(node: &Node, peer: PeerIdentity) -> Result<Response, NotServed> {
     let author = node.author(peer)?;
     let (now, asked) = (node.clock.now(), Instant::now());
-    let confirming = node.shards.iter().map(|(number, shard)| async move {
+    let confirming = node.shards.iter().filter(|(number, _)| node.holds(**number)).map(|(number, shard)| async move {
         match node.confirmed(*number, asked).await {
             Ok(_) => Ok(Some(shard)),
             // Another node has it too.

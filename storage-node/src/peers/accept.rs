@@ -1,6 +1,5 @@
 //! The accepting side: a connection of another node, and whom its streams go to.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +10,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Kind;
+use super::alliance::Alliance;
 use super::link::{next_frame, stream};
 use crate::admission::{self, Standing};
+use crate::charters::Charters;
 use crate::checkpoint::{Board, MESSAGE_MAX_BYTES};
 use crate::consensus::{Consensus, LinkError};
 use crate::node::raft_id;
@@ -24,8 +25,10 @@ const KIND_WITHIN: Duration = Duration::from_secs(10);
 /// What streams of other nodes are handed to.
 #[derive(Debug)]
 pub struct Accepting {
-    /// Who is let in: the nodes with which this one shares a group.
-    pub peers: BTreeSet<NodeId>,
+    /// Who is let in: the nodes of the alliance.
+    pub charters: Charters,
+    /// What they tell each other of charters and shards.
+    pub alliance: Arc<Alliance>,
     /// Replication.
     pub consensus: Consensus,
     /// Checkpoints.
@@ -39,9 +42,9 @@ pub struct Accepting {
 impl Accepting {
     /// Serves a connection of node `from` until it ends, or its certificate's time does.
     pub async fn connection(self: Arc<Self>, peer: Peer, from: NodeId, standing: watch::Receiver<Standing>) {
-        if !self.peers.contains(&from) {
+        if self.charters.node(from).is_none() {
             Stats::add(&self.stats.peers_refused, 1);
-            tracing::debug!(%from, "a node that shares no group with this one");
+            tracing::debug!(%from, "a node that is not in the charter");
             peer.close(CloseCode::NotAuthorized);
             return;
         }
@@ -108,6 +111,11 @@ impl Accepting {
                     Ok(None) | Err(_) => return,
                 }
             },
+            Some(Kind::Alliance) => {
+                if let Err(why) = self.alliance.answer(from, &mut exchange).await {
+                    tracing::debug!(%from, %why, "a node's question about the alliance is not answered");
+                }
+            }
             None => {
                 exchange.abort(CloseCode::Protocol);
                 self.fault(from, &"a stream of no kind that this version knows");

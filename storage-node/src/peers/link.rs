@@ -1,16 +1,15 @@
 //! Consensus's [`Link`] over QUIC, and the exchanges that everything else to other nodes takes.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use certs::{ChannelError, CloseCode, Exchange, Lane, NodeDialer};
-use ehe::charter::VerifiedCharter;
 use ehe::id::NodeId;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::Kind;
+use crate::charters::Charters;
 use crate::consensus::{self, FrameReceiver, FrameSender, Link, LinkError, Purpose, Stream};
 use crate::node::node_id;
 
@@ -24,13 +23,13 @@ const FRAME_WITHIN: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub struct Reach {
     dialer: NodeDialer,
-    charter: Arc<VerifiedCharter>,
+    charters: Charters,
 }
 
 impl Reach {
-    /// By the addresses of this charter.
-    pub fn new(dialer: NodeDialer, charter: Arc<VerifiedCharter>) -> Self {
-        Self { dialer, charter }
+    /// By the addresses of the newest charter.
+    pub fn new(dialer: NodeDialer, charters: Charters) -> Self {
+        Self { dialer, charters }
     }
 
     /// The dialer, for its credentials and its end.
@@ -41,8 +40,8 @@ impl Reach {
     /// Begins an exchange of a kind with a node.
     pub(super) async fn open(&self, node: NodeId, lane: Lane, kind: Kind) -> Result<Exchange, ChannelError> {
         let unknown = || ChannelError::Unreachable(format!("node {node} is not in the charter"));
-        let entry = self.charter.node(node).ok_or_else(unknown)?;
-        let mut exchange = self.dialer.open(entry, lane, OPEN_WITHIN).await?;
+        let entry = self.charters.node(node).ok_or_else(unknown)?;
+        let mut exchange = self.dialer.open(&entry, lane, OPEN_WITHIN).await?;
         exchange.send(&[kind.byte()], OPEN_WITHIN).await?;
         Ok(exchange)
     }

@@ -9,7 +9,8 @@
 //! A node dials whoever it has something to say to, with its own certificate, at the addresses that the charter names; so there are
 //! connections in both directions between two nodes, made when they are needed and shared by all groups ([`certs::NodeDialer`]). The
 //! first frame of each stream is one byte, its [`Kind`]; what follows is the affair of whom it names. Who speaks, the certificate
-//! says, and nothing else is asked: whoever is in no group with this node is sent away before a stream of theirs is read.
+//! says, and nothing else is asked: who is not in the charter is sent away before a stream of theirs is read. Any node of the alliance may
+//! ask for charters and status; who has no part in a group is sent away by consensus and not heard about checkpoints.
 //!
 //! # Bounds
 //!
@@ -18,14 +19,17 @@
 //! | connections, those of one node, streams on one | [`certs::NodeLimits`] |
 //! | a frame of consensus | what consensus asks for, 16 MiB and mostly 1 KiB |
 //! | a frame about checkpoints | [`MESSAGE_MAX_BYTES`](crate::checkpoint::MESSAGE_MAX_BYTES) |
+//! | a frame about the alliance | 256 KiB a report, 16 MiB the charters, which only a node that shows newer ones is asked for |
 //! | until a stream's kind is here | 10 s |
 
 mod accept;
+mod alliance;
 mod cosigning;
 mod link;
 mod whereabouts;
 
 pub use accept::Accepting;
+pub use alliance::{Alliance, GroupReport, Report, attend};
 pub use cosigning::cosign_with;
 pub use link::Reach;
 pub use whereabouts::expect;
@@ -37,17 +41,20 @@ pub enum Kind {
     Consensus,
     /// Messages about checkpoints ([`crate::checkpoint`]), one a frame, from whoever opened it; nothing comes back.
     Checkpoints,
+    /// What charters there are and how shards are: a question and an answer ([`alliance`]).
+    Alliance,
 }
 
 impl Kind {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Consensus, Self::Checkpoints];
+    /// All.
+    pub const ALL: [Self; 3] = [Self::Consensus, Self::Checkpoints, Self::Alliance];
 
     /// The byte.
     pub const fn byte(self) -> u8 {
         match self {
             Self::Consensus => 1,
             Self::Checkpoints => 2,
+            Self::Alliance => 3,
         }
     }
 
@@ -67,7 +74,7 @@ mod tests {
             assert_eq!(Kind::of(&[kind.byte()]), Some(kind));
             assert_eq!(Kind::of(&[kind.byte(), 0]), None);
         }
-        for other in [&[][..], &[0], &[3]] {
+        for other in [&[][..], &[0], &[9]] {
             assert_eq!(Kind::of(other), None);
         }
     }

@@ -6,27 +6,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use certs::Server;
-use ehe::charter::VerifiedCharter;
 use ehe::id::NodeId;
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+
+use crate::charters::Charters;
 
 /// A name is looked up within this time.
 const LOOK_UP: Duration = Duration::from_secs(5);
 /// And again after this.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
-/// Keeps places of the server's for these nodes, so that however many clients are at the door, a node comes in.
-pub async fn expect(
-    server: Arc<Server>,
-    charter: Arc<VerifiedCharter>,
-    peers: BTreeSet<NodeId>,
-    stop: CancellationToken,
-) {
-    let names: Vec<String> =
-        peers.iter().filter_map(|peer| charter.node(*peer)).flat_map(|node| node.addresses.clone()).collect();
+/// Keeps places of the server's for the other nodes, so that however many clients are at the door, a node comes in.
+pub async fn expect(server: Arc<Server>, charters: Charters, me: NodeId, stop: CancellationToken) {
     loop {
+        let known = charters.version();
+        let others = charters.nodes().into_iter().filter(|node| node.id != me);
+        let names: Vec<String> = others.flat_map(|node| node.addresses).collect();
         let looked = tokio::select! {
             () = stop.cancelled() => return,
             looked = addresses(&names) => looked,
@@ -35,6 +32,7 @@ pub async fn expect(
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(AGAIN_AFTER) => {}
+            () = charters.newer_than(known) => {}
         }
     }
 }

@@ -23,6 +23,7 @@ use ehe::time::UnixMs;
 use ehe::wire::Submission;
 
 use super::block::{BLOCK_COMMANDS_MAX, Block, Command, Outcome};
+use super::charters::{CharterEntry, Charters, META_CHARTERS};
 use super::entry::{Admitted, LogName, Names};
 use super::known;
 use super::ledger::RoomLedger;
@@ -47,6 +48,7 @@ const ROOTS_KEPT: usize = 4096;
 pub(super) struct Carried {
     pub(super) peaks: Peaks,
     pub(super) shard: ShardMeta,
+    pub(super) charters: Charters,
     log: Tail,
     leaves: LeafTail,
     /// Shared with those who check runs before they are ordered; looking one up copies none of it.
@@ -62,6 +64,7 @@ impl Carried {
     pub(super) fn load(
         tables: &impl Look,
         shard: ShardMeta,
+        charters: Charters,
         (rooms, recent): (Rooms, Recent),
     ) -> Result<Self, StoreError> {
         rooms.forget();
@@ -69,6 +72,7 @@ impl Carried {
         Ok(Self {
             peaks: Peaks::load(&Tree(tables), shard.leaves)?,
             shard,
+            charters,
             log: Tail::load(tables.log())?,
             leaves: LeafTail::load(tables, shard.leaves)?,
             rooms,
@@ -121,7 +125,25 @@ impl<'a, 't> Apply<'a, 't> {
         match command {
             Command::Submit(submission) => self.submit(submission),
             Command::Read(request, identity) => self.read(&request, &identity),
+            Command::Charter(entry) => self.charter(&entry),
         }
+    }
+
+    // ---- charters
+
+    /// Every replica verifies it against the charter in effect: an ordering party could otherwise bring its own.
+    fn charter(&mut self, entry: &CharterEntry) -> Result<Outcome, StoreError> {
+        let empty = self.carried.peaks.size() == 0;
+        match self.carried.charters.after(entry, self.place.alliance, self.place.shard, empty) {
+            Ok(after) => {
+                self.tables.meta.insert(META_CHARTERS, after.encode().as_slice())?;
+                self.carried.charters = after;
+            }
+            Err(why) => tracing::debug!(shard = self.place.shard, %why, "a charter entry changes nothing"),
+        }
+        let now = self.carried.charters.in_effect();
+        let version = now.as_ref().map_or(0, |now| now.committed);
+        Ok(Outcome::Charter { version, vouched: now.is_none_or(|now| now.before.is_none()) })
     }
 
     // ---- runs

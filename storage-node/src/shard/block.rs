@@ -10,6 +10,8 @@ use ehe::refusal::Refusal;
 use ehe::time::UnixMs;
 use ehe::wire::Submission;
 
+use super::charters::CharterEntry;
+
 /// Version of the encoding.
 const VERSION: u8 = 1;
 /// Version of the rules by which a block is applied. A block under other rules than these stops the group on this node: it must
@@ -50,6 +52,9 @@ pub(super) enum Command {
     /// Decide a read request, and record it.
     #[n(2)]
     Read(#[n(0)] SignedRequest, #[n(1)] PublicIdentity),
+    /// Take up the next charter in this shard, or note who vouched for the one in effect.
+    #[n(3)]
+    Charter(#[n(0)] CharterEntry),
 }
 
 /// What became of a command.
@@ -78,6 +83,16 @@ pub enum Outcome {
         /// Where its access record is; none where the request needs none.
         #[n(0)]
         record: Option<u64>,
+    },
+    /// This charter is in effect after the entry, whether the entry changed that or not.
+    #[n(7)]
+    Charter {
+        /// Its version; 0 while the log says nothing of charters.
+        #[n(0)]
+        version: u32,
+        /// Nobody has to vouch for it any more.
+        #[n(1)]
+        vouched: bool,
     },
 }
 

@@ -8,6 +8,7 @@ use redb::Durability;
 
 use super::apply::{Apply, Carried};
 use super::block::{self, Block, RULES};
+use super::charters::Charters;
 use super::export::Export;
 use super::incoming::{Arrived, Incoming, fault};
 use super::notary::Notary;
@@ -52,7 +53,7 @@ impl ShardMachine {
     /// Continues the state in `store`. What is applied is shown on `board`, from where it is checkpointed.
     pub fn new(place: Place, store: Store, board: Arc<Board>) -> Result<Self, StoreError> {
         let (rooms, recent) = (Rooms::default(), Recent::default());
-        let carried = load(&store, (rooms.clone(), recent.clone()))?;
+        let carried = load(&store, place, (rooms.clone(), recent.clone()))?;
         let machine = Self { place, store, carried, board, rooms, recent, notary: None, noted: 0 };
         machine.show();
         Ok(machine)
@@ -85,16 +86,21 @@ impl ShardMachine {
     }
 
     fn show(&self) {
-        let Carried { peaks, shard, .. } = &self.carried;
+        let Carried { peaks, shard, charters, .. } = &self.carried;
         let ShardMeta { incarnation, rooms, time, .. } = *shard;
         let (size, root) = (peaks.size(), peaks.root());
+        // First: what is signed of this state is signed under the charter that is in effect with it.
+        if let Some(in_effect) = charters.in_effect() {
+            self.board.under(self.place.shard, in_effect);
+        }
         self.board.show(self.place.shard, Applied { size, root, incarnation, rooms, time });
     }
 }
 
-fn load(store: &Store, memory: (Rooms, Recent)) -> Result<Carried, StoreError> {
+fn load(store: &Store, place: Place, memory: (Rooms, Recent)) -> Result<Carried, StoreError> {
     let view = store.view()?;
-    Carried::load(view.tables(), view.shard(), memory)
+    let charters = Charters::load(&view.tables().meta, place.alliance)?;
+    Carried::load(view.tables(), view.shard(), charters, memory)
 }
 
 impl Machine for ShardMachine {
@@ -159,7 +165,7 @@ impl Machine for ShardMachine {
     fn adopt(&mut self, staged: Arrived, meta: &[u8]) -> Result<(), MachineError> {
         let file = staged.settle(meta).map_err(failed)?;
         self.store.replace(file);
-        self.carried = load(&self.store, (self.rooms(), self.recent())).map_err(failed)?;
+        self.carried = load(&self.store, self.place, (self.rooms(), self.recent())).map_err(failed)?;
         self.noted = 0;
         self.show();
         Ok(())

@@ -8,6 +8,7 @@
 
 mod apply;
 mod block;
+mod charters;
 mod entry;
 mod export;
 mod folder;
@@ -39,6 +40,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 pub use block::{Outcome, block_of_runs};
+pub use charters::{CharterEntry, InEffect};
 pub use entry::{Entry, StoredEvent};
 pub use machine::ShardMachine;
 pub use notary::Notary;

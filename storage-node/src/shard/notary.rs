@@ -12,7 +12,7 @@ use crate::checkpoint::{Checkpointed, Published};
 /// Shows the quorum's notes to others, and judges theirs.
 #[derive(Clone)]
 pub struct Notary {
-    charter: Arc<VerifiedCharter>,
+    charters: Arc<dyn Fn(u32) -> Option<Arc<VerifiedCharter>> + Send + Sync>,
     checkpoints: watch::Receiver<Checkpointed>,
 }
 
@@ -26,9 +26,12 @@ pub(super) struct Attested {
 }
 
 impl Notary {
-    /// `charter` says who makes a quorum; on `checkpoints` the shard's are shown.
-    pub fn new(charter: Arc<VerifiedCharter>, checkpoints: watch::Receiver<Checkpointed>) -> Self {
-        Self { charter, checkpoints }
+    /// `charters` gives the alliance's charter of a version, which says who makes a quorum; on `checkpoints` the shard's are shown.
+    pub fn new(
+        charters: impl Fn(u32) -> Option<Arc<VerifiedCharter>> + Send + Sync + 'static,
+        checkpoints: watch::Receiver<Checkpointed>,
+    ) -> Self {
+        Self { charters: Arc::new(charters), checkpoints }
     }
 
     /// The newest, since this node was started.
@@ -41,10 +44,18 @@ impl Notary {
 
     /// What a note of this shard's log attests.
     pub(super) fn verify(&self, shard: u16, note: &str) -> Result<Attested, CheckpointError> {
-        let verified = VerifiedCheckpoint::verify(note, shard, &self.charter)?;
+        let of = |version| (self.charters)(version).ok_or(CheckpointError::OtherCharter(version));
+        let mut charter = of(1)?;
+        let mut verified = VerifiedCheckpoint::verify(note, shard, &charter);
+        // It says itself under which.
+        if let Err(CheckpointError::OtherCharter(version)) = verified {
+            charter = of(version)?;
+            verified = VerifiedCheckpoint::verify(note, shard, &charter);
+        }
+        let verified = verified?;
         let checkpoint = verified.checkpoint();
         let (size, root, origin) = (checkpoint.size, checkpoint.root, &checkpoint.origin);
-        let incarnation = self.charter.incarnation_of(origin, shard);
+        let incarnation = charter.incarnation_of(origin, shard);
         let incarnation = incarnation.ok_or_else(|| CheckpointError::OtherLog(origin.clone()))?;
         Ok(Attested { incarnation, size, root, note: note.into() })
     }

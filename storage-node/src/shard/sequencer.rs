@@ -21,6 +21,7 @@ use ehe::wire::Submission;
 
 use self::gather::{Gathered, Pace};
 use super::block::{BLOCK_COMMANDS_MAX, BLOCK_MAX_BYTES, Block, Command, Outcome, decode_outcomes};
+use super::charters::CharterEntry;
 use crate::checkpoint::MayOrder;
 use crate::clock::Clock;
 use crate::consensus::{Consensus, GroupId, NodeId, ProposeError};
@@ -132,7 +133,16 @@ impl Sequencer {
             Outcome::Granted { record: Some(record) } => Ok(Decided::Granted(Committed { request: digest, record })),
             Outcome::Granted { record: None } => Ok(Decided::Free),
             Outcome::Refused(why) => Ok(Decided::Refused(why)),
-            Outcome::Submitted { .. } | Outcome::Known(_) => Err(Unordered::Fault),
+            Outcome::Submitted { .. } | Outcome::Known(_) | Outcome::Charter { .. } => Err(Unordered::Fault),
+        }
+    }
+
+    /// Has a charter taken up. Returns the version that is in effect after it, and whether nobody has to vouch for it.
+    pub async fn charter(&self, entry: CharterEntry) -> Result<(u32, bool), Unordered> {
+        let bytes = entry.signed.len() + entry.vouched.as_ref().map_or(0, String::len);
+        match self.order(Command::Charter(entry), bytes).await? {
+            Outcome::Charter { version, vouched } => Ok((version, vouched)),
+            _ => Err(Unordered::Fault),
         }
     }
 

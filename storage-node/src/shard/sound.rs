@@ -11,6 +11,7 @@ use ehe::read::AccessRecord;
 use ehe::room::RoomState;
 use redb::{ReadableTable, ReadableTableMetadata};
 
+use super::charters::Charters;
 use super::entry::{Entry, LogName, Names};
 use super::known;
 use super::notary::Attested;
@@ -43,6 +44,7 @@ fn sound(tables: &ReadTables, place: &Place, attested: Option<&Attested>) -> Res
         Some(attested) if attested.size > shard.leaves => return unsound("its note is of a longer log"),
         _ => {}
     }
+    Charters::load(&tables.meta, place.alliance)?;
     log(tables, place, &shard, attested)?;
     counts(tables, &shard)?;
     rows(tables)

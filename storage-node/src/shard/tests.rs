@@ -23,6 +23,7 @@ use crate::consensus::{self, Machine, Position};
 #[path = "../../tests/support/people.rs"]
 mod people;
 
+mod charters;
 mod crash;
 mod incoming;
 mod stored;

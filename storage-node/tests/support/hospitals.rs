@@ -77,6 +77,22 @@ impl Hospitals {
         self.put_out(charters);
     }
 
+    /// The next charter, which is given to these nodes alone.
+    pub fn next(&self, more: &str, to: &[usize]) -> VerifiedCharter {
+        let (before, mut chain) = certs::store::load_charter(&self.path("charter")).unwrap();
+        chain.0.push(self.signed(more, Some(&before)));
+        std::fs::write(self.path("charter"), chain.encode()).unwrap();
+        to.iter().for_each(|n| certs::file::replace(&self.path(&format!("node{n}/charter")), &chain.encode()).unwrap());
+        certs::store::load_charter(&self.path("charter")).unwrap().0
+    }
+
+    /// A charter of any version.
+    pub fn charter_of(&self, version: u32) -> VerifiedCharter {
+        let (newest, chain) = certs::store::load_charter(&self.path("charter")).unwrap();
+        let until = usize::try_from(version).unwrap();
+        CharterChain(chain.0.into_iter().take(until).collect()).verify(newest.alliance_id()).unwrap()
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -126,6 +142,14 @@ impl Hospitals {
 
     pub async fn start(&self, n: usize) -> Daemon {
         Daemon::start(self.config(n), Clock::system()).await.unwrap()
+    }
+
+    /// A client's connection to a node that may not run.
+    pub async fn try_connect(&self, credentials: &Credentials, n: usize) -> Option<(Client, Connection)> {
+        let client = Client::new(credentials).unwrap();
+        let within = std::time::Duration::from_secs(2);
+        let connection = client.connect(&[self.addresses[n].to_string()], self.id(n), within).await.ok()?;
+        Some((client, connection))
     }
 
     /// A client's connection to a node.

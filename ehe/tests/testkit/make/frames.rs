@@ -3,7 +3,10 @@
 use ehe::id::Nonce;
 use ehe::refusal::Refusal;
 use ehe::time::UnixMs;
-use ehe::wire::{Head, Item, KnownRun, NodeStatus, Request, Response, RoomInfo, ShardStatus, Submission, Submitted};
+use ehe::wire::{
+    GroupNode, GroupStatus, Head, Item, KnownRun, NodeStatus, Request, Response, RoomInfo, ShardStatus, Submission,
+    Submitted,
+};
 use serde_json::json;
 
 use super::Kit;
@@ -30,6 +33,7 @@ fn many(kit: &mut Kit, room: ehe::id::RoomId) {
         charter_version: 1,
         shards: (0..=ehe::limits::SHARDS_MAX).map(shard).collect(),
         at,
+        groups: None,
     };
     for (slug, title, message) in [
         ("rooms-1025", "1,025 rooms in an answer", Response::Rooms(vec![info; ehe::limits::ROOMS_PER_ANSWER_MAX + 1])),
@@ -75,6 +79,23 @@ fn frames(kit: &mut Kit) {
             ShardStatus { shard: 1, leader: None, term: 1, applied: 0, leaves: 0, rooms: 0, faulted: true },
         ],
         at: UnixMs(scene.now),
+        groups: None,
+    };
+    let member =
+        |node, votes, applied: Option<u64>| GroupNode { node, votes, applied, heard_ms: applied, faulted: false };
+    let (other, doing) = (ehe::id::NodeId([2; 8]), Some("waits".to_owned()));
+    let of_all = NodeStatus {
+        groups: Some(vec![
+            GroupStatus {
+                shard: 0,
+                charter: 2,
+                leader: Some(node),
+                nodes: vec![member(node, true, Some(2)), member(other, false, None)],
+                doing,
+            },
+            GroupStatus { shard: 1, charter: 0, leader: None, nodes: vec![], doing: None },
+        ]),
+        ..status.clone()
     };
     for (slug, message) in [
         ("submitted", Response::Submitted(Submitted { receipt: log.receipt(0), control_seq: 4 })),
@@ -94,6 +115,7 @@ fn frames(kit: &mut Kit) {
         ),
         ("charter", Response::Charter(world().one.chain())),
         ("status", Response::Status(status)),
+        ("status-of-all-shards", Response::Status(of_all)),
         ("wrap", Response::Wrap(wrap.event().clone())),
     ] {
         good.push(("response", slug, message.to_vec()));

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::rooms::testing::{self, Ledger, NOW, Patient, node_id, rng};
 use crate::rooms::{Rooms, Sealer};
 use crate::spool::{self, NewEvent, Spool, SpoolLimits, SpoolThread};
-use crate::uplink::{Uplink, UplinkConfig, UplinkParts, UplinkStatus};
+use crate::uplink::{Charters, Uplink, UplinkConfig, UplinkParts, UplinkStatus};
 
 pub(crate) const WITHIN: Duration = Duration::from_secs(30);
 
@@ -446,7 +446,7 @@ impl Home {
         };
         let uplink = Uplink::new(UplinkParts {
             client: Client::new(&self.gateway).unwrap(),
-            charter: self.gateway.charter().clone(),
+            charters: Charters::of(&self.gateway).unwrap(),
             spool: self.spool.clone(),
             rooms: self.rooms.clone(),
             sealer: self.sealer.clone(),

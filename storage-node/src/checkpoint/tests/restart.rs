@@ -146,7 +146,7 @@ fn a_crash_before_or_after_the_sync_forgets_nothing_that_was_signed() {
             three.peers[n].applied = 5;
             let root = three.logs[0].root(5);
             let applied = super::super::Applied { size: 5, root, incarnation: 0, rooms: 1, time: three.wall() };
-            three.round(n, News { applied: [(0, applied)].into(), said: vec![] }, crash);
+            three.round(n, News { applied: [(0, applied)].into(), ..News::default() }, crash);
         }
         three.pass_ms(5000);
         assert_eq!(three.shown(), [5, 5, 5]);

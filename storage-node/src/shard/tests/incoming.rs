@@ -65,7 +65,9 @@ impl Alliance {
     /// Has a machine show and judge notes. What is sent on the channel is the newest.
     fn attested(&self, machine: ShardMachine) -> (ShardMachine, watch::Sender<Checkpointed>) {
         let (shown, checkpoints) = watch::channel(Checkpointed::None);
-        (machine.attested_by(Notary::new(self.seats[0].charter.clone(), checkpoints)), shown)
+        let charter = self.seats[0].charter.clone();
+        let charters = move |version| (version == charter.version()).then(|| Arc::clone(&charter));
+        (machine.attested_by(Notary::new(charters, checkpoints)), shown)
     }
 
     /// A node with another state of this shard.
@@ -82,7 +84,7 @@ impl Alliance {
     }
 }
 
-fn published(size: u64, note: &str) -> Checkpointed {
+pub(super) fn published(size: u64, note: &str) -> Checkpointed {
     Checkpointed::At(Arc::new(Published {
         size,
         root: Hash::ZERO,

@@ -1,0 +1,225 @@
+//! The charters that this node knows: those of its credentials directory, and newer ones that the operator or another node brought.
+//!
+//! A newer charter is taken up if it extends the chain at hand and its members' signatures verify; it is on disk, in the data directory,
+//! before anybody acts on it. Knowing it is not yet to follow it: addresses, roles and who may connect are those of the newest; who
+//! holds a shard, and whose cosignatures count, says the one that is committed there ([`crate::shard::InEffect`]).
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use certs::{Credentials, FileError};
+use ehe::charter::{CHAIN_MAX_BYTES, CharterChain, CharterError, Node, Permissions, VerifiedCharter};
+use ehe::id::{AllianceId, NodeId};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Name of the file in the data directory.
+const FILE: &str = "charter";
+const REMEDY: &str =
+    "it is made by the node itself: remove it, and the node fetches the charters from the others again";
+/// The credentials directory's charter is looked at after this time.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Why charters are not taken up. Whoever brought them is at fault, or the data directory.
+#[derive(Debug, thiserror::Error)]
+pub enum CharterFault {
+    /// They do not verify from the alliance's first charter on.
+    #[error("the charters do not verify: {0}")]
+    Charter(#[from] CharterError),
+    /// Another charter of a version that is known.
+    #[error(
+        "there are two charters {0}, both signed by a quorum: the members have to say which one is right, and enrol anew whoever followed the other"
+    )]
+    Other(u32),
+    /// They cannot be kept, or read again.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+struct Known {
+    each: Vec<Arc<VerifiedCharter>>,
+    /// The last of them.
+    newest: Arc<VerifiedCharter>,
+    encoded: Vec<u8>,
+}
+
+/// All charters of the alliance, from the first to the newest that is known. Clones are the same.
+#[derive(Clone)]
+pub struct Charters(Arc<Inner>);
+
+struct Inner {
+    known: watch::Sender<Arc<Known>>,
+    path: PathBuf,
+    taking: Mutex<()>,
+}
+
+impl std::fmt::Debug for Charters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Charters(1 to {})", self.version())
+    }
+}
+
+fn verified(chain: &CharterChain, alliance: AllianceId) -> Result<Known, CharterError> {
+    let each: Vec<_> = chain.verify_each(alliance)?.into_iter().map(Arc::new).collect();
+    let newest = each.last().cloned().ok_or(CharterError::EmptyChain)?;
+    Ok(Known { each, newest, encoded: chain.encode() })
+}
+
+impl Known {
+    /// `None`: nothing in the chain is newer.
+    fn extended_by(&self, chain: &CharterChain) -> Result<Option<Self>, CharterFault> {
+        for (version, (own, theirs)) in (1..).zip(self.each.iter().zip(&chain.0)) {
+            if own.hash() != theirs.hash() {
+                return Err(CharterFault::Other(version));
+            }
+        }
+        if chain.0.len() <= self.each.len() { Ok(None) } else { Ok(Some(verified(chain, self.newest.alliance_id())?)) }
+    }
+}
+
+impl Charters {
+    /// Those of a credentials directory, and those that were kept in the data directory, whichever go further. Reads files.
+    pub fn open(credentials: &Credentials, data_dir: &Path) -> Result<Self, CharterFault> {
+        let mut known = verified(credentials.charter_chain(), credentials.alliance_id())?;
+        let path = data_dir.join(FILE);
+        if path.exists() {
+            let bytes = certs::file::read_public(&path, CHAIN_MAX_BYTES, REMEDY)?;
+            if let Some(kept) = known.extended_by(&CharterChain::decode(&bytes)?)? {
+                known = kept;
+            }
+        }
+        Ok(Self(Arc::new(Inner { known: watch::channel(Arc::new(known)).0, path, taking: Mutex::default() })))
+    }
+
+    fn known(&self) -> Arc<Known> {
+        self.0.known.borrow().clone()
+    }
+
+    /// The newest.
+    pub fn newest(&self) -> Arc<VerifiedCharter> {
+        self.known().newest.clone()
+    }
+
+    /// The one of a version.
+    pub fn of(&self, version: u32) -> Option<Arc<VerifiedCharter>> {
+        let at = usize::try_from(version).ok()?.checked_sub(1)?;
+        self.known().each.get(at).cloned()
+    }
+
+    /// Charter 1.
+    pub fn first(&self) -> Arc<VerifiedCharter> {
+        self.of(1).unwrap_or_else(|| self.newest())
+    }
+
+    /// Version of the newest.
+    pub fn version(&self) -> u32 {
+        self.newest().version()
+    }
+
+    /// Shards of the alliance: the same in all charters.
+    pub fn shard_count(&self) -> std::num::NonZeroU16 {
+        self.newest().shard_count()
+    }
+
+    /// What each role may do at most, by the newest.
+    pub fn permissions(&self) -> Permissions {
+        self.newest().permissions()
+    }
+
+    /// All, encoded, as they are handed out.
+    pub fn encoded(&self) -> Vec<u8> {
+        self.known().encoded.clone()
+    }
+
+    /// A node: as the newest charter has it, or else the one before, whose nodes have to see the shards off.
+    pub fn node(&self, id: NodeId) -> Option<Node> {
+        let known = self.known();
+        known.each.iter().rev().take(2).find_map(|charter| charter.node(id).cloned())
+    }
+
+    /// The nodes that [`Self::node`] knows.
+    pub fn nodes(&self) -> Vec<Node> {
+        let known = self.known();
+        let mut nodes: Vec<Node> = Vec::new();
+        for node in known.each.iter().rev().take(2).flat_map(|charter| charter.nodes()) {
+            if !nodes.iter().any(|known| known.id == node.id) {
+                nodes.push(node.clone());
+            }
+        }
+        nodes
+    }
+
+    /// Nodes to which the charters behind a version give a shard.
+    pub fn given_since(&self, version: u32, shard: u16) -> impl Iterator<Item = NodeId> {
+        let known = self.known();
+        let at = usize::try_from(version).unwrap_or(usize::MAX);
+        let groups = known.each.iter().skip(at).flat_map(|charter| charter.group(shard).to_vec());
+        groups.collect::<Vec<_>>().into_iter()
+    }
+
+    /// What taking these up would make the newest; `None`: they bring nothing newer.
+    pub fn judge(&self, chain: &CharterChain) -> Result<Option<Arc<VerifiedCharter>>, CharterFault> {
+        Ok(self.known().extended_by(chain)?.map(|newer| newer.newest))
+    }
+
+    /// Takes up newer charters, if these are: true then. They are on disk before anybody hears of them. Verifies signatures and writes a
+    /// file: not for an async worker.
+    ///
+    /// # Errors
+    /// [`CharterFault`]; those before stay.
+    pub fn take_up(&self, chain: &CharterChain) -> Result<bool, CharterFault> {
+        let _one = self.0.taking.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(newer) = self.known().extended_by(chain)? else { return Ok(false) };
+        certs::file::replace(&self.0.path, &newer.encoded)?;
+        self.0.known.send_replace(Arc::new(newer));
+        Ok(true)
+    }
+
+    /// Waits until the newest is another one than that of this version.
+    pub async fn newer_than(&self, version: u32) {
+        let mut known = self.0.known.subscribe();
+        // The sender is ours: it does not go away.
+        let _ = known.wait_for(|known| known.each.len() > usize::try_from(version).unwrap_or(usize::MAX)).await;
+    }
+
+    /// Looks at the credentials directory's charter again and again. What is wrong with it is said once.
+    pub async fn follow(self, path: PathBuf, stop: CancellationToken) {
+        let (mut seen, mut said) = (None, None);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            let (this, path, before) = (self.clone(), path.clone(), seen);
+            let looked = tokio::task::spawn_blocking(move || {
+                let meta = std::fs::metadata(&path).ok();
+                let now = meta.and_then(|meta| Some((meta.len(), meta.modified().ok()?)));
+                if now == before {
+                    return (now, Ok(false));
+                }
+                let read = || {
+                    let bytes = certs::file::read_public(&path, CHAIN_MAX_BYTES, "put the alliance's charters there")?;
+                    this.take_up(&CharterChain::decode(&bytes)?)
+                };
+                (now, read())
+            });
+            let Ok((now, taken)) = looked.await else { return };
+            // A file that somebody was still writing is looked at again.
+            seen = if taken.is_ok() { now } else { None };
+            match taken {
+                Ok(true) => {
+                    tracing::info!(version = self.version(), "a newer charter was put into the credentials directory")
+                }
+                Ok(false) => {}
+                Err(why) => {
+                    let why = why.to_string();
+                    if said.as_ref() != Some(&why) {
+                        tracing::warn!(%why, "the charter in the credentials directory is not taken up");
+                        said = Some(why);
+                    }
+                }
+            }
+        }
+    }
+}

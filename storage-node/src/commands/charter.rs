@@ -1,0 +1,112 @@
+//! Charters as files: one that a plan makes, to be signed, and one that was signed, to be handed to this node.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use certs::Credentials;
+use certs::store::names;
+use ehe::charter::{CHAIN_MAX_BYTES, Charter, CharterChain, Node, SignedCharter, VerifiedCharter};
+use ehe::id::NodeId;
+
+use super::plan::{self, Move};
+use crate::charters::Charters;
+use crate::config::Config;
+
+/// What is planned.
+#[derive(Debug, Clone)]
+pub enum Planned {
+    /// A shard lives on these nodes.
+    Move {
+        /// The shard.
+        shard: u16,
+        /// Nodes, by name or id.
+        to: Vec<String>,
+    },
+    /// No shard lives on a node.
+    Drain {
+        /// By name or id.
+        node: String,
+    },
+    /// One node takes another one's place.
+    Replace {
+        /// By name or id.
+        old: String,
+        /// By name or id.
+        new: String,
+    },
+}
+
+fn node<'a>(charter: &'a VerifiedCharter, named: &str) -> anyhow::Result<&'a Node> {
+    let found = charter.node_by_name(named).or_else(|| charter.node(named.parse::<NodeId>().ok()?));
+    found.with_context(|| {
+        let names: Vec<_> = charter.nodes().iter().map(|node| node.name.as_str()).collect();
+        format!("charter {} names no node {named:?}; it names {}", charter.version(), names.join(", "))
+    })
+}
+
+/// Writes the charter that follows the newest one that this node knows to a new file, for the members to sign, and shows what it moves.
+pub fn plan(config: &Config, planned: &Planned, to: &Path, out: &mut dyn Write) -> anyhow::Result<()> {
+    let credentials = Credentials::load(&config.credentials_dir)?;
+    let charters = Charters::open(&credentials, &config.data_dir)?;
+    let newest = charters.newest();
+    let id = |named: &String| node(&newest, named).map(|node| node.id);
+    let next = match planned {
+        Planned::Move { shard, to } => plan::set(&newest, *shard, &to.iter().map(id).collect::<Result<Vec<_>, _>>()?)?,
+        Planned::Drain { node } => plan::drain(&newest, id(node)?)?,
+        Planned::Replace { old, new } => plan::replace(&newest, id(old)?, id(new)?)?,
+    };
+    let mut chain = CharterChain::decode(&charters.encoded())?;
+    chain.0.push(SignedCharter::unsigned(&next)?);
+    certs::file::create_public(to, &chain.encode())?;
+    show(&newest, &next, out)?;
+    writeln!(
+        out,
+        "\nwritten to {0}, not signed yet. A majority of the members signs it: ehe-certs charter sign {0} --with IDENTITY\n\
+         then one node is given it, which hands it to the others: ehe-node charter install {0} --config CONFIG",
+        to.display()
+    )?;
+    Ok(())
+}
+
+fn show(before: &VerifiedCharter, after: &Charter, out: &mut dyn Write) -> anyhow::Result<()> {
+    let name = |id: &NodeId| before.node(*id).map_or_else(|| id.to_string(), |node| node.name.clone());
+    let names = |nodes: &[NodeId]| nodes.iter().map(name).collect::<Vec<_>>().join(", ");
+    writeln!(out, "charter {} of {:?} moves", after.version, after.alliance)?;
+    for Move { shard, from, to } in plan::moves(before, after) {
+        let those = |nodes: &[NodeId], without: &[NodeId]| {
+            names(&nodes.iter().filter(|node| !without.contains(node)).copied().collect::<Vec<_>>())
+        };
+        writeln!(out, "  shard {shard}: {} -> {}", names(&from), names(&to))?;
+        writeln!(out, "    comes to [{}], leaves [{}]", those(&to, &from), those(&from, &to))?;
+    }
+    Ok(())
+}
+
+/// Puts a signed charter into the node's credentials directory, from where the node takes it up within seconds.
+pub fn install(config: &Config, from: &Path, out: &mut dyn Write) -> anyhow::Result<u32> {
+    let credentials = Credentials::load(&config.credentials_dir)?;
+    let bytes = certs::file::read_public(from, CHAIN_MAX_BYTES, "it is the file that the members signed")?;
+    let chain = CharterChain::decode(&bytes).with_context(|| from.display().to_string())?;
+    // Against all that this node knows: another charter of a version that is in force would be refused by the running node as well.
+    let charters = Charters::open(&credentials, &config.data_dir)?;
+    let newest = charters.newest();
+    match charters.judge(&chain).with_context(|| from.display().to_string())? {
+        Some(newer) => {
+            certs::file::replace(&config.credentials_dir.join(names::CHARTER), &bytes)?;
+            let (before, after) = (newest, newer);
+            show(&before, after.charter(), out)?;
+            writeln!(
+                out,
+                "charter {} is installed; the node takes it up within seconds and tells the others",
+                after.version()
+            )?;
+            Ok(after.version())
+        }
+        None if chain.0.last().map(SignedCharter::hash) == Some(newest.hash()) => {
+            writeln!(out, "charter {} is known here already", newest.version())?;
+            Ok(newest.version())
+        }
+        None => bail!("{} has no charter behind {}, the newest that this node knows", from.display(), newest.version()),
+    }
+}

@@ -1,0 +1,20 @@
+//! Where shards live: what the newest charter says becomes so, one step at a time, while they serve.
+//!
+//! ```text
+//!   charters (newest) ─┐
+//!   shard's log ───────┼─► Seen ─► step: what comes next ─► driver: does it ─► consensus, sequencer
+//!   members, matched ──┘                                       (on the node that leads the shard)
+//! ```
+//!
+//! - *step* decides, and is pure; *driver* looks and acts. Nothing is remembered between two steps: a node that takes over the leadership,
+//!   or was started again, sees from log and membership where the move stands.
+//! - *status* is what the nodes tell each other of their shards, so that any of them answers for all.
+
+mod driver;
+mod status;
+mod step;
+
+pub(crate) use driver::Said;
+pub use driver::{Mover, Progress};
+pub use status::groups;
+pub use step::{Awaited, CLOSE_ENTRIES, Nodes, Seen, Step, next_step};

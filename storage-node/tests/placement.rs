@@ -1,0 +1,348 @@
+//! Shards that move while somebody writes: nodes of several hospitals in this process, on real ports.
+
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use certs::{Client, Connection, Credentials, Role};
+use ehe::charter::{CharterChain, SignedCharter};
+use ehe::checkpoint::{Checkpoint, VerifiedCheckpoint};
+use ehe::id::NodeId;
+use ehe::note::Note;
+use ehe::refusal::Refusal;
+use ehe::wire::{NodeStatus, Request, Response, Submission};
+use ehe_node::charters::{CharterFault, Charters};
+use ehe_node::daemon::Daemon;
+
+#[path = "support/hospitals.rs"]
+mod hospitals;
+#[path = "support/people.rs"]
+mod people;
+
+use hospitals::Hospitals;
+
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+fn now() -> ehe::time::UnixMs {
+    ehe_node::clock::Clock::system().now()
+}
+
+fn placed(nodes: &[usize]) -> String {
+    let names: Vec<_> = nodes.iter().map(|n| format!("'node{n}.example'")).collect();
+    format!("[placement]\neverywhere = [{}]\n", names.join(", "))
+}
+
+async fn asked(connection: &Connection, request: &Request) -> Option<Response> {
+    let asking = async {
+        let mut exchange = connection.open().await.ok()?;
+        exchange.send(&request.to_vec(), LIMIT).await.ok()?;
+        exchange.finish().ok()?;
+        Response::decode(&exchange.recv(LIMIT).await.ok()??).ok()
+    };
+    tokio::time::timeout(Duration::from_secs(20), asking).await.ok()?
+}
+
+async fn status(hospitals: &Hospitals, who: &Credentials, n: usize) -> NodeStatus {
+    let (_client, connection) = hospitals.connect(who, n).await;
+    match asked(&connection, &Request::Status).await {
+        Some(Response::Status(status)) => status,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Waits until node `n` says that shard 0 lives on these nodes under a charter of this version.
+async fn lives_on(hospitals: &Hospitals, who: &Credentials, n: usize, version: u32, nodes: &[usize]) -> NodeStatus {
+    let wanted: BTreeSet<NodeId> = nodes.iter().map(|n| hospitals.id(*n)).collect();
+    let mut last = None;
+    let waiting = async {
+        loop {
+            let status = status(hospitals, who, n).await;
+            let group = &status.groups.as_ref().unwrap()[0];
+            let voters: BTreeSet<NodeId> = group.nodes.iter().filter(|it| it.votes).map(|it| it.node).collect();
+            if group.charter == version && voters == wanted && group.doing.is_none() {
+                return status;
+            }
+            last = Some(status);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    match tokio::time::timeout(LIMIT, waiting).await {
+        Ok(status) => status,
+        Err(_) => panic!("node {n} does not say that the shard moved: {last:?}"),
+    }
+}
+
+/// Somebody who writes all the time, and asks whoever is said to lead.
+struct Writing {
+    stop: Arc<AtomicBool>,
+    count: Arc<AtomicU64>,
+    task: tokio::task::JoinHandle<(people::Patient, Vec<u32>, Duration)>,
+}
+
+/// Finds its way from node to node.
+struct Way {
+    hospitals: Arc<Hospitals>,
+    owner: Credentials,
+    nodes: Vec<usize>,
+    at: usize,
+    open: Option<(Client, Connection)>,
+}
+
+impl Way {
+    fn go(&mut self, n: usize) {
+        self.at = n;
+        self.open = None;
+    }
+
+    /// Submits until somebody has taken it in. The version of the charter under which the receipt stands.
+    async fn submitted(&mut self, run: Submission) -> u32 {
+        let request = Request::Submit(run);
+        let note = tokio::time::timeout(LIMIT, self.asking(&request)).await.expect("somebody takes it in");
+        let version = Checkpoint::parse(&Note::parse(&note).unwrap()).unwrap().charter_version;
+        VerifiedCheckpoint::verify(&note, 0, &self.hospitals.charter_of(version)).unwrap();
+        version
+    }
+
+    async fn asking(&mut self, request: &Request) -> String {
+        loop {
+            if self.open.is_none() {
+                self.open = self.hospitals.try_connect(&self.owner, self.at).await;
+            }
+            let answer = match &self.open {
+                Some((_, connection)) => asked(connection, request).await,
+                None => None,
+            };
+            match answer {
+                Some(Response::Submitted(submitted)) => return submitted.receipt.checkpoint,
+                Some(Response::Known(known)) => return known[0].receipt.checkpoint.clone(),
+                Some(Response::AskNode(node)) => {
+                    let n = (0..).find(|n| self.hospitals.id(*n) == node).unwrap();
+                    self.go(n);
+                }
+                Some(Response::Refused(Refusal::NoLeader | Refusal::Overloaded | Refusal::Stopping)) | None => {
+                    let next =
+                        self.nodes.iter().position(|n| *n == self.at).map_or(0, |at| (at + 1) % self.nodes.len());
+                    self.go(self.nodes[next]);
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+impl Writing {
+    /// Asks these nodes, and those that they name.
+    fn start(hospitals: &Arc<Hospitals>, owner: &Credentials, nodes: &[usize]) -> Self {
+        let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stopped, counted, hospitals) = (Arc::clone(&stop), Arc::clone(&count), Arc::clone(hospitals));
+        let alliance = hospitals.charter().alliance_id();
+        let mut patient = people::Patient::new(owner.identity(), alliance, (0, 1), now());
+        let events = patient.opening(now());
+        let opening = patient.writer.run(&events);
+        let sealer = people::Sealer::new(owner.identity(), &patient, now());
+        let wrap = patient.writer.run(std::slice::from_ref(&sealer.wrap));
+        let mut way = Way { hospitals, owner: owner.clone(), nodes: nodes.to_vec(), at: nodes[0], open: None };
+        let task = tokio::spawn(async move {
+            let (mut versions, mut longest) = (Vec::new(), Duration::ZERO);
+            for run in [opening, wrap] {
+                versions.push(way.submitted(run).await);
+                counted.fetch_add(1, Ordering::SeqCst);
+            }
+            while !stopped.load(Ordering::SeqCst) {
+                let run = patient.writer.run(&[sealer.seal(b"72")]);
+                let since = std::time::Instant::now();
+                versions.push(way.submitted(run).await);
+                longest = longest.max(since.elapsed());
+                counted.fetch_add(1, Ordering::SeqCst);
+            }
+            (patient, versions, longest)
+        });
+        Self { stop, count, task }
+    }
+
+    /// Waits for so many more.
+    async fn more(&self, runs: u64) {
+        let until = self.count.load(Ordering::SeqCst) + runs;
+        let waiting = async {
+            while self.count.load(Ordering::SeqCst) < until {
+                assert!(!self.task.is_finished(), "the writer stopped");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, waiting).await.expect("writes go on");
+    }
+
+    async fn end(self) -> (people::Patient, Vec<u32>, Duration) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.task.await.unwrap()
+    }
+}
+
+/// Entries that a node has of the room, once it has `entries`.
+async fn has_all(hospitals: &Hospitals, owner: &Credentials, n: usize, patient: &people::Patient, entries: usize) {
+    let waiting = async {
+        loop {
+            let (_client, connection) = hospitals.connect(owner, n).await;
+            if let Some(Response::Rooms(rooms)) = asked(&connection, &Request::RoomsOf).await
+                && let Some(room) = rooms.iter().find(|room| room.room == patient.room)
+            {
+                assert_eq!(room.entries, entries as u64, "each once");
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, waiting).await.expect("the node has the room");
+}
+
+async fn stop(nodes: impl IntoIterator<Item = Daemon>) {
+    for node in nodes {
+        node.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alliance_grows_from_one_node_to_three_and_back_to_another_one_while_somebody_writes() {
+    let hospitals = Arc::new(Hospitals::new(3, &placed(&[0])));
+    let owner = hospitals.person("patient", Role::Patient);
+    let mut nodes = vec![hospitals.start(0).await];
+    // The new ones are there before their charter is: they wait, and say who has what they are asked for.
+    nodes.push(hospitals.start(1).await);
+    nodes.push(hospitals.start(2).await);
+    let writing = Writing::start(&hospitals, &owner, &[2, 0, 1]);
+    writing.more(20).await;
+
+    // The operator of one node gives it the charter; the others hear of it from that one.
+    hospitals.next(&placed(&[0, 1, 2]), &[0]);
+    let grown = lives_on(&hospitals, &owner, 0, 2, &[0, 1, 2]).await;
+    writing.more(20).await;
+    for n in 0..3 {
+        let status = lives_on(&hospitals, &owner, n, 2, &[0, 1, 2]).await;
+        assert_eq!(status.charter_version, 2);
+        let group = &status.groups.as_ref().unwrap()[0];
+        assert!(group.nodes.iter().all(|it| it.applied.is_some()), "any node answers for all: {group:?}");
+    }
+    assert!(grown.groups.unwrap()[0].leader.is_some());
+
+    // Back to one, another one than it began with.
+    hospitals.next(&placed(&[2]), &[1]);
+    lives_on(&hospitals, &owner, 2, 3, &[2]).await;
+    writing.more(20).await;
+    let third = nodes.pop().unwrap();
+    stop(nodes).await;
+    writing.more(20).await;
+    let (patient, versions, longest) = writing.end().await;
+    assert!(versions.is_sorted() && versions.first() == Some(&1) && versions.last() == Some(&3), "{versions:?}");
+    assert!(longest < Duration::from_secs(15), "{longest:?}");
+    has_all(&hospitals, &owner, 2, &patient, versions.len()).await;
+    // It knows by its own disk what is in effect.
+    third.stop().await.unwrap();
+    let third = hospitals.start(2).await;
+    lives_on(&hospitals, &owner, 2, 3, &[2]).await;
+    has_all(&hospitals, &owner, 2, &patient, versions.len()).await;
+    third.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_moves_to_other_nodes_whoever_is_stopped_in_the_middle() {
+    let hospitals = Arc::new(Hospitals::new(4, &placed(&[0, 1, 2])));
+    let owner = hospitals.person("patient", Role::Patient);
+    let mut nodes = Vec::new();
+    for n in 0..3 {
+        nodes.push(Some(hospitals.start(n).await));
+    }
+    let writing = Writing::start(&hospitals, &owner, &[0, 1, 2]);
+    writing.more(10).await;
+    // The new node is not there yet: nothing moves, and nothing waits for that.
+    hospitals.next(&placed(&[3, 1, 2]), &[1]);
+    writing.more(20).await;
+    let waits = async {
+        loop {
+            let status = status(&hospitals, &owner, 1).await;
+            let group = &status.groups.as_ref().unwrap()[0];
+            if group.doing.as_ref().is_some_and(|doing| doing.contains("waits until the log is on")) {
+                assert_eq!(group.charter, 1);
+                return group.leader.unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let leader = tokio::time::timeout(LIMIT, waits).await.expect("it says what it waits for");
+    // Who leads stops in the middle, and comes back.
+    let n = (0..3).find(|n| hospitals.id(*n) == leader).unwrap();
+    nodes[n].take().unwrap().stop().await.unwrap();
+    nodes[n] = Some(hospitals.start(n).await);
+    nodes.push(Some(hospitals.start(3).await));
+    lives_on(&hospitals, &owner, 3, 2, &[1, 2, 3]).await;
+    let (patient, versions, _) = writing.end().await;
+    // Whom the charter let go says who has the room; whoever has it has all of it.
+    let (_client, connection) = hospitals.connect(&owner, 0).await;
+    let head = Request::Head(patient.room, ehe::id::Nonce([1; 16]));
+    let asked_elsewhere = async {
+        while !matches!(asked(&connection, &head).await, Some(Response::AskNode(node)) if node != hospitals.id(0)) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, asked_elsewhere).await.expect("it points to a node of the new group");
+    nodes[0].take().unwrap().stop().await.unwrap();
+    for n in 1..4 {
+        has_all(&hospitals, &owner, n, &patient, versions.len()).await;
+    }
+    stop(nodes.into_iter().flatten()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn charters_that_come_close_together_are_carried_out_one_after_the_other() {
+    let hospitals = Arc::new(Hospitals::new(3, &placed(&[0])));
+    let owner = hospitals.person("patient", Role::Patient);
+    let mut nodes = Vec::new();
+    for n in 0..3 {
+        nodes.push(hospitals.start(n).await);
+    }
+    let writing = Writing::start(&hospitals, &owner, &[0, 1, 2]);
+    writing.more(5).await;
+    hospitals.next(&placed(&[0, 1, 2]), &[]);
+    hospitals.next(&placed(&[1]), &[]);
+    hospitals.next(&format!("{}[permissions]\nread = ['patient', 'clinician']\n", placed(&[1])), &[2]);
+    lives_on(&hospitals, &owner, 0, 4, &[1]).await;
+    writing.more(5).await;
+    let (patient, versions, _) = writing.end().await;
+    assert!(versions.is_sorted(), "{versions:?}");
+    has_all(&hospitals, &owner, 1, &patient, versions.len()).await;
+    stop(nodes).await;
+}
+
+#[test]
+fn a_charter_that_too_few_have_signed_or_that_skips_one_is_not_taken_up_and_the_newest_outlives_its_file() {
+    let hospitals = Hospitals::new(3, &placed(&[0]));
+    let (_, first) = certs::store::load_charter(&hospitals.path("charter")).unwrap();
+    hospitals.next(&placed(&[1]), &[]);
+    hospitals.next(&placed(&[2]), &[]);
+    let (_, all) = certs::store::load_charter(&hospitals.path("charter")).unwrap();
+    let few = SignedCharter::unsigned(&all.0[1].read().unwrap()).unwrap();
+    let data = hospitals.path("data");
+    std::fs::create_dir(&data).unwrap();
+    let charters = Charters::open(&hospitals.credentials(0), &data).unwrap();
+    for bad in [vec![first.0[0].clone(), few], vec![first.0[0].clone(), all.0[2].clone()], all.0[1..].to_vec()] {
+        charters.take_up(&CharterChain(bad)).unwrap_err();
+        assert_eq!(charters.version(), 1);
+    }
+    assert!(charters.take_up(&all).unwrap());
+    assert!(!charters.take_up(&first).unwrap(), "an older one is nothing new");
+    // The credentials directory has charter 1 still; what was taken up is kept.
+    assert_eq!(Charters::open(&hospitals.credentials(0), &data).unwrap().version(), 3);
+    let other = Hospitals::new(3, &placed(&[0]));
+    assert!(matches!(charters.take_up(&other.credentials(0).charter_chain().clone()), Err(CharterFault::Other(1))));
+}
