@@ -65,3 +65,51 @@ impl Charters {
         Some(self.newest.version())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ehe::charter::{CharterChain, Placement, SignedCharter};
+
+    use super::*;
+    use crate::rooms::testing;
+
+    #[test]
+    fn an_earlier_charter_holds_in_a_shard_that_a_later_one_moves_until_it_was_seen_there() {
+        let members = [(); 3].map(|()| testing::identity());
+        let nodes = [1, 2, 3].map(|n| (testing::identity(), format!("127.0.0.1:{n}")));
+        let mut chain = testing::charter(&members, &nodes[..1]);
+        let first = chain.verify_each(chain.claimed_alliance().unwrap()).unwrap();
+        let before = chain.0[0].read().unwrap();
+        let both = testing::charter(&members, &nodes).0[0].read().unwrap();
+        let moved = ehe::charter::Charter {
+            version: 2,
+            predecessor: Some(chain.0[0].hash()),
+            nodes: both.nodes.clone(),
+            placement: Placement::Everywhere(vec![both.nodes[1].id]),
+            ..before
+        };
+        let mut signed = SignedCharter::unsigned(&moved).unwrap();
+        members.iter().for_each(|member| signed.sign(member).unwrap());
+        chain.0.push(signed);
+        // And one that leaves everything where it is.
+        let same = testing::next_charter(&chain, &members);
+        let alliance = chain.claimed_alliance().unwrap();
+        let each = |chain: &CharterChain| chain.verify_each(alliance).unwrap();
+        let mut charters = Charters {
+            newest: Arc::new(first[0].clone()),
+            each: first.into_iter().map(Arc::new).collect(),
+            seen: BTreeMap::new(),
+        };
+        assert_eq!(charters.take_up(each(&chain)), Some(2));
+        assert_eq!(charters.take_up(each(&chain)), None);
+        let of = |charters: &Charters, version| charters.of_version(0, version).map(|charter| charter.version());
+        assert_eq!((of(&charters, 1), of(&charters, 2), of(&charters, 3)), (Some(1), Some(2), None));
+        assert_eq!(charters.before().map(|before| before.version()), Some(1));
+        assert!(charters.node(both.nodes[1].id).is_some());
+        charters.stood(0, 2);
+        assert_eq!((of(&charters, 1), of(&charters, 2)), (None, Some(2)), "what was seen does not go back");
+        assert_eq!(charters.take_up(each(&same)), Some(3));
+        charters.seen.clear();
+        assert_eq!((of(&charters, 1), of(&charters, 2), of(&charters, 3)), (Some(1), None, Some(3)));
+    }
+}

@@ -81,7 +81,7 @@ impl Hospitals {
     pub fn next(&self, more: &str, to: &[usize]) -> VerifiedCharter {
         let (before, mut chain) = certs::store::load_charter(&self.path("charter")).unwrap();
         chain.0.push(self.signed(more, Some(&before)));
-        std::fs::write(self.path("charter"), chain.encode()).unwrap();
+        certs::file::replace(&self.path("charter"), &chain.encode()).unwrap();
         to.iter().for_each(|n| certs::file::replace(&self.path(&format!("node{n}/charter")), &chain.encode()).unwrap());
         certs::store::load_charter(&self.path("charter")).unwrap().0
     }

@@ -1,0 +1,124 @@
+//! Who is listened to in a group whose members change: those that it began with and that were let go are not, and new ones are by whoever
+//! was away meanwhile.
+
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ehe_node::consensus::{Bootstrap, MAX_FRAME_BYTES, NodeId, Role};
+use minicbor::Encoder;
+
+mod api {
+    pub use ehe_node::consensus::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager};
+}
+#[path = "support/disk.rs"]
+mod disk;
+#[path = "support/hub.rs"]
+mod hub;
+#[path = "support/journal.rs"]
+mod journal;
+#[path = "support/node.rs"]
+mod node;
+#[path = "support/three.rs"]
+mod three;
+
+use three::{Several, Writer, until};
+
+fn nodes(ids: &[u64]) -> BTreeSet<NodeId> {
+    ids.iter().copied().map(NodeId).collect()
+}
+
+/// What node `from` hears when it stands for election at node `to`, in a greater term and with a longer log.
+async fn stands_at(several: &Several, from: u64, to: u64, uid: [u8; 16]) -> usize {
+    let frame = |body: &dyn Fn(&mut Encoder<Vec<u8>>)| {
+        let mut e = Encoder::new(vec![1]);
+        body(&mut e);
+        Bytes::from(e.into_writer())
+    };
+    let hello = frame(&|e| {
+        e.array(5).unwrap().u8(2).unwrap().u16(0).unwrap().u64(to).unwrap().bytes(&uid).unwrap().null().unwrap();
+    });
+    let term = several.status(to, 0).term + 1;
+    let vote = frame(&|e| {
+        e.array(4).unwrap().u8(0).unwrap();
+        e.array(3).unwrap().u64(term).unwrap().u64(from).unwrap().bool(false).unwrap();
+        e.array(2).unwrap().u64(term - 1).unwrap().u64(1 << 40).unwrap();
+        e.bool(true).unwrap();
+    });
+    let mut stream = several.hub.dial(from, to).unwrap();
+    for said in [hello, vote] {
+        if stream.sender.send(said).await.is_err() {
+            break;
+        }
+    }
+    stream.sender.finish();
+    let mut heard = 0;
+    while let Ok(Ok(Some(_))) =
+        tokio::time::timeout(Duration::from_secs(5), stream.receiver.recv(MAX_FRAME_BYTES)).await
+    {
+        heard += 1;
+    }
+    heard
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_founder_that_was_let_go_is_not_listened_to_when_it_stands_for_election() {
+    let mut three = Several::new(&[1, 2, 3], 1);
+    three.open_all().await;
+    let leader = three.leader(0, &[1, 2, 3]).await;
+    let gone = (1..=3).rev().find(|id| *id != leader).unwrap();
+    // One vote is enough for what stays: a group of two would wait for both.
+    three.up[&leader].change_voters(node::id(0), &nodes(&[leader])).await.unwrap();
+    let uid = three.up[&gone].node_uid().0;
+    three.hub.kill(gone);
+    three.up.remove(&gone);
+    let term = three.status(leader, 0).term;
+    assert_eq!(stands_at(&three, gone, leader, uid).await, 1, "sent away, and nothing answered");
+    assert_eq!((three.status(leader, 0).term, three.status(leader, 0).role), (term, Role::Leader));
+    // A charter may give it the group again.
+    three.up[&leader].listen_to(node::id(0), nodes(&[gone]));
+    assert_eq!(stands_at(&three, gone, leader, uid).await, 2, "a welcome and an answer");
+    three.close(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_was_away_while_the_others_changed_is_found_by_those_that_came() {
+    let mut several = Several::new(&[1, 2, 3], 1);
+    several.add(4, 1, Bootstrap::Wait);
+    several.add(5, 1, Bootstrap::Wait);
+    several.open_all().await;
+    let first = several.leader(0, &[1, 2, 3]).await;
+    let stays = (1..=3).find(|id| *id != first).unwrap();
+    let writer = Writer::start(&several, 0, 0, 0);
+    writer.more(20).await;
+    several.kill(stays);
+    writer.now(&several);
+    let leader = several.leader(0, &(1..=3).filter(|id| *id != stays).collect::<Vec<_>>()).await;
+    let consensus = several.up[&leader].clone();
+    for new in [4, 5] {
+        consensus.add_learner(node::id(0), NodeId(new)).await.unwrap();
+    }
+    consensus.change_voters(node::id(0), &nodes(&[stays, 4, 5])).await.unwrap();
+    let leader = several.leader(0, &[4, 5]).await;
+    assert!(leader > 3);
+    writer.more(20).await;
+    // It knows of none of them. What the charter says lets it listen.
+    let back = several.open(stays).await;
+    assert!(!back.status(node::id(0)).unwrap().voters.contains(&NodeId(4)));
+    back.listen_to(node::id(0), nodes(&[stays, 4, 5]));
+    until("it has come to the others", || back.status(node::id(0)).unwrap().voters.contains(&NodeId(4)).then_some(())).await;
+    let acknowledged = writer.stop().await;
+    several.level(0, &[stays, 4, 5]).await;
+    let states = several.close(0).await;
+    node::assert_contains(&states[&stays], &acknowledged);
+}
