@@ -48,7 +48,10 @@ async fn a_room_follows_its_shard_from_three_hospitals_to_one_and_to_another_one
     // The plan of one hospital's node.
     let plan = ["move-shard", "0", "--to", "node1.lab.example", "--config", "node1.toml", "--out", "to-one"];
     let said = done(&alliance, "ehe-node", &plan).await;
-    assert!(said.contains("shard 0: ") && said.contains("-> node1.lab.example") && said.contains("not signed yet"), "{said}");
+    assert!(
+        said.contains("shard 0: ") && said.contains("-> node1.lab.example") && said.contains("not signed yet"),
+        "{said}"
+    );
     let unsigned = ["charter", "install", "to-one", "--config", "node2.toml"];
     let refused = ran(&alliance, "ehe-node", &unsigned).await;
     assert!(refused.code == Some(1) && refused.stderr.contains("signed by 0 of the 2"), "{refused:?}");

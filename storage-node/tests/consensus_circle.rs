@@ -116,7 +116,8 @@ async fn a_member_that_was_away_while_the_others_changed_is_found_by_those_that_
     let back = several.open(stays).await;
     assert!(!back.status(node::id(0)).unwrap().voters.contains(&NodeId(4)));
     back.listen_to(node::id(0), nodes(&[stays, 4, 5]));
-    until("it has come to the others", || back.status(node::id(0)).unwrap().voters.contains(&NodeId(4)).then_some(())).await;
+    until("it has come to the others", || back.status(node::id(0)).unwrap().voters.contains(&NodeId(4)).then_some(()))
+        .await;
     let acknowledged = writer.stop().await;
     several.level(0, &[stays, 4, 5]).await;
     let states = several.close(0).await;

@@ -158,7 +158,6 @@ async fn clients_of_another_protocol_authority_or_without_a_certificate_get_no_f
     for _ in 0..6 {
         for (shown, alpn, alert) in [
             (known, &b"h3"[..], 120),
-            (known, b"ehe-raft/1", 120),
             (known, b"ehe/2", 120),
             (Some((&foreign, "hostile")), certs::Protocol::Clients.alpn(), 48),
             (None, certs::Protocol::Clients.alpn(), 116),
@@ -168,6 +167,11 @@ async fn clients_of_another_protocol_authority_or_without_a_certificate_get_no_f
             // 0x0100 and the TLS alert (RFC 9001 §4.8).
             assert_eq!(u64::from(close.error_code), 0x100 + alert, "{close}");
         }
+        // What nodes speak is spoken with nodes: an alliance of one may grow, so the one offers it too.
+        let odd = Odd { alpn: b"ehe-raft/1", window: None };
+        let refused = raw::connect(&scene.alliance, known, scene.address, odd).await;
+        let Err(ConnectionError::ApplicationClosed(close)) = refused else { panic!("{:?}", refused.err()) };
+        assert_eq!(u64::from(close.error_code), 2, "{close}");
     }
     scene.hostile(None).await;
     scene.serves().await;

@@ -206,6 +206,19 @@ impl Alliance {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(from, (Instant::now(), report));
     }
 
+    /// Of an alliance of very many shards a node opens those that it is given when it starts, and no others.
+    fn say_what_is_not_open(&self, me: NodeId) {
+        let open: BTreeSet<u16> = self.consensus.groups().map(|group| group.0).collect();
+        let newest = self.charters.newest();
+        let given: Vec<u16> = newest.shards_of(me).filter(|shard| !open.contains(shard)).collect();
+        if !given.is_empty() {
+            tracing::error!(
+                version = newest.version(), shards = ?given,
+                "the newest charter gives this node shards that it has not open: restart it, and it opens them"
+            );
+        }
+    }
+
     /// Answers one question of a node.
     pub(super) async fn answer(&self, from: NodeId, exchange: &mut Exchange) -> Result<(), AllianceError> {
         let question =
@@ -292,6 +305,7 @@ pub async fn attend(alliance: Arc<Alliance>, reach: Reach, me: NodeId, outbound:
         let others: BTreeSet<NodeId> =
             alliance.charters.nodes().iter().map(|node| node.id).filter(|id| *id != me).collect();
         alliance.board.admit(others.clone());
+        alliance.say_what_is_not_open(me);
         for node in others {
             outbound.add(node);
             if attended.insert(node) {
