@@ -13,6 +13,7 @@ pub mod control;
 pub mod cose;
 pub mod decimal;
 pub mod event;
+pub mod evidence;
 pub mod id;
 pub mod identity;
 pub mod kem;

@@ -82,6 +82,8 @@ pub const ORIGIN_MAX_BYTES: usize = 128;
 pub const HEAD_SIGNATURE_MAX_BYTES: usize = 1024;
 /// Hashes in an inclusion or consistency proof: a tree of 2^64 leaves has no longer one.
 pub const PROOF_HASHES_MAX: usize = 64;
+/// Largest file of evidence: two checkpoints, a proof, and the charters that they name. It fits a frame.
+pub const EVIDENCE_MAX_BYTES: usize = FRAME_MAX_BYTES - 1024;
 /// Rooms that one `RoomsOf` answer lists.
 pub const ROOMS_PER_ANSWER_MAX: usize = 1024;
 /// A stream of reads is checked against the room at least this often.

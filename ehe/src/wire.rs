@@ -3,6 +3,8 @@
 //! A frame is a length (4 bytes, big-endian) and that many bytes of deterministic CBOR. The client sends one [`Request`] and
 //! finishes; the node answers with one [`Response`], or with a stream of them that ends in one that [`Response::is_last`].
 
+use core::num::NonZeroU32;
+
 use minicbor::{Decode, Encode};
 
 use crate::cbor::{self, CborError};
@@ -43,6 +45,9 @@ pub enum Request {
     /// How the node is. Answer: [`Response::Status`].
     #[n(7)]
     Status,
+    /// Evidence that the node keeps: that of this place, from 0. Answer: [`Response::Evidence`].
+    #[n(9)]
+    Evidence(#[n(0)] u32),
 }
 
 /// A run and its events, in the run's order.
@@ -92,6 +97,10 @@ pub enum Response {
     /// before the place that was asked from. It proves itself: the events name it by its id ([`crate::ledger::wrap_of`]).
     #[n(10)]
     Wrap(#[n(0)] Event),
+    /// How much evidence the node keeps, and that of the place that was asked for: an encoded
+    /// [`Evidence`](crate::evidence::Evidence), empty where there is none.
+    #[n(12)]
+    Evidence(#[n(0)] u32, #[cbor(n(1), with = "minicbor::bytes")] Vec<u8>),
 }
 
 /// A run was accepted.
@@ -215,6 +224,9 @@ pub struct NodeStatus {
     /// All shards of the alliance, as the nodes tell each other.
     #[n(5)]
     pub groups: Option<Vec<GroupStatus>>,
+    /// How much [evidence](crate::evidence) it keeps, if it keeps any.
+    #[n(6)]
+    pub evidence: Option<NonZeroU32>,
 }
 
 /// How a shard is, wherever it lives.

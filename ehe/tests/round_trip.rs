@@ -277,6 +277,7 @@ fn to_node() -> impl Strategy<Value = Request> {
         Just(Request::RoomsOf),
         Just(Request::Charter),
         Just(Request::Status),
+        any::<u32>().prop_map(Request::Evidence),
     ]
 }
 
@@ -304,19 +305,22 @@ fn from_node() -> impl Strategy<Value = Response> {
             faulted,
         },
     );
+    let count = option::of(any::<core::num::NonZeroU32>());
     let member = (id8(NodeId), any::<bool>(), option::of(any::<u64>()), option::of(any::<u64>()), any::<bool>())
         .prop_map(|(node, votes, applied, heard_ms, faulted)| GroupNode { node, votes, applied, heard_ms, faulted });
     let group = (any::<u16>(), any::<u32>(), option::of(id8(NodeId)), vec(member, 0..3), option::of("[ -~]{0,20}"))
         .prop_map(|(shard, charter, leader, nodes, doing)| GroupStatus { shard, charter, leader, nodes, doing });
-    let status = (id8(NodeId), "[ -~]{0,20}", any::<u32>(), vec(shard, 0..3), ms(), option::of(vec(group, 0..3)))
-        .prop_map(|(node, program, charter_version, shards, at, groups)| NodeStatus {
-            node,
-            program,
-            charter_version,
-            shards,
-            at,
-            groups,
-        });
+    let status =
+        (id8(NodeId), "[ -~]{0,20}", any::<u32>(), vec(shard, 0..3), ms(), option::of(vec(group, 0..3)), count)
+            .prop_map(|(node, program, charter_version, shards, at, groups, evidence)| NodeStatus {
+                node,
+                program,
+                charter_version,
+                shards,
+                at,
+                groups,
+                evidence,
+            });
     prop_oneof![
         submitted.prop_map(Response::Submitted),
         known.prop_map(Response::Known),
@@ -328,6 +332,7 @@ fn from_node() -> impl Strategy<Value = Response> {
         vec(any::<u8>(), 0..90).prop_map(Response::Charter),
         status.prop_map(Response::Status),
         event().prop_map(Response::Wrap),
+        (any::<u32>(), vec(any::<u8>(), 0..90)).prop_map(|(kept, bytes)| Response::Evidence(kept, bytes)),
     ]
 }
 

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use certs::age::WorkFactor;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
-use ehe::id::{AuthorId, EheId, RoomId};
+use ehe::id::{AllianceId, AuthorId, EheId, RoomId};
 use ehe::read::Purpose;
 use ehe::time::{Hour, UnixMs};
 use ehe::vital::{Category, Vital};
@@ -106,8 +106,10 @@ pub enum Command {
     /// A refusal is shown at once; further refusals of the same reader within the hour appear as one line with a count when the
     /// hour is over.
     Audit(RoomArgs),
-    /// Verify a room whole: chain, signatures, strands, rules, inclusion, quorum (the patient)
+    /// Verify a room whole: chain, signatures, strands, rules, inclusion, quorum (the patient); or judge a file of evidence
     Verify(VerifyArgs),
+    /// Fetch the evidence that the nodes keep, judge it, and keep it in the directory `evidence`
+    Evidence,
     /// Show how the nodes are
     Status,
 }
@@ -190,11 +192,17 @@ pub struct RoomArgs {
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
     /// The room's id
-    #[arg(long, value_name = "ID")]
-    pub room: RoomId,
+    #[arg(long, value_name = "ID", required_unless_present = "evidence")]
+    pub room: Option<RoomId>,
     /// Keep what the node served in this new file, for another program to judge
     #[arg(long, value_name = "FILE")]
     pub save: Option<PathBuf>,
+    /// Judge this file of evidence, by itself: what it proves, about which node and hospital. Ends with 4 if it proves nothing
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["room", "save"])]
+    pub evidence: Option<PathBuf>,
+    /// Take evidence about this alliance only
+    #[arg(long, value_name = "ID", requires = "evidence")]
+    pub alliance: Option<AllianceId>,
 }
 
 /// One category, or all.

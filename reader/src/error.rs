@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use certs::charters::ExtensionError;
 use certs::{ChannelError, FileError, Role};
-use ehe::id::{EheId, RoomId};
+use ehe::evidence::EvidenceError;
+use ehe::id::{AllianceId, EheId, RoomId};
 use ehe::leaf::ReceiptError;
 use ehe::ledger::LedgerError;
 use ehe::recovery::RecoveryKeyError;
@@ -155,6 +156,35 @@ pub enum Error {
         theirs: u32,
         /// The newest charter here.
         own: u32,
+    },
+    /// A file that is called evidence proves nothing.
+    #[error("{} proves nothing: {why}", .path.display())]
+    NoEvidence {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: Box<EvidenceError>,
+    },
+    /// It is about another alliance than the one that was asked for.
+    #[error("{} is about the nodes of another alliance: {found}, where {wanted} was asked for", .path.display())]
+    OtherAlliance {
+        /// The file.
+        path: PathBuf,
+        /// What was asked for.
+        wanted: AllianceId,
+        /// Whose it is.
+        found: AllianceId,
+    },
+    /// What was shown contradicts what was seen before, both are signed, and that is kept.
+    #[error(
+        "{why}. Both are signed: they are kept as evidence in {}, and `ehe verify --evidence` with that file says what it proves about \
+         whom. Give it to the other hospitals", .file.display()
+    )]
+    Evident {
+        /// What does not verify.
+        why: Box<Error>,
+        /// The evidence.
+        file: PathBuf,
     },
     /// The log went back behind what was seen before.
     #[error("verification failed: {0}")]
@@ -343,6 +373,9 @@ impl Error {
             | Self::Memory(_)
             | Self::EmptyRoom(_)
             | Self::Charters { .. }
+            | Self::NoEvidence { .. }
+            | Self::OtherAlliance { .. }
+            | Self::Evident { .. }
             | Self::Key(_)
             | Self::Build(BuildError::Key(_)) => Exit::Unverified,
             Self::NoSuchCharter { silent, .. } if silent.is_empty() => Exit::Unverified,

@@ -96,6 +96,7 @@ impl Following {
             accepted: Some(head.last.leaf.accepted_at),
             tie: self.tie(),
             charter: checkpoint.charter_version,
+            note: Some(verified.note().into()),
         };
         self.known = Some(memory.clone());
         self.confirmed = Some(verified);

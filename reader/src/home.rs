@@ -6,13 +6,16 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use certs::FileError;
-use ehe::id::RoomId;
+use ehe::id::{Hash, RoomId};
+use sha2::{Digest, Sha256};
 
 use crate::error::Error;
 use crate::memory::{RoomMemory, Tie};
 
 /// Largest memory file that is read.
-const MEMORY_MAX_BYTES: usize = 4096;
+const MEMORY_MAX_BYTES: usize = 4096 + 2 * ehe::limits::CHECKPOINT_MAX_BYTES;
+/// Files of evidence that are kept at most.
+const EVIDENCE_FILES_MAX: usize = 1024;
 
 /// The program's directory.
 #[derive(Debug, Clone)]
@@ -43,6 +46,28 @@ impl Home {
 
     fn rooms(&self) -> PathBuf {
         self.0.join("rooms")
+    }
+
+    /// Where evidence is kept.
+    pub fn evidence(&self) -> PathBuf {
+        self.0.join("evidence")
+    }
+
+    /// Keeps evidence under its hash. Durable when this returns.
+    pub fn keep_evidence(&self, bytes: &[u8]) -> Result<PathBuf, Error> {
+        let dir = self.evidence();
+        certs::file::create_dir(&dir)?;
+        let path = dir.join(format!("{}.cbor", Hash(Sha256::digest(bytes).into())));
+        if path.exists() {
+            return Ok(path);
+        }
+        let files = fs::read_dir(&dir).map_err(|source| Error::Io { path: dir.clone(), source })?.count();
+        if files >= EVIDENCE_FILES_MAX {
+            let full = format!("it holds {files} files already: look at them, and move away what has been dealt with");
+            return Err(Error::Io { path: dir, source: std::io::Error::other(full) });
+        }
+        certs::file::replace(&path, bytes)?;
+        Ok(path)
     }
 
     /// The file that remembers a room.
@@ -118,7 +143,6 @@ impl Home {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ehe::id::Hash;
     use std::os::unix::fs::MetadataExt;
 
     fn memory(size: u64) -> RoomMemory {
@@ -132,6 +156,7 @@ mod tests {
             accepted: None,
             tie: Tie::Party,
             charter: 1,
+            note: None,
         }
     }
 

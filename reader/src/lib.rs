@@ -14,6 +14,7 @@ pub mod build;
 pub mod charters;
 pub mod cli;
 pub mod error;
+pub mod evidence;
 pub mod follow;
 pub mod home;
 pub mod in_force;

@@ -31,6 +31,10 @@ pub struct RoomMemory {
     /// Version of the charter under which the log was seen. Files of earlier versions do not have it.
     #[serde(default)]
     pub charter: u32,
+    /// The signed checkpoint with that size and root: half of the evidence, if a node ever shows another one. Files of earlier versions
+    /// do not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// What the identity of a directory is in a room that the directory remembers. A listing of rooms asks about rooms that no node
@@ -126,6 +130,7 @@ impl RoomMemory {
             accepted: Some(receipt.leaf().accepted_at),
             tie: Tie::Own,
             charter: log.charter_version,
+            note: Some(receipt.checkpoint().note().into()),
         }
     }
 
@@ -190,6 +195,7 @@ mod tests {
             accepted: None,
             tie: Tie::Party,
             charter: 1,
+            note: None,
         }
     }
 

@@ -19,9 +19,10 @@ use getrandom::SysRng;
 use getrandom::rand_core::{CryptoRng, Rng, UnwrapErr};
 
 use crate::error::Error;
+use crate::evidence;
 use crate::follow::Following;
 use crate::home::Home;
-use crate::memory::RoomMemory;
+use crate::memory::{MemoryError, RoomMemory};
 use crate::nodes::Nodes;
 use crate::saved::Saving;
 use crate::scope;
@@ -233,7 +234,9 @@ impl Session {
                 }
                 Response::Head(head) => {
                     let charter = self.charter_of(&head.last.checkpoint).await?;
-                    let memory = following.confirm(&head, asked, &charter)?;
+                    let confirmed = following.confirm(&head, asked, &charter);
+                    let memory =
+                        confirmed.map_err(|why| self.evident(why, following.known(), &head.last.checkpoint))?;
                     self.is_current(following.room(), &charter)?;
                     let (age, fresh) = (clock().since(head.at), charter.head_fresh_ms());
                     if age > u64::from(fresh) {
@@ -248,6 +251,20 @@ impl Session {
                 }
                 other => return Err(answers.unexpected(kind(&other))),
             }
+        }
+    }
+
+    /// Where what was shown contradicts what was seen before, and both are signed, that is evidence: it is kept.
+    pub(crate) fn evident(&self, why: Error, known: Option<&RoomMemory>, shown: &str) -> Error {
+        let before = known.and_then(|known| known.note.as_deref());
+        match (&why, before) {
+            (Error::Memory(MemoryError::Rewritten { .. }), Some(before)) => {
+                match evidence::keep(&self.home, self.credentials.charter_chain(), before, shown) {
+                    Some(file) => Error::Evident { why: Box::new(why), file },
+                    None => why,
+                }
+            }
+            _ => why,
         }
     }
 
@@ -306,5 +323,6 @@ pub fn kind(response: &Response) -> &'static str {
         Response::Rooms(_) => "rooms",
         Response::Charter(_) => "charters",
         Response::Status(_) => "a status",
+        Response::Evidence(..) => "evidence",
     }
 }

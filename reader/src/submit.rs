@@ -59,10 +59,12 @@ pub async fn submit(
         session.is_current(room, &charter)?;
         let log = verified.checkpoint().checkpoint();
         if let Some(before) = known.take() {
-            before.check_log(log)?;
+            let held = before.check_log(log).map_err(Error::from);
+            held.map_err(|why| session.evident(why, Some(&before), &receipt.checkpoint))?;
             // How far the room was followed stays as it is, and with it when that was accepted.
-            let (size, root, charter) = (log.size, log.root, log.charter_version);
-            let memory = RoomMemory { origin: log.origin.clone(), size, root, charter, ..before };
+            let (note, charter) = (Some(verified.checkpoint().note().into()), log.charter_version);
+            let (size, root) = (log.size, log.root);
+            let memory = RoomMemory { origin: log.origin.clone(), size, root, charter, note, ..before };
             session.home().remember(room, &memory)?;
             known = Some(memory);
         }

@@ -9,6 +9,7 @@ use ehe::read::Part;
 use ehe::wire::{Head, Request, Response};
 
 use crate::error::{Error, Exit};
+use crate::evidence::{self, Seen};
 use crate::follow::Following;
 use crate::memory::MemoryError;
 use crate::scope;
@@ -93,6 +94,7 @@ impl Check {
                 LedgerError::WentBack { .. } => Self::Memory,
             },
             Error::Memory(_) => Self::Memory,
+            Error::Evident { why, .. } => return Self::of(why),
             Error::Charters { .. } => Self::Quorum,
             Error::NoSuchCharter { silent, .. } if silent.is_empty() => Self::Quorum,
             Error::EmptyRoom(_) => Self::Rules,
@@ -218,9 +220,13 @@ async fn heads(session: &mut Session, following: &Following) -> Outcome {
     let shard = room.shard(charter.shard_count());
     let mut members: BTreeSet<MemberId> = BTreeSet::new();
     let (mut said, mut missing) = (0usize, Vec::new());
+    let mut seen = Seen::default();
+    if let Some(confirmed) = following.confirmed() {
+        seen.see(&session.nodes.spoke_last(), confirmed.clone());
+    }
     for node in charter.group(shard).iter().filter_map(|id| charter.node(*id)) {
         match head(session, room, node.id).await {
-            Ok((head, nonce)) => match judge(session, following, &head, nonce).await {
+            Ok((head, nonce)) => match judge(session, following, (&node.name, &head, nonce), &mut seen).await {
                 Ok(()) => {
                     said += 1;
                     members.insert(node.member);
@@ -251,13 +257,28 @@ enum Judged {
     Stale(String),
 }
 
-async fn judge(session: &mut Session, following: &Following, head: &Head, nonce: Nonce) -> Result<(), Judged> {
+async fn judge(
+    session: &mut Session,
+    following: &Following,
+    (node, head, nonce): (&str, &Head, Nonce),
+    seen: &mut Seen,
+) -> Result<(), Judged> {
     let room = following.room();
     let charter = session.charter_of(&head.last.checkpoint).await.map_err(|why| match why.exit() {
         Exit::Unverified => Judged::Contradicts(why.to_string()),
         _ => Judged::Stale(why.to_string()),
     })?;
-    verify_head(room, head, nonce, &charter).map_err(|why| Judged::Contradicts(why.to_string()))?;
+    let shown = verify_head(room, head, nonce, &charter).map_err(|why| Judged::Contradicts(why.to_string()))?;
+    let size = shown.checkpoint().size;
+    if let Some((other, before)) = seen.see(node, shown) {
+        let (chain, note) = (session.credentials().charter_chain(), &head.last.checkpoint);
+        let file = evidence::keep(session.home(), chain, before.note(), note);
+        let kept = file.map(|file| format!("; both are signed, and kept as evidence in {}", file.display()));
+        return Err(Judged::Contradicts(format!(
+            "it shows another log of {size} leaves than node {other}{}",
+            kept.unwrap_or_default()
+        )));
+    }
     session.is_current(room, &charter).map_err(|why| Judged::Stale(why.to_string()))?;
     let (entries, known) = (head.last.leaf.index.saturating_add(1), following.known());
     if known.is_some_and(|known| known.entries == entries && known.last_leaf != head.last.leaf.hash()) {

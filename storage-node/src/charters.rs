@@ -112,6 +112,11 @@ impl Charters {
         self.of(1).unwrap_or_else(|| self.newest())
     }
 
+    /// All, from the first to the newest.
+    pub fn chain(&self) -> CharterChain {
+        CharterChain(self.known().each.iter().map(|charter| charter.signed().clone()).collect())
+    }
+
     /// Version of the newest.
     pub fn version(&self) -> u32 {
         self.newest().version()

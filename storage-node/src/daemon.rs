@@ -18,12 +18,14 @@ pub use place::{Placed, placed};
 
 use crate::admission::Admission;
 use crate::blocking::Blocking;
-use crate::checkpoint::{Board, Checkpointed, Checkpointer, Line, Logged, MayOrder, Outbound, Who};
+use crate::checkpoint::{Board, Checkpointed, Checkpointer, Line, MayOrder, Outbound, Who};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::confirmation::Confirmation;
 use crate::consensus::{self, Consensus, GroupId, Link, ShutdownError};
 use crate::cosign::CosignFile;
+use crate::evidence::shelf::Shelf;
+use crate::evidence::{self, Found, Keeper};
 use crate::leadership;
 use crate::node::{Node, node_id, raft_id};
 use crate::peers::{self, Accepting, Alliance, Reach};
@@ -64,7 +66,7 @@ impl Daemon {
     pub async fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
         // 1. Who are we, and what is ours to hold? Then the files, all checked before anything is written.
         let opening = config.clone();
-        let Opened { placed, stores, cosigned } =
+        let Opened { placed, stores, cosigned, shelf } =
             tokio::task::spawn_blocking(move || open(&opening)).await.map_err(|_| StartError::Interrupted)??;
         let Placed { credentials, charters, id, name, bootstrap, .. } = placed;
         let identity = Arc::new(credentials.identity().clone());
@@ -72,6 +74,7 @@ impl Daemon {
 
         // 2. The shards: their machines run under consensus, which replays its log before it opens.
         let board = Arc::new(Board::default());
+        let evidence = Keeper::new(charters.first().alliance_id(), shelf, Arc::clone(&board), Arc::clone(&stats));
         let (mut machines, mut lines, mut halves) = (Vec::new(), BTreeMap::new(), Vec::new());
         for (place, store) in stores {
             let machine = ShardMachine::new(place, store.clone(), Arc::clone(&board));
@@ -99,7 +102,7 @@ impl Daemon {
             lines,
             leader: Box::new(move |shard| leaders.status(GroupId(shard)).and_then(|status| status.leader).map(node_id)),
             outbound: outbound.clone(),
-            evidence: Box::new(Logged),
+            evidence: Box::new(Found { charters: charters.clone(), keeper: evidence.clone() }),
             may_order: may_order.clone(),
             clock: clock.clone(),
             stats: Arc::clone(&stats),
@@ -131,7 +134,13 @@ impl Daemon {
         let limits = ServerLimits { nodes: Some(NodeLimits::default()), ..config.limits.channel() };
         let server = Arc::new(Server::bind(config.listen, &credentials, limits)?);
         let alliance = Arc::new(Alliance::new(charters.clone(), consensus.clone(), Arc::clone(&board), progress));
-        let attending = peers::attend(Arc::clone(&alliance), others.reach.clone(), id, outbound, others.stop.clone());
+        let attending = peers::attend(
+            Arc::clone(&alliance),
+            others.reach.clone(),
+            id,
+            (outbound, evidence.clone()),
+            others.stop.clone(),
+        );
         others.tasks.spawn(attending);
         for group in consensus.groups() {
             let stop = others.stop.clone();
@@ -144,6 +153,7 @@ impl Daemon {
                 alliance: Arc::clone(&alliance),
                 consensus: consensus.clone(),
                 board: Arc::clone(&board),
+                evidence: evidence.clone(),
                 stats: Arc::clone(&stats),
                 stop: others.stop.clone(),
             }),
@@ -163,6 +173,7 @@ impl Daemon {
             confirmations: shards.keys().map(|shard| (*shard, Confirmation::default())).collect(),
             shards,
             consensus: consensus.clone(),
+            evidence,
             blocking: Blocking::new(config.limits.blocking_threads_max),
             clock: clock.clone(),
             stats: Arc::clone(&stats),
@@ -225,6 +236,7 @@ struct Opened {
     placed: Placed,
     stores: Vec<(Place, Store)>,
     cosigned: CosignFile,
+    shelf: Shelf,
 }
 
 fn open(config: &Config) -> Result<Opened, StartError> {
@@ -243,7 +255,9 @@ fn open(config: &Config) -> Result<Opened, StartError> {
     }
     let path = config.data_dir.join(COSIGN_FILE);
     let cosigned = CosignFile::open(&path, alliance, placed.id, shard_count.get(), empty)?;
-    Ok(Opened { placed, stores, cosigned })
+    let dir = config.data_dir.join(evidence::DIRECTORY);
+    let shelf = Shelf::open(dir.clone(), alliance).map_err(|source| StartError::DataDir { path: dir, source })?;
+    Ok(Opened { placed, stores, cosigned, shelf })
 }
 
 fn raft_config(config: &Config, id: consensus::NodeId) -> consensus::Config {

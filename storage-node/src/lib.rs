@@ -18,6 +18,7 @@ pub mod confirmation;
 pub mod consensus;
 pub mod cosign;
 pub mod daemon;
+pub mod evidence;
 mod handlers;
 pub mod leadership;
 pub mod node;

@@ -14,6 +14,7 @@ use ehe_node::clock::Clock;
 use ehe_node::commands::{self, Planned, Watch};
 use ehe_node::config::Config;
 use ehe_node::daemon::{Daemon, placed};
+use ehe_node::evidence;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -44,7 +45,7 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
-    /// How all shards of the alliance are, as the running node of this configuration knows it.
+    /// How all shards of the alliance are, as the running node of this configuration knows it, and the evidence in its data directory.
     Status {
         /// The configuration.
         #[arg(long)]
@@ -207,7 +208,13 @@ fn install(file: &Path, config: &Path, wait: bool, timeout: Option<u64>) -> anyh
 fn status(config: &Config, json: bool, until: Option<u32>, timeout: Option<u64>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     let watch = Watch { until, within: timeout.map(Duration::from_secs) };
-    runtime.block_on(commands::status(config, json, watch, &mut std::io::stdout()))
+    runtime.block_on(commands::status(config, json, watch, &mut std::io::stdout()))?;
+    if json {
+        return Ok(()); // it has the number; the pieces are for people
+    }
+    let lines = evidence::lines(&config.data_dir.join(evidence::DIRECTORY))?;
+    let mut out = std::io::stdout().lock();
+    lines.iter().try_for_each(|line| writeln!(out, "{}", escaped(line))).context("writing to standard output")
 }
 
 fn check(path: PathBuf) -> anyhow::Result<()> {

@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::config::Limits;
 use crate::confirmation::Confirmation;
 use crate::consensus::{self, Consensus, GroupId, Role};
+use crate::evidence::Keeper;
 use crate::peers::Alliance;
 use crate::shard::{InEffect, Shard, Stopped, StoreError, Unordered, View};
 use crate::stats::Stats;
@@ -43,6 +44,8 @@ pub struct Node {
     pub confirmations: BTreeMap<u16, Confirmation>,
     /// Who leads what.
     pub consensus: Consensus,
+    /// Evidence that is kept here.
+    pub evidence: Keeper,
     /// For looking things up and for signatures.
     pub blocking: Blocking,
     /// The clock.

@@ -74,8 +74,10 @@ counters! {
     checkpoints,
     /// Messages of other nodes about checkpoints that were not taken: malformed, of another charter, of a clock that differs.
     cosigning_ignored,
-    /// Nodes that were found to have cosigned another log.
+    /// Evidence that is kept: contradictions of signed checkpoints.
     evidence,
+    /// What another node told as evidence and is none.
+    evidence_refused,
     /// Shards that were stopped by a fault.
     fenced,
 }

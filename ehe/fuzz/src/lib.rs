@@ -10,6 +10,7 @@ use ehe::checkpoint::Checkpoint;
 use ehe::control::Control;
 use ehe::cose::Unverified;
 use ehe::event::{Core, Event, Header, Kind, Suite, VERSION, decode_header};
+use ehe::evidence::{self, Evidence, Finding};
 use ehe::id::{AuthorId, EpochId, Hash, Nonce, RoomId, WrapId};
 use ehe::leaf::Receipt;
 use ehe::limits;
@@ -25,7 +26,7 @@ use sha2::{Digest, Sha256};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const ALL: [Target; 8] = [
+pub const ALL: [Target; 9] = [
     ("body", body),
     ("control", control),
     ("run", run),
@@ -34,6 +35,7 @@ pub const ALL: [Target; 8] = [
     ("request", request),
     ("receipt", receipt),
     ("charter", charter),
+    ("evidence", evidence),
 ];
 
 /// An event's header.
@@ -119,6 +121,7 @@ pub fn frame(bytes: &[u8]) {
             Response::Head(head) => receipt(&cbor::to_vec(&head.last)),
             Response::Charter(chain) => charter(&chain),
             Response::Wrap(wrap) => event(wrap),
+            Response::Evidence(_, bytes) => evidence(&bytes),
             _ => {}
         }
     }
@@ -200,5 +203,27 @@ fn one_charter(signed: &SignedCharter) {
         let again = SignedCharter::unsigned(&charter).expect("a charter that was read keeps the rules");
         assert_eq!(again.hash(), signed.hash());
         let _ = signed.signers();
+    }
+}
+
+/// A file of evidence. Whatever it says, nobody is accused who has signed nothing.
+pub fn evidence(bytes: &[u8]) {
+    if let Ok(decoded) = Evidence::decode(bytes) {
+        assert_eq!(decoded.to_vec(), bytes);
+        charter(&decoded.charters);
+        decoded.notes().into_iter().for_each(note);
+        assert_eq!(decoded.judge(), evidence::judge(bytes));
+    }
+    let Ok(verdict) = evidence::judge(bytes) else { return };
+    let sides = [&verdict.first, &verdict.second];
+    assert!(sides.iter().all(|side| !side.signers.is_empty()));
+    assert!((verdict.first.size, verdict.first.root) < (verdict.second.size, verdict.second.root));
+    assert_ne!(verdict.prefix, verdict.first.root);
+    let accused = verdict.accused();
+    assert!(!accused.is_empty());
+    let signed = |node, side: &ehe::evidence::Side| side.signers.iter().any(|signer| signer.node == node);
+    match verdict.finding() {
+        Finding::SignedBoth => assert!(accused.iter().all(|node| sides.iter().all(|side| signed(*node, side)))),
+        _ => assert!(accused.iter().all(|node| sides.iter().any(|side| signed(*node, side)))),
     }
 }

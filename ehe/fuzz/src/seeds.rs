@@ -13,6 +13,7 @@ use ehe::control::{
 };
 use ehe::control::{Right, Rights, RoomCreate, SeedWrap, WrapRecord, possession};
 use ehe::event::Event;
+use ehe::evidence::Evidence;
 use ehe::id::{AllianceId, EheId, EpochId, Hash, NodeId, Nonce, RoomId, StrandId};
 use ehe::identity::Party;
 use ehe::kem::{self, KemSecret, WrapPurpose};
@@ -73,6 +74,9 @@ impl Seeds<'_> {
         add("receipt", "note", receipt.checkpoint.clone().into_bytes());
         add("charter", "chain", self.world.chain().encode());
         add("charter", "one", self.world.chain().0[0].encode());
+        for (name, evidence) in self.evidence() {
+            add("evidence", name, evidence.to_vec());
+        }
         for (name, message) in self.requests(event.clone()) {
             add("frame", name, message.to_vec());
         }
@@ -228,6 +232,33 @@ impl Seeds<'_> {
         Receipt { leaf, log_index: 0, proof: vec![Hash([1; 32])], checkpoint: note.to_string() }
     }
 
+    /// The first node signed two logs: two roots of one size, and a log that does not begin with what it signed before.
+    fn evidence(&self) -> [(&'static str, Evidence); 2] {
+        let charter = &self.world.charter;
+        let log = |what: u8| {
+            let mut roots = vec![Peaks::default()];
+            for leaf in 0..4 {
+                let mut peaks = roots.last().unwrap().clone();
+                peaks.append(Hash([leaf + what; 32]), |_, _| Ok::<_, ()>(())).unwrap();
+                roots.push(peaks);
+            }
+            roots
+        };
+        let note = |size: u64, root: Hash| {
+            let checkpoint =
+                Checkpoint { origin: charter.origin(0, 0), size, root, charter_version: charter.version() };
+            let signer = Signer { name: &charter.nodes()[0].name, key: self.world.nodes[0].sign_key() };
+            checkpoint.sign(signer, UnixMs(START_MS)).unwrap().to_string()
+        };
+        let (one, other) = (log(1), log(9));
+        let chain = self.world.chain();
+        let roots = Evidence::of(&chain, &note(2, one[2].root()), &note(2, other[2].root()), None).unwrap();
+        // Of four leaves, after two of them: the hash of the other two.
+        let proof = (other[2].root(), vec![ehe::merkle::node_hash(&Hash([11; 32]), &Hash([12; 32]))]);
+        let prefix = Evidence::of(&chain, &note(2, one[2].root()), &note(4, other[4].root()), Some(proof)).unwrap();
+        [("two-roots", roots), ("other-prefix", prefix)]
+    }
+
     fn requests(&self, event: Event) -> Vec<(&'static str, Request)> {
         let (signed, identity) = (self.request().sign(&self.world.author), self.world.author.public().clone());
         vec![
@@ -238,6 +269,7 @@ impl Seeds<'_> {
             ("ask-rooms", Request::RoomsOf),
             ("ask-charter", Request::Charter),
             ("ask-status", Request::Status),
+            ("ask-evidence", Request::Evidence(1)),
         ]
     }
 
@@ -279,6 +311,7 @@ impl Seeds<'_> {
                 }],
                 doing: Some("takes up charter 2".into()),
             }]),
+            evidence: core::num::NonZeroU32::new(2),
         };
         let item = |run, events, access| Item { leaf: receipt.leaf.clone(), run, events, access };
         vec![
@@ -293,6 +326,7 @@ impl Seeds<'_> {
             ("charter", Response::Charter(self.world.chain().encode())),
             ("status", Response::Status(status)),
             ("wrap", Response::Wrap(wrap)),
+            ("evidence", Response::Evidence(3, self.evidence()[0].1.to_vec())),
         ]
     }
 }

@@ -30,7 +30,8 @@ pub(super) async fn run(out: &Path) -> Result<Vec<Row>> {
     let programs = Programs::built()?;
     let mut rows = vec![disk::row(GROUP, out)?];
 
-    let size = Size { founding: Founding::default(), gateways: WRITERS, body_bytes: BODY_MIN_BYTES, node: NODE_FOR_MANY };
+    let size =
+        Size { founding: Founding::default(), gateways: WRITERS, body_bytes: BODY_MIN_BYTES, node: NODE_FOR_MANY };
     let mut crowd = Crowd::found(&programs, &out.join("lab"), size, &say).await?;
     let pid = crowd.nodes.first().and_then(|node| node.daemon.id()).context("the node runs")?;
     let (_, before) = usage::resident_mib(pid)?;

@@ -12,10 +12,11 @@ use ehe::time::UnixMs;
 use super::authority;
 use super::identity::identity;
 use super::issued::Issued;
-use super::{Cli, Command, GrantArgs, PurposeArg, ReadArgs, RevokeArgs, RoomCommand, categories};
+use super::{Cli, Command, GrantArgs, PurposeArg, ReadArgs, RevokeArgs, RoomCommand, VerifyArgs, categories};
 use crate::audit::audit;
 use crate::build::Invitation;
 use crate::error::{Error, Exit};
+use crate::evidence;
 use crate::home::Home;
 use crate::manage::{self, Which};
 use crate::output::{Format, Printer, ReadingsPrinter};
@@ -41,6 +42,12 @@ pub struct Surroundings<'a> {
 /// Does what was asked for. Needs a tokio runtime around it. Results go to the printer.
 pub async fn run(cli: Cli, mut around: Surroundings<'_>, printer: &mut Printer<'_>) -> Result<Exit, Error> {
     cli.check()?;
+    if let Command::Verify(VerifyArgs { evidence: Some(file), alliance, .. }) = &cli.command {
+        // By itself: neither credentials nor a node have a part in it.
+        printer.evidence(&evidence::judge_file(file, *alliance)?, alliance.is_some())?;
+        printer.flush()?;
+        return Ok(Exit::Done);
+    }
     let home = Home::find(cli.home, around.variable)?;
     let passphrase = Source::of(cli.passphrase_file.as_deref());
     if let Command::Identity(command) = cli.command {
@@ -91,11 +98,18 @@ async fn command(
         }
         Command::Watch(args) => return watch_until_stopped(session, &args, around, printer).await,
         Command::Audit(room) => printer.audit(&audit(session, room.room).await?)?,
+        Command::Evidence => {
+            let nodes = evidence::fetch(session).await;
+            printer.evidence_of(&nodes)?;
+            let failed = nodes.iter().filter_map(|node| node.pieces.as_ref().err());
+            return Ok(failed.map(Error::exit).max().unwrap_or(Exit::Done));
+        }
         Command::Verify(args) => {
+            let room = args.room.ok_or_else(|| Error::Usage("name --room or --evidence".into()))?;
             if let Some(file) = &args.save {
-                session.save(args.room, file)?;
+                session.save(room, file)?;
             }
-            let report = verify(session, args.room).await?;
+            let report = verify(session, room).await?;
             printer.report(&report)?;
             return Ok(if report.holds() { Exit::Done } else { Exit::Unverified });
         }

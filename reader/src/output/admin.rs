@@ -1,5 +1,6 @@
 //! Rooms, grants, audit, checks and nodes: as text for people, or as one JSON value a line.
 
+use core::num::NonZeroU32;
 use std::path::Path;
 
 use ehe::control::{Ending, Right};
@@ -239,7 +240,8 @@ impl Printer<'_> {
                     });
                     if self.is_json() {
                         self.value(&json!({ "name": name, "node": status.node, "program": status.program,
-                            "charter": status.charter_version, "at": when::text(status.at), "shards": shards.collect::<Vec<_>>() }))?;
+                            "charter": status.charter_version, "at": when::text(status.at), "shards": shards.collect::<Vec<_>>(),
+                            "evidence": status.evidence.map_or(0, NonZeroU32::get) }))?;
                         continue;
                     }
                     let (leaves, rooms) = status.shards.iter().fold((0u64, 0u64), |(leaves, rooms), shard| {
@@ -251,6 +253,11 @@ impl Printer<'_> {
                         "{name}: {} shards ({faulted} faulted, {leaderless} without an ordering party), {rooms} rooms, {leaves} leaves, charter {}, program {}, its time {}",
                         status.shards.len(), status.charter_version, status.program, when::shown(status.at),
                     )))?;
+                    if let Some(count) = status.evidence {
+                        self.line(plain(&format!(
+                            "  it keeps EVIDENCE that nodes signed what contradicts itself, in {count} files: `ehe evidence` shows it"
+                        )))?;
+                    }
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod authority;
+mod evidence;
 mod readings;
 
 use std::io::Write;

@@ -12,6 +12,7 @@ mod authority;
 mod bad_files;
 mod broken_off;
 mod charters;
+mod evidence;
 mod keys;
 mod lost;
 mod nodes;

@@ -37,6 +37,17 @@ pub struct Board {
     changed: Condvar,
 }
 
+/// A node whose signatures of a log count no more: there is evidence that it signed another one too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Distrusted {
+    /// The shard.
+    pub shard: u16,
+    /// Incarnation of its log.
+    pub incarnation: u32,
+    /// The node.
+    pub node: NodeId,
+}
+
 #[derive(Debug, Default)]
 struct State {
     peers: BTreeSet<NodeId>,
@@ -44,6 +55,7 @@ struct State {
     in_effect: BTreeMap<u16, InEffect>,
     charters: BTreeMap<u16, InEffect>,
     newest: BTreeMap<u16, Applied>,
+    distrusted: BTreeSet<Distrusted>,
     said: BTreeMap<NodeId, VecDeque<Vec<u8>>>,
     woken: bool,
     stopped: bool,
@@ -58,6 +70,8 @@ pub struct News {
     pub applied: BTreeMap<u16, Applied>,
     /// What peers said, oldest first for each.
     pub said: Vec<(NodeId, Vec<u8>)>,
+    /// Of whom evidence was found since.
+    pub distrusted: BTreeSet<Distrusted>,
 }
 
 impl Board {
@@ -112,6 +126,12 @@ impl Board {
         room
     }
 
+    /// There is evidence that somebody signed two logs.
+    pub fn distrust(&self, distrusted: impl IntoIterator<Item = Distrusted>) {
+        self.lock().distrusted.extend(distrusted);
+        self.changed.notify_all();
+    }
+
     /// Has the checkpointer look at who leads, now instead of within a second.
     pub fn wake(&self) {
         self.lock().woken = true;
@@ -132,7 +152,8 @@ impl Board {
                 return None;
             }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            if state.woken || !state.newest.is_empty() || !state.said.is_empty() || left == Some(Duration::ZERO) {
+            let news = !(state.newest.is_empty() && state.said.is_empty() && state.distrusted.is_empty());
+            if state.woken || news || left == Some(Duration::ZERO) {
                 return Some(state.taken());
             }
             state = match left {
@@ -156,7 +177,8 @@ impl State {
             said.extend(waiting.drain(..take).map(|message| (*peer, message)));
         }
         self.said.retain(|_, waiting| !waiting.is_empty());
-        News { charters: std::mem::take(&mut self.charters), applied: std::mem::take(&mut self.newest), said }
+        let (applied, distrusted) = (std::mem::take(&mut self.newest), std::mem::take(&mut self.distrusted));
+        News { charters: std::mem::take(&mut self.charters), applied, said, distrusted }
     }
 }
 

@@ -99,8 +99,23 @@ pub(super) struct Liar {
     pub(super) word: Word,
     /// It came from the node itself: the others have not seen it for sure.
     pub(super) first_hand: bool,
+    /// When it was found.
+    pub(super) found: Duration,
+    /// The others were told of it.
+    pub(super) relayed: bool,
     /// Evidence was handed on.
     pub(super) told: bool,
+    /// What it cosigned of this node's log, not smaller than what it lied about: it signed both.
+    pub(super) both: Option<Cosignature>,
+    /// And so was evidence of that.
+    pub(super) told_both: bool,
+}
+
+impl Liar {
+    /// Whether there is something to hand on.
+    pub(super) fn untold(&self) -> bool {
+        !self.told || (self.both.is_some() && !self.told_both)
+    }
 }
 
 /// What is left to be judged when this node's log has reached it.
@@ -135,12 +150,15 @@ pub(super) struct Collected {
     /// Of each peer the last conflict that it told of and that cannot be judged yet.
     relayed: BTreeMap<NodeId, Conflict>,
     liars: BTreeMap<NodeId, Liar>,
+    /// Nodes of which evidence says that they signed two logs of an incarnation.
+    distrusted: BTreeSet<(u32, NodeId)>,
 }
 
 impl Collected {
     /// A node of the group cosigned. Of those that one node said of one point the latest counts; of its points the largest.
     pub(super) fn hear(&mut self, signer: NodeId, what: Cosignature, heard: Duration) {
-        if self.liars.contains_key(&signer) {
+        // Of a liar it counts no more. It may show that it signed both logs.
+        if self.liars.get(&signer).is_some_and(|liar| liar.both.is_some()) {
             return;
         }
         let said = self.said.entry(signer).or_default();
@@ -206,8 +224,50 @@ impl Collected {
 
     /// Nothing that this node says of this shard counts from now on. The first finding stays.
     pub(super) fn lied(&mut self, signer: NodeId, liar: Liar) {
-        self.said.remove(&signer);
+        self.forget(signer, &liar.point);
         self.liars.entry(signer).or_insert(liar);
+    }
+
+    pub(super) fn is_liar(&self, signer: NodeId) -> bool {
+        self.liars.contains_key(&signer)
+    }
+
+    /// There is evidence that a node signed two logs of an incarnation, whoever found it: nothing that it says of either counts.
+    pub(super) fn distrust(&mut self, incarnation: u32, node: NodeId) {
+        self.distrusted.insert((incarnation, node));
+    }
+
+    pub(super) fn distrusts(&self, incarnation: u32, node: NodeId) -> bool {
+        self.distrusted.contains(&(incarnation, node))
+    }
+
+    /// Of each liar what it said that agrees with this log and is not smaller than what it lied about: the two together are two
+    /// logs that one node signed, however the smaller one went on.
+    pub(super) fn agreeing_liars(&self) -> Vec<(NodeId, Cosignature)> {
+        let open = self.liars.iter().filter(|(_, liar)| liar.both.is_none());
+        let agreeing = open.filter_map(|(id, liar)| {
+            let lied = place(&liar.point.cosigned());
+            let mut said = self.said.get(id)?.iter().filter(|said| said.agrees);
+            let found = said.find(|said| {
+                let at = place(&said.what.point.cosigned());
+                at.0 == lied.0 && at >= lied
+            })?;
+            Some((*id, found.what))
+        });
+        agreeing.collect()
+    }
+
+    /// The signature verifies.
+    pub(super) fn signed_both(&mut self, signer: NodeId, what: Cosignature) {
+        if let Some(liar) = self.liars.get_mut(&signer) {
+            liar.both = Some(what);
+            self.said.remove(&signer);
+        }
+    }
+
+    /// Whether what a node says of a log may count.
+    fn counts(&self, id: NodeId, incarnation: u32) -> bool {
+        !self.is_liar(id) && !self.distrusts(incarnation, id)
     }
 
     pub(super) fn liars(&mut self) -> impl Iterator<Item = (NodeId, &mut Liar)> {
@@ -223,7 +283,9 @@ impl Collected {
 
     /// The places above `from` of which others said what agrees, the largest first.
     pub(super) fn agreed_from(&self, from: Place) -> Vec<Cosigned> {
-        let said = self.said.values().flatten().filter(|said| said.agrees);
+        let said = self.said.iter().flat_map(|(id, said)| said.iter().map(move |said| (*id, said)));
+        let said = said.filter(|(id, said)| said.agrees && self.counts(*id, said.what.point.incarnation));
+        let said = said.map(|(_, said)| said);
         let mut agreed: Vec<_> = said.map(|said| said.what.point.cosigned()).filter(|at| place(at) >= from).collect();
         agreed.sort_by_key(|at| std::cmp::Reverse(place(at)));
         agreed.dedup();
@@ -239,7 +301,8 @@ impl Collected {
         since: Duration,
     ) -> Result<Stands, NoQuorum> {
         let point = group.point(at);
-        let said = self.said.iter().filter_map(|(id, said)| {
+        let counted = self.said.iter().filter(|(id, _)| self.counts(**id, at.incarnation));
+        let said = counted.filter_map(|(id, said)| {
             let said = said.iter().find(|said| said.agrees && said.heard >= since && said.what.point == point)?;
             Some((group.node(*id)?, said.what))
         });

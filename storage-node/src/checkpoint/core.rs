@@ -16,7 +16,7 @@ use ehe::id::{Hash, NodeId};
 use ehe::identity::Identity;
 use ehe::time::UnixMs;
 
-use super::board::News;
+use super::board::{Distrusted, News};
 use super::cosigning::{Cosigning, Step};
 use super::evidence::Evidence;
 use super::message::Message;
@@ -68,6 +68,15 @@ pub enum Refused {
     /// The text makes no note.
     #[error("the checkpoint cannot be signed: {0}")]
     Note(#[from] ehe::note::NoteError),
+    /// There is evidence about this very node.
+    #[error(
+        "shard {shard}: there is evidence that this node cosigned two logs: its disk was put back to an older state, or somebody else \
+         has its key; `ehe-node status` names the file. Remove this node from the alliance and enrol it anew under another id"
+    )]
+    SignedBoth {
+        /// The shard.
+        shard: u16,
+    },
     /// The others signed another log.
     #[error(
         "shard {shard}: more than half of its nodes cosigned another log than this node has: its disk altered something, or its \
@@ -192,6 +201,12 @@ impl Core {
         for (shard, applied) in news.applied {
             if let Some(cosigning) = shards.get_mut(&shard) {
                 cosigning.applied(applied);
+                touched.insert(shard);
+            }
+        }
+        for Distrusted { shard, incarnation, node } in news.distrusted {
+            if let Some(cosigning) = shards.get_mut(&shard) {
+                cosigning.distrust(incarnation, node);
                 touched.insert(shard);
             }
         }

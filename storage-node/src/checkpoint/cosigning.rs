@@ -178,6 +178,11 @@ impl Cosigning {
         }
     }
 
+    /// There is evidence that a node signed two logs of an incarnation.
+    pub(super) fn distrust(&mut self, incarnation: u32, node: NodeId) {
+        self.said.distrust(incarnation, node);
+    }
+
     fn clock_differs(&self, from: NodeId, wish: &Wish, step: &mut Step<'_>) {
         let answer = ClockDiffers { shard: self.shard, at: step.now.wall, wished_at: wish.at };
         step.out.push(Action::Ignored { from, why: Ignored::ClockDiffers });
@@ -204,6 +209,9 @@ impl Cosigning {
         // Who is not of the group signs nothing in its name: a node that waits to be taken in, or one that was let go.
         if !group.has(step.who.id) {
             return Ok(None);
+        }
+        if self.said.distrusts(applied.incarnation, step.who.id) {
+            return Err(Refused::SignedBoth { shard: self.shard });
         }
         if !self.extends_what_was_cosigned(&applied, step)? {
             return Ok(None);
@@ -250,7 +258,7 @@ impl Cosigning {
             .filter(|(_, liar)| !liar.told)
             .map(|(_, liar)| (liar.point.incarnation, liar.point.size))
             .collect();
-        if in_time && unanswered.into_iter().any(|liar| self.notes.reaching(liar).is_none()) {
+        if in_time && unanswered.into_iter().any(|liar| self.notes.reaching(liar, false).is_none()) {
             let (incarnation, size) = applied_at;
             signing.push(Signing { at: Cosigned { incarnation, size, root: applied.root }, all: true, wished: None });
         }
@@ -330,6 +338,10 @@ impl Cosigning {
                 }
                 continue;
             }
+            if relayed_by.is_none() && self.said.is_liar(signer) {
+                self.said.forget(signer, &point);
+                continue;
+            }
             if self.group(step.who).verified(signer, &point, &word).is_err() {
                 let from = relayed_by.unwrap_or(signer);
                 step.out.push(Action::Ignored { from, why: Ignored::BadSignature });
@@ -348,8 +360,18 @@ impl Cosigning {
                 step.out.push(Action::Evidence(Box::new(evidence)));
                 return Err(self.contradicts(applied.size, &point.cosigned()));
             }
-            let liar = Liar { point, word, first_hand: relayed_by.is_none_or(|by| by == signer), told: false };
+            let first_hand = relayed_by.is_none_or(|by| by == signer);
+            let found = step.now.running;
+            let (relayed, told, told_both) = (false, false, false);
+            let liar = Liar { point, word, first_hand, found, relayed, told, both: None, told_both };
             self.said.lied(signer, liar);
+        }
+        for (signer, what) in self.said.agreeing_liars() {
+            if self.group(step.who).verified(signer, &what.point, &what.word).is_ok() {
+                self.said.signed_both(signer, what);
+            } else {
+                self.said.forget(signer, &what.point);
+            }
         }
         if self.said.outvoted(&self.group(step.who)) {
             // Against so many this node signs nothing more, not even what its log has there.

@@ -1,10 +1,9 @@
-//! Two statements about one log that cannot both be true.
+//! What the core finds: a node's statement about a log, and the log that contradicts it. As a file that anybody can judge it is
+//! [`ehe::evidence`].
 
-use ehe::charter::VerifiedCharter;
-use ehe::checkpoint::{Checkpoint, CheckpointError};
+use ehe::charter::CharterChain;
+use ehe::evidence::{Evidence as Exported, EvidenceError};
 use ehe::id::{Hash, NodeId};
-use ehe::merkle::{self, BadProof};
-use ehe::note::Note;
 
 /// One side: a checkpoint, and the note with a signature under it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +30,7 @@ pub struct Evidence {
     pub of: NodeId,
     /// The statement.
     pub stated: Side,
-    /// The log as it is: at least as large.
+    /// The log as it is: at least as large. Its note has the same node's signature, if this node has one of it there.
     pub log: Side,
     /// The root of the log's first `stated.size` leaves: another than the stated one.
     pub prefix: Hash,
@@ -39,69 +38,19 @@ pub struct Evidence {
     pub proof: Vec<Hash>,
 }
 
-/// Why evidence shows nothing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EvidenceError {
-    /// A side has no note.
-    #[error("a statement has no signature")]
-    Unsigned,
-    /// A note does not say what the evidence says.
-    #[error("a note is not of the log, size and root in question")]
-    OtherStatement,
-    /// Not a checkpoint's note.
-    #[error(transparent)]
-    Note(#[from] CheckpointError),
-    /// Nobody of the shard's group has signed a side, or not the node in question.
-    #[error("a note has no signature of the node in question")]
-    OtherSigner,
-    /// The roots do not contradict each other.
-    #[error("the statement is a prefix of the log")]
-    Consistent,
-    /// The proof does not lead from one to the other.
-    #[error(transparent)]
-    Proof(#[from] BadProof),
-}
-
 impl Evidence {
-    /// Judges it by the charter alone, without trusting whoever found it: the node signed a root that the other side's signers
-    /// know another for.
-    pub fn judge(&self, charter: &VerifiedCharter) -> Result<(), EvidenceError> {
-        let [stated, log] = [&self.stated, &self.log].map(|side| self.note(side, charter));
-        let (stated, log) = (stated?, log?);
-        let signed = |note: &Note, id: &NodeId| {
-            let node = charter.node(*id).filter(|node| charter.group(self.shard).contains(&node.id));
-            node.is_some_and(|node| note.verify_cosignature(&node.name, &node.sign).is_ok())
-        };
-        let others = charter.group(self.shard).iter().filter(|id| **id != self.of);
-        if !signed(&stated, &self.of) || !others.into_iter().any(|id| signed(&log, id)) {
-            return Err(EvidenceError::OtherSigner);
-        }
-        if self.prefix == self.stated.root {
-            return Err(EvidenceError::Consistent);
-        }
-        let (old, new) = ((self.stated.size, &self.prefix), (self.log.size, &self.log.root));
-        Ok(merkle::verify_consistency(old, new, &self.proof)?)
-    }
-
-    fn note(&self, side: &Side, charter: &VerifiedCharter) -> Result<Note, EvidenceError> {
-        let note = side.note.as_deref().ok_or(EvidenceError::Unsigned)?;
-        let note = Note::parse(note).map_err(CheckpointError::from)?;
-        let says = Checkpoint {
-            origin: charter.origin(self.shard, self.incarnation),
-            size: side.size,
-            root: side.root,
-            charter_version: self.charter_version,
-        };
-        if Checkpoint::parse(&note)? != says || self.charter_version != charter.version() {
-            return Err(EvidenceError::OtherStatement);
-        }
-        Ok(note)
+    /// As a file that is judged by itself. `None` where a side has no signature: then there is nothing to show.
+    pub fn exported(&self, charters: &CharterChain) -> Option<Result<Exported, EvidenceError>> {
+        let (stated, log) = (self.stated.note.as_deref()?, self.log.note.as_deref()?);
+        let prefix = (self.stated.size != self.log.size).then(|| (self.prefix, self.proof.clone()));
+        Some(Exported::of(charters, stated, log, prefix))
     }
 }
 
 /// Where evidence goes. Called by the checkpointer's thread, which waits.
 pub trait EvidenceSink: Send {
-    /// It was found. Of each node and shard at most once while the program runs.
+    /// It was found. Of each node and shard at most twice while the program runs: what contradicts this log, and, if the node
+    /// signed this log too, both with its signature.
     fn found(&mut self, evidence: Evidence);
 }
 

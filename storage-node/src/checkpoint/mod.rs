@@ -41,9 +41,9 @@ use ehe::charter::VerifiedCharter;
 use ehe::id::NodeId;
 
 pub use self::core::{Action, Core, Ignored, Now, Refused, Round, Who, World};
-pub use board::{Applied, Board, News};
+pub use board::{Applied, Board, Distrusted, News};
 pub use clock::CLOCK_DIFFERS_MAX_MS;
-pub use evidence::{Evidence, EvidenceError, EvidenceSink, Logged, Side};
+pub use evidence::{Evidence, EvidenceSink, Logged, Side};
 pub use message::{
     ClockDiffers, Conflict, Cosignature, MESSAGE_MAX_BYTES, Message, MessageError, Point, VERSION, Wish, Word,
 };

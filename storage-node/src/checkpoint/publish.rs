@@ -124,14 +124,21 @@ impl Notes {
         kept.map(|((incarnation, size), kept)| Cosigned { incarnation: *incarnation, size: *size, root: kept.root })
     }
 
-    /// A signed statement about at least so much of a log: of a quorum if there is one, else this node's.
-    pub(super) fn reaching(&self, (incarnation, size): Place) -> Option<Side> {
+    /// A signed statement about at least so much of a log: of a quorum if there is one, else this node's, if that will do.
+    pub(super) fn reaching(&self, (incarnation, size): Place, of_a_quorum: bool) -> Option<Side> {
         let reaching = || self.0.range((incarnation, size)..=(incarnation, u64::MAX));
         let quorum = reaching().rev().find_map(|(at, kept)| Some((at, kept, kept.quorum.as_ref()?.note.clone())));
         let own =
             || reaching().next_back().and_then(|(at, kept)| Some((at, kept, kept.own.as_ref()?.note.to_string())));
-        let ((_, size), kept, note) = quorum.or_else(own)?;
+        let ((_, size), kept, note) = quorum.or_else(|| if of_a_quorum { None } else { own() })?;
         Some(Side { size: *size, root: kept.root, note: Some(note) })
+    }
+
+    /// The note of exactly this, if one is kept: of a quorum if there is one, else this node's.
+    pub(super) fn exactly(&self, at: &Cosigned) -> Option<Note> {
+        let kept = self.0.get(&place(at)).filter(|kept| kept.root == at.root)?;
+        let quorum = kept.quorum.as_ref().and_then(|published| Note::parse(&published.note).ok());
+        quorum.or_else(|| kept.own.as_ref().map(|own| own.note.clone()))
     }
 
     /// This node's signed statement of exactly this, if it is kept.

@@ -6,18 +6,20 @@ use std::time::Duration;
 use ehe::id::{Hash, NodeId};
 use ehe::note::Note;
 
-use super::collect::{NoQuorum, Stands};
+use super::collect::{Group, NoQuorum, Stands};
 use super::core::{Action, Ignored, Refused};
 use super::cosigning::{AGAIN_AFTER, Cosigning, Signing, Step};
 use super::evidence::Side;
 use super::message::{Conflict, Cosignature, Message, Word};
-use super::publish::{Own, Published};
+use super::publish::{Notes, Own, Published};
 use super::wish::place;
 use crate::cosign::Cosigned;
 use crate::red;
 
 /// A cosignature that is younger is sent again instead of being made again.
 const SAME_FOR: Duration = Duration::from_secs(1);
+/// Evidence against a node waits so long for a quorum's note to stand against: one node's word against another's says less.
+const QUORUM_WITHIN: Duration = Duration::from_secs(10);
 /// Who leads is looked up at least so often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -140,13 +142,26 @@ impl Cosigning {
 
     /// Hands on what was found out about others, once there are two signed sides; or else with this one.
     pub(super) fn tell(&mut self, unsigned: Option<Side>, step: &mut Step<'_>) -> Result<(), Refused> {
-        let mut found = Vec::new();
-        for (of, liar) in self.said.liars().filter(|(_, liar)| !liar.told) {
-            let signed = self.notes.reaching((liar.point.incarnation, liar.point.size));
+        let (group, now) = (self.group(step.who), step.now.running);
+        let (mut found, mut relay) = (Vec::new(), Vec::new());
+        for (of, liar) in self.said.liars().filter(|(_, liar)| liar.untold()) {
+            if liar.first_hand && !std::mem::replace(&mut liar.relayed, true) {
+                relay.push(Conflict { point: liar.point, signer: of, word: liar.word });
+            }
+            let signed = match liar.both {
+                Some(what) => Some(with_the_liars_line(&self.notes, &group, of, &what)?),
+                None => {
+                    let (at, waited) = ((liar.point.incarnation, liar.point.size), now.saturating_sub(liar.found));
+                    self.notes.reaching(at, waited < QUORUM_WITHIN && unsigned.is_none())
+                }
+            };
             if let Some(log) = signed.or_else(|| unsigned.clone()) {
-                liar.told = true;
+                (liar.told, liar.told_both) = (true, liar.both.is_some());
                 found.push((of, liar.clone(), log));
             }
+        }
+        for conflict in relay {
+            self.send(None, &Message::Conflict(conflict), step);
         }
         for (of, liar, log) in found {
             let (group, size) = (self.group(step.who), liar.point.size);
@@ -156,17 +171,14 @@ impl Cosigning {
             let proof = step.world.consistency(self.shard, size, log.size)?;
             let evidence = self.evidence(of, stated, log, (prefix, proof), step.who);
             step.out.push(Action::Evidence(Box::new(evidence)));
-            if liar.first_hand {
-                let conflict = Conflict { point: liar.point, signer: of, word: liar.word };
-                self.send(None, &Message::Conflict(conflict), step);
-            }
         }
         Ok(())
     }
 
     /// Ends a round: may this node order, and when is the next look?
     fn settle(&mut self, step: &mut Step<'_>) {
-        let (nodes, alone) = (self.group(step.who).nodes().len(), self.alone(step));
+        let group = self.group(step.who);
+        let (nodes, alone) = (group.nodes().len(), self.alone(step));
         let may = alone || !(self.fenced || self.clocks.contradicted(nodes));
         if may != self.may_order {
             self.may_order = may;
@@ -174,7 +186,6 @@ impl Cosigning {
         }
         let again = self.published.map(|(_, made)| made.saturating_add(self.again_after()));
         let look = (!alone).then(|| step.now.running.saturating_add(LOOK_EVERY));
-        let group = self.group(step.who);
         let idle = self.fenced || !group.has(step.who.id) || self.applied.is_none_or(|applied| applied.size == 0);
         // What is over now and did not happen, waits for something else than time.
         let later = [again, look, self.wishes.next()].into_iter().flatten().filter(|at| *at > step.now.running);
@@ -184,4 +195,17 @@ impl Cosigning {
             None => later.min(),
         };
     }
+}
+
+/// A liar's cosignature of this log, among those of a quorum if there is one of the same size.
+fn with_the_liars_line(notes: &Notes, group: &Group, of: NodeId, what: &Cosignature) -> Result<Side, Refused> {
+    let at = what.point.cosigned();
+    let alone = group.verified(of, &what.point, &what.word)?;
+    let beside = notes.exactly(&at).zip(group.node(of)).and_then(|(mut note, node)| {
+        let there = note.verify_cosignature(&node.name, &node.sign).is_ok();
+        let added =
+            there || note.add_cosignature(&node.name, &node.sign, what.word.time_s, &what.word.signature).is_ok();
+        added.then_some(note)
+    });
+    Ok(Side { size: at.size, root: at.root, note: Some(beside.unwrap_or(alone).to_string()) })
 }

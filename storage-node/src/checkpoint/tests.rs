@@ -2,6 +2,7 @@
 
 mod alliance;
 mod cluster;
+mod evidence;
 mod hostile;
 mod moving;
 mod quorum;

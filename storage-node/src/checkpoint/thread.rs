@@ -154,10 +154,7 @@ impl Hands {
                         line.shown.send_replace(Checkpointed::Fenced);
                     }
                 }
-                Action::Evidence(evidence) => {
-                    Stats::add(&self.stats.evidence, 1);
-                    self.evidence.found(*evidence);
-                }
+                Action::Evidence(evidence) => self.evidence.found(*evidence),
                 Action::MayOrder { shard, may } => {
                     if !may {
                         tracing::warn!(

@@ -1,4 +1,6 @@
-//! Status: how the node and its shards are.
+//! Status: how the node and its shards are; and the evidence that it keeps.
+
+use core::num::NonZeroU32;
 
 use ehe::wire::{NodeStatus, Response, ShardStatus};
 
@@ -28,5 +30,16 @@ pub(super) fn status(node: &Node) -> Response {
         shards: shards.collect(),
         at: node.clock.now(),
         groups: Some(groups(node.charter.shard_count().get(), &node.alliance.reports(node.id))),
+        evidence: NonZeroU32::new(kept(node)),
     })
+}
+
+fn kept(node: &Node) -> u32 {
+    u32::try_from(node.evidence.count()).unwrap_or(u32::MAX)
+}
+
+/// The evidence of this place.
+pub(super) fn evidence(node: &Node, from: u32) -> Response {
+    let piece = usize::try_from(from).ok().and_then(|from| node.evidence.at(from));
+    Response::Evidence(kept(node), piece.map(|piece| piece.bytes.to_vec()).unwrap_or_default())
 }

@@ -96,6 +96,7 @@ async fn serve(node: &Node, peer: PeerIdentity, share: &Share, exchange: &mut Ex
         }
         Some(Ok(Request::Charter)) => Response::Charter(node.charter.encoded()),
         Some(Ok(Request::Status)) => about::status(node),
+        Some(Ok(Request::Evidence(from))) => about::evidence(node, from),
     };
     if response == Response::Refused(Refusal::Overloaded) {
         Stats::add(&node.stats.overloaded, 1);

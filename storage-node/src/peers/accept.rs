@@ -5,17 +5,19 @@ use std::time::Duration;
 
 use certs::{CloseCode, Exchange, Peer};
 use ehe::id::NodeId;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Kind;
 use super::alliance::Alliance;
+use super::evidence::hear_evidence;
 use super::link::{next_frame, stream};
 use crate::admission::{self, Standing};
 use crate::charters::Charters;
 use crate::checkpoint::{Board, MESSAGE_MAX_BYTES};
 use crate::consensus::{Consensus, LinkError};
+use crate::evidence::Keeper;
 use crate::node::raft_id;
 use crate::stats::Stats;
 
@@ -33,6 +35,8 @@ pub struct Accepting {
     pub consensus: Consensus,
     /// Checkpoints.
     pub board: Arc<Board>,
+    /// Evidence.
+    pub evidence: Keeper,
     /// Counters.
     pub stats: Arc<Stats>,
     /// Cancelled when the node has nothing more to say to others.
@@ -67,14 +71,16 @@ impl Accepting {
     /// How many there may be at a time, the transport bounds.
     async fn streams(self: &Arc<Self>, peer: &Peer, from: NodeId) {
         let mut running = JoinSet::new();
+        // Pieces of evidence are large; of one connection one is taken in at a time.
+        let evidence = Arc::new(Semaphore::new(1));
         loop {
             tokio::select! {
                 exchange = peer.accept_exchange() => match exchange {
                     // Dropping the set ends what nobody listens to any more.
                     Err(_) => return,
                     Ok(exchange) => {
-                        let this = Arc::clone(self);
-                        running.spawn(async move { this.stream(exchange, from).await });
+                        let (this, evidence) = (Arc::clone(self), Arc::clone(&evidence));
+                        running.spawn(async move { this.stream(exchange, from, &evidence).await });
                     }
                 },
                 Some(_) = running.join_next() => {}
@@ -82,7 +88,7 @@ impl Accepting {
         }
     }
 
-    async fn stream(&self, mut exchange: Exchange, from: NodeId) {
+    async fn stream(&self, mut exchange: Exchange, from: NodeId, evidence: &Semaphore) {
         let kind = match next_frame(&mut exchange.receiver, 1, KIND_WITHIN).await {
             Ok(Some(frame)) => Kind::of(&frame),
             Err(LinkError::TooLong(_)) => None,
@@ -114,6 +120,15 @@ impl Accepting {
             Some(Kind::Alliance) => {
                 if let Err(why) = self.alliance.answer(from, &mut exchange).await {
                     tracing::debug!(%from, %why, "a node's question about the alliance is not answered");
+                }
+            }
+            Some(Kind::Evidence) => {
+                // Never closed.
+                let Ok(_one) = evidence.acquire().await else { return };
+                if let Err(why) = hear_evidence(&self.evidence, &mut exchange).await {
+                    exchange.abort(CloseCode::Protocol);
+                    Stats::add(&self.stats.evidence_refused, 1);
+                    self.fault(from, &why);
                 }
             }
             None => {

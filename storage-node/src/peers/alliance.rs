@@ -23,10 +23,11 @@ use minicbor::{Decode, Encode};
 use tokio_util::sync::CancellationToken;
 
 use super::link::next_frame;
-use super::{Kind, Reach, cosign_with};
+use super::{Kind, Reach, cosign_with, tell_evidence};
 use crate::charters::Charters;
 use crate::checkpoint::{Board, Outbound};
 use crate::consensus::{Consensus, GroupId, LinkError};
+use crate::evidence::Keeper;
 use crate::node::node_id;
 use crate::placement::{Progress, Said};
 
@@ -298,7 +299,13 @@ async fn asked(
 }
 
 /// Sees to it that every other node of the alliance is told what concerns it, those of later charters too, until it is stopped.
-pub async fn attend(alliance: Arc<Alliance>, reach: Reach, me: NodeId, outbound: Outbound, stop: CancellationToken) {
+pub async fn attend(
+    alliance: Arc<Alliance>,
+    reach: Reach,
+    me: NodeId,
+    (outbound, evidence): (Outbound, Keeper),
+    stop: CancellationToken,
+) {
     let (mut attended, tasks) = (BTreeSet::new(), tokio_util::task::TaskTracker::new());
     loop {
         let known = alliance.charters.version();
@@ -310,6 +317,7 @@ pub async fn attend(alliance: Arc<Alliance>, reach: Reach, me: NodeId, outbound:
             outbound.add(node);
             if attended.insert(node) {
                 tasks.spawn(cosign_with(reach.clone(), node, outbound.clone(), stop.clone()));
+                tasks.spawn(tell_evidence(reach.clone(), node, evidence.clone(), stop.clone()));
                 let (alliance, reach, stop) = (Arc::clone(&alliance), reach.clone(), stop.clone());
                 tasks.spawn(async move { alliance.keep_asking(&reach, node, &stop).await });
             }

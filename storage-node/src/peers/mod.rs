@@ -3,7 +3,8 @@
 //! ```text
 //!   consensus ── Link ──► link ────┐                          ┌──► Consensus::serve
 //!                                  ├─► dialer ~ ~ ~ accept ───┤
-//!   Outbound ──► cosigning ────────┘   kind, then frames      └──► Board::deliver
+//!   Outbound ──► cosigning ────────┤   kind, then frames      ├──► Board::deliver
+//!   Keeper ────► evidence ─────────┘                          └──► Keeper::told
 //! ```
 //!
 //! A node dials whoever it has something to say to, with its own certificate, at the addresses that the charter names; so there are
@@ -20,17 +21,20 @@
 //! | a frame of consensus | what consensus asks for, 16 MiB and mostly 1 KiB |
 //! | a frame about checkpoints | [`MESSAGE_MAX_BYTES`](crate::checkpoint::MESSAGE_MAX_BYTES) |
 //! | a frame about the alliance | 256 KiB a report, 16 MiB the charters, which only a node that shows newer ones is asked for |
+//! | a frame of evidence | [`EVIDENCE_MAX_BYTES`](ehe::limits::EVIDENCE_MAX_BYTES), one at a time of a connection, one judged at a time of all |
 //! | until a stream's kind is here | 10 s |
 
 mod accept;
 mod alliance;
 mod cosigning;
+mod evidence;
 mod link;
 mod whereabouts;
 
 pub use accept::Accepting;
 pub use alliance::{Alliance, GroupReport, Report, attend};
 pub use cosigning::cosign_with;
+pub use evidence::tell_evidence;
 pub use link::Reach;
 pub use whereabouts::expect;
 
@@ -43,11 +47,13 @@ pub enum Kind {
     Checkpoints,
     /// What charters there are and how shards are: a question and an answer ([`alliance`]).
     Alliance,
+    /// [Evidence](crate::evidence), one piece a frame; each is answered by the byte 1 when it is kept.
+    Evidence,
 }
 
 impl Kind {
     /// All.
-    pub const ALL: [Self; 3] = [Self::Consensus, Self::Checkpoints, Self::Alliance];
+    pub const ALL: [Self; 4] = [Self::Consensus, Self::Checkpoints, Self::Alliance, Self::Evidence];
 
     /// The byte.
     pub const fn byte(self) -> u8 {
@@ -55,6 +61,7 @@ impl Kind {
             Self::Consensus => 1,
             Self::Checkpoints => 2,
             Self::Alliance => 3,
+            Self::Evidence => 7,
         }
     }
 

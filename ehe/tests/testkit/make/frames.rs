@@ -34,6 +34,7 @@ fn many(kit: &mut Kit, room: ehe::id::RoomId) {
         shards: (0..=ehe::limits::SHARDS_MAX).map(shard).collect(),
         at,
         groups: None,
+        evidence: None,
     };
     for (slug, title, message) in [
         ("rooms-1025", "1,025 rooms in an answer", Response::Rooms(vec![info; ehe::limits::ROOMS_PER_ANSWER_MAX + 1])),
@@ -80,6 +81,7 @@ fn frames(kit: &mut Kit) {
         ],
         at: UnixMs(scene.now),
         groups: None,
+        evidence: None,
     };
     let member =
         |node, votes, applied: Option<u64>| GroupNode { node, votes, applied, heard_ms: applied, faulted: false };

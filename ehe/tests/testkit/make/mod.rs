@@ -8,6 +8,7 @@ mod charters;
 mod checkpoints;
 mod encoding;
 mod events;
+mod evidence;
 mod first;
 mod follow;
 mod frames;
@@ -63,6 +64,7 @@ pub(crate) fn kit() -> BTreeMap<String, String> {
     checkpoints::cases(&mut kit);
     notes::cases(&mut kit);
     charters::cases(&mut kit);
+    evidence::cases(&mut kit);
     follow::cases(&mut kit);
     part::cases(&mut kit);
     shown::cases(&mut kit);

@@ -1,5 +1,6 @@
 //! What a case asks for, done by this library. One procedure a function; README.md beside the files defines each.
 
+mod evidence;
 mod format;
 mod keys;
 pub(crate) mod ledger;
@@ -64,6 +65,7 @@ pub(crate) fn run(case: &Case) -> (Result<(), Fault>, Facts) {
         "receipt" => log::receipt(input, &mut facts),
         "head" => log::head(input, &mut facts),
         "charter" => log::charter(input, &mut facts),
+        "evidence" => evidence::evidence(input, &mut facts),
         "vitals" => vitals::vitals(input, &mut facts),
         other => panic!("no procedure {other}"),
     };

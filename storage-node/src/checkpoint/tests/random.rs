@@ -4,6 +4,7 @@
 use super::super::News;
 use super::alliance::alliance;
 use super::cluster::{Chance, Cluster, Crash};
+use super::evidence::judged;
 use super::hostile::with_a_liar;
 use crate::test_disk::Unsynced;
 
@@ -78,7 +79,8 @@ fn run(seed: u64, mut cluster: Cluster, honest: usize) -> Cluster {
                 cluster.peers.iter().any(|liar| liar.liar && liar.who.id == evidence.of),
                 "seed {seed}: of an honest node"
             );
-            assert_eq!(evidence.judge(&peer.who.charter), Ok(()), "seed {seed}");
+            let verdict = judged(evidence, peer).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+            assert!(verdict.accused().contains(&evidence.of), "seed {seed}");
         }
     }
     cluster
@@ -97,5 +99,11 @@ fn a_liar_is_found_out_and_changes_nothing_for_the_others() {
     for seed in 0..16 {
         let five = run(seed, with_a_liar(seed, 0), 4);
         assert!(five.peers[..4].iter().any(|peer| !peer.evidence.is_empty()), "seed {seed}");
+        let liar = five.peers[4].who.id;
+        for peer in &five.peers[..4] {
+            let proven = peer.evidence.iter().map(|evidence| judged(evidence, peer).unwrap());
+            let culprits: Vec<_> = proven.flat_map(|verdict| verdict.culprits).map(|culprit| culprit.node).collect();
+            assert!(culprits.iter().all(|culprit| *culprit == liar), "seed {seed}: {culprits:?}");
+        }
     }
 }

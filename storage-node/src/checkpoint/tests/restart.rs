@@ -4,6 +4,7 @@ use super::super::message::{Conflict, Message, Point, Wish, Word};
 use super::super::{News, Refused};
 use super::alliance::{Log, alliance};
 use super::cluster::{Cluster, Crash};
+use super::evidence::judged;
 use crate::cosign::CosignError;
 use crate::test_disk::Unsynced;
 use ehe::checkpoint::Checkpoint;
@@ -89,8 +90,7 @@ fn a_replica_that_forgot_what_it_signed_is_found_out_by_the_others_and_outvoted(
     let liar = three.peers[2].who.id;
     assert!(three.peers[0].evidence.iter().any(|evidence| evidence.of == liar), "the others find out");
     assert!(three.peers[2].fenced.is_some());
-    let seen = three.peers[0].evidence.iter().all(|evidence| evidence.judge(&three.peers[0].who.charter).is_ok());
-    assert!(seen);
+    assert!(three.peers[0].evidence.iter().all(|evidence| judged(evidence, &three.peers[0]).is_ok()));
 }
 
 #[test]

@@ -1,0 +1,115 @@
+//! Evidence: judging a file of it, making one where nodes show what contradicts itself, fetching what nodes keep.
+
+use std::path::{Path, PathBuf};
+
+use ehe::charter::CharterChain;
+use ehe::checkpoint::VerifiedCheckpoint;
+use ehe::evidence::{Evidence, Verdict, judge};
+use ehe::id::AllianceId;
+use ehe::limits::EVIDENCE_MAX_BYTES;
+use ehe::wire::{Request, Response};
+
+use crate::error::Error;
+use crate::home::Home;
+use crate::session::{Session, kind};
+
+/// Pieces that are asked of one node at most: as many as a node keeps.
+const OF_A_NODE_MAX: u32 = 256;
+
+/// Judges a file by itself: no network, no credentials, nobody's word. `alliance`: refuses what is about another one.
+pub fn judge_file(path: &Path, alliance: Option<AllianceId>) -> Result<Verdict, Error> {
+    let bytes = certs::file::read_public(path, EVIDENCE_MAX_BYTES, "")?;
+    let verdict = judge(&bytes).map_err(|why| Error::NoEvidence { path: path.into(), why: Box::new(why) })?;
+    match alliance.filter(|wanted| *wanted != verdict.alliance) {
+        Some(wanted) => Err(Error::OtherAlliance { path: path.into(), wanted, found: verdict.alliance }),
+        None => Ok(verdict),
+    }
+}
+
+/// Two notes about one log that a quorum signed each, of one size and with two roots: the file, if it could be kept.
+pub fn keep(home: &Home, charters: &CharterChain, one: &str, other: &str) -> Option<PathBuf> {
+    let evidence = Evidence::of(charters, one, other, None).ok()?;
+    evidence.judge().ok()?;
+    match home.keep_evidence(&evidence.to_vec()) {
+        Ok(path) => Some(path),
+        Err(why) => {
+            tracing::error!("what was shown is evidence against nodes, and cannot be kept: {why}");
+            None
+        }
+    }
+}
+
+/// What one command saw signed: so that two nodes that show two logs are held against each other.
+#[derive(Debug, Default)]
+pub struct Seen(Vec<(String, VerifiedCheckpoint)>);
+
+impl Seen {
+    /// Adds what a node showed. What it contradicts, and who showed that, comes back.
+    pub fn see(&mut self, node: &str, shown: VerifiedCheckpoint) -> Option<&(String, VerifiedCheckpoint)> {
+        let says = shown.checkpoint();
+        let contradicted = self.0.iter().position(|(_, other)| {
+            let other = other.checkpoint();
+            other.origin == says.origin && other.size == says.size && other.root != says.root
+        });
+        if contradicted.is_none() {
+            self.0.push((node.into(), shown));
+        }
+        self.0.get(contradicted?)
+    }
+}
+
+/// A piece that a node keeps, and where it is kept here.
+pub struct Piece {
+    /// The file.
+    pub path: PathBuf,
+    /// What it proves.
+    pub verdict: Verdict,
+}
+
+/// What came of asking one node.
+pub struct OfNode {
+    /// Its name.
+    pub node: String,
+    /// What it showed that was not shown by one before it, or why it showed nothing.
+    pub pieces: Result<Vec<Piece>, Error>,
+}
+
+/// Asks every node of the charter for its evidence, judges that, and keeps it.
+pub async fn fetch(session: &mut Session) -> Vec<OfNode> {
+    let nodes: Vec<_> = session.charter().nodes().iter().map(|node| (node.id, node.name.clone())).collect();
+    let (mut all, mut seen) = (Vec::new(), Vec::new());
+    for (id, node) in nodes {
+        let pieces = of_node(session, id, &node, &mut seen).await;
+        all.push(OfNode { node, pieces });
+    }
+    all
+}
+
+async fn of_node(
+    session: &mut Session,
+    id: ehe::id::NodeId,
+    name: &str,
+    seen: &mut Vec<Vec<u8>>,
+) -> Result<Vec<Piece>, Error> {
+    let mut pieces = Vec::new();
+    for place in 0..OF_A_NODE_MAX {
+        let mut answers = session.nodes.ask_node(id, &Request::Evidence(place)).await?;
+        let bytes = match answers.next().await? {
+            Response::Evidence(_, bytes) => bytes,
+            other => return Err(answers.unexpected(kind(&other))),
+        };
+        if bytes.is_empty() {
+            break;
+        }
+        if seen.contains(&bytes) {
+            continue;
+        }
+        let verdict = judge(&bytes).map_err(|why| answers.unexpected(format!("called evidence, and {why}")))?;
+        if verdict.alliance != session.charter().alliance_id() {
+            return Err(answers.unexpected(format!("evidence of another alliance, {}, from {name}", verdict.alliance)));
+        }
+        pieces.push(Piece { path: session.home().keep_evidence(&bytes)?, verdict });
+        seen.push(bytes);
+    }
+    Ok(pieces)
+}

@@ -1,0 +1,101 @@
+use std::os::unix::fs::MetadataExt;
+
+use ehe::charter::CharterChain;
+use ehe::checkpoint::{Checkpoint, Signer};
+use ehe::evidence::Evidence;
+use ehe::time::UnixMs;
+
+use super::*;
+
+#[allow(unreachable_pub, missing_docs, dead_code, reason = "shared with the integration tests, which use more of it")]
+#[path = "../../../tests/support/members.rs"]
+mod members;
+
+use members::{Seat, seats};
+
+fn note(seat: &Seat, incarnation: u32, size: u64, root: u8) -> String {
+    let origin = seat.charter.origin(0, incarnation);
+    let checkpoint = Checkpoint { origin, size, root: Hash([root; 32]), charter_version: 1 };
+    let signer = Signer { name: &seat.name, key: seat.identity.sign_key() };
+    checkpoint.sign(signer, UnixMs(1_790_000_000_000)).unwrap().to_string()
+}
+
+/// Two roots of one size: `one` signed the one, `other` the other.
+fn pair(one: &Seat, other: &Seat, incarnation: u32, size: u64, roots: [u8; 2]) -> Vec<u8> {
+    let chain = CharterChain(vec![one.charter.signed().clone()]);
+    let [first, second] = [note(one, incarnation, size, roots[0]), note(other, incarnation, size, roots[1])];
+    Evidence::of(&chain, &first, &second, None).unwrap().to_vec()
+}
+
+fn put(shelf: &mut Shelf, bytes: &[u8]) -> Result<Kept, NotKept> {
+    let verdict = judge(bytes).unwrap();
+    shelf.keep(bytes.to_vec(), verdict)
+}
+
+#[test]
+fn what_is_kept_is_there_again_after_a_restart_for_this_user_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("evidence");
+    let seats = seats("ABC", None);
+    let alliance = seats[0].charter.alliance_id();
+    let mut shelf = Shelf::open(dir.clone(), alliance).unwrap();
+    assert!(shelf.kept().is_empty() && !dir.exists(), "nothing is made before there is something to keep");
+    let kept = put(&mut shelf, &pair(&seats[0], &seats[0], 0, 9, [1, 2])).unwrap();
+    let file = kept.file.unwrap();
+    assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(&dir).unwrap().mode() & 0o777, 0o700);
+    // What a crash left, what somebody put there, what was altered.
+    fs::write(dir.join("half.new"), "x").unwrap();
+    fs::write(dir.join("notes.txt"), "x").unwrap();
+    let mut altered = fs::read(&file).unwrap();
+    let middle = altered.len() / 2;
+    altered[middle] ^= 1;
+    fs::write(dir.join(format!("{}.cbor", Hash([1; 32]))), &altered).unwrap();
+    let again = Shelf::open(dir.clone(), alliance).unwrap();
+    assert_eq!(again.kept().iter().map(|kept| kept.hash).collect::<Vec<_>>(), [kept.hash]);
+    assert_eq!(read(&dir).unwrap().1.len(), 2, "what is none is said");
+    assert!(Shelf::open(dir, AllianceId([7; 32])).unwrap().kept().is_empty(), "another alliance's is nothing here");
+}
+
+#[test]
+fn a_flood_about_the_same_node_adds_nothing_and_what_names_somebody_new_still_finds_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let seats = seats("ABC", None);
+    let mut shelf = Shelf::open(dir.path().join("evidence"), seats[0].charter.alliance_id()).unwrap();
+    put(&mut shelf, &pair(&seats[0], &seats[0], 0, 9, [1, 2])).unwrap();
+    for size in 1..40 {
+        let flood = pair(&seats[0], &seats[0], 0, size, [1, 3]);
+        assert!(matches!(put(&mut shelf, &flood), Err(NotKept::NothingNew)), "size {size}");
+    }
+    // It may invent incarnations, and is no less guilty for it.
+    let invented =
+        (1..100).filter(|incarnation| put(&mut shelf, &pair(&seats[0], &seats[0], *incarnation, 9, [1, 2])).is_ok());
+    assert_eq!(invented.count(), OF_A_NODE_MAX - 1);
+    put(&mut shelf, &pair(&seats[1], &seats[1], 0, 9, [1, 2])).expect("somebody new");
+    assert_eq!(shelf.kept().len(), OF_A_NODE_MAX + 1);
+    assert_eq!(fs::read_dir(dir.path().join("evidence")).unwrap().count(), OF_A_NODE_MAX + 1);
+}
+
+#[test]
+fn that_a_node_signed_both_is_kept_beside_that_it_stood_against_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let seats = seats("ABC", None);
+    let mut shelf = Shelf::open(dir.path().join("evidence"), seats[0].charter.alliance_id()).unwrap();
+    put(&mut shelf, &pair(&seats[0], &seats[1], 0, 9, [1, 2])).unwrap();
+    assert!(matches!(put(&mut shelf, &pair(&seats[1], &seats[0], 0, 8, [1, 2])), Err(NotKept::NothingNew)));
+    put(&mut shelf, &pair(&seats[0], &seats[0], 0, 9, [1, 2])).expect("stronger");
+    assert!(matches!(put(&mut shelf, &pair(&seats[0], &seats[1], 0, 7, [1, 2])), Err(NotKept::NothingNew)));
+}
+
+#[test]
+fn a_disk_that_takes_nothing_loses_no_evidence_while_the_program_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let seats = seats("ABC", None);
+    // A file where the directory should be.
+    let place = dir.path().join("evidence");
+    let mut shelf = Shelf::open(place.clone(), seats[0].charter.alliance_id()).unwrap();
+    fs::write(&place, "").unwrap();
+    let kept = put(&mut shelf, &pair(&seats[0], &seats[0], 0, 9, [1, 2])).unwrap();
+    assert!(kept.file.is_none());
+    assert_eq!(shelf.kept().len(), 1);
+}

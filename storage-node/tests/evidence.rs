@@ -1,0 +1,212 @@
+//! A hospital that signs two logs: the others find out, keep the proof, show it and tell each other. Over QUIC, with daemons.
+
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+use std::process::Command;
+use std::time::Duration;
+
+use certs::{ChannelError, CloseCode, Connection, Credentials, Exchange, Lane, NodeDialer, Role};
+use ehe::checkpoint::{Checkpoint, Signer};
+use ehe::evidence::{Evidence, Finding, Verdict, judge};
+use ehe::id::Hash;
+use ehe::limits::EVIDENCE_MAX_BYTES;
+use ehe::note::Note;
+use ehe::refusal::Refusal;
+use ehe::wire::{Request, Response};
+use ehe_node::checkpoint::{Cosignature, Message, Point, Word};
+use ehe_node::peers::Kind;
+
+#[path = "support/hospitals.rs"]
+mod hospitals;
+#[path = "support/people.rs"]
+mod people;
+
+use hospitals::{Hospitals, ask};
+
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+fn now() -> ehe::time::UnixMs {
+    ehe_node::clock::Clock::system().now()
+}
+
+/// A new room; the checkpoint that holds it.
+async fn a_room(hospitals: &Hospitals, owner: &Credentials, among: &[usize]) -> Checkpoint {
+    let mut patient = people::Patient::new(owner.identity(), hospitals.charter().alliance_id(), (0, 1), now());
+    let events = patient.opening(now());
+    let run = Request::Submit(patient.writer.run(&events));
+    let mut links = Vec::new();
+    for n in among {
+        links.push(hospitals.connect(owner, *n).await);
+    }
+    let asking = async {
+        for (_, connection) in links.iter().cycle() {
+            match ask(connection, &run).await {
+                Response::Submitted(submitted) => return submitted.receipt,
+                Response::Known(known) => return known.into_iter().next().unwrap().receipt,
+                Response::AskNode(_) | Response::Refused(Refusal::NoLeader | Refusal::Overloaded) => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        panic!("nobody to ask")
+    };
+    let receipt = tokio::time::timeout(LIMIT, asking).await.expect("a receipt");
+    Checkpoint::parse(&Note::parse(&receipt.checkpoint).unwrap()).unwrap()
+}
+
+/// Everything that a node keeps.
+async fn kept(connection: &Connection) -> Vec<Verdict> {
+    let mut kept = Vec::new();
+    loop {
+        let Response::Evidence(count, bytes) =
+            ask(connection, &Request::Evidence(u32::try_from(kept.len()).unwrap())).await
+        else {
+            panic!()
+        };
+        if bytes.is_empty() {
+            assert_eq!(count, u32::try_from(kept.len()).unwrap());
+            return kept;
+        }
+        kept.push(judge(&bytes).unwrap());
+    }
+}
+
+async fn until_proven(connection: &Connection) -> Verdict {
+    let asking = async {
+        loop {
+            let found = kept(connection).await.into_iter().find(|verdict| verdict.finding() == Finding::SignedBoth);
+            match found {
+                Some(found) => return found,
+                None => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, asking).await.expect("it is proven")
+}
+
+async fn why_reset(exchange: &mut Exchange) -> ChannelError {
+    exchange.receiver.recv(LIMIT).await.map(|frame| panic!("{frame:?}")).unwrap_err()
+}
+
+/// What the third hospital's node cosigns.
+fn cosigned(hospitals: &Hospitals, says: &Checkpoint, root: Hash) -> Vec<u8> {
+    let liar = hospitals.credentials(2);
+    let checkpoint = Checkpoint { root, ..says.clone() };
+    let time_s = now().0 / 1000;
+    let mut note = checkpoint.unsigned().unwrap();
+    let signature = note.cosign("node2.example", liar.identity().sign_key(), time_s).into();
+    let point = Point { shard: 0, charter: 1, incarnation: 0, size: says.size, root };
+    let said = Cosignature { point, word: Word { time_s, signature }, order: None, wished_at: None };
+    Message::Cosignature(said).to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_signs_two_logs_is_proven_guilty_at_every_node_by_a_file_that_needs_nobodys_word() {
+    let hospitals = Hospitals::new(3, "");
+    let mut nodes = vec![hospitals.start(0).await, hospitals.start(1).await];
+    let owner = hospitals.person("patient", Role::Patient);
+    let says = a_room(&hospitals, &owner, &[0, 1]).await;
+    let (_first_client, first) = hospitals.connect(&owner, 0).await;
+    let (_second_client, second) = hospitals.connect(&owner, 1).await;
+    assert!(kept(&first).await.is_empty() && kept(&second).await.is_empty(), "honest nodes leave none");
+    // Of the third hospital somebody has the key. It speaks to the first node alone.
+    let dialer = NodeDialer::new(&hospitals.credentials(2)).unwrap();
+    let charter = hospitals.charter();
+    let mut exchange = dialer.open(charter.node(hospitals.id(0)).unwrap(), Lane::Prompt, LIMIT).await.unwrap();
+    exchange.send(&[Kind::Checkpoints.byte()], LIMIT).await.unwrap();
+    for root in [Hash([7; 32]), says.root] {
+        exchange.send(&cosigned(&hospitals, &says, root), LIMIT).await.unwrap();
+    }
+    let liar = hospitals.id(2);
+    for (name, connection) in [("that found it", &first), ("that was told", &second)] {
+        let verdict = until_proven(connection).await;
+        assert_eq!(verdict.alliance, charter.alliance_id(), "the node {name}");
+        assert_eq!(verdict.accused(), [liar].into(), "the node {name}");
+        assert_eq!(verdict.culprits[0].member_name, "Hospital 2", "the node {name}");
+        let Response::Status(status) = ask(connection, &Request::Status).await else { panic!() };
+        assert!(status.evidence.is_some(), "the node {name}");
+    }
+    // The operator of the one that was told sees it, whether the node runs or not; and so it is after a restart.
+    let shown = || {
+        let mut status = Command::new(env!("CARGO_BIN_EXE_ehe-node"));
+        let shown = status.arg("status").arg("--config").arg(hospitals.path("node1.toml")).output().unwrap();
+        assert!(shown.status.success(), "{shown:?}");
+        String::from_utf8(shown.stdout).unwrap()
+    };
+    let before = shown();
+    assert!(before.contains("signed both: node2.example") && before.contains("of Hospital 2"), "{before}");
+    let file = before.lines().find_map(|line| line.strip_prefix("  ")).unwrap();
+    assert_eq!(judge(&std::fs::read(file).unwrap()).unwrap().accused(), [liar].into());
+    nodes.remove(1).stop().await.unwrap();
+    assert_eq!(shown(), before);
+    nodes.push(hospitals.start(1).await);
+    let (_client, again) = hospitals.connect(&owner, 1).await;
+    assert_eq!(until_proven(&again).await.accused(), [liar].into());
+    for node in nodes {
+        node.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_tells_as_evidence_is_judged_here_and_nothing_else_is_taken() {
+    let hospitals = Hospitals::new(3, "");
+    let node = hospitals.start(0).await;
+    let owner = hospitals.person("patient", Role::Patient);
+    let (_client, connection) = hospitals.connect(&owner, 0).await;
+    let dialer = NodeDialer::new(&hospitals.credentials(2)).unwrap();
+    let charter = hospitals.charter();
+    let target = charter.node(hospitals.id(0)).unwrap();
+    let open = || async {
+        let mut exchange = dialer.open(target, Lane::Bulk, LIMIT).await.unwrap();
+        exchange.send(&[Kind::Evidence.byte()], LIMIT).await.unwrap();
+        exchange
+    };
+    // The second hospital's node signed both, by whoever has its key; the third one tells it.
+    let pair = |hospitals: &Hospitals, signer: usize| {
+        let (own, charter) = (hospitals.credentials(signer), hospitals.charter());
+        let note = |root: u8| {
+            let origin = charter.origin(0, 0);
+            let name = format!("node{signer}.example");
+            let signer = Signer { name: &name, key: own.identity().sign_key() };
+            let says = Checkpoint { origin, size: 9, root: Hash([root; 32]), charter_version: 1 };
+            says.sign(signer, now()).unwrap().to_string()
+        };
+        Evidence::of(own.charter_chain(), &note(1), &note(2), None).unwrap().to_vec()
+    };
+    let good = pair(&hospitals, 1);
+    let mut altered = good.clone();
+    *altered.last_mut().unwrap() ^= 1;
+    let elsewhere = pair(&Hospitals::new(3, ""), 1);
+    for (what, bytes) in [
+        ("nothing", Vec::new()),
+        ("garbage", vec![0x81; 1000]),
+        ("altered", altered),
+        ("another alliance's", elsewhere),
+        ("too long", vec![0; EVIDENCE_MAX_BYTES + 1]),
+    ] {
+        let mut exchange = open().await;
+        // A long one may be cut off while it is sent.
+        let _ = exchange.send(&bytes, LIMIT).await;
+        let why = why_reset(&mut exchange).await;
+        assert_eq!(why, ChannelError::Reset(CloseCode::Protocol), "{what}");
+        assert!(kept(&connection).await.is_empty(), "{what}");
+    }
+    let mut exchange = open().await;
+    for _ in 0..3 {
+        exchange.send(&good, LIMIT).await.unwrap();
+        assert_eq!(exchange.recv(LIMIT).await.unwrap().unwrap(), [1].as_slice());
+    }
+    let kept = kept(&connection).await;
+    assert_eq!(kept.iter().map(Verdict::accused).collect::<Vec<_>>(), [[hospitals.id(1)].into()]);
+    assert_eq!(ask(&connection, &Request::Evidence(u32::MAX)).await, Response::Evidence(1, Vec::new()));
+    node.stop().await.unwrap();
+}
