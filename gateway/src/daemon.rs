@@ -29,6 +29,8 @@ use crate::uplink::{Charters, Uplink, UplinkParts, UplinkStatus};
 
 /// The status file in the data directory.
 pub const STATUS_FILE: &str = "status.json";
+/// Directory of evidence in the data directory.
+pub const EVIDENCE_DIR: &str = "evidence";
 /// Days of readings whose event keys stay in memory: today, yesterday, and a week of late ones.
 const KEY_DAYS_MAX: usize = 9;
 /// How often windows on hold are tried again although their rooms did not change.
@@ -133,6 +135,8 @@ pub async fn run(checked: Checked) -> Result<(), DaemonError> {
     let uplink = Uplink::new(UplinkParts {
         client: client.clone(),
         charters: Charters::of(&credentials)?,
+        chain: credentials.charter_chain().clone(),
+        evidence: config.data_dir.join(EVIDENCE_DIR),
         spool: spool.clone(),
         rooms,
         sealer: sealer.clone(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ehe::cbor::{self, CborError};
 use ehe::charter::VerifiedCharter;
-use ehe::checkpoint::CheckpointError;
+use ehe::checkpoint::{CheckpointError, VerifiedCheckpoint};
 use ehe::event::CheckedEvent;
 use ehe::id::{AllianceId, Hash, Nonce, RoomId};
 use ehe::identity::Identity;
@@ -138,10 +138,20 @@ pub enum FollowError {
     Forked {
         /// Leaves.
         size: u64,
+        /// The signed checkpoint that says so. A quorum signed it.
+        note: String,
     },
 }
 
 impl FollowError {
+    /// The signed checkpoint of another log, where one was shown.
+    pub fn forked(&self) -> Option<&str> {
+        match self {
+            Self::Forked { note, .. } => Some(note),
+            _ => None,
+        }
+    }
+
     /// The charter that is needed to judge the answer, where that is the whole trouble.
     pub fn needs_charter(&self) -> Option<u32> {
         match self {
@@ -160,13 +170,14 @@ pub fn needs_charter(why: &ReceiptError) -> Option<u32> {
 }
 
 /// Holds a verified checkpoint against the newest one that was verified before.
-pub fn moves_forward(known: Option<&SeenCheckpoint>, shown: &SeenCheckpoint) -> Result<(), FollowError> {
+pub fn moves_forward(known: Option<&SeenCheckpoint>, shown: &VerifiedCheckpoint) -> Result<(), FollowError> {
+    let log = shown.checkpoint();
     match known {
-        Some(known) if known.origin != shown.origin => {
-            Err(FollowError::OtherLog { known: known.origin.clone(), shown: shown.origin.clone() })
+        Some(known) if known.origin != log.origin => {
+            Err(FollowError::OtherLog { known: known.origin.clone(), shown: log.origin.clone() })
         }
-        Some(known) if known.size == shown.size && known.root != shown.root => {
-            Err(FollowError::Forked { size: shown.size })
+        Some(known) if known.size == log.size && known.root != log.root => {
+            Err(FollowError::Forked { size: log.size, note: shown.note().into() })
         }
         _ => Ok(()),
     }
@@ -242,7 +253,7 @@ impl Following {
         let known_size = self.known.as_ref().map(|k| k.size);
         let checkpoint = self.follower.confirm(head, self.nonce, known_size, charter)?;
         let seen = checkpoint.checkpoint().seen();
-        moves_forward(self.known.as_ref(), &seen)?;
+        moves_forward(self.known.as_ref(), &checkpoint)?;
         let room = self.follower.room().cloned().ok_or(FollowError::NoRoom)?;
         let (next, last) = (self.follower.next(), self.follower.last());
         Ok(Followed { version: Followed::VERSION, room, next, last, keys: self.keys, seen })

@@ -237,13 +237,38 @@ impl Ledger {
         Receipt { leaf: entry.leaf.clone(), log_index: entry.log_index, proof, checkpoint: self.checkpoint() }
     }
 
-    fn checkpoint(&self) -> String {
-        let checkpoint = Checkpoint {
-            origin: self.charter.origin(0, 0),
-            size: self.peaks.size(),
-            root: self.peaks.root(),
-            charter_version: self.charter.version(),
+    /// The receipt for a run in another log of the size that this one has, which the same nodes sign.
+    pub(crate) fn forked(&self, submission: &Submission) -> Response {
+        let (mut tree, mut peaks, size) = (Tree::default(), Peaks::default(), self.peaks.size());
+        let leaf = Leaf {
+            room: submission.run.decode().unwrap().claims().room,
+            index: 0,
+            previous: Hash::ZERO,
+            entry: submission.run.hash(),
+            accepted_at: self.now,
+            control: 0,
         };
+        for index in 0..size {
+            let hash = if index + 1 == size { leaf.hash() } else { Hash([7; 32]) };
+            let appended = peaks.append(hash, |at, hash| {
+                tree.0.insert((at.level, at.index), hash);
+                Ok::<_, Infallible>(())
+            });
+            appended.unwrap();
+        }
+        let proof = merkle::inclusion_proof(&tree, size - 1, size).unwrap();
+        let checkpoint = self.signed(size, peaks.root());
+        let receipt = Receipt { leaf, log_index: size - 1, proof, checkpoint };
+        Response::Submitted(Submitted { receipt, control_seq: 0 })
+    }
+
+    fn checkpoint(&self) -> String {
+        self.signed(self.peaks.size(), self.peaks.root())
+    }
+
+    fn signed(&self, size: u64, root: Hash) -> String {
+        let checkpoint =
+            Checkpoint { origin: self.charter.origin(0, 0), size, root, charter_version: self.charter.version() };
         let name = |node: &Identity| self.charter.node(node_id(node)).unwrap().name.clone();
         let (first, others) = self.nodes.split_first().unwrap();
         let mut note = checkpoint.sign(Signer { name: &name(first), key: first.sign_key() }, self.now).unwrap();

@@ -107,6 +107,7 @@ async fn attempt(
                 let charter = charter.unwrap_or_else(|| session.charter());
                 let finished = following.finish(&head, &charter);
                 if finished.is_ok() {
+                    session.witness(&head.last.checkpoint);
                     session.stood_under(shard, charter.version());
                 }
                 return Ok((node, finished));

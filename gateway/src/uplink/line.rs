@@ -101,6 +101,16 @@ pub enum NodeFault {
     Denied(Refusal),
 }
 
+impl NodeFault {
+    /// The signed checkpoint of another log, where one was shown.
+    pub(super) fn forked(&self) -> Option<&str> {
+        match self {
+            Self::History(why) | Self::Control(why) => why.forked(),
+            _ => None,
+        }
+    }
+}
+
 /// What an answer means.
 #[derive(Debug)]
 pub(super) enum Verdict {
@@ -309,7 +319,6 @@ fn verify(
         Some(version) => Verdict::NeedsCharter(version),
         None => Verdict::Fault(NodeFault::Receipt(why)),
     })?;
-    let seen = verified.checkpoint().checkpoint().seen();
-    moves_forward(known, &seen).map_err(|why| Verdict::Fault(NodeFault::History(why)))?;
+    moves_forward(known, verified.checkpoint()).map_err(|why| Verdict::Fault(NodeFault::History(why)))?;
     Ok(verified)
 }

@@ -25,12 +25,15 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod visit;
+mod witness;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use certs::channel::Client;
+use ehe::charter::CharterChain;
 use ehe::id::{RoomId, StrandId};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -46,6 +49,7 @@ use self::session::Session;
 use self::status::Board;
 pub use self::status::UplinkStatus;
 use self::visit::Visitor;
+use self::witness::Witness;
 use crate::clock::WallClock;
 use crate::rooms::{Rooms, Sealer};
 use crate::spool::Spool;
@@ -63,6 +67,10 @@ pub struct UplinkParts {
     pub client: Client,
     /// The charters at hand; newer ones are fetched when a checkpoint names them.
     pub charters: Charters,
+    /// The same as they are signed, for evidence.
+    pub chain: CharterChain,
+    /// Where evidence is kept.
+    pub evidence: PathBuf,
     /// What is to be sent.
     pub spool: Spool,
     /// What is followed.
@@ -96,11 +104,12 @@ impl Uplink {
     /// Follows rooms and drains the outbox until `stop`; then ends within 3 s, earlier if the exchanges under way are over.
     /// What was not confirmed by then stays in the spool.
     pub async fn run(self, stop: CancellationToken) {
-        let UplinkParts { client, charters, spool, rooms, sealer, config, clock } = self.parts;
+        let UplinkParts { client, charters, chain, evidence, spool, rooms, sealer, config, clock } = self.parts;
         let mut outbox_changed = spool.changed();
         let mut assignments_changed = rooms.assignments_changed();
         let mut schedule = Schedule::new(config.backoff_min_ms, config.backoff_max_ms, config.control_refresh());
-        let session = Session::new(client, charters, config.clone(), Arc::clone(&self.board));
+        let witness = Witness::new(evidence, chain);
+        let session = Session::new(client, charters, witness, config.clone(), Arc::clone(&self.board));
         let visitor = Visitor { session, spool, rooms, sealer, clock, config, board: self.board, stop: stop.clone() };
         // A line lives as long as the program: its strand is one uninterrupted sequence of runs.
         let mut lines: BTreeMap<RoomId, Line> = BTreeMap::new();

@@ -20,6 +20,7 @@ use super::line::NodeFault;
 use super::nodes::Nodes;
 use super::remedy::{Remedy, remedy};
 use super::status::Board;
+use super::witness::{Kept, Witness};
 use super::{chance, lock};
 
 /// After so long a silence within an exchange the node is asked whether it is there at all: a node that was killed does not
@@ -72,6 +73,7 @@ pub(super) struct Session {
     nodes: Mutex<Nodes>,
     links: Mutex<BTreeMap<NodeId, Arc<tokio::sync::Mutex<Link>>>>,
     logs: Mutex<BTreeMap<u16, SeenCheckpoint>>,
+    witness: Mutex<Witness>,
     board: Arc<Board>,
 }
 
@@ -85,8 +87,17 @@ struct Link {
 }
 
 impl Session {
-    pub(super) fn new(client: Client, charters: Charters, config: UplinkConfig, board: Arc<Board>) -> Self {
-        board.note(|s| s.charter_version = charters.newest().version());
+    pub(super) fn new(
+        client: Client,
+        charters: Charters,
+        witness: Witness,
+        config: UplinkConfig,
+        board: Arc<Board>,
+    ) -> Self {
+        board.note(|s| {
+            s.charter_version = charters.newest().version();
+            s.evidence = u64::try_from(witness.files()).unwrap_or(u64::MAX);
+        });
         Self {
             client,
             config,
@@ -94,6 +105,7 @@ impl Session {
             nodes: Mutex::default(),
             links: Mutex::default(),
             logs: Mutex::default(),
+            witness: Mutex::new(witness),
             board,
         }
     }
@@ -132,6 +144,26 @@ impl Session {
         if logs.get(&shard).is_none_or(|known| known.size < seen.size) {
             logs.insert(shard, seen.clone());
         }
+    }
+
+    /// A signed checkpoint was shown. Where it contradicts another one, both are kept as evidence: seldom enough that whoever asked
+    /// may wait for the disk.
+    pub(super) fn witness(&self, note: &str) {
+        let mut witness = lock(&self.witness);
+        let Some(kept) = witness.shown(note) else { return };
+        let files = u64::try_from(witness.files()).unwrap_or(u64::MAX);
+        drop(witness);
+        match kept {
+            Kept::At(file) => tracing::error!(
+                file = %file.display(),
+                "nodes signed two logs that cannot both be true: the file proves it to anybody (`ehe verify --evidence`); give it to \
+                 the hospitals"
+            ),
+            Kept::Not(why) => {
+                tracing::error!(%why, "nodes signed two logs that cannot both be true, and the evidence cannot be kept");
+            }
+        }
+        self.board.note(|s| s.evidence = files);
     }
 
     /// Asks the shard's nodes, one after the other, until one gives more than "not I" or "not now". Asking twice is harmless:
@@ -347,6 +379,9 @@ impl Session {
     /// The node said what does not verify.
     pub(super) fn distrust(&self, node: NodeId, fault: &NodeFault) {
         tracing::error!(%node, %fault, "the node is not believed and not asked for a while; nothing was deleted");
+        if let Some(note) = fault.forked() {
+            self.witness(note);
+        }
         self.nodes().distrust(node, Instant::now() + self.config.distrust());
         self.board.fault(format!("node {node}: {fault}"), |s| {
             s.proofs_refused += 1;
@@ -365,6 +400,7 @@ impl Session {
         if let Some(version) = lock(&self.charters).take_up(each) {
             tracing::info!(version, "a newer charter was verified");
             self.board.note(|s| s.charter_version = version);
+            lock(&self.witness).charters(chain);
         }
         Ok(())
     }

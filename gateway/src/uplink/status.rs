@@ -32,6 +32,8 @@ pub struct UplinkStatus {
     pub proofs_refused: u64,
     /// The node that gave the last of them.
     pub distrusted_node: Option<NodeId>,
+    /// Files of evidence in `evidence` in data_dir: what nodes signed that contradicts itself. Give them to the hospitals.
+    pub evidence: u64,
     /// Control states that were fetched and verified.
     pub rooms_followed: u64,
     /// Version of the charter at hand now.

@@ -249,6 +249,7 @@ impl Visitor {
                 self.session.leads(shard, node);
                 self.session.worked(node).await;
                 for receipt in receipts {
+                    self.session.witness(receipt.checkpoint().note());
                     let checkpoint = receipt.checkpoint().checkpoint();
                     self.session.saw(shard, &checkpoint.seen());
                     self.session.stood_under(shard, checkpoint.charter_version);

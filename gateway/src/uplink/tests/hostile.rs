@@ -66,6 +66,31 @@ async fn no_lie_about_a_submission_takes_an_event_out_of_the_spool() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_sign_two_logs_leave_a_file_that_proves_it_to_anybody() {
+    let world = World::new(1);
+    let (patient, ..) = world.patient();
+    let _nodes = world.start_all();
+    let home = world.home(&[patient.room]).await;
+    let mut up = home.uplink_within(500, 0);
+    home.followed(patient.room).await;
+    home.fill(patient.room, 1).await;
+    up.until("the first", |s| s.readings_confirmed == 1).await;
+    assert_eq!(up.status.borrow().evidence, 0);
+    world.script(0, |script| script.lie = Some((Lie::Fork, 1)));
+    home.fill(patient.room, 1).await;
+    let status = up.until("the second", |s| s.readings_confirmed == 2).await;
+    assert_eq!((status.evidence, status.proofs_refused), (1, 1), "told once, found once");
+    let files: Vec<_> = std::fs::read_dir(home.evidence()).unwrap().collect();
+    let [Ok(file)] = &files[..] else { panic!("{files:?}") };
+    let verdict = ehe::evidence::judge(&std::fs::read(file.path()).unwrap()).unwrap();
+    assert_eq!(verdict.alliance, world.gateway.alliance_id());
+    assert_eq!(verdict.accused(), [world.node_id(0)].into());
+    assert!(verdict.first.stands() && verdict.second.stands());
+    up.stop().await;
+    home.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn refusals_of_every_code_lose_nothing_and_the_nodes_own_put_nothing_aside() {
     let world = World::new(1);
     let (patient, ..) = world.patient();

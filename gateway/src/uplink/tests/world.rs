@@ -75,6 +75,8 @@ pub(crate) enum Lie {
     EarlierRun,
     /// A good receipt, altered.
     Altered(fn(&mut Receipt)),
+    /// A good receipt, of another log of the size that this one has.
+    Fork,
     /// The stream ends without an answer.
     Nothing,
 }
@@ -209,7 +211,7 @@ impl World {
         }
         known.assigned(rooms.iter().copied().collect());
         let sealer = Sealer::new(known.clone(), 3);
-        Home { spool, thread: Some(thread), rooms: known, sealer, gateway: self.gateway.clone() }
+        Home { spool, thread: Some(thread), rooms: known, sealer, gateway: self.gateway.clone(), data }
     }
 }
 
@@ -301,6 +303,7 @@ fn lied(lie: Lie, submission: &Submission, ledger: &Mutex<Ledger>) -> Option<Vec
     let response = match lie {
         Lie::Bytes(bytes) => return Some(bytes),
         Lie::Nothing => return None,
+        Lie::Fork => ledger.forked(submission),
         Lie::Response(response) => response,
         Lie::EarlierReceipt => {
             let receipt = ledger.last_run(room).receipt;
@@ -384,9 +387,15 @@ pub(crate) struct Home {
     pub(crate) rooms: Rooms,
     pub(crate) sealer: Sealer,
     gateway: Credentials,
+    data: PathBuf,
 }
 
 impl Home {
+    /// Where evidence is kept.
+    pub(crate) fn evidence(&self) -> PathBuf {
+        self.data.join("evidence")
+    }
+
     /// Waits until the room is followed.
     pub(crate) async fn followed(&self, room: RoomId) {
         let mut changed = self.rooms.changed();
@@ -447,6 +456,8 @@ impl Home {
         let uplink = Uplink::new(UplinkParts {
             client: Client::new(&self.gateway).unwrap(),
             charters: Charters::of(&self.gateway).unwrap(),
+            chain: self.gateway.charter_chain().clone(),
+            evidence: self.evidence(),
             spool: self.spool.clone(),
             rooms: self.rooms.clone(),
             sealer: self.sealer.clone(),
