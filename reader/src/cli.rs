@@ -201,7 +201,7 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["room", "save"])]
     pub evidence: Option<PathBuf>,
     /// Take evidence about this alliance only
-    #[arg(long, value_name = "ID", requires = "evidence")]
+    #[arg(long, value_name = "ID", requires = "evidence", conflicts_with_all = ["room", "save"])]
     pub alliance: Option<AllianceId>,
 }
 

@@ -131,6 +131,21 @@ fn a_log_that_a_restore_began_anew_is_no_contradiction() {
 }
 
 #[test]
+fn a_log_that_the_alliance_does_not_have_is_said_to_be_none_of_its_logs() {
+    let world = world();
+    for origin in [log_origin(world.chain.claimed_alliance().unwrap(), 4, 0), log_origin(AllianceId([9; 32]), 1, 0)] {
+        let note = |root| {
+            let says = Checkpoint { origin: origin.clone(), size: 9, root: Hash([root; 32]), charter_version: 1 };
+            let mut note = says.unsigned().unwrap();
+            note.sign(&origin, world.nodes[0].sign_key());
+            note.to_string()
+        };
+        let evidence = Evidence::of(&world.chain, &note(1), &note(2), None).unwrap();
+        assert_eq!(evidence.judge(), Err(EvidenceError::NotOfAlliance(origin)));
+    }
+}
+
+#[test]
 fn no_flipped_bit_makes_a_culprit_of_a_node_that_is_none() {
     let world = world();
     let good = world.roots(&[0, 1], &[2, 1]);

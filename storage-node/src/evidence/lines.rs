@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ehe::evidence::{Finding, Signer, Verdict};
 
-use super::shelf::{Kept, read};
+use super::shelf::{Found, Kept, read};
 
 /// The directory cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +19,7 @@ pub struct NoStatus {
 
 /// The number of pieces in a directory; of each what it is about and where it lies; and what lies there and is none.
 pub fn lines(dir: &Path) -> Result<Vec<String>, NoStatus> {
-    let (kept, strange) = read(dir).map_err(|source| NoStatus { path: dir.into(), source })?;
+    let Found { kept, strange } = read(dir).map_err(|source| NoStatus { path: dir.into(), source })?;
     let mut lines = vec![format!("evidence: {}", kept.len())];
     for kept in &kept {
         lines.push(about(kept));

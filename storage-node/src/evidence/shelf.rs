@@ -63,10 +63,19 @@ fn name_of(hash: &Hash) -> String {
     format!("{hash}.cbor")
 }
 
-/// What a directory of evidence holds, the oldest first; and files in it that hold none. Nothing if there is no such directory.
-pub fn read(dir: &Path) -> std::io::Result<(Vec<Kept>, Vec<(PathBuf, String)>)> {
+/// What lies in a directory of evidence.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The evidence, the oldest first.
+    pub kept: Vec<Kept>,
+    /// Files that hold none, and why not.
+    pub strange: Vec<(PathBuf, String)>,
+}
+
+/// Reads a directory of evidence. There is nothing in one that there is not.
+pub fn read(dir: &Path) -> std::io::Result<Found> {
     let entries = match fs::read_dir(dir) {
-        Err(why) if why.kind() == ErrorKind::NotFound => return Ok((Vec::new(), Vec::new())),
+        Err(why) if why.kind() == ErrorKind::NotFound => return Ok(Found::default()),
         entries => entries?,
     };
     let (mut found, mut strange) = (Vec::new(), Vec::new());
@@ -82,7 +91,7 @@ pub fn read(dir: &Path) -> std::io::Result<(Vec<Kept>, Vec<(PathBuf, String)>)> 
     }
     found.sort_by_key(|(made, kept)| (*made, kept.hash));
     strange.sort();
-    Ok((found.into_iter().map(|(_, kept)| kept).collect(), strange))
+    Ok(Found { kept: found.into_iter().map(|(_, kept)| kept).collect(), strange })
 }
 
 fn read_one(path: &Path) -> Result<(std::time::SystemTime, Kept), String> {
@@ -100,12 +109,12 @@ impl Shelf {
     /// Opens the directory; it is made when there is something to keep. Files that hold no evidence of this alliance are said and left
     /// alone.
     pub fn open(dir: PathBuf, alliance: AllianceId) -> std::io::Result<Self> {
-        let (found, strange) = read(&dir)?;
-        for (path, why) in strange {
+        let found = read(&dir)?;
+        for (path, why) in found.strange {
             tracing::warn!(path = %path.display(), %why, "a file among the evidence is none; it is left alone");
         }
         let mut this = Self { dir, alliance, kept: Vec::new() };
-        for kept in found {
+        for kept in found.kept {
             if kept.verdict.alliance != alliance {
                 tracing::warn!(file = ?kept.file, alliance = %kept.verdict.alliance, "evidence of another alliance; it is left alone");
             } else if this.has_room(kept.bytes.len()) {

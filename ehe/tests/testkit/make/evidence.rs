@@ -322,6 +322,12 @@ fn consistent(kit: &mut Kit) {
     };
     let agreed_note = say(OLD, agreed_old);
     let two = |first: String, second: String| evidence(&chain, Contradiction::Roots { first, second });
+    // In the order of J6, so that their sizes alone are wrong.
+    let by_root = |one: &str, other: &str| {
+        let mut pair = [(forged_old, one), (agreed.root(), other)];
+        pair.sort();
+        two(pair[0].1.into(), pair[1].1.into())
+    };
     let long = [&proof[..], &[Hash::ZERO]].concat();
     for (slug, title, bytes) in [
         ("one-root", "the two say the same", two(agreed_note.clone(), agreed_note.clone())),
@@ -339,7 +345,7 @@ fn consistent(kit: &mut Kit) {
         ("proof-short", "a proof with a hash too few", larger_than(&smaller, prefix, &proof[1..])),
         ("proof-long", "a proof with a hash too many", larger_than(&smaller, prefix, &long)),
         ("no-proof", "no proof", larger_than(&smaller, prefix, &[])),
-        ("two-sizes", "two sizes, and no word of how the larger one begins", two(smaller.clone(), larger.clone())),
+        ("two-sizes", "two sizes, and no word of how the larger one begins", by_root(&smaller, &larger)),
         (
             "one-size-with-a-proof",
             "one size, in the form for two",

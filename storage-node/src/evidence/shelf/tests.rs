@@ -6,12 +6,7 @@ use ehe::evidence::Evidence;
 use ehe::time::UnixMs;
 
 use super::*;
-
-#[allow(unreachable_pub, missing_docs, dead_code, reason = "shared with the integration tests, which use more of it")]
-#[path = "../../../tests/support/members.rs"]
-mod members;
-
-use members::{Seat, seats};
+use crate::test_members::{Seat, seats};
 
 fn note(seat: &Seat, incarnation: u32, size: u64, root: u8) -> String {
     let origin = seat.charter.origin(0, incarnation);
@@ -53,7 +48,7 @@ fn what_is_kept_is_there_again_after_a_restart_for_this_user_alone() {
     fs::write(dir.join(format!("{}.cbor", Hash([1; 32]))), &altered).unwrap();
     let again = Shelf::open(dir.clone(), alliance).unwrap();
     assert_eq!(again.kept().iter().map(|kept| kept.hash).collect::<Vec<_>>(), [kept.hash]);
-    assert_eq!(read(&dir).unwrap().1.len(), 2, "what is none is said");
+    assert_eq!(read(&dir).unwrap().strange.len(), 2, "what is none is said");
     assert!(Shelf::open(dir, AllianceId([7; 32])).unwrap().kept().is_empty(), "another alliance's is nothing here");
 }
 
