@@ -25,6 +25,10 @@ pub enum Domain {
     Head,
     /// Proof that a room's new owner keys are held by who names them.
     Possession,
+    /// A member's approval of what was kept of a lost log.
+    Restoration,
+    /// A node's statement of what is in a backup that it made.
+    Backup,
 }
 
 impl Domain {
@@ -36,6 +40,8 @@ impl Domain {
             Self::Enrolment => b"ehe/1 enrolment",
             Self::Head => b"ehe/1 head",
             Self::Possession => b"ehe/1 possession",
+            Self::Restoration => b"ehe/1 restoration",
+            Self::Backup => b"ehe/1 backup",
         }
     }
 }

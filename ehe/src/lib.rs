@@ -26,6 +26,7 @@ pub mod read;
 pub mod reading;
 pub mod recovery;
 pub mod refusal;
+pub mod restoration;
 pub mod room;
 pub mod run;
 pub mod seal;

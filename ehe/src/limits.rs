@@ -78,6 +78,10 @@ pub const CHAIN_MAX_BYTES: usize = 16 * 1024 * 1024;
 pub const CHECKPOINT_MAX_BYTES: usize = 8 * 1024;
 /// Longest origin line of a log, and longest name of a key in a note.
 pub const ORIGIN_MAX_BYTES: usize = 128;
+/// Largest encoded record of a restored log, with its signatures: two checkpoints, a proof, a signature of each member.
+pub const RESTORATION_MAX_BYTES: usize = 32 * 1024;
+/// Records of restored logs in one answer; who needs more asks again.
+pub const RESTORATIONS_PER_ANSWER_MAX: usize = 16;
 /// Largest COSE_Sign1 by which a node signs a head.
 pub const HEAD_SIGNATURE_MAX_BYTES: usize = 1024;
 /// Hashes in an inclusion or consistency proof: a tree of 2^64 leaves has no longer one.

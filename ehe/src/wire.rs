@@ -5,6 +5,7 @@
 
 use core::num::NonZeroU32;
 
+use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
 use crate::cbor::{self, CborError};
@@ -48,6 +49,10 @@ pub enum Request {
     /// Evidence that the node keeps: that of this place, from 0. Answer: [`Response::Evidence`].
     #[n(9)]
     Evidence(#[n(0)] u32),
+    /// The records of a shard's restored logs, from that on by which the log of an incarnation ended. Answer:
+    /// [`Response::Restorations`].
+    #[n(12)]
+    Restorations(#[n(0)] u16, #[n(1)] u32),
 }
 
 /// A run and its events, in the run's order.
@@ -101,6 +106,10 @@ pub enum Response {
     /// [`Evidence`](crate::evidence::Evidence), empty where there is none.
     #[n(12)]
     Evidence(#[n(0)] u32, #[cbor(n(1), with = "minicbor::bytes")] Vec<u8>),
+    /// Records of restored logs, each encoded as [`crate::restoration::SignedRestoration`], in the order of their incarnations; at
+    /// most [`limits::RESTORATIONS_PER_ANSWER_MAX`].
+    #[n(15)]
+    Restorations(#[n(0)] Vec<ByteVec>),
 }
 
 /// A run was accepted.

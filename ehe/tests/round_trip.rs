@@ -278,6 +278,7 @@ fn to_node() -> impl Strategy<Value = Request> {
         Just(Request::Charter),
         Just(Request::Status),
         any::<u32>().prop_map(Request::Evidence),
+        (any::<u16>(), any::<u32>()).prop_map(|(shard, incarnation)| Request::Restorations(shard, incarnation)),
     ]
 }
 
@@ -333,6 +334,7 @@ fn from_node() -> impl Strategy<Value = Response> {
         status.prop_map(Response::Status),
         event().prop_map(Response::Wrap),
         (any::<u32>(), vec(any::<u8>(), 0..90)).prop_map(|(kept, bytes)| Response::Evidence(kept, bytes)),
+        vec(vec(any::<u8>(), 0..90).prop_map(Into::into), 0..3).prop_map(Response::Restorations),
     ]
 }
 

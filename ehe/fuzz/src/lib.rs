@@ -16,6 +16,7 @@ use ehe::leaf::Receipt;
 use ehe::limits;
 use ehe::note::Note;
 use ehe::read::{AccessRecord, SignedRequest};
+use ehe::restoration::SignedRestoration;
 use ehe::run::SignedRun;
 use ehe::time::Hour;
 use ehe::wire::{Request, Response};
@@ -26,7 +27,7 @@ use sha2::{Digest, Sha256};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const ALL: [Target; 9] = [
+pub const ALL: [Target; 10] = [
     ("body", body),
     ("control", control),
     ("run", run),
@@ -36,6 +37,7 @@ pub const ALL: [Target; 9] = [
     ("receipt", receipt),
     ("charter", charter),
     ("evidence", evidence),
+    ("restoration", restoration),
 ];
 
 /// An event's header.
@@ -122,6 +124,7 @@ pub fn frame(bytes: &[u8]) {
             Response::Charter(chain) => charter(&chain),
             Response::Wrap(wrap) => event(wrap),
             Response::Evidence(_, bytes) => evidence(&bytes),
+            Response::Restorations(records) => records.iter().for_each(|record| restoration(record)),
             _ => {}
         }
     }
@@ -225,5 +228,17 @@ pub fn evidence(bytes: &[u8]) {
     match verdict.finding() {
         Finding::SignedBoth => assert!(accused.iter().all(|node| sides.iter().all(|side| signed(*node, side)))),
         _ => assert!(accused.iter().all(|node| sides.iter().any(|side| signed(*node, side)))),
+    }
+}
+
+/// The record of a restored log. No charter comes with it, so nothing of it can stand.
+pub fn restoration(bytes: &[u8]) {
+    let Ok(signed) = SignedRestoration::decode(bytes) else { return };
+    assert_eq!(signed.encode(), bytes);
+    let _ = signed.signers();
+    if let Ok(said) = signed.read() {
+        assert_eq!(SignedRestoration::unsigned(&said).hash(), signed.hash());
+        assert!(signed.verify(said.shard, &[]).is_err());
+        said.checkpoint.iter().chain(&said.newest).for_each(|text| note(text));
     }
 }

@@ -21,6 +21,7 @@ use ehe::leaf::{Leaf, Receipt};
 use ehe::merkle::Peaks;
 use ehe::read::{AccessRecord, Part, Purpose, ReadRequest, Scope};
 use ehe::refusal::Refusal;
+use ehe::restoration::{Restoration, SignedRestoration};
 use ehe::run::{Run, SeenCheckpoint, SignedRun, StrandEnd};
 use ehe::time::{Hour, UnixMs};
 use ehe::vital::Category;
@@ -77,6 +78,7 @@ impl Seeds<'_> {
         for (name, evidence) in self.evidence() {
             add("evidence", name, evidence.to_vec());
         }
+        add("restoration", "signed", self.restoration().encode());
         for (name, message) in self.requests(event.clone()) {
             add("frame", name, message.to_vec());
         }
@@ -259,6 +261,27 @@ impl Seeds<'_> {
         [("two-roots", roots), ("other-prefix", prefix)]
     }
 
+    fn restoration(&self) -> SignedRestoration {
+        let checkpoint = self.receipt().checkpoint;
+        let said = Restoration {
+            alliance: self.world.charter.alliance_id(),
+            shard: self.room.shard(self.world.charter.shard_count()),
+            incarnation: 1,
+            kept: 1,
+            root: Hash([8; 32]),
+            proof: vec![Hash([1; 32])],
+            checkpoint: Some(checkpoint.clone()),
+            newest: Some(checkpoint),
+            kept_until: UnixMs(START_MS),
+            state: Hash([9; 32]),
+            charter_version: 1,
+            at: UnixMs(START_MS),
+        };
+        let mut signed = SignedRestoration::unsigned(&said);
+        self.world.members[..2].iter().for_each(|member| signed.sign(member).unwrap());
+        signed
+    }
+
     fn requests(&self, event: Event) -> Vec<(&'static str, Request)> {
         let (signed, identity) = (self.request().sign(&self.world.author), self.world.author.public().clone());
         vec![
@@ -270,6 +293,7 @@ impl Seeds<'_> {
             ("ask-charter", Request::Charter),
             ("ask-status", Request::Status),
             ("ask-evidence", Request::Evidence(1)),
+            ("ask-restorations", Request::Restorations(3, 7)),
         ]
     }
 
@@ -327,6 +351,7 @@ impl Seeds<'_> {
             ("status", Response::Status(status)),
             ("wrap", Response::Wrap(wrap)),
             ("evidence", Response::Evidence(3, self.evidence()[0].1.to_vec())),
+            ("restorations", Response::Restorations(vec![self.restoration().encode().into()])),
         ]
     }
 }

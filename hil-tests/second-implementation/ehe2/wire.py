@@ -64,6 +64,7 @@ _fetch: list[Form] = [blob, PublicIdentity.read]
 MESSAGES: dict[str, dict[int, list[Form]]] = {
     "request": {
         1: [read_submission], 2: _fetch, 3: _fetch, 4: [octets(16), octets(16)], 5: [], 6: [], 7: [],
+        12: [uint(16), uint(32)],
     },
     "response": {
         1: [Submitted.read],
@@ -76,6 +77,7 @@ MESSAGES: dict[str, dict[int, list[Form]]] = {
         8: [blob],
         9: [Status.read],
         10: [Event.read],
+        15: [array(blob)],
     },
 }
 

@@ -58,6 +58,9 @@ pub(crate) enum Command {
     /// Somebody's identity, channel key and request for a certificate.
     #[command(subcommand)]
     Identity(IdentityCommand),
+    /// Look at, and sign, what was kept of logs that were lost (`ehe-node restore --propose` writes it).
+    #[command(subcommand)]
+    Restoration(RestorationCommand),
     /// Issue a certificate for a request.
     Issue(Issue),
     /// Copy the alliance's public files (ca.crt, charter, crl.pem) into a credentials directory; replaces older ones of the
@@ -204,6 +207,34 @@ pub(crate) struct SignCharter {
     pub(crate) with: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) keys: UnlockAll,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RestorationCommand {
+    /// Say what is kept and what is lost, and add members' signatures to it.
+    Sign(SignRestoration),
+    /// Say what is kept and what is lost, and who has signed.
+    Show(ShowRestoration),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SignRestoration {
+    #[command(flatten)]
+    pub(crate) what: ShowRestoration,
+    /// A member's secret identity to sign with; may be given several times.
+    #[arg(long, value_name = "IDENTITY", required = true)]
+    pub(crate) with: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) keys: UnlockAll,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ShowRestoration {
+    /// The file of records.
+    pub(crate) file: PathBuf,
+    /// The alliance's charters: by them the checkpoints in the records are judged.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) charter: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]

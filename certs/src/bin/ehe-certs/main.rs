@@ -8,6 +8,7 @@ mod args;
 mod charter;
 mod identity;
 mod passphrase;
+mod restoration;
 mod show;
 
 use std::io::Write;
@@ -20,15 +21,21 @@ use certs::process;
 use certs::store::StoreError;
 use certs::terminal::escaped;
 use ehe::charter::CharterError;
+use ehe::restoration::RestorationError;
 
-use crate::args::{Args, CharterCommand, Command, IdentityCommand, MemberCommand};
+use crate::args::{Args, CharterCommand, Command, IdentityCommand, MemberCommand, RestorationCommand};
 
 fn main() -> ExitCode {
     let args: Args = match process::begin("ehe-certs") {
         Ok(args) => args,
         Err(end) => return end,
     };
-    let only_shows = matches!(args.command, Command::Show { .. } | Command::Charter(CharterCommand::Show { .. }));
+    let only_shows = matches!(
+        args.command,
+        Command::Show { .. }
+            | Command::Charter(CharterCommand::Show { .. })
+            | Command::Restoration(RestorationCommand::Show(_))
+    );
     let mut out = std::io::stdout().lock();
     match run(args, &mut out).and_then(|()| Ok(out.flush()?)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -50,6 +57,8 @@ fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
         Command::Charter(CharterCommand::Show { file }) => charter::show(&file, out),
         Command::Identity(IdentityCommand::New(new)) => identity::new(&new, out),
         Command::Identity(IdentityCommand::Renew(new)) => identity::renew(&new, out),
+        Command::Restoration(RestorationCommand::Sign(sign)) => restoration::sign(&sign, out),
+        Command::Restoration(RestorationCommand::Show(show)) => restoration::show(&show, out),
         Command::Issue(issue) => alliance::issue(&issue, out),
         Command::Install(install) => alliance::install(&install, out),
         Command::Revoke(revoke) => alliance::revoke(&revoke, out),
@@ -77,6 +86,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 fn is_refusal(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<CharterError>()
+            || cause.is::<RestorationError>()
             || cause.is::<PeerError>()
             || cause
                 .downcast_ref::<EnrolError>()

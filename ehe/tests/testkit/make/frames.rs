@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::Kit;
 use super::log::Log;
+use super::restored::restoration;
 use super::scene::{EPOCH, Granted, Scene, hour};
 use super::world::world;
 use crate::json::h;
@@ -67,6 +68,7 @@ fn frames(kit: &mut Kit) {
         ("rooms-of", Request::RoomsOf),
         ("charter", Request::Charter),
         ("status", Request::Status),
+        ("restorations", Request::Restorations(3, 7)),
     ] {
         good.push(("request", slug, message.to_vec()));
     }
@@ -119,6 +121,7 @@ fn frames(kit: &mut Kit) {
         ("status", Response::Status(status)),
         ("status-of-all-shards", Response::Status(of_all)),
         ("wrap", Response::Wrap(wrap.event().clone())),
+        ("restorations", Response::Restorations(vec![restoration().encode().into()])),
     ] {
         good.push(("response", slug, message.to_vec()));
     }

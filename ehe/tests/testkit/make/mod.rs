@@ -23,6 +23,7 @@ mod pco;
 mod places;
 mod reads;
 mod recovery;
+mod restored;
 mod rights;
 mod runs;
 mod scene;
@@ -65,6 +66,7 @@ pub(crate) fn kit() -> BTreeMap<String, String> {
     notes::cases(&mut kit);
     charters::cases(&mut kit);
     evidence::cases(&mut kit);
+    restored::cases(&mut kit);
     follow::cases(&mut kit);
     part::cases(&mut kit);
     shown::cases(&mut kit);

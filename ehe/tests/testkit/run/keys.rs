@@ -73,6 +73,7 @@ fn domain(purpose: &str) -> (Domain, usize) {
         "charter" => (Domain::Charter, 256),
         "enrolment" => (Domain::Enrolment, 256),
         "head" => (Domain::Head, limits::HEAD_SIGNATURE_MAX_BYTES),
+        "restoration" => (Domain::Restoration, 256),
         "possession" => (Domain::Possession, limits::POSSESSION_MAX_BYTES),
         other => panic!("no purpose {other}"),
     }

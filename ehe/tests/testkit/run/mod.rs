@@ -6,6 +6,7 @@ mod keys;
 pub(crate) mod ledger;
 mod log;
 mod read;
+mod restored;
 mod secrets;
 mod vitals;
 
@@ -66,6 +67,7 @@ pub(crate) fn run(case: &Case) -> (Result<(), Fault>, Facts) {
         "head" => log::head(input, &mut facts),
         "charter" => log::charter(input, &mut facts),
         "evidence" => evidence::evidence(input, &mut facts),
+        "restoration" => restored::restoration(input, &mut facts),
         "vitals" => vitals::vitals(input, &mut facts),
         other => panic!("no procedure {other}"),
     };
