@@ -50,7 +50,7 @@ impl Session {
     }
 
     /// Asks the nodes, the one that spoke last first, until one shows charters that extend those here up to this version.
-    async fn fetch_charters(&mut self, version: u32) -> Result<(), Error> {
+    pub(crate) async fn fetch_charters(&mut self, version: u32) -> Result<(), Error> {
         let spoke = self.nodes.last();
         let others = self.charter().nodes().iter().map(|node| node.id).filter(|id| Some(*id) != spoke);
         let nodes: Vec<NodeId> = spoke.into_iter().chain(others).collect();

@@ -11,6 +11,7 @@ use ehe::leaf::ReceiptError;
 use ehe::ledger::LedgerError;
 use ehe::recovery::RecoveryKeyError;
 use ehe::refusal::{Fault, Refusal};
+use ehe::restoration::{MovedError, RestorationError};
 use ehe::sign::SignedError;
 
 use crate::build::BuildError;
@@ -189,6 +190,12 @@ pub enum Error {
     /// The log went back behind what was seen before.
     #[error("verification failed: {0}")]
     Memory(#[from] MemoryError),
+    /// A record of a restored log that does not stand.
+    #[error("verification failed: {0}")]
+    Restoration(#[from] RestorationError),
+    /// Records of restored logs do not lead to what is shown.
+    #[error("verification failed: {0}")]
+    Moved(#[from] MovedError),
     /// The room has no entry yet.
     #[error("verification failed: the node shows the room {0} without its first entry")]
     EmptyRoom(RoomId),
@@ -371,6 +378,8 @@ impl Error {
             Self::Ledger(_)
             | Self::Receipt(_)
             | Self::Memory(_)
+            | Self::Restoration(_)
+            | Self::Moved(_)
             | Self::EmptyRoom(_)
             | Self::Charters { .. }
             | Self::NoEvidence { .. }

@@ -6,11 +6,13 @@ use ehe::event::Kind;
 use ehe::id::{AllianceId, AuthorId, Nonce, RoomId};
 use ehe::identity::Identity;
 use ehe::ledger::{Follower, Verified};
+use ehe::restoration::Moved;
 use ehe::room::RoomState;
 use ehe::wire::{Head, Item};
 
 use crate::error::Error;
-use crate::memory::{RoomMemory, Tie};
+use crate::memory::{MemoryError, RoomMemory, Tie};
+use crate::restored;
 use crate::session::Shown;
 use crate::view::RoomView;
 
@@ -29,6 +31,9 @@ pub struct Following {
     /// Whether the one who asks is the identity of the directory that remembers.
     own_name: bool,
     confirmed: Option<VerifiedCheckpoint>,
+    /// An entry is not the one that was remembered at its place. Whether that may be, the head tells: of a log that was restored, it may.
+    differs: Option<MemoryError>,
+    lost: Option<String>,
 }
 
 impl Following {
@@ -47,6 +52,8 @@ impl Following {
             known,
             own_name: true,
             confirmed: None,
+            differs: None,
+            lost: None,
         }
     }
 
@@ -60,7 +67,7 @@ impl Following {
         let (index, at) = (item.leaf.index, item.leaf.accepted_at);
         let verified = self.follower.take(item, self.alliance)?;
         if let Some(known) = &self.known {
-            known.check_entry(self.follower.next(), self.follower.last())?;
+            self.differs = self.differs.take().or(known.check_entry(self.follower.next(), self.follower.last()).err());
         }
         if let Verified::Run { run, events, .. } = &verified {
             // From the record on that names them, the patient's new keys are the patient, under the first keys' id.
@@ -79,13 +86,31 @@ impl Following {
         Ok(Shown::Entry(index, Box::new(verified)))
     }
 
-    /// Ties everything so far to a quorum's checkpoint, and to what was seen before.
-    pub fn confirm(&mut self, head: &Head, nonce: Nonce, charter: &VerifiedCharter) -> Result<RoomMemory, Error> {
+    /// Ties everything so far to a quorum's checkpoint, and to what was seen before: by the records that lead to it, where the log
+    /// was restored since.
+    pub fn confirm(
+        &mut self,
+        head: &Head,
+        nonce: Nonce,
+        charter: &VerifiedCharter,
+        moved: Option<&Moved>,
+    ) -> Result<RoomMemory, Error> {
         let verified = self.follower.confirm(head, nonce, None, charter)?;
         let checkpoint = verified.checkpoint();
+        let entries = self.follower.next();
         if let Some(known) = &self.known {
-            known.check_log(checkpoint)?;
-            known.check_end(self.follower.next())?;
+            let lost = moved.is_some_and(|moved| !moved.lost.is_empty());
+            match moved {
+                None => known.check_log(checkpoint).and_then(|()| known.check_end(entries))?,
+                Some(moved) => known.check_restored(moved, checkpoint, entries)?,
+            }
+            if let Some(differs) = self.differs.take().filter(|_| !lost) {
+                return Err(differs.into());
+            }
+            if let Some(lost) = moved.and_then(|moved| restored::lost(moved, known, entries)) {
+                tracing::warn!(room = %self.room, "{lost}");
+                self.lost = Some(lost);
+            }
         }
         let memory = RoomMemory {
             origin: checkpoint.origin.clone(),
@@ -145,6 +170,11 @@ impl Following {
     /// What was verified last, here or in an earlier command.
     pub fn known(&self) -> Option<&RoomMemory> {
         self.known.as_ref()
+    }
+
+    /// What was seen earlier and is lost, as it came out at the last confirmation.
+    pub fn lost(&self) -> Option<&str> {
+        self.lost.as_deref()
     }
 
     /// The checkpoint of the last confirmation.

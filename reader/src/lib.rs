@@ -25,6 +25,7 @@ pub mod nodes;
 pub mod output;
 pub mod read;
 pub mod recovery;
+pub mod restored;
 pub mod rooms;
 pub mod saved;
 pub mod scope;

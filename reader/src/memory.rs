@@ -3,6 +3,7 @@
 use ehe::checkpoint::Checkpoint;
 use ehe::id::{Hash, RoomId};
 use ehe::leaf::VerifiedReceipt;
+use ehe::restoration::Moved;
 use ehe::run::SeenCheckpoint;
 use ehe::time::UnixMs;
 use serde::{Deserialize, Serialize};
@@ -85,15 +86,18 @@ pub enum MemoryError {
         /// Which.
         at: u64,
     },
-    /// The log is of another incarnation.
+    /// The log is another one, and nothing that the members signed leads from the one that was seen to it.
     #[error(
-        "the log is {shown} now, and was {known} before: the ledger was restored from a backup. Ask the alliance what was lost, then remove the room's file in the directory `rooms`"
+        "the log is {shown} now, and was {known} before: {why}. A restored log counts by a record that a majority of the alliance's members \
+         signed; ask those who run the nodes for it"
     )]
     OtherLog {
         /// Seen before.
         known: String,
         /// Shown now.
         shown: String,
+        /// Why no record leads there.
+        why: String,
     },
     /// There is no such room, says the node.
     #[error(
@@ -142,7 +146,8 @@ impl RoomMemory {
     /// Holds a verified checkpoint against what is known.
     pub fn check_log(&self, shown: &Checkpoint) -> Result<(), MemoryError> {
         if shown.origin != self.origin {
-            return Err(MemoryError::OtherLog { known: self.origin.clone(), shown: shown.origin.clone() });
+            let why = "no record of it was asked for".into();
+            return Err(MemoryError::OtherLog { known: self.origin.clone(), shown: shown.origin.clone(), why });
         }
         if shown.size < self.size {
             return Err(MemoryError::WentBack { what: "leaves of the log", known: self.size, shown: shown.size });
@@ -161,6 +166,17 @@ impl RoomMemory {
         Ok(())
     }
 
+    /// Holds a verified checkpoint of a restored log against what is known, by the records that lead there. Where something of what was seen
+    /// is lost, the room's entries may be others.
+    pub fn check_restored(&self, moved: &Moved, shown: &Checkpoint, entries: u64) -> Result<(), MemoryError> {
+        moved.shows(&shown.seen()).map_err(|why| MemoryError::OtherLog {
+            known: self.origin.clone(),
+            shown: shown.origin.clone(),
+            why: why.to_string(),
+        })?;
+        if moved.lost.is_empty() { self.check_end(entries) } else { Ok(()) }
+    }
+
     /// Holds the room's last entry against what is known.
     pub fn check_end(&self, entries: u64) -> Result<(), MemoryError> {
         if entries < self.entries {
@@ -169,9 +185,20 @@ impl RoomMemory {
         Ok(())
     }
 
-    /// Whether `other` is at least as far, so that it may take this one's place.
+    /// Whether `other` is at least as far, so that it may take this one's place: or of a later incarnation of the log, which is only
+    /// remembered when records led to it.
     pub fn may_become(&self, other: &Self) -> bool {
-        self.origin == other.origin && other.size >= self.size && other.entries >= self.entries
+        if self.origin == other.origin {
+            return other.size >= self.size && other.entries >= self.entries;
+        }
+        let parts = |origin: &str| {
+            let (log, incarnation) = origin.rsplit_once('/')?;
+            Some((log.to_owned(), incarnation.parse::<u32>().ok()?))
+        };
+        match (parts(&self.origin), parts(&other.origin)) {
+            (Some((log, before)), Some((same, after))) => log == same && before < after,
+            _ => false,
+        }
     }
 
     /// What requests and runs say of it.
@@ -218,6 +245,16 @@ mod tests {
     fn another_incarnation_of_the_log_is_refused_even_if_it_is_longer() {
         let other = Checkpoint { origin: "ehe/a/0/1".into(), ..checkpoint(99, 1) };
         assert!(matches!(memory().check_log(&other), Err(MemoryError::OtherLog { .. })));
+    }
+
+    #[test]
+    fn only_a_later_incarnation_of_the_same_log_takes_the_place_of_what_is_remembered() {
+        let of = |origin: &str| RoomMemory { origin: origin.into(), size: 1, entries: 1, ..memory() };
+        assert!(memory().may_become(&of("ehe/a/0/1")));
+        assert!(memory().may_become(&of("ehe/a/0/10")));
+        assert!(!memory().may_become(&of("ehe/a/0/0")), "the same log, and shorter");
+        assert!(!memory().may_become(&of("ehe/a/1/1")), "another shard's");
+        assert!(!of("ehe/a/0/2").may_become(&of("ehe/a/0/1")));
     }
 
     #[test]

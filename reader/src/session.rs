@@ -237,6 +237,8 @@ impl Session {
                     let confirmed = following.confirm(&head, asked, &charter);
                     let memory =
                         confirmed.map_err(|why| self.evident(why, following.known(), &head.last.checkpoint))?;
+                    let moved = self.restored(following.room(), following.known(), &head).await?;
+                    let memory = following.confirm(&head, asked, &charter, moved.as_ref())?;
                     self.is_current(following.room(), &charter)?;
                     let (age, fresh) = (clock().since(head.at), charter.head_fresh_ms());
                     if age > u64::from(fresh) {
@@ -324,5 +326,6 @@ pub fn kind(response: &Response) -> &'static str {
         Response::Charter(_) => "charters",
         Response::Status(_) => "a status",
         Response::Evidence(..) => "evidence",
+        Response::Restorations(_) => "records of restored logs",
     }
 }

@@ -191,6 +191,7 @@ pub async fn verify(session: &mut Session, room: RoomId) -> Result<Report, Error
     let checkpoint = following.confirmed().ok_or(Error::EmptyRoom(room))?;
     let log = checkpoint.checkpoint();
     let memory = match before {
+        Some(_) if following.lost().is_some() => following.lost().unwrap_or_default().to_owned(),
         Some(known) => format!("extends the {} entries seen before", known.entries),
         None => "the first look at this room from here: remembered from now on".into(),
     };

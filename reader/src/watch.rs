@@ -83,7 +83,8 @@ async fn subscribe(
             }
             Response::Head(head) => {
                 let charter = session.charter_of(&head.last.checkpoint).await?;
-                let memory = following.confirm(&head, asked, &charter)?;
+                let moved = session.restored(room, following.known(), &head).await?;
+                let memory = following.confirm(&head, asked, &charter, moved.as_ref())?;
                 session.is_current(room, &charter)?;
                 session.home().remember(room, &memory)?;
                 seen.clear();
