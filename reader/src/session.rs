@@ -234,11 +234,10 @@ impl Session {
                 }
                 Response::Head(head) => {
                     let charter = self.charter_of(&head.last.checkpoint).await?;
-                    let confirmed = following.confirm(&head, asked, &charter);
+                    let moved = self.restored(following.room(), following.known(), &head).await?;
+                    let confirmed = following.confirm(&head, asked, &charter, moved.as_ref());
                     let memory =
                         confirmed.map_err(|why| self.evident(why, following.known(), &head.last.checkpoint))?;
-                    let moved = self.restored(following.room(), following.known(), &head).await?;
-                    let memory = following.confirm(&head, asked, &charter, moved.as_ref())?;
                     self.is_current(following.room(), &charter)?;
                     let (age, fresh) = (clock().since(head.at), charter.head_fresh_ms());
                     if age > u64::from(fresh) {

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Name of the file in the data directory.
-const FILE: &str = "charter";
+pub(crate) const FILE: &str = "charter";
 const REMEDY: &str =
     "it is made by the node itself: remove it, and the node fetches the charters from the others again";
 /// The credentials directory's charter is looked at after this time.

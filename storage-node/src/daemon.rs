@@ -17,6 +17,7 @@ pub use error::StartError;
 pub use place::{Placed, placed};
 
 use crate::admission::Admission;
+use crate::backup::{Backups, restore};
 use crate::blocking::Blocking;
 use crate::checkpoint::{Board, Checkpointed, Checkpointer, Line, MayOrder, Outbound, Who};
 use crate::clock::Clock;
@@ -38,7 +39,7 @@ use crate::stats::{Reporter, Stats};
 const HAND_OVER: Duration = Duration::from_secs(1);
 
 /// Name of the file of cosigned checkpoints in the data directory.
-const COSIGN_FILE: &str = "cosigned";
+pub(crate) const COSIGN_FILE: &str = "cosigned";
 
 /// A running node.
 pub struct Daemon {
@@ -164,6 +165,14 @@ impl Daemon {
         let (stop, kill, connections) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
         let (admission, standing) = Admission::new(Arc::clone(&server), credentials.clone(), clock.now());
         let admission = admission.with_dialer(Some(others.reach.dialer().clone()));
+        let backups = Arc::new(Backups {
+            alliance: credentials.alliance_id(),
+            id,
+            identity: Arc::clone(&identity),
+            charters: charters.clone(),
+            shards: shards.clone(),
+            clock: clock.clone(),
+        });
         let node = Arc::new(Node {
             id,
             identity,
@@ -183,10 +192,12 @@ impl Daemon {
         });
         tasks.spawn(serve(Arc::clone(&server), node, standing, Some(between), connections.clone(), kill.clone()));
 
-        // 7. What looks after it.
+        // 7. What looks after it. A backup that is being taken breaks off when the node stops.
         movers.into_iter().for_each(|mover| drop(tasks.spawn(mover.run(stop.clone()))));
         let charter_file = config.credentials_dir.join(certs::store::names::CHARTER);
         tasks.spawn(charters.follow(charter_file, stop.clone()));
+        let (data_dir, stopping) = (config.data_dir.clone(), stop.clone());
+        tasks.spawn(async move { backups.serve(&data_dir, stopping).await });
         let every = Duration::from_secs(config.running.credentials_reload_s);
         tasks.spawn(admission.run(every, clock, Arc::clone(&stats), stop.clone()));
         let every = Duration::from_millis(config.running.counters_interval_ms);
@@ -242,6 +253,9 @@ struct Opened {
 fn open(config: &Config) -> Result<Opened, StartError> {
     let credentials = Credentials::load(&config.credentials_dir)?;
     let placed = placed(config, credentials)?;
+    if restore::is_unfinished(&config.data_dir) {
+        return Err(StartError::Restoring(config.data_dir.clone()));
+    }
     place::make_data_dir(&config.data_dir)?;
     let (alliance, shard_count) = (placed.credentials.alliance_id(), placed.charters.shard_count());
     let mut stores = Vec::new();

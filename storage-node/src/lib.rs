@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod admission;
+pub mod backup;
 pub mod blocking;
 pub mod charters;
 pub mod checkpoint;

@@ -10,6 +10,7 @@ use anyhow::Context;
 use certs::Credentials;
 use certs::terminal::escaped;
 use clap::{Args, Parser, Subcommand};
+use ehe_node::backup::command;
 use ehe_node::clock::Clock;
 use ehe_node::commands::{self, Planned, Watch};
 use ehe_node::config::Config;
@@ -97,6 +98,10 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Takes a backup of the running node, or verifies backups.
+    Backup(command::Backup),
+    /// Begins this node again from a backup, where no node of the alliance has its shards any more.
+    Restore(command::Restore),
 }
 
 #[derive(Args)]
@@ -148,6 +153,8 @@ fn main() -> ExitCode {
         Command::Charter { command: CharterCommand::Install { file, config, wait, timeout } } => {
             install(&file, &config, wait, timeout)
         }
+        Command::Backup(args) => command::backup(&args, &mut std::io::stdout()),
+        Command::Restore(args) => command::restore(&args, Clock::system().now(), &mut std::io::stdout()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -185,17 +185,6 @@ impl CharterChain {
         self.0.first().map(|first| AllianceId(first.hash().0))
     }
 
-    /// Verifies every charter from the pinned first one on; the result is all of them, the newest last.
-    pub fn verify_each(&self, alliance: AllianceId) -> Result<Vec<VerifiedCharter>, CharterError> {
-        let mut verified: Vec<VerifiedCharter> = Vec::new();
-        for charter in &self.0 {
-            let trust = verified.last().map_or(Trust::Pinned(alliance), Trust::Predecessor);
-            let charter = charter.verify(trust)?;
-            verified.push(charter);
-        }
-        if verified.is_empty() { Err(CharterError::EmptyChain) } else { Ok(verified) }
-    }
-
     /// Verifies every charter from the pinned first one on; the result is the newest.
     pub fn verify(&self, alliance: AllianceId) -> Result<VerifiedCharter, CharterError> {
         let (first, later) = self.0.split_first().ok_or(CharterError::EmptyChain)?;

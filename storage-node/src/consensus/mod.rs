@@ -46,6 +46,7 @@
 //! A group whose one member is this node needs no heartbeats and no election timer: its tick is off, and its worker
 //! and the log's writer sleep until there is something to do. It is elected when it opens, not by a timeout.
 
+mod begin;
 mod codec;
 mod compact;
 mod config;
@@ -69,6 +70,7 @@ mod types;
 #[cfg(test)]
 mod suite;
 
+pub use begin::{Begun, begin, entries_until};
 pub use config::{Bootstrap, Config, MAX_GROUPS, Timing};
 pub use error::{ChangeError, ConfigError, Fault, OpenError, ProposeError, ReadError, ShutdownError, WaitError};
 pub use handle::Consensus;

@@ -35,7 +35,7 @@ use super::{
     types::Raft,
 };
 
-const LOG_FILE: &str = "raft.redb";
+pub(super) const LOG_FILE: &str = "raft.redb";
 /// The log's file while it is made. What has this name was never used.
 const NEW_LOG_FILE: &str = "raft.redb.new";
 

@@ -40,6 +40,12 @@ pub enum StartError {
     /// The charters of the credentials directory, and those that were kept in the data directory.
     #[error(transparent)]
     Charters(#[from] crate::charters::CharterFault),
+    /// A restore was begun here.
+    #[error(
+        "{} holds a restore that was not brought to its end: run the same `ehe-node restore --record` again, and start the node then",
+        .0.display()
+    )]
+    Restoring(PathBuf),
     /// The data directory.
     #[error("{path}: {source}; data_dir has to be a directory that the node may write")]
     DataDir {

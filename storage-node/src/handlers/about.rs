@@ -5,7 +5,7 @@ use core::num::NonZeroU32;
 use ehe::wire::{NodeStatus, Response, ShardStatus};
 
 use crate::checkpoint::Checkpointed;
-use crate::consensus::GroupId;
+use crate::consensus::{GroupId, entries_until};
 use crate::node::{Node, node_id};
 use crate::placement::groups;
 
@@ -17,7 +17,7 @@ pub(super) fn status(node: &Node) -> Response {
             shard: *number,
             leader: group.as_ref().and_then(|s| s.leader).map(node_id),
             term: group.as_ref().map_or(0, |s| s.term),
-            applied: group.as_ref().and_then(|s| s.applied).map_or(0, |at| at.index + 1),
+            applied: group.as_ref().and_then(|s| s.applied).map_or(0, entries_until),
             leaves: checkpoint.size(),
             rooms: checkpoint.rooms(),
             faulted: matches!(checkpoint, Checkpointed::Fenced) || group.is_none_or(|s| s.fault.is_some()),

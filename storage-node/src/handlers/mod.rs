@@ -3,6 +3,7 @@
 mod about;
 mod head;
 mod read;
+mod restorations;
 mod rooms;
 mod submit;
 
@@ -97,6 +98,11 @@ async fn serve(node: &Node, peer: PeerIdentity, share: &Share, exchange: &mut Ex
         Some(Ok(Request::Charter)) => Response::Charter(node.charter.encoded()),
         Some(Ok(Request::Status)) => about::status(node),
         Some(Ok(Request::Evidence(from))) => about::evidence(node, from),
+        Some(Ok(Request::Restorations(shard, from))) => {
+            let answer =
+                tokio::time::timeout(node.limits.submit(), restorations::restorations(node, shard, from)).await;
+            answer.unwrap_or(Err(Refusal::Overloaded.into())).unwrap_or_else(Into::into)
+        }
     };
     if response == Response::Refused(Refusal::Overloaded) {
         Stats::add(&node.stats.overloaded, 1);

@@ -25,7 +25,31 @@ pub(super) const OWN: &[&str] = &[META_APPLIED, META_NOTE];
 /// Bytes that are read from the file at once.
 const PIECE_BYTES: usize = 256 * 1024;
 /// A key or value longer than this is not one of ours.
-const ROW_MAX_BYTES: usize = 16 * 1024 * 1024;
+pub(super) const ROW_MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// Writes one row of a stream.
+pub(super) fn put_row(out: &mut Vec<u8>, table: u8, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+    out.push(table);
+    for part in [key, value] {
+        let len = u32::try_from(part.len()).map_err(|_| StoreError::Stream("a row is too long"))?;
+        out.extend_from_slice(&len.to_be_bytes());
+    }
+    out.extend_from_slice(key);
+    out.extend_from_slice(value);
+    Ok(())
+}
+
+/// Takes one row off the front: table, key, value.
+pub(super) fn take_row<'a>(rest: &mut &'a [u8]) -> Result<(u8, &'a [u8], &'a [u8]), StoreError> {
+    const SHORT: StoreError = StoreError::Stream("it ends early");
+    let (table, after) = rest.split_first().ok_or(SHORT)?;
+    let (key, after) = length(after, ROW_MAX_BYTES)?.ok_or(SHORT)?;
+    let (value, after) = length(after, ROW_MAX_BYTES)?.ok_or(SHORT)?;
+    let (key, after) = after.split_at_checked(key).ok_or(SHORT)?;
+    let (value, after) = after.split_at_checked(value).ok_or(SHORT)?;
+    *rest = after;
+    Ok((*table, key, value))
+}
 
 /// Where rows are written on their way out.
 pub(super) struct Piece<'a> {
@@ -40,13 +64,7 @@ impl Piece<'_> {
         if self.own.iter().any(|own| own.as_bytes() == key) {
             return Ok(());
         }
-        self.bytes.push(table);
-        for part in [key, value] {
-            let len = u32::try_from(part.len()).map_err(|_| StoreError::Stream("a row is too long"))?;
-            self.bytes.extend_from_slice(&len.to_be_bytes());
-        }
-        self.bytes.extend_from_slice(key);
-        self.bytes.extend_from_slice(value);
+        put_row(self.bytes, table, key, value)?;
         self.rows += 1;
         Ok(())
     }

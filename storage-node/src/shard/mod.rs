@@ -9,6 +9,7 @@
 mod apply;
 mod block;
 mod charters;
+mod chunks;
 mod entry;
 mod export;
 mod folder;
@@ -41,6 +42,7 @@ use tokio::sync::watch;
 
 pub use block::{Outcome, block_of_runs};
 pub use charters::{CharterEntry, InEffect};
+pub use chunks::{CHUNK_MAX_BYTES, Leaves, Taken, state_of};
 pub use entry::{Entry, StoredEvent};
 pub use machine::ShardMachine;
 pub use notary::Notary;

@@ -30,6 +30,8 @@ pub(super) const META_APPLIED: &str = "applied";
 /// Key of the newest note that a quorum signed, in `meta`, as of when the state was last made durable. This node's own, like what
 /// consensus stores: no part of the replicated state.
 pub(super) const META_NOTE: &str = "note";
+/// Key of the records by which earlier incarnations of the log ended, in `meta`.
+pub(super) const META_RESTORED: &str = "restored";
 
 /// Whose file this is, and of which format.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

@@ -283,6 +283,11 @@ impl Store {
         View::open(&self.read()?, self.log)
     }
 
+    /// Whose log it is.
+    pub(super) fn log(&self) -> LogName {
+        self.log
+    }
+
     pub(super) fn read(&self) -> Result<Moment, StoreError> {
         self.current().moment()
     }

@@ -93,6 +93,29 @@ impl Hospitals {
         CharterChain(chain.0.into_iter().take(until).collect()).verify(newest.alliance_id()).unwrap()
     }
 
+    /// Keeps the nodes' ports while none of them runs: others look for free ones on this machine too. A node that has stopped lets go of
+    /// its port a moment later.
+    pub async fn keep_ports(&self) -> Vec<UdpSocket> {
+        let mut kept = Vec::new();
+        for address in &self.addresses {
+            let binding = async {
+                loop {
+                    match UdpSocket::bind(address) {
+                        Ok(socket) => return socket,
+                        Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+                    }
+                }
+            };
+            kept.push(tokio::time::timeout(LIMIT, binding).await.expect("the port is free"));
+        }
+        kept
+    }
+
+    /// The hospitals' own keys.
+    pub fn members(&self) -> &[Identity] {
+        &self.members
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

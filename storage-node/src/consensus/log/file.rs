@@ -153,6 +153,27 @@ pub(in crate::consensus) fn check_node(record: &NodeRecord, expected: NodeId) ->
     if record.node == expected { Ok(()) } else { Err(OpenError::OtherNode { found: record.node, expected }) }
 }
 
+/// Where a group's log begins that has no entry yet.
+pub(in crate::consensus) struct Begin {
+    pub(in crate::consensus) group: GroupId,
+    pub(in crate::consensus) vote: Vote,
+    pub(in crate::consensus) purged: LogId,
+}
+
+/// Says where logs begin, durably.
+pub(in crate::consensus) fn write_begun(db: &Database, groups: &[Begin]) -> Result<(), redb::Error> {
+    let txn = begin(db)?;
+    {
+        let mut fields = txn.open_table(FIELDS)?;
+        for Begin { group, vote, purged } in groups {
+            fields.insert((group.0, Field::Vote as u8), codec::encode_vote(vote).as_slice())?;
+            fields.insert((group.0, Field::Purged as u8), codec::encode_log_id(purged).as_slice())?;
+        }
+    }
+    txn.commit()?;
+    Ok(())
+}
+
 /// Reads what `group` has on disk, and checks that its ends fit each other.
 pub(in crate::consensus) fn load(db: &Database, group: GroupId) -> Result<Stored, LoadError> {
     let corrupt = |what: &str| LoadError::Corrupt(Fault::Corrupt { group, what: what.into() });

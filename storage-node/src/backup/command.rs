@@ -1,0 +1,156 @@
+//! `ehe-node backup`, `ehe-node restore`.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use certs::Credentials;
+use certs::file;
+use clap::Args;
+use ehe::id::AllianceId;
+use ehe::limits::CHECKPOINT_MAX_BYTES;
+use ehe::restoration::{decode_all, encode_all};
+use ehe::time::UnixMs;
+
+use super::restore::{self, RECORDS_MAX_BYTES};
+use super::{Chain, save};
+use crate::config::Config;
+use crate::daemon::placed;
+
+/// Take a backup of the running node, or look whether backups can be relied on.
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// The configuration that the node runs with.
+    #[arg(long, required_unless_present = "verify")]
+    config: Option<PathBuf>,
+    /// A new file, or a directory in which it gets a name.
+    #[arg(long, value_name = "PATH", required_unless_present = "verify")]
+    to: Option<PathBuf>,
+    /// The backup before this one: what it has, or has from those before it, is not kept again.
+    #[arg(long, value_name = "FILE")]
+    since: Option<PathBuf>,
+    /// Most MiB that are taken in a second, so that clients notice little.
+    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    rate: u64,
+    /// Take none; verify these files, the full one first: hashes, signatures, the log's root, its checkpoint.
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["to", "since"])]
+    verify: Vec<PathBuf>,
+    /// The alliance whose backup it has to be; without it or a configuration, the id is shown to be compared.
+    #[arg(long, value_name = "ID")]
+    alliance: Option<AllianceId>,
+}
+
+/// Begin this node's shards again from a backup, where no node of the alliance has them any more.
+///
+/// A node that lost its disk while others of its groups live is not restored: give it a new id and start it empty, and they send it
+/// everything, newer than any backup.
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// The node's configuration. Its data directory has to be empty.
+    #[arg(long)]
+    config: PathBuf,
+    /// The backup: the full file first, and each later one behind the one that it was taken since. The same for all nodes of a group.
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    from: Vec<PathBuf>,
+    /// Restore nothing yet; write what the members have to sign (`ehe-certs restoration sign`): what is kept, and what is lost.
+    #[arg(long, value_name = "FILE", required_unless_present = "record", conflicts_with = "record")]
+    propose: Option<PathBuf>,
+    /// With --propose: a checkpoint that somebody kept and that is newer than the backup (a signed note): so that the record says how much is lost.
+    #[arg(long, value_name = "FILE", requires = "propose")]
+    newest: Vec<PathBuf>,
+    /// What a majority of the members signed: restore.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+}
+
+/// `ehe-node backup`.
+pub fn backup(args: &Backup, out: &mut dyn Write) -> anyhow::Result<()> {
+    if let Some((config, to)) = args.config.as_ref().zip(args.to.as_ref()) {
+        let config = Config::load(config)?;
+        let rate = args.rate.clamp(1, 1 << 20) << 20;
+        let saved = save(&config.data_dir, to, args.since.as_deref(), rate)?;
+        writeln!(
+            out,
+            "{}: {} bytes, {} of {} chunks are new",
+            saved.path.display(),
+            saved.bytes,
+            saved.new_chunks,
+            saved.chunks
+        )?;
+        for (shard, leaves) in saved.leaves {
+            writeln!(out, "shard {shard}: {leaves} leaves")?;
+        }
+        return Ok(());
+    }
+    let pinned = match (&args.alliance, &args.config) {
+        (Some(alliance), _) => Some(*alliance),
+        (None, Some(config)) => Some(Credentials::load(&Config::load(config)?.credentials_dir)?.alliance_id()),
+        (None, None) => None,
+    };
+    let chain = Chain::open(&args.verify, pinned)?;
+    writeln!(out, "alliance {}, node {}, taken at {} (ms)", chain.begin.alliance, chain.begin.node, chain.begin.at.0)?;
+    for (shard, held) in &chain.shards {
+        let said = &held.statement;
+        writeln!(
+            out,
+            "shard {shard}, incarnation {}: {} leaves, accepted until {} (ms), root {}: cosigned by a quorum in a checkpoint of {} leaves",
+            said.incarnation, said.leaves, said.time.0, said.root, held.known
+        )?;
+    }
+    writeln!(out, "{}", if pinned.is_some() { "verified" } else { "verified, if that is your alliance" })?;
+    Ok(())
+}
+
+/// `ehe-node restore`.
+pub fn restore(args: &Restore, now: UnixMs, out: &mut dyn Write) -> anyhow::Result<()> {
+    let config = Config::load(&args.config)?;
+    let placed = placed(&config, Credentials::load(&config.credentials_dir)?)?;
+    let alliance = placed.credentials.alliance_id();
+    let chain = Chain::open(&args.from, Some(alliance))?;
+    if let Some(propose) = &args.propose {
+        let note = |path: &PathBuf| file::read_text(path, CHECKPOINT_MAX_BYTES, "name a checkpoint's note");
+        let newest = args.newest.iter().map(note).collect::<Result<Vec<_>, _>>()?;
+        let charters = restore::charters(&placed, &chain)?;
+        let records = restore::propose(&chain, &charters, &newest, now)?;
+        file::create_public(propose, &encode_all(&records))?;
+        for record in &records {
+            let (said, known) = record.sound(&charters)?;
+            writeln!(
+                out,
+                "shard {}: {} leaves are kept, accepted until {} (ms); {} more are known to have been",
+                said.shard,
+                said.kept,
+                said.kept_until.0,
+                known.saturating_sub(said.kept)
+            )?;
+        }
+        writeln!(
+            out,
+            "{} records in {}: a majority of the members signs them (ehe-certs restoration sign), then: ehe-node restore --record",
+            records.len(),
+            propose.display()
+        )?;
+        return Ok(());
+    }
+    let Some(record) = &args.record else { bail!("name --propose or --record") };
+    let records = read_records(record)?;
+    let restored = restore::restore(&config, &placed, (&chain, &records))?;
+    for shard in restored {
+        writeln!(
+            out,
+            "shard {}: goes on with {} leaves, as incarnation {}",
+            shard.shard, shard.leaves, shard.incarnation
+        )?;
+    }
+    writeln!(
+        out,
+        "restored into {}; the other nodes of these groups are restored from the same files, then all are started",
+        config.data_dir.display()
+    )?;
+    Ok(())
+}
+
+fn read_records(path: &Path) -> anyhow::Result<Vec<ehe::restoration::SignedRestoration>> {
+    let bytes = file::read_public(path, RECORDS_MAX_BYTES, "`ehe-node restore --propose` writes one to be signed")?;
+    decode_all(&bytes, RECORDS_MAX_BYTES).with_context(|| path.display().to_string())
+}
