@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, RwLock, mpsc};
 use std::time::{Duration, Instant};
 
-use ehe::id::{EheId, RoomId};
+use ehe::id::{EheId, RoomId, WrapId};
 use ehe::leaf::VerifiedReceipt;
 use ehe::refusal::Refusal;
 use ehe::time::UnixMs;
@@ -424,6 +424,12 @@ impl Spool {
             Answer::Released { events, next } => Ok((events, next)),
             _ => Ok((0, None)),
         }
+    }
+
+    /// Puts a wrap that was confirmed once back, before all that was sealed under its key: the ledger does not have it any more. Says
+    /// whether it was still kept.
+    pub async fn rewrap(&self, room: RoomId, wrap: WrapId) -> Result<bool, SpoolError> {
+        Ok(matches!(self.ask(Request::Rewrap { room, wrap }).await?, Answer::Rewrapped(true)))
     }
 
     /// Keeps a room's verified control state for the next start.

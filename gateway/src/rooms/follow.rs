@@ -14,6 +14,7 @@ use ehe::identity::Identity;
 use ehe::leaf::ReceiptError;
 use ehe::ledger::{Follower, LedgerError, Verified};
 use ehe::read::{Part, Purpose, ReadRequest, Scope, SignedRequest};
+use ehe::restoration::Moved;
 use ehe::room::RoomState;
 use ehe::run::SeenCheckpoint;
 use ehe::time::{Hour, UnixMs};
@@ -102,6 +103,11 @@ impl Followed {
         self.room.next_control
     }
 
+    /// The same as of a restored log, if all of it is in that; what was followed beyond is lost, and the room is followed anew.
+    pub fn carried(&self, moved: Moved) -> Option<Self> {
+        moved.lost.is_empty().then(|| Self { seen: moved.kept, ..self.clone() })
+    }
+
     /// Entries that were verified.
     pub fn next(&self) -> u64 {
         self.next
@@ -124,7 +130,9 @@ pub enum FollowError {
     #[error("the room's first entry was not shown")]
     NoRoom,
     /// The log's incarnation changed, and nobody showed what was kept.
-    #[error("the log is now {shown}, where {known} was followed before")]
+    #[error(
+        "the log is now {shown}, where {known} was followed before, and no record that the members signed leads there"
+    )]
     OtherLog {
         /// Origin that was followed.
         known: String,

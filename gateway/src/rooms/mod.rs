@@ -124,8 +124,13 @@ impl Rooms {
     pub fn advance(&self, room: RoomId, followed: Followed) -> bool {
         let mut state = self.write();
         let news = match state.followed.get(&room) {
-            Some(before) if followed.next() < before.next() => return false,
-            Some(before) => before.control_seq() != followed.control_seq(),
+            // Of a log that was restored there may be less; of one log there never is.
+            Some(before) if followed.next() < before.next() && followed.seen().origin == before.seen().origin => {
+                return false;
+            }
+            Some(before) => {
+                before.control_seq() != followed.control_seq() || before.seen().origin != followed.seen().origin
+            }
             None => true,
         };
         state.followed.insert(room, Arc::new(followed));

@@ -19,6 +19,7 @@ use ehe::leaf::{Leaf, Receipt};
 use ehe::merkle::{self, NodeAt, Nodes, Peaks};
 use ehe::read::{Part, SignedRequest};
 use ehe::refusal::Refusal;
+use ehe::restoration::{Restoration, SignedRestoration};
 use ehe::room::{self, Refused, RoomState, WrapFact};
 use ehe::run::{SignedRun, StrandEnd};
 use ehe::time::{Hour, UnixMs};
@@ -147,16 +148,57 @@ pub(crate) struct Ledger {
     pub(crate) now: UnixMs,
     /// How many nodes cosign.
     pub(crate) cosigners: usize,
+    /// Of the log: each restoration begins the next.
+    pub(crate) incarnation: u32,
+    /// By which earlier ones ended.
+    pub(crate) records: Vec<SignedRestoration>,
     rooms: BTreeMap<RoomId, Room>,
     tree: Tree,
     peaks: Peaks,
+    log: Vec<Submission>,
 }
 
 impl Ledger {
     pub(crate) fn new(charter: VerifiedCharter, nodes: Vec<Identity>) -> Self {
         let cosigners = nodes.len();
         let (rooms, tree, peaks) = (BTreeMap::new(), Tree::default(), Peaks::default());
-        Self { charter, nodes, now: NOW, cosigners, rooms, tree, peaks }
+        let (incarnation, records, log) = (0, Vec::new(), Vec::new());
+        Self { charter, nodes, now: NOW, cosigners, incarnation, records, rooms, tree, peaks, log }
+    }
+
+    /// The log is lost, and begun again from its first `kept` leaves, as `members` sign.
+    pub(crate) fn restore(&mut self, kept: usize, members: &[Identity]) {
+        let newest = self.checkpoint();
+        let before = std::mem::replace(self, Self::new(self.charter.clone(), self.nodes.clone()));
+        for submission in &before.log[..kept] {
+            assert!(matches!(self.submit(submission), Response::Submitted(_)));
+        }
+        let root = self.peaks.root();
+        let kept = self.peaks.size();
+        let said = Restoration {
+            alliance: self.alliance(),
+            shard: 0,
+            incarnation: before.incarnation,
+            kept,
+            root,
+            proof: merkle::consistency_proof(&before.tree, kept, before.peaks.size()).unwrap(),
+            checkpoint: Some(newest),
+            newest: None,
+            kept_until: self.now,
+            state: Hash::ZERO,
+            charter_version: self.charter.version(),
+            at: self.now,
+        };
+        let mut record = SignedRestoration::unsigned(&said);
+        members.iter().for_each(|member| record.sign(member).unwrap());
+        self.incarnation = before.incarnation + 1;
+        self.records = before.records;
+        self.records.push(record);
+    }
+
+    /// Leaves of the log.
+    pub(crate) fn leaves(&self) -> usize {
+        self.log.len()
     }
 
     /// A ledger for tests without a network.
@@ -227,6 +269,7 @@ impl Ledger {
         let control_seq = room.state.as_ref().unwrap().next_control;
         let events = submission.events.clone();
         room.entries.push(Entry { leaf, log_index, run: submission.run.clone(), events, control });
+        self.log.push(submission.clone());
         let receipt = self.receipt(self.rooms[&room_id].entries.last().unwrap());
         Ok(Response::Submitted(Submitted { receipt, control_seq }))
     }
@@ -267,8 +310,12 @@ impl Ledger {
     }
 
     fn signed(&self, size: u64, root: Hash) -> String {
-        let checkpoint =
-            Checkpoint { origin: self.charter.origin(0, 0), size, root, charter_version: self.charter.version() };
+        let checkpoint = Checkpoint {
+            origin: self.charter.origin(0, self.incarnation),
+            size,
+            root,
+            charter_version: self.charter.version(),
+        };
         let name = |node: &Identity| self.charter.node(node_id(node)).unwrap().name.clone();
         let (first, others) = self.nodes.split_first().unwrap();
         let mut note = checkpoint.sign(Signer { name: &name(first), key: first.sign_key() }, self.now).unwrap();

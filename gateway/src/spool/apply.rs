@@ -2,6 +2,7 @@
 
 mod intake;
 mod outbox;
+mod wraps;
 
 use std::collections::BTreeMap;
 use std::sync::RwLock;
@@ -18,7 +19,7 @@ use super::request::{Answer, Request};
 use super::seen::Seen;
 use super::tables::{
     self, BROKEN, HELD, HELD_DEVICES, KEY_USE, META, MQTT_SEEN, OUTBOX, OUTBOX_INDEX, QUARANTINE, READINGS, REPLAY,
-    ROOM_TOTALS, ROOMS, ROW_OVERHEAD_BYTES, RoomTotals, THINNED, Thinned,
+    ROOM_TOTALS, ROOMS, ROW_OVERHEAD_BYTES, RoomTotals, THINNED, Thinned, WRAPS,
 };
 
 type Bytes = &'static [u8];
@@ -124,6 +125,7 @@ pub(super) struct Apply<'t, 'a> {
     quarantine: Table<'t, Bytes, Bytes>,
     broken: Table<'t, Bytes, Bytes>,
     rooms: Table<'t, Bytes, Bytes>,
+    wraps: Table<'t, Bytes, Bytes>,
     seen: Table<'t, (&'static str, u64), Bytes>,
     replay: Table<'t, &'static str, u64>,
     key_use: Table<'t, u32, u64>,
@@ -168,6 +170,7 @@ impl<'t, 'a> Apply<'t, 'a> {
             quarantine: tx.open_table(QUARANTINE)?,
             broken: tx.open_table(BROKEN)?,
             rooms: tx.open_table(ROOMS)?,
+            wraps: tx.open_table(WRAPS)?,
             seen: tx.open_table(MQTT_SEEN)?,
             replay: tx.open_table(REPLAY)?,
             key_use: tx.open_table(KEY_USE)?,
@@ -190,6 +193,7 @@ impl<'t, 'a> Apply<'t, 'a> {
             Request::Confirm { room, ids } => self.confirm(*room, ids),
             Request::Quarantine { room, id, refusal } => self.quarantine(*room, id, *refusal),
             Request::Release { room, retry } => self.release(*room, *retry),
+            Request::Rewrap { room, wrap } => self.rewrap(*room, *wrap),
             Request::PutAside { room, keys } => self.put_aside(*room, keys),
             Request::SaveRoom { room, state } => {
                 self.rooms.insert(room.0.as_slice(), state.as_slice())?;
@@ -254,7 +258,9 @@ pub(super) fn create_tables(tx: &WriteTransaction) -> Result<(), ApplyError> {
         Some(tables::LAYOUT) => {}
         Some(_) => return Err(ApplyError::Layout("meta")),
     }
-    for table in [READINGS, HELD, HELD_DEVICES, OUTBOX, OUTBOX_INDEX, ROOM_TOTALS, QUARANTINE, BROKEN, THINNED, ROOMS] {
+    for table in
+        [READINGS, HELD, HELD_DEVICES, OUTBOX, OUTBOX_INDEX, ROOM_TOTALS, QUARANTINE, BROKEN, THINNED, ROOMS, WRAPS]
+    {
         tx.open_table(table)?;
     }
     tx.open_table(MQTT_SEEN)?;

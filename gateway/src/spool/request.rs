@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ehe::event::CheckedEvent;
-use ehe::id::{EheId, RoomId};
+use ehe::id::{EheId, RoomId, WrapId};
 use ehe::reading::DeviceId;
 use ehe::refusal::Refusal;
 use ehe::time::UnixMs;
@@ -135,6 +135,8 @@ pub(super) enum Request {
     Quarantine { room: RoomId, id: EheId, refusal: Refusal },
     /// Some of what was refused may be sent again.
     Release { room: RoomId, retry: Retry },
+    /// A wrap that was confirmed is missing in the ledger.
+    Rewrap { room: RoomId, wrap: WrapId },
     /// Rows of the outbox that are no events any more.
     PutAside { room: RoomId, keys: Vec<Vec<u8>> },
     /// Keep a room's verified control state.
@@ -174,6 +176,8 @@ pub(super) enum Answer {
         events: u64,
         next: Option<Retry>,
     },
+    /// Whether the wrap is still there.
+    Rewrapped(bool),
 }
 
 /// What became of a message.

@@ -38,9 +38,10 @@ pub(super) async fn follow(
     exchange: std::time::Duration,
 ) -> Result<Followed, NotFollowed> {
     let whole = exchange.saturating_mul(EXCHANGES_MAX);
-    let mut renewed = false;
+    let (mut renewed, mut looked) = (false, false);
     loop {
-        let (node, outcome) = attempt(session, rooms, room, clock, whole).await?;
+        let before = known(session, rooms, room);
+        let (node, outcome) = attempt(session, rooms, (room, before.as_deref()), clock, whole).await?;
         let fault = match outcome {
             Ok(followed) => {
                 session.saw(session.shard(room), followed.seen());
@@ -58,6 +59,21 @@ pub(super) async fn follow(
                 })?;
             }
             Some(_) => return Err(NotFollowed::Behind(node)),
+            // It may be that the log was restored: then it is another one, and a room may have fewer entries than were followed.
+            None if !looked && before.is_some() => {
+                looked = true;
+                let seen = before.as_deref().map(Followed::seen).cloned();
+                let learnt = match seen {
+                    Some(seen) => session.learn_restored(node, session.shard(room), &seen).await,
+                    None => Ok(false),
+                };
+                match learnt {
+                    Ok(true) => {}
+                    Ok(false) => return Err(NotFollowed::Fault(node, NodeFault::Control(fault))),
+                    Err(CharterTrouble::Unanswered(unanswered)) => return Err(NotFollowed::Unanswered(unanswered)),
+                    Err(CharterTrouble::Fault(fault)) => return Err(NotFollowed::Fault(node, fault)),
+                }
+            }
             None => return Err(NotFollowed::Fault(node, NodeFault::Control(fault))),
         }
     }
@@ -69,20 +85,27 @@ fn charter_version(checkpoint: &str) -> Option<u32> {
     Some(ehe::checkpoint::Checkpoint::parse(&note).ok()?.charter_version)
 }
 
+/// What to go on from: what was followed before, as far as it is in the log that there is now.
+fn known(session: &Session, rooms: &Rooms, room: RoomId) -> Option<Arc<Followed>> {
+    let before = rooms.get(room)?;
+    match session.moved(session.shard(room), before.seen()) {
+        None => Some(before),
+        Some(moved) => before.carried(moved).map(Arc::new),
+    }
+}
+
 /// One fetch. The inner error is the node's fault, or the charter's age.
 async fn attempt(
     session: &Session,
     rooms: &Rooms,
-    room: RoomId,
+    (room, before): (RoomId, Option<&Followed>),
     clock: &WallClock,
     whole: std::time::Duration,
 ) -> Result<(NodeId, Result<Followed, FollowError>), NotFollowed> {
-    let before = rooms.get(room);
     let identity = Arc::clone(rooms.identity());
     let public = identity.public().clone();
     let nonce = Nonce(random());
-    let (mut following, request) =
-        Following::begin(identity, rooms.alliance(), room, before.as_deref(), nonce, clock());
+    let (mut following, request) = Following::begin(identity, rooms.alliance(), room, before, nonce, clock());
     let frame = Request::Fetch(request, public).to_vec();
     let mut answer = session.ask(session.shard(room), &frame).await.map_err(NotFollowed::Unanswered)?;
     let node = answer.node;

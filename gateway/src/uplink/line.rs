@@ -81,6 +81,12 @@ pub enum NodeFault {
     /// A charter that does not verify.
     #[error("its charter does not verify: {0}")]
     Charter(#[from] ehe::charter::CharterError),
+    /// A record of a restored log that does not stand.
+    #[error("it shows a record of a restored log that does not stand: {0}")]
+    Restoration(ehe::restoration::RestorationError),
+    /// Records of restored logs that contradict what was verified before.
+    #[error("what it shows of a restored log contradicts what was verified before: {0}")]
+    Moved(ehe::restoration::MovedError),
     /// A run that it says is ours, and is not.
     #[error("it shows a run as ours that we did not sign: {0}")]
     NotOurs(#[from] SignedError),

@@ -19,6 +19,7 @@ mod control;
 mod line;
 mod nodes;
 mod remedy;
+mod restored;
 mod schedule;
 mod session;
 mod status;

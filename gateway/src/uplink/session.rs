@@ -19,6 +19,7 @@ use super::config::UplinkConfig;
 use super::line::NodeFault;
 use super::nodes::Nodes;
 use super::remedy::{Remedy, remedy};
+use super::restored::Records;
 use super::status::Board;
 use super::witness::{Kept, Witness};
 use super::{chance, lock};
@@ -72,7 +73,8 @@ pub(super) struct Session {
     charters: Mutex<Charters>,
     nodes: Mutex<Nodes>,
     links: Mutex<BTreeMap<NodeId, Arc<tokio::sync::Mutex<Link>>>>,
-    logs: Mutex<BTreeMap<u16, SeenCheckpoint>>,
+    pub(super) logs: Mutex<BTreeMap<u16, SeenCheckpoint>>,
+    pub(super) restored: Mutex<Records>,
     witness: Mutex<Witness>,
     board: Arc<Board>,
 }
@@ -106,6 +108,7 @@ impl Session {
             links: Mutex::default(),
             logs: Mutex::default(),
             witness: Mutex::new(witness),
+            restored: Mutex::default(),
             board,
         }
     }
@@ -141,7 +144,7 @@ impl Session {
     /// A checkpoint of the shard was verified, and does not contradict the newest one before it.
     pub(super) fn saw(&self, shard: u16, seen: &SeenCheckpoint) {
         let mut logs = lock(&self.logs);
-        if logs.get(&shard).is_none_or(|known| known.size < seen.size) {
+        if logs.get(&shard).is_none_or(|known| known.origin != seen.origin || known.size < seen.size) {
             logs.insert(shard, seen.clone());
         }
     }
@@ -222,7 +225,7 @@ impl Session {
     }
 
     /// Asks one node, and waits for its first answer.
-    async fn ask_node(&self, node: NodeId, request: &[u8]) -> Result<Answer, Unanswered> {
+    pub(super) async fn ask_node(&self, node: NodeId, request: &[u8]) -> Result<Answer, Unanswered> {
         let connection = self.connection(node).await?;
         match self.exchange(&connection, request).await {
             Ok((exchange, response)) => Ok(Answer { node, response, connection, exchange }),
@@ -391,18 +394,23 @@ impl Session {
 
     /// Fetches the charters from a node that spoke under a newer one, and verifies them from the pinned first one on.
     pub(super) async fn refresh_charter(&self, node: NodeId) -> Result<(), CharterTrouble> {
+        self.charters_of(node).await.map(drop)
+    }
+
+    /// All charters that a node has, verified from the pinned first one on; the newest counts from here on, if it is newer.
+    pub(super) async fn charters_of(&self, node: NodeId) -> Result<Vec<VerifiedCharter>, CharterTrouble> {
         let answer = self.ask_node(node, &Request::Charter.to_vec()).await.map_err(CharterTrouble::Unanswered)?;
         let Response::Charter(bytes) = answer.response else {
             return Err(CharterTrouble::Fault(NodeFault::Protocol));
         };
         let chain = Response::charters(&bytes).map_err(|why| CharterTrouble::Fault(why.into()))?;
-        let each = chain.verify_each(self.alliance()).map_err(|why| CharterTrouble::Fault(why.into()))?;
-        if let Some(version) = lock(&self.charters).take_up(each) {
+        let all = chain.verify_each(self.alliance()).map_err(|why| CharterTrouble::Fault(why.into()))?;
+        if let Some(version) = lock(&self.charters).take_up(all.clone()) {
             tracing::info!(version, "a newer charter was verified");
             self.board.note(|s| s.charter_version = version);
             lock(&self.witness).charters(chain);
         }
-        Ok(())
+        Ok(all)
     }
 
     /// Closes what is open.

@@ -23,6 +23,7 @@ use super::remedy;
 use super::session::{CharterTrouble, Session, Unanswered};
 use super::status::Board;
 use crate::clock::WallClock;
+use crate::rooms::follow::FollowError;
 use crate::rooms::{Rooms, Sealer};
 use crate::spool::{Retry, Spool, SpoolError};
 
@@ -209,8 +210,29 @@ impl Visitor {
         }
     }
 
-    /// Judges an answer; where it needs a newer charter, after fetching that.
+    /// Judges an answer; where it is of a log that was restored, after fetching the records of that.
     async fn judge(
+        &self,
+        line: &mut Line,
+        attempt: &Attempt,
+        shard: u16,
+        node: NodeId,
+        response: Response,
+    ) -> Result<Verdict, Step> {
+        let verdict = self.judge_under(line, attempt, shard, node, response.clone()).await?;
+        // Another log is none to be believed, unless the members signed that it goes on from this one.
+        let Verdict::Fault(NodeFault::History(FollowError::OtherLog { .. })) = &verdict else { return Ok(verdict) };
+        let Some(known) = self.session.log(shard) else { return Ok(verdict) };
+        match self.session.learn_restored(node, shard, &known).await {
+            Ok(true) => self.judge_under(line, attempt, shard, node, response).await,
+            Ok(false) => Ok(verdict),
+            Err(CharterTrouble::Unanswered(unanswered)) => Err(Step::End(self.unanswered(unanswered))),
+            Err(CharterTrouble::Fault(fault)) => Ok(Verdict::Fault(fault)),
+        }
+    }
+
+    /// The same; where it needs a newer charter, after fetching that.
+    async fn judge_under(
         &self,
         line: &mut Line,
         attempt: &Attempt,
@@ -305,7 +327,13 @@ impl Visitor {
         };
         let wrap = (event.core().kind == Kind::Wrap).then_some(&event);
         if refusal == Refusal::WrapMissing && line.disputed(id) == 1 {
-            // Its wrap may lie in quarantine, refused under rights that have changed since.
+            // The ledger had it, and was restored from a backup that does not.
+            match self.spool.rewrap(event.core().room, event.core().wrap).await {
+                Ok(true) => tracing::warn!(room = %line.room, "a wrap that the ledger had is sent again"),
+                Ok(false) => {}
+                Err(error) => return self.spool_failed(&error),
+            }
+            // Or its wrap may lie in quarantine, refused under rights that have changed since.
             self.release(line).await;
             return Step::Next;
         }

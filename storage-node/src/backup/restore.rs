@@ -244,7 +244,11 @@ fn prepare(
             |before| records_with(before, &of.record),
         );
         begun.map_err(store_error)?;
-        tracing::info!(shard, leaves = statement.leaves, "every entry was held against its leaf, and the log against the record");
+        tracing::info!(
+            shard,
+            leaves = statement.leaves,
+            "every entry was held against its leaf, and the log against the record"
+        );
         if statement.leaves > 0 {
             cosigned.persist(&[(shard, Cosigned { incarnation, size: statement.leaves, root: statement.root })])?;
         }

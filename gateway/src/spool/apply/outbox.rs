@@ -88,7 +88,13 @@ impl Apply<'_, '_> {
         self.insert_event(room, Class::of(new.urgent), number, &row)
     }
 
-    fn insert_event(&mut self, room: RoomId, class: Class, number: u64, row: &OutboxRow) -> Result<(), ApplyError> {
+    pub(super) fn insert_event(
+        &mut self,
+        room: RoomId,
+        class: Class,
+        number: u64,
+        row: &OutboxRow,
+    ) -> Result<(), ApplyError> {
         let key = outbox_key(room, class, number);
         let value = cbor::to_vec(row);
         let mut place = vec![class.byte()];
@@ -203,13 +209,16 @@ impl Apply<'_, '_> {
         let mut confirmed = Confirmed::default();
         for id in ids {
             // An event that a refusal had put aside may turn out to be in the ledger after all.
-            let row = match self.take_event(room, &id.0)? {
-                Some((_, _, row)) => row,
+            let (number, row) = match self.take_event(room, &id.0)? {
+                Some((_, number, row)) => (number, row),
                 None => match self.take_quarantined(room, id)? {
-                    Some(kept) => kept.row,
+                    Some(kept) => (kept.number, kept.row),
                     None => continue,
                 },
             };
+            if row.wrap.is_none() {
+                self.keep_wrap(room, number, &row)?;
+            }
             confirmed.events += 1;
             confirmed.readings += u64::from(row.readings);
             if let Some(day) = row.report.as_deref().and_then(keys::day_of) {

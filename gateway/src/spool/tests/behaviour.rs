@@ -445,3 +445,39 @@ async fn for_the_lab_an_event_remembers_which_readings_it_carries_until_it_is_co
     let gone = spool.read(move |db, keys| read::reports(db, keys, room(1), &[id])).await.unwrap();
     assert!(gone.is_empty());
 }
+
+#[tokio::test]
+async fn a_confirmed_wrap_can_be_sent_again_before_what_needs_it_and_only_the_newest_are_kept() {
+    let lab = Lab::new();
+    let (_disk, spool, _thread) = start(&lab);
+    let first = wrap(1, 1);
+    let id = WrapId::from(first.id());
+    let urgent = content(1, 2, id, &[reading(60)]);
+    spool.seal(vec![], vec![], vec![new_event(first.clone(), 0, false)]).await.unwrap();
+    let confirm = async |ids: Vec<EheId>| spool.ask(Request::Confirm { room: room(1), ids }).await.unwrap();
+    assert!(!spool.rewrap(room(1), id).await.unwrap(), "it still waits itself");
+    confirm(vec![first.id()]).await;
+    // An alarm under its key is in the way already.
+    spool.seal(vec![], vec![], vec![new_event(urgent.clone(), 1, true)]).await.unwrap();
+    assert!(!spool.rewrap(room(2), id).await.unwrap(), "of another room");
+    for _ in 0..2 {
+        assert!(spool.rewrap(room(1), id).await.unwrap());
+    }
+    let next: Vec<EheId> = spool.batch(room(1), 9, 1 << 20).await.unwrap().into_iter().map(|s| s.id).collect();
+    assert_eq!(next, [first.id(), urgent.id()]);
+    // The oldest give way.
+    for number in 0..=255u8 {
+        let other = wrap(3, number);
+        spool.seal(vec![], vec![], vec![new_event(other.clone(), 0, false)]).await.unwrap();
+        spool.ask(Request::Confirm { room: room(3), ids: vec![other.id()] }).await.unwrap();
+    }
+    confirm(vec![first.id()]).await;
+    assert!(spool.rewrap(room(1), id).await.unwrap(), "confirmed again, it is kept again");
+    confirm(vec![first.id()]).await;
+    for number in 0..=255u8 {
+        let other = wrap(4, number);
+        spool.seal(vec![], vec![], vec![new_event(other.clone(), 0, false)]).await.unwrap();
+        spool.ask(Request::Confirm { room: room(4), ids: vec![other.id()] }).await.unwrap();
+    }
+    assert!(!spool.rewrap(room(1), id).await.unwrap(), "256 newer ones are kept");
+}

@@ -125,6 +125,59 @@ async fn a_receipt_without_a_quorum_deletes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_sent_to_a_restored_log_by_its_record_also_where_that_lost_the_wrap_of_its_key() {
+    let world = World::new(3);
+    let (patient, ..) = world.patient();
+    let _nodes = world.start_all();
+    let home = world.home(&[patient.room]).await;
+    let mut up = home.uplink();
+    home.followed(patient.room).await;
+    let kept = world.ledger.lock().unwrap().leaves();
+    home.fill(patient.room, 3).await;
+    up.until("a wrap and three events", |s| s.events_confirmed == 4).await;
+    world.restore(kept, 2);
+    // Sealed under the key whose wrap is lost.
+    let ids = home.fill(patient.room, 2).await;
+    let status = up.until("both, and the wrap again", |s| s.events_confirmed == 7).await;
+    assert_eq!((status.proofs_refused, status.distrusted_node), (0, None));
+    assert!(ids.iter().all(|id| world.ledger.lock().unwrap().has(patient.room, *id)));
+    let origin = world.ledger.lock().unwrap().charter.origin(0, 1);
+    // And the room is followed in the new log, from its first entry.
+    home.rooms.about_to_seal(patient.room, std::time::Instant::now());
+    let mut looked = home.rooms.changed();
+    let moved = |_: &u64| home.rooms.get(patient.room).is_some_and(|followed| followed.seen().origin == origin);
+    tokio::time::timeout(WITHIN, looked.wait_for(moved)).await.expect("followed anew in time").unwrap();
+    // A second time: records follow each other.
+    let kept = world.ledger.lock().unwrap().leaves();
+    world.restore(kept, 3);
+    home.fill(patient.room, 1).await;
+    up.until("one more", |s| s.events_confirmed == 8).await;
+    up.stop().await;
+    home.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_log_without_a_record_of_the_members_majority_is_not_believed_and_nothing_is_deleted() {
+    let world = World::new(3);
+    let (patient, ..) = world.patient();
+    let _nodes = world.start_all();
+    let home = world.home(&[patient.room]).await;
+    let mut up = home.uplink();
+    home.followed(patient.room).await;
+    home.fill(patient.room, 1).await;
+    up.until("a wrap and an event", |s| s.events_confirmed == 2).await;
+    let kept = world.ledger.lock().unwrap().leaves();
+    world.restore(kept, 1);
+    home.fill(patient.room, 1).await;
+    let status = up.until("refused proofs", |s| s.proofs_refused >= 2).await;
+    assert_eq!(status.events_confirmed, 2);
+    assert!(status.distrusted_node.is_some());
+    home.waiting(1).await;
+    up.stop().await;
+    home.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_receipt_that_proves_another_entry_deletes_nothing_and_another_node_is_asked() {
     let world = World::new(3);
     let (patient, ..) = world.patient();

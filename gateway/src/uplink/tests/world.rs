@@ -19,6 +19,7 @@ use ehe::id::{EheId, EpochId, NodeId, RoomId};
 use ehe::identity::Identity;
 use ehe::leaf::{Leaf, Receipt};
 use ehe::refusal::Refusal;
+use ehe::restoration::SignedRestoration;
 use ehe::time::UnixMs;
 use ehe::vital::Category;
 use ehe::wire::{Item, Request, Response, Submission, Submitted};
@@ -123,6 +124,14 @@ impl World {
     pub(crate) fn next_charter(&mut self) {
         self.chain = testing::next_charter(&self.chain, &self.members);
         self.ledger.lock().unwrap().charter = self.chain.verify(self.gateway.alliance_id()).unwrap();
+        for script in &self.scripts {
+            script.lock().unwrap().charters = self.chain.encode();
+        }
+    }
+
+    /// The nodes lose their log, and begin it again from its first leaves; so many members sign what was kept.
+    pub(crate) fn restore(&self, kept: usize, signed: usize) {
+        self.ledger.lock().unwrap().restore(kept, &self.members[..signed]);
         for script in &self.scripts {
             script.lock().unwrap().charters = self.chain.encode();
         }
@@ -276,6 +285,12 @@ async fn answer(
                 return drip(exchange, answers, script).await;
             }
             answers
+        }
+        Request::Restorations(0, from) => {
+            let ledger = ledger.lock().unwrap();
+            let wanted = |record: &&SignedRestoration| record.read().unwrap().incarnation >= from;
+            let records = ledger.records.iter().filter(wanted).map(|record| record.encode().into()).collect();
+            vec![Response::Restorations(records)]
         }
         Request::Charter => vec![Response::Charter(script.lock().unwrap().charters.clone())],
         other => panic!("{other:?}"),
