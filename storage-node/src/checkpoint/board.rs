@@ -163,6 +163,13 @@ impl Board {
         }
     }
 
+    /// The news that there is, without waiting.
+    pub fn news(&self) -> Option<News> {
+        let mut state = self.lock();
+        let some = state.woken || !state.newest.is_empty() || !state.said.is_empty();
+        some.then(|| state.taken())
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

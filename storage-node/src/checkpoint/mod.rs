@@ -49,7 +49,7 @@ pub use message::{
 };
 pub use outbound::Outbound;
 pub use publish::{Checkpointed, Published};
-pub use thread::{Checkpointer, Leader, Line, MayOrder};
+pub use thread::{Checkpointer, Leader, Line, MayOrder, Rounds};
 
 /// The nodes with which a node cosigns: the others in the groups of its shards.
 pub fn peers(charter: &VerifiedCharter, node: NodeId) -> BTreeSet<NodeId> {

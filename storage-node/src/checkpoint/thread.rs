@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use ehe::id::{Hash, NodeId};
 use ehe::merkle::{self, Peaks};
 
-use super::board::Board;
+use super::board::{Board, News};
 use super::core::{Action, Core, Now, Who, World};
 use super::evidence::EvidenceSink;
 use super::outbound::Outbound;
@@ -111,20 +111,47 @@ impl World for Shards {
 impl Checkpointer {
     /// Works until the board is stopped.
     pub fn run(self, board: &Board) {
-        let Self { who, mut file, lines, leader, outbound, evidence, may_order, clock, stats } = self;
-        let cosigned: Vec<_> = lines.keys().map(|shard| (*shard, file.newest(*shard))).collect();
-        let mut core = Core::new(who, cosigned);
-        let shards = Shards { lines, leader };
-        let mut hands = Hands { outbound, evidence, may_order, stats };
+        let mut rounds = self.begin();
         let started = Instant::now();
-        let now = || Now { wall: clock.now(), running: started.elapsed() };
-        while let Some(news) = board.take(core.due().and_then(|due| started.checked_add(due))) {
-            let round = core.round(news, now(), &shards);
-            hands.carry_out(round.actions, &shards);
-            let kept = if round.remember.is_empty() { Ok(()) } else { file.persist(&round.remember) };
-            let actions = core.remembered(kept, now(), &shards);
-            hands.carry_out(actions, &shards);
+        while let Some(news) = board.take(rounds.due().and_then(|due| started.checked_add(due))) {
+            rounds.round(news, || started.elapsed());
         }
+    }
+
+    /// What [`run`](Self::run) does, for whoever has a loop and a clock of its own.
+    pub fn begin(self) -> Rounds {
+        let Self { who, file, lines, leader, outbound, evidence, may_order, clock, stats } = self;
+        let cosigned: Vec<_> = lines.keys().map(|shard| (*shard, file.newest(*shard))).collect();
+        let core = Core::new(who, cosigned);
+        let (shards, hands) = (Shards { lines, leader }, Hands { outbound, evidence, may_order, stats });
+        Rounds { core, file, shards, hands, clock }
+    }
+}
+
+/// The checkpointer at work.
+pub struct Rounds {
+    core: Core,
+    file: CosignFile,
+    shards: Shards,
+    hands: Hands,
+    clock: Clock,
+}
+
+impl Rounds {
+    /// When the next round is due though nothing happens, since the beginning.
+    pub fn due(&self) -> Option<Duration> {
+        self.core.due()
+    }
+
+    /// One round, its sync included; `running` is the time since the beginning.
+    pub fn round(&mut self, news: News, running: impl Fn() -> Duration) {
+        let Self { core, file, shards, hands, clock } = self;
+        let now = || Now { wall: clock.now(), running: running() };
+        let round = core.round(news, now(), shards);
+        hands.carry_out(round.actions, shards);
+        let kept = if round.remember.is_empty() { Ok(()) } else { file.persist(&round.remember) };
+        let actions = core.remembered(kept, now(), shards);
+        hands.carry_out(actions, shards);
     }
 }
 

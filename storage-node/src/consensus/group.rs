@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError, RwLock},
-    thread::JoinHandle,
 };
 
 use openraft::async_runtime::WatchReceiver;
@@ -14,6 +13,7 @@ use super::{
     ids::{GroupId, NodeId},
     log::group::GroupLog,
     network::Accept,
+    runtime::Thread,
     state::{Stages, WorkerHandle},
     status::{Role, Status},
     types::Raft,
@@ -32,7 +32,7 @@ pub(super) struct Group {
     pub(super) founders: Option<BTreeSet<NodeId>>,
     /// Nodes that may have a part in it though its members, as known here, do not say so.
     pub(super) circle: RwLock<BTreeSet<NodeId>>,
-    pub(super) thread: Mutex<Option<JoinHandle<()>>>,
+    pub(super) thread: Mutex<Option<Thread>>,
     /// Proposals under way, by count and by bytes.
     pub(super) slots: Arc<Semaphore>,
     pub(super) bytes: Arc<Semaphore>,
@@ -90,7 +90,7 @@ impl Group {
         let stopped = self.worker.stop().await;
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
-            drop(tokio::task::spawn_blocking(move || thread.join()).await);
+            thread.ended().await;
         }
         match (stopped, self.log.fence.fault()) {
             (_, Some(fault)) => Err(ShutdownError { group: self.id, fault }),

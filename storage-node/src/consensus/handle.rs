@@ -7,13 +7,12 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    thread::JoinHandle,
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures::future::join_all;
-use openraft::async_runtime::WatchReceiver;
+use futures::future::{AbortHandle, join_all};
+use openraft::{async_runtime::WatchReceiver, type_config::TypeConfigExt};
 use redb::StorageBackend;
 
 use super::{
@@ -26,7 +25,9 @@ use super::{
     network::{Alone, Link, Peers, Router, Stream, Unserved},
     open,
     propose::{self, Pending},
+    runtime::{self, Thread},
     status::{Role, Status},
+    types::{Types, position},
 };
 
 /// The groups of one node. Cloning is cheap; all clones are the same.
@@ -46,8 +47,8 @@ pub(super) struct Inner {
     pub(super) peers: Arc<Peers>,
     pub(super) router: Router,
     pub(super) queue: Mutex<Option<LogQueue>>,
-    pub(super) writer: Mutex<Option<JoinHandle<()>>>,
-    pub(super) compactor: tokio::task::JoinHandle<()>,
+    pub(super) writer: Mutex<Option<Thread>>,
+    pub(super) compactor: AbortHandle,
     pub(super) closing: AtomicBool,
 }
 
@@ -163,10 +164,10 @@ impl Consensus {
         &self,
         group: GroupId,
         limit: Duration,
-        what: impl Fn(&Status) -> bool,
+        what: impl Fn(&Status) -> bool + Send,
     ) -> Result<Status, WaitError> {
         let group = self.group(group).ok_or(WaitError::NoSuchGroup(group))?;
-        let waiting = async {
+        let waiting = async move {
             let mut metrics = group.raft.metrics();
             loop {
                 let status = group.status();
@@ -178,7 +179,7 @@ impl Consensus {
                 }
             }
         };
-        tokio::time::timeout(limit, waiting).await.unwrap_or(Err(WaitError::TimedOut(limit)))
+        Types::timeout(limit, waiting).await.unwrap_or(Err(WaitError::TimedOut(limit)))
     }
 
     /// Makes the state of `group` durable now. Returns how far it is; `None` if nothing was applied yet.
@@ -188,7 +189,7 @@ impl Consensus {
     pub async fn make_durable(&self, group: GroupId) -> Result<Option<Position>, ProposeError> {
         let group = self.group(group).ok_or(ProposeError::NoSuchGroup(group))?;
         match group.worker.make_durable().await {
-            Ok(last) => Ok(last.as_ref().map(super::types::position)),
+            Ok(last) => Ok(last.as_ref().map(position)),
             Err(_) => Err(group.stopped_by().map_or(ProposeError::Stopped, ProposeError::Fault)),
         }
     }
@@ -234,14 +235,11 @@ impl Consensus {
 /// Waits until the writer has written what it was given, and closes the file.
 async fn close_log(inner: &Inner) {
     let writer = inner.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(writer) = writer {
+        writer.ended().await;
+    }
     let file = inner.file.clone();
-    let closing = tokio::task::spawn_blocking(move || {
-        if let Some(writer) = writer {
-            drop(writer.join());
-        }
-        file.close();
-    });
-    drop(closing.await);
+    drop(runtime::blocking(move || file.close()).await);
 }
 
 /// Why a group stopped while it was opened.

@@ -43,6 +43,7 @@ impl Consensus {
     /// [`ChangeError`].
     pub async fn add_learner(&self, group: GroupId, node: NodeId) -> Result<(), ChangeError> {
         let group = self.group(group).ok_or(ChangeError::NoSuchGroup(group))?;
+        self.still_member(group)?;
         // It is nobody's sole voter any more, or soon: heartbeats and elections from here on.
         group.raft.runtime_config().tick(true);
         changed(group.raft.add_learner(node.0, (), false).await)
@@ -56,6 +57,7 @@ impl Consensus {
     /// [`ChangeError`].
     pub async fn change_voters(&self, group: GroupId, voters: &BTreeSet<NodeId>) -> Result<(), ChangeError> {
         let group = self.group(group).ok_or(ChangeError::NoSuchGroup(group))?;
+        self.still_member(group)?;
         group.raft.runtime_config().tick(true);
         let ids: BTreeSet<u64> = voters.iter().map(|voter| voter.0).collect();
         changed(group.raft.change_membership(ChangeMembers::ReplaceAllVoters(ids), false).await)?;
@@ -69,10 +71,21 @@ impl Consensus {
     /// [`ChangeError`].
     pub async fn remove_learner(&self, group: GroupId, node: NodeId) -> Result<(), ChangeError> {
         let group = self.group(group).ok_or(ChangeError::NoSuchGroup(group))?;
+        self.still_member(group)?;
         let gone = ChangeMembers::RemoveNodes(BTreeSet::from([node.0]));
         changed(group.raft.change_membership(gone, false).await)?;
         self.rest_if_alone(group);
         Ok(())
+    }
+
+    /// A leader that took itself out of the group goes on leading for a moment. openraft takes no change of members from it:
+    /// its core asserts that a leader is a member.
+    fn still_member(&self, group: &Group) -> Result<(), ChangeError> {
+        let status = group.status();
+        if status.voters.is_empty() || status.voters.union(&status.learners).any(|node| *node == self.node_id()) {
+            return Ok(());
+        }
+        Err(ChangeError::NotLeader { leader: status.leader.filter(|leader| *leader != self.node_id()) })
     }
 
     /// A group that is this node's alone is quiet again.

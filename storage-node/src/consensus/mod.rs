@@ -63,6 +63,7 @@ mod network;
 mod open;
 mod propose;
 mod restart;
+mod runtime;
 mod state;
 mod status;
 mod types;
@@ -78,4 +79,6 @@ pub use ids::{GroupId, NodeId, NodeUid, Position};
 pub use machine::{AppliedMeta, Command, Machine, MachineError, Stage, Stager};
 pub use network::{Alone, FrameReceiver, FrameSender, Link, LinkError, MAX_FRAME_BYTES, Purpose, Stream, Unserved};
 pub use propose::Pending;
+#[cfg(ehe_sim)]
+pub use runtime::simulated as sim;
 pub use status::{Role, Status};

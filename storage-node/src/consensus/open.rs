@@ -8,8 +8,11 @@ use std::{
     sync::{Arc, Mutex, RwLock, atomic::AtomicBool},
 };
 
-use futures::future::{join_all, try_join_all};
-use openraft::{SnapshotPolicy, async_runtime::WatchReceiver};
+use futures::{
+    FutureExt,
+    future::{abortable, join_all, try_join_all},
+};
+use openraft::{SnapshotPolicy, async_runtime::WatchReceiver, type_config::TypeConfigExt};
 use redb::{Database, StorageBackend, backends::FileBackend};
 use tokio::sync::{Semaphore, mpsc::unbounded_channel};
 
@@ -30,9 +33,9 @@ use super::{
     },
     machine::Machine,
     network::{self, Accept, Link, Peers, Router},
-    restart,
+    restart, runtime,
     state::{self, MachineAdapter, Policy, Setup},
-    types::Raft,
+    types::{Raft, Types},
 };
 
 pub(super) const LOG_FILE: &str = "raft.redb";
@@ -174,8 +177,7 @@ fn find<M: Machine>(db: &Database, node: Option<&NodeRecord>, id: GroupId, machi
 
 fn new_uid() -> Result<NodeUid, OpenError> {
     let mut uid = [0; 16];
-    getrandom::fill(&mut uid)
-        .map_err(|error| OpenError::Io { doing: "making the node's uid", source: io::Error::other(error) })?;
+    runtime::random(&mut uid).map_err(|source| OpenError::Io { doing: "making the node's uid", source })?;
     Ok(NodeUid(uid))
 }
 
@@ -271,7 +273,8 @@ async fn start<M: Machine>(
             Err(error) => failed = failed.or(Some(error)),
         }
     }
-    let compactor = tokio::spawn(compact(groups.clone(), offered, Hold::of(&config), catching_up));
+    let (compacting, compactor) = abortable(compact(groups.clone(), offered, Hold::of(&config), catching_up));
+    drop(Types::spawn(compacting.map(drop)));
     let consensus = Consensus {
         inner: Arc::new(Inner {
             config,
@@ -343,7 +346,7 @@ async fn lead_group(config: &Config, group: &Group) -> Result<(), ()> {
 async fn blocking<T: Send + 'static>(
     body: impl FnOnce() -> Result<T, OpenError> + Send + 'static,
 ) -> Result<T, OpenError> {
-    tokio::task::spawn_blocking(body)
+    runtime::blocking(body)
         .await
         .unwrap_or_else(|error| Err(OpenError::Io { doing: "opening", source: io::Error::other(error) }))
 }

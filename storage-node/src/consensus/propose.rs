@@ -19,6 +19,7 @@ use super::{
     error::ProposeError,
     group::Group,
     ids::{NodeId, Position},
+    runtime,
     types::{Payload, Types, WriteResult, position},
 };
 
@@ -92,8 +93,8 @@ impl Future for Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         // The limits bound what is really under way, so its share is held until it is over.
-        if let (Some((receiver, permits)), Ok(runtime)) = (self.waiting.take(), tokio::runtime::Handle::try_current()) {
-            runtime.spawn(async move {
+        if let Some((receiver, permits)) = self.waiting.take() {
+            runtime::detach(async move {
                 drop(receiver.await);
                 drop(permits);
             });

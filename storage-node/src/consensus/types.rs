@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use openraft::{impls::leader_id_std, vote::RaftLeaderId};
 
-use super::{ids::Position, state::MachineAdapter};
+use super::{ids::Position, runtime::Runtime, state::MachineAdapter};
 
 openraft::declare_raft_types!(
     /// Standard Raft: one leader a term, so that (term, index) names an entry.
@@ -15,6 +15,7 @@ openraft::declare_raft_types!(
         NodeId = u64,
         Node = (),
         LeaderId = leader_id_std::LeaderId<u64, u64>,
+        AsyncRuntime = Runtime,
 );
 
 /// openraft's handle of one group.

@@ -122,6 +122,11 @@ pub fn block_of_runs(time: UnixMs, runs: Vec<Submission>) -> Vec<u8> {
     Block::new(time, runs.into_iter().map(Command::Submit).collect()).to_vec()
 }
 
+/// What became of the runs of such a block, from the answer to it.
+pub fn outcomes_of_runs(answer: &[u8]) -> Result<Vec<Outcome>, CborError> {
+    decode_outcomes(answer)
+}
+
 /// Encodes the outcomes of one block.
 pub(super) fn encode_outcomes(outcomes: &Vec<Outcome>) -> Vec<u8> {
     cbor::to_vec(outcomes)

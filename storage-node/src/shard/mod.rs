@@ -40,7 +40,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-pub use block::{Outcome, block_of_runs};
+pub use block::{Outcome, block_of_runs, outcomes_of_runs};
 pub use charters::{CharterEntry, InEffect};
 pub use chunks::{CHUNK_MAX_BYTES, Leaves, Taken, state_of};
 pub use entry::{Entry, StoredEvent};

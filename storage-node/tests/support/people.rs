@@ -9,9 +9,14 @@ use ehe::kem::{self, KemSecret, Secret32, WrapPurpose};
 use ehe::read::{Part, Purpose, ReadRequest, Scope, SignedRequest};
 use ehe::time::{Hour, UnixMs};
 use ehe::wire::Submission;
-use getrandom::SysRng;
-use getrandom::rand_core::{Rng, UnwrapErr};
+use getrandom::rand_core::Rng;
+#[cfg(not(ehe_sim))]
+use getrandom::{SysRng, rand_core::UnwrapErr};
 
+#[cfg(ehe_sim)]
+pub use super::chance::rng;
+
+#[cfg(not(ehe_sim))]
 pub fn rng() -> UnwrapErr<SysRng> {
     UnwrapErr(SysRng)
 }

@@ -17,6 +17,7 @@ use super::{
 use crate::consensus::{
     error::Fault,
     fence::io_error,
+    runtime,
     types::{Entry, Types, Vote},
 };
 
@@ -49,8 +50,8 @@ impl LogReader {
         }
         let (file, group) = (self.file.clone(), self.group.fence.group());
         let read =
-            tokio::task::spawn_blocking(move || file.with(|db| file::read_entries(db, group, start, from, max_bytes)));
-        let mut entries = match read.await {
+            runtime::blocking(move || file.with(|db| file::read_entries(db, group, start, from, max_bytes))).await;
+        let mut entries = match read {
             Ok(Ok(entries)) => entries,
             Ok(Err(ReadError::Corrupt(index))) => {
                 return Err(io_error(self.group.fence.corrupt(format!("entry {index} of the log"))));

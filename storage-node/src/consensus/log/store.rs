@@ -13,6 +13,8 @@ use super::{
     reader::LogReader,
     writer::{Done, LogQueue, Op, What, outcome},
 };
+#[cfg(ehe_sim)]
+use crate::consensus::runtime;
 use crate::consensus::{
     fence::io_error,
     types::{Entry, LogId, Types, Vote},
@@ -51,7 +53,12 @@ impl RaftLogStorage<Types> for LogStore {
 
     /// Returns when the vote is synced; readers see it from then on.
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        outcome(self.queue.request(self.group(), What::Vote(*vote))?.await)
+        let written = self.queue.request(self.group(), What::Vote(*vote))?;
+        #[cfg(ehe_sim)]
+        if runtime::red(runtime::Red::VoteBeforeSync) {
+            return Ok(());
+        }
+        outcome(written.await)
     }
 
     /// Returns at once. A sync for each commit would double the cost of a commit, and would not make it any safer:

@@ -5,15 +5,7 @@
 //! batches. A transaction that fails fails all that was in it and stops every group, since nobody knows what a file
 //! holds after a failed sync.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    sync::{
-        Arc,
-        mpsc::{Receiver, Sender, TryRecvError, channel},
-    },
-    thread::JoinHandle,
-};
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use openraft::storage::IOFlushed;
 use redb::{Database, ReadableTable, Table};
@@ -28,6 +20,7 @@ use crate::consensus::{
     error::Fault,
     fence::io_error,
     ids::{GroupId, NodeId, NodeUid},
+    runtime::{self, Now, Receiver, Sender, Thread},
     types::{Entry, LogId, Types, Vote},
 };
 
@@ -101,12 +94,12 @@ impl LogQueue {
         Ok(receiver)
     }
 
-    /// Blocks until the entries of `group` up to and including `index` are on disk.
-    pub(in crate::consensus) fn wait_flushed(&self, group: &Arc<GroupLog>, index: u64) -> io::Result<()> {
+    /// Returns when the entries of `group` up to and including `index` are on disk. For a thread of the [`runtime`]'s.
+    pub(in crate::consensus) async fn wait_flushed(&self, group: &Arc<GroupLog>, index: u64) -> io::Result<()> {
         if group.flushed_end() > index {
             return Ok(());
         }
-        outcome(self.request(group, What::Barrier)?.blocking_recv())
+        outcome(runtime::answer(self.request(group, What::Barrier)?).await)
     }
 
     /// Returns when it is on disk that `peer` has this uid.
@@ -119,9 +112,9 @@ impl LogQueue {
         self.request(group, What::Peer(peer, uid))
     }
 
-    /// Blocks until it is on disk that a snapshot up to `upto` is being installed.
-    pub(in crate::consensus) fn mark_installing(&self, group: &Arc<GroupLog>, upto: LogId) -> io::Result<()> {
-        outcome(self.request(group, What::Installing(upto))?.blocking_recv())
+    /// Returns when it is on disk that a snapshot up to `upto` is being installed. For a thread of the [`runtime`]'s.
+    pub(in crate::consensus) async fn mark_installing(&self, group: &Arc<GroupLog>, upto: LogId) -> io::Result<()> {
+        outcome(runtime::answer(self.request(group, What::Installing(upto))?).await)
     }
 }
 
@@ -135,13 +128,10 @@ fn closed() -> io::Error {
 }
 
 /// Starts the thread for `groups`, which are all that will ever be written.
-pub(in crate::consensus) fn spawn(
-    file: Arc<LogFile>,
-    groups: Vec<Arc<GroupLog>>,
-) -> io::Result<(LogQueue, JoinHandle<()>)> {
-    let (sender, receiver) = channel();
+pub(in crate::consensus) fn spawn(file: Arc<LogFile>, groups: Vec<Arc<GroupLog>>) -> io::Result<(LogQueue, Thread)> {
+    let (sender, receiver) = runtime::channel();
     let writer = Writer { file, receiver, groups, purges: BTreeMap::new(), failed: None };
-    let thread = std::thread::Builder::new().name("raft-log".into()).spawn(move || writer.run())?;
+    let thread = runtime::thread("raft-log".into(), writer.run())?;
     Ok((LogQueue(sender), thread))
 }
 
@@ -164,36 +154,39 @@ type Entries<'txn> = Table<'txn, (u16, u64), &'static [u8]>;
 type Fields<'txn> = Table<'txn, (u16, u8), &'static [u8]>;
 
 impl Writer {
-    fn run(mut self) {
-        while let Some(batch) = self.gather() {
-            self.write(batch);
+    async fn run(mut self) {
+        while let Some(batch) = self.gather().await {
+            let written = self.write(batch);
+            runtime::moment().await;
+            written.tell();
         }
         // Closing in order: what was told to be committed is worth a last write, so that a restart replays less.
-        self.write(Vec::new());
+        self.write(Vec::new()).tell();
     }
 
     /// Everything that waits, or the next thing that comes. `None` at the end.
-    fn gather(&mut self) -> Option<Vec<Op>> {
+    async fn gather(&mut self) -> Option<Vec<Op>> {
         let mut batch = Vec::new();
         if self.purges.is_empty() {
-            batch.push(self.receiver.recv().ok()?);
+            batch.push(self.receiver.next().await?);
         }
         let mut bytes: usize = batch.iter().map(Op::weight).sum();
         while batch.len() < MAX_OPS && bytes < MAX_BYTES {
-            match self.receiver.try_recv() {
-                Ok(op) => {
+            match self.receiver.now() {
+                Now::Item(op) => {
                     bytes = bytes.saturating_add(op.weight());
                     batch.push(op);
                 }
-                Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) if batch.is_empty() => return None,
-                Err(TryRecvError::Disconnected) => break,
+                Now::Nothing => break,
+                Now::Ended if batch.is_empty() => return None,
+                Now::Ended => break,
             }
         }
         Some(batch)
     }
 
-    fn write(&mut self, batch: Vec<Op>) {
+    /// One transaction, from its beginning to the sync. Nobody hears of it yet.
+    fn write(&mut self, batch: Vec<Op>) -> Written {
         let mut accepted = Vec::with_capacity(batch.len());
         for op in batch {
             match op.group.fence.check() {
@@ -208,12 +201,7 @@ impl Writer {
                 file.with(|db| self.commit(db, &accepted)).map_err(|source| self.fail(source))
             }
         };
-        for op in accepted {
-            if result.is_ok() {
-                op.note();
-            }
-            op.done.tell(&result);
-        }
+        Written { batch: accepted, result }
     }
 
     /// The file failed: no group may write again.
@@ -333,6 +321,23 @@ impl Writer {
             self.purges.remove(&group);
         }
         Ok(())
+    }
+}
+
+/// What was written, or was not, and whom to tell.
+struct Written {
+    batch: Vec<Op>,
+    result: Outcome,
+}
+
+impl Written {
+    fn tell(self) {
+        for op in self.batch {
+            if self.result.is_ok() {
+                op.note();
+            }
+            op.done.tell(&self.result);
+        }
     }
 }
 

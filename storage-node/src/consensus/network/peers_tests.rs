@@ -1,6 +1,6 @@
 //! Who peers are, across lives of the log.
 
-use std::{collections::BTreeMap, sync::Arc, thread::JoinHandle};
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Peers, peers::NotAdmitted};
 use crate::consensus::{
@@ -12,13 +12,14 @@ use crate::consensus::{
         group::{Durable, GroupLog},
         writer,
     },
+    runtime::Thread,
 };
 
 const PEER: NodeId = NodeId(u64::MAX);
 const UID: NodeUid = NodeUid([2; 16]);
 const OTHER: NodeUid = NodeUid([3; 16]);
 
-fn open(path: &std::path::Path) -> (Peers, Arc<GroupLog>, Arc<LogFile>, JoinHandle<()>) {
+fn open(path: &std::path::Path) -> (Peers, Arc<GroupLog>, Arc<LogFile>, Thread) {
     let db = redb::Database::create(path).unwrap();
     if file::read_node(&db).unwrap().is_none() {
         file::write_node(&db, &NodeRecord { uid: NodeUid([1; 16]), node: NodeId(1) }).unwrap();
@@ -30,9 +31,9 @@ fn open(path: &std::path::Path) -> (Peers, Arc<GroupLog>, Arc<LogFile>, JoinHand
     (Peers::new(NodeId(1), NodeUid([1; 16]), known, queue), log, file, thread)
 }
 
-fn close((peers, log, file, thread): (Peers, Arc<GroupLog>, Arc<LogFile>, JoinHandle<()>)) {
+async fn close((peers, log, file, thread): (Peers, Arc<GroupLog>, Arc<LogFile>, Thread)) {
     peers.close();
-    thread.join().unwrap();
+    thread.ended().await;
     file.close();
     drop(log);
 }
@@ -47,7 +48,7 @@ async fn a_peer_is_who_it_was_when_it_was_first_met_also_after_a_restart() {
     assert!(met.iter().all(Result::is_ok));
     assert_eq!(life.0.admit(&life.1, PEER, OTHER).await, Err(NotAdmitted::OtherUid));
     assert_eq!(life.0.admit(&life.1, PEER, UID).await, Ok(()), "who it is is who it was");
-    close(life);
+    close(life).await;
 
     let life = open(&path);
     assert_eq!(life.0.known(PEER), Some(UID));
@@ -60,7 +61,7 @@ async fn a_peer_is_who_it_was_when_it_was_first_met_also_after_a_restart() {
         Err(NotAdmitted::Closed),
         "nobody is met who is not remembered"
     );
-    close(life);
+    close(life).await;
 }
 
 #[tokio::test]
@@ -69,7 +70,7 @@ async fn two_who_claim_to_be_one_node_at_once_are_not_both_met() {
     let life = open(&dir.path().join("raft.redb"));
     let met = futures::future::join_all([UID, OTHER, UID, OTHER].map(|uid| life.0.admit(&life.1, PEER, uid))).await;
     assert_eq!(met, [Ok(()), Err(NotAdmitted::OtherUid), Ok(()), Err(NotAdmitted::OtherUid)]);
-    close(life);
+    close(life).await;
 }
 
 #[tokio::test]
@@ -81,6 +82,6 @@ async fn nobody_is_met_before_it_is_on_disk() {
     life.1.fence.bug("the disk failed");
     assert_eq!(life.0.admit(&life.1, PEER, UID).await, Err(NotAdmitted::Closed));
     assert_eq!(life.0.known(PEER), None);
-    close(life);
+    close(life).await;
     assert_eq!(open(&path).0.known(PEER), None);
 }

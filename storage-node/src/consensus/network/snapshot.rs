@@ -33,6 +33,7 @@ use super::{
 use crate::consensus::{
     group::Group,
     ids::{GroupId, NodeId},
+    runtime,
     state::{SnapshotData, Stages, Turn},
     types::{LogId, Snapshot, Types, Vote},
 };
@@ -86,7 +87,7 @@ async fn transfer(
     answers.welcome().await?;
 
     let (frames, mut read) = mpsc::channel::<io::Result<Bytes>>(PIECES);
-    let reading = tokio::task::spawn_blocking(move || cut(reader, &frames));
+    let reading = runtime::beside(async move { cut(reader, &frames).await });
     let sending = async {
         while let Some(frame) = read.recv().await {
             let frame = frame.map_err(|error| CallError::Reading(error.to_string()))?;
@@ -127,7 +128,7 @@ async fn transfer(
 }
 
 /// Reads a state into frames, as long as somebody takes them.
-fn cut(mut reader: Box<dyn Read + Send>, frames: &mpsc::Sender<io::Result<Bytes>>) {
+async fn cut(mut reader: Box<dyn Read + Send>, frames: &mpsc::Sender<io::Result<Bytes>>) {
     let (mut hash, mut length) = (Sha256::new(), 0_u64);
     loop {
         let mut frame = Vec::with_capacity(PIECE_BYTES.saturating_add(1));
@@ -138,7 +139,7 @@ fn cut(mut reader: Box<dyn Read + Send>, frames: &mpsc::Sender<io::Result<Bytes>
                 end.extend_from_slice(&[END]);
                 end.extend_from_slice(&length.to_be_bytes());
                 end.extend_from_slice(&hash.finalize());
-                drop(frames.blocking_send(Ok(end.freeze())));
+                drop(runtime::hand(frames, Ok(end.freeze())).await);
                 return;
             }
             Ok(read) => {
@@ -149,7 +150,7 @@ fn cut(mut reader: Box<dyn Read + Send>, frames: &mpsc::Sender<io::Result<Bytes>
             Err(error) => Err(error),
         };
         let failed = frame.is_err();
-        if frames.blocking_send(frame).is_err() || failed {
+        if runtime::hand(frames, frame).await.is_err() || failed {
             return;
         }
     }
@@ -203,7 +204,7 @@ async fn take(
     let turn = accept.turn().await?;
     let (pieces, arrived) = mpsc::channel::<Bytes>(PIECES);
     let stages = group.stages.clone();
-    let mut staging = tokio::task::spawn_blocking(move || stage(&stages, arrived, turn));
+    let mut staging = runtime::beside(stage(stages, arrived, turn));
     let feeding = async {
         loop {
             let frame =
@@ -228,10 +229,10 @@ async fn take(
 }
 
 /// On a thread that may block.
-fn stage(stages: &Stages, mut arrived: mpsc::Receiver<Bytes>, turn: Turn) -> Result<SnapshotData, ServeError> {
+async fn stage(stages: Stages, mut arrived: mpsc::Receiver<Bytes>, turn: Turn) -> Result<SnapshotData, ServeError> {
     let mut stage = stages.begin()?;
     let (mut hash, mut length) = (Sha256::new(), 0_u64);
-    while let Some(frame) = arrived.blocking_recv() {
+    while let Some(frame) = runtime::take(&mut arrived).await {
         match frame.split_first() {
             Some((&PIECE, piece)) => {
                 hash.update(piece);

@@ -35,6 +35,8 @@ use super::{
     link::{FrameSender, MAX_FRAME_BYTES, Purpose},
     router::Router,
 };
+#[cfg(ehe_sim)]
+use crate::consensus::runtime;
 use crate::consensus::{
     ids::{GroupId, NodeId},
     types::Types,
@@ -173,6 +175,8 @@ impl Receiving {
     async fn released(&mut self) -> Result<StreamAppendResult<Types>, CallError> {
         loop {
             let (result, more) = self.next().await?;
+            #[cfg(ehe_sim)]
+            let more = more && !runtime::red(runtime::Red::AnswersAtOnce);
             if !more || result.is_err() {
                 return Ok(result);
             }

@@ -3,19 +3,14 @@
 //! It sleeps until it is given something, or until changes that are not durable have grown old. A quiet group does
 //! not wake it.
 
-use std::{
-    io,
-    panic::AssertUnwindSafe,
-    sync::{
-        Arc,
-        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
-    },
-    thread::JoinHandle,
-    time::{Duration, Instant},
-};
+use std::{io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use openraft::storage::ApplyResponder;
+use openraft::{
+    Instant,
+    storage::ApplyResponder,
+    type_config::{TypeConfigExt, alias::InstantOf},
+};
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
 use super::snapshot::{self, SnapshotData, Stages};
@@ -27,6 +22,7 @@ use crate::consensus::{
     ids::{GroupId, NodeUid},
     log::{group::GroupLog, writer::LogQueue},
     machine::{Command, Machine, MachineError},
+    runtime::{self, Late, Receiver, Sender, Thread},
     types::{Entry, EntryPayload, LogId, Payload, Reply, Snapshot, SnapshotMeta, StoredMembership, Types, position},
 };
 
@@ -102,11 +98,8 @@ fn gone() -> io::Error {
 }
 
 /// Starts the thread. Returns also where snapshots for the machine are received.
-pub(in crate::consensus) fn spawn<M: Machine>(
-    machine: M,
-    setup: Setup,
-) -> io::Result<(WorkerHandle, Stages, JoinHandle<()>)> {
-    let (sender, receiver) = channel();
+pub(in crate::consensus) fn spawn<M: Machine>(machine: M, setup: Setup) -> io::Result<(WorkerHandle, Stages, Thread)> {
+    let (sender, receiver) = runtime::channel();
     let name = format!("machine-{}", setup.log.fence.group());
     let stages = Stages::of(&machine);
     let worker = Worker {
@@ -117,7 +110,7 @@ pub(in crate::consensus) fn spawn<M: Machine>(
         since_durable: 0,
         setup,
     };
-    let thread = std::thread::Builder::new().name(name).spawn(move || worker.run(&receiver))?;
+    let thread = runtime::thread(name, worker.run(receiver))?;
     Ok((WorkerHandle(sender), stages, thread))
 }
 
@@ -135,7 +128,7 @@ struct Worker<M> {
     stages: Stages,
     setup: Setup,
     /// When the oldest change was made that is not durable.
-    dirty: Option<Instant>,
+    dirty: Option<InstantOf<Types>>,
     since_durable: u64,
     since_compact: Grown,
 }
@@ -148,39 +141,39 @@ struct Grown {
 }
 
 impl<M: Machine> Worker<M> {
-    fn run(mut self, jobs: &Receiver<Job>) {
+    async fn run(mut self, mut jobs: Receiver<Job>) {
         loop {
             let job = match self.dirty {
-                None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(since) => jobs.recv_timeout(self.setup.policy.durable_after.saturating_sub(since.elapsed())),
+                None => Ok(jobs.next().await),
+                Some(since) => jobs.next_within(self.setup.policy.durable_after.saturating_sub(since.elapsed())).await,
             };
             match job {
-                Ok(Job::Apply { steps, done }) => {
+                Ok(Some(Job::Apply { steps, done })) => {
                     let result = self.apply(steps);
                     let applied = result.is_ok();
                     drop(done.send(result));
                     // After the answer: whoever proposed does not wait for the sync of the state.
-                    if applied && self.due() && self.make_durable().is_err() {
+                    if applied && self.due() && self.make_durable().await.is_err() {
                         return;
                     }
                 }
-                Ok(Job::MakeDurable { done }) => drop(done.send(self.make_durable())),
-                Ok(Job::Snapshot { done }) => drop(done.send(self.snapshot())),
-                Ok(Job::Install { meta, data, done }) => drop(done.send(self.install(meta, data))),
-                Err(RecvTimeoutError::Timeout) => {
-                    if self.make_durable().is_err() {
+                Ok(Some(Job::MakeDurable { done })) => drop(done.send(self.make_durable().await)),
+                Ok(Some(Job::Snapshot { done })) => drop(done.send(self.snapshot().await)),
+                Ok(Some(Job::Install { meta, data, done })) => drop(done.send(self.install(meta, data).await)),
+                Err(Late) => {
+                    if self.make_durable().await.is_err() {
                         return;
                     }
                 }
-                Ok(Job::Stop { done }) => {
-                    let result = self.make_durable();
+                Ok(Some(Job::Stop { done })) => {
+                    let result = self.make_durable().await;
                     // The machine closes its files before anybody hears that it has stopped.
                     drop(self);
                     drop(done.send(result));
                     return;
                 }
-                Err(RecvTimeoutError::Disconnected) => {
-                    drop(self.make_durable());
+                Ok(None) => {
+                    drop(self.make_durable().await);
                     return;
                 }
             }
@@ -219,7 +212,7 @@ impl<M: Machine> Worker<M> {
             return Err(io_error(self.setup.log.fence.bug(what)));
         }
         self.setup.applied = Some(applied);
-        self.dirty.get_or_insert_with(Instant::now);
+        self.dirty.get_or_insert_with(Types::now);
         self.since_durable = self.since_durable.saturating_add(grown.bytes);
         self.since_compact.bytes = self.since_compact.bytes.saturating_add(grown.bytes);
         self.since_compact.entries = self.since_compact.entries.saturating_add(grown.entries);
@@ -240,13 +233,13 @@ impl<M: Machine> Worker<M> {
     }
 
     /// Invariant 3: the log is on disk before a state that contains it.
-    fn make_durable(&mut self) -> io::Result<Option<LogId>> {
+    async fn make_durable(&mut self) -> io::Result<Option<LogId>> {
         self.setup.log.fence.check().map_err(io_error)?;
         let Some(last) = self.setup.applied.as_ref().map(|applied| applied.last) else { return Ok(None) };
         if self.dirty.is_none() {
             return Ok(Some(last));
         }
-        self.setup.queue.wait_flushed(&self.setup.log, last.index())?;
+        self.setup.queue.wait_flushed(&self.setup.log, last.index()).await?;
         let synced = caught(|| self.machine.make_durable());
         synced.map_err(|source| self.failed("making it durable", source))?;
         self.durable(last);
@@ -270,8 +263,8 @@ impl<M: Machine> Worker<M> {
     }
 
     /// Invariant 4: a snapshot in openraft's sense is a state that is durable.
-    fn snapshot(&mut self) -> io::Result<Snapshot> {
-        self.make_durable()?;
+    async fn snapshot(&mut self) -> io::Result<Snapshot> {
+        self.make_durable().await?;
         let meta = self.setup.applied.as_ref().map_or_else(SnapshotMeta::default, |applied| SnapshotMeta {
             last_log_id: Some(applied.last),
             last_membership: applied.membership.clone(),
@@ -281,10 +274,10 @@ impl<M: Machine> Worker<M> {
     }
 
     /// Invariant 6: that the state may pass the end of the log stands in the log first.
-    fn install(&mut self, meta: SnapshotMeta, data: SnapshotData) -> io::Result<()> {
+    async fn install(&mut self, meta: SnapshotMeta, data: SnapshotData) -> io::Result<()> {
         self.setup.log.fence.check().map_err(io_error)?;
         let last = meta.last_log_id.ok_or_else(|| io::Error::other("a snapshot of nothing"))?;
-        self.setup.queue.mark_installing(&self.setup.log, last)?;
+        self.setup.queue.mark_installing(&self.setup.log, last).await?;
         let applied = Applied { uid: self.setup.uid, last, membership: meta.last_membership };
         let meta = codec::encode_applied(&applied);
         let installed = caught(|| snapshot::adopt(&mut self.machine, &self.stages, data, &meta));
