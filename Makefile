@@ -4,7 +4,7 @@ SHELL := /bin/bash
 # /usr/sbin: Debian puts mosquitto there, outside an ordinary user's PATH. target/tools: programs that scripts/setup built.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
 
-.PHONY: help test demo bench soak red check fuzz fmt advisories clean setup
+.PHONY: help test sim sim-soak demo bench soak red check fuzz fmt advisories clean setup
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -18,7 +18,20 @@ VECTORS ?= ../shared
 # The tests of hil-tests run the programs, which this builds too: each has tests of its own that run it.
 test: setup ## every test of the workspace, doc tests included
 	cargo test --workspace --locked
+	$(SIM) test -p ehe-sim --features sim --locked
+	@$(MAKE) --no-print-directory sim
 	@if [ -e $(VECTORS)/accept/vectors.py ]; then FAMILIES=senml,openmhealth,fhir_observation,vendor_json python3 $(VECTORS)/accept/vectors.py $(TARGET)/debug/ehe-gateway decode -- $(VECTORS)/vectors; fi
+
+# Our own crates are compiled once more, with --cfg ehe_sim and a little faster; the results lie beside those of other builds and
+# replace none.
+SIM := CARGO_PROFILE_DEV_OPT_LEVEL=1 RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/scripts/rustc-sim cargo
+
+sim: setup ## simulate nodes: make sim SEED=7 repeats one run with all that happens, SEEDS=0..300 runs many
+	@$(SIM) run -q -p ehe-sim --features sim --locked -- $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),0..300))
+
+# What `make soak` runs of it.
+sim-soak:
+	@$(MAKE) --no-print-directory sim SEEDS=0..5000
 
 # Run where it was built: `cargo run` for one package would build the dependencies again, with that package's features alone.
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)

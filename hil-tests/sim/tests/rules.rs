@@ -1,0 +1,47 @@
+//! The simulation itself: that it repeats, and that it notices what is broken on purpose.
+
+#![cfg(ehe_sim)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+
+use ehe_node::consensus::sim::Red;
+use ehe_sim::{
+    plan::Broken,
+    run::{Report, run},
+};
+
+/// The first of so many seeds that shows it.
+fn red(broken: Broken, seeds: u64) -> Report {
+    std::panic::set_hook(Box::new(|_| {}));
+    let found = (0..seeds).map(|seed| run(seed, Some(broken), false)).find(|report| !report.violations.is_empty());
+    found.unwrap_or_else(|| panic!("{broken:?} was not noticed in {seeds} seeds"))
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in [1, 2, 3] {
+        let (once, again) = (run(seed, None, false), run(seed, None, false));
+        assert_eq!(once.hash, again.hash, "seed {seed}");
+        assert!(once.frames > 100 && once.hash.1 > once.frames);
+    }
+    assert_ne!(run(1, None, false).hash, run(2, None, false).hash);
+}
+
+#[test]
+fn disks_that_lie_about_syncing_are_noticed() {
+    red(Broken::LyingDisks, 40);
+}
+
+#[test]
+fn a_vote_that_is_given_before_it_is_on_disk_is_noticed() {
+    red(Broken::Rule(Red::VoteBeforeSync), 400);
+}
+
+#[test]
+fn a_node_that_lost_its_disks_and_is_let_in_is_noticed() {
+    red(Broken::WipedNodes, 400);
+}
+
+#[test]
+fn an_answer_that_confirms_what_was_asked_after_it_is_noticed() {
+    red(Broken::Rule(Red::AnswersAtOnce), 400);
+}
