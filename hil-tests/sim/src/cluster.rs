@@ -311,6 +311,32 @@ impl Cluster {
         }
     }
 
+    /// Says what each node thinks.
+    pub fn describe(&self) {
+        for id in self.plan().nodes() {
+            for group in self.plan().groups() {
+                match self.status(id, group) {
+                    None => self.say(format_args!("node {id} is not open")),
+                    Some(it) => self.say(format_args!(
+                        "node {id}, group {group}: {:?}, leader {:?}, term {}, last {:?}, applied {:?}, durable {:?}, purged {:?}, \
+                         voters {:?}, learners {:?}, changing {}, matched {:?}",
+                        it.role,
+                        it.leader,
+                        it.term,
+                        it.last_index,
+                        it.applied,
+                        it.durable,
+                        it.purged,
+                        it.voters,
+                        it.learners,
+                        it.changing,
+                        it.matched
+                    )),
+                }
+            }
+        }
+    }
+
     /// What stopped a group, where nothing was done to its disks.
     pub fn fences(&self) {
         for id in self.up() {

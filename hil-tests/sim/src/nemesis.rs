@@ -147,7 +147,7 @@ fn voters(mut nodes: Vec<u64>, size: usize, chance: &mut Chance) -> BTreeSet<Nod
 }
 
 /// Learners first, then the voters; whoever is left half way is taken up by the next change.
-async fn change(cluster: &Cluster, leader: u64, group: GroupId, voters: BTreeSet<NodeId>) {
+pub async fn change(cluster: &Cluster, leader: u64, group: GroupId, voters: BTreeSet<NodeId>) {
     let limit = cluster.plan().timing.election_max * 8;
     cluster.say(format_args!("group {group} to be {voters:?}, says node {leader}"));
     let done = cluster.on(leader, limit, move |consensus| async move {

@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use ehe_node::{
     consensus::{
-        GroupId,
+        GroupId, NodeId,
         sim::{self, Chance, World},
     },
     shard::block_of_runs,
@@ -25,7 +25,7 @@ use crate::{
     cluster::{Closed, Cluster},
     gateway::Gateway,
     ledger::{Ledger, State},
-    nemesis::Nemesis,
+    nemesis::{Nemesis, change},
     plan::{Broken, Plan},
     sealed,
     trace::Trace,
@@ -129,7 +129,10 @@ async fn whole(cluster: Cluster, mut chance: Chance) -> (f64, Duration) {
     let settled = sim::within(limit, settle(&cluster, &mut chance, &mut progress)).await;
     cluster.fences();
     match settled {
-        None => cluster.ledger().violated(format!("no progress within {PROGRESS} election timeouts")),
+        None => {
+            cluster.describe();
+            cluster.ledger().violated(format!("no progress within {PROGRESS} election timeouts"));
+        }
         Some(members) if cluster.ledger().violations().is_empty() => close(&cluster, members).await,
         Some(_) => {}
     }
@@ -164,6 +167,12 @@ async fn settle(cluster: &Cluster, chance: &mut Chance, progress: &mut Duration)
     for group in cluster.plan().groups() {
         loop {
             let status = cluster.leader(group).and_then(|leader| cluster.status(leader, group));
+            // Who asked for a change may have died in the middle of it: asked again, it is finished.
+            if let (Some(leader), true) = (cluster.leader(group), status.as_ref().is_some_and(|status| status.changing)) {
+                let wiped = cluster.wiped();
+                let whole = cluster.plan().voters.iter().filter(|node| !wiped.contains(node));
+                change(cluster, leader, group, whole.copied().map(NodeId).collect()).await;
+            }
             if let Some(status) = status.filter(|status| !status.changing && status.ready()) {
                 let wiped = cluster.wiped();
                 let of: BTreeSet<u64> = status.voters.union(&status.learners).map(|node| node.0).collect();
