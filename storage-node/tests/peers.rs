@@ -165,6 +165,7 @@ async fn a_node_for_which_no_log_is_kept_any_more_gets_the_state() {
     let start = async |n: usize| {
         let mut config = hospitals.config(n);
         config.consensus.log_hold_bytes = 1 << 20;
+        config.consensus.log_keep_bytes = 0;
         Daemon::start(config, ehe_node::clock::Clock::system()).await.unwrap()
     };
     let mut nodes = vec![start(0).await, start(1).await];
