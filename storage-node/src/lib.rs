@@ -30,6 +30,10 @@ pub mod server;
 pub mod shard;
 pub mod stats;
 #[cfg(test)]
+#[allow(dead_code, missing_docs, unreachable_pub, reason = "as below")]
+#[path = "../tests/support/charters.rs"]
+mod test_charters;
+#[cfg(test)]
 #[allow(dead_code, missing_docs, unreachable_pub, reason = "shared with the integration tests, which use more of it")]
 #[path = "../tests/support/disk.rs"]
 mod test_disk;

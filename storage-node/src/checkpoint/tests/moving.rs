@@ -8,12 +8,7 @@ use ehe::note::Note;
 use super::super::{Core, Who};
 use super::cluster::Cluster;
 use crate::shard::InEffect;
-
-#[allow(dead_code, unreachable_pub, reason = "shared with the integration tests, which use more of it")]
-#[path = "../../../tests/support/charters.rs"]
-mod made;
-
-use made::Alliance;
+use crate::test_charters::{self as made, Alliance};
 
 /// All nodes of an alliance, as they begin: under charter 1.
 fn cluster(alliance: &Alliance, first: &Arc<VerifiedCharter>) -> Cluster {

@@ -9,12 +9,7 @@ use super::*;
 use crate::consensus::{MachineError, Stage};
 use crate::shard::block::decode_outcomes;
 use crate::shard::{CharterEntry, InEffect};
-
-#[allow(dead_code, unreachable_pub, reason = "shared with the integration tests, which use more of it")]
-#[path = "../../../tests/support/charters.rs"]
-mod made;
-
-use made::Alliance;
+use crate::test_charters::Alliance;
 
 struct Shard {
     _dir: tempfile::TempDir,
