@@ -130,6 +130,8 @@ impl Daemon {
             shards.insert(shard.place.shard, shard);
         }
 
+        futures::future::join_all(movers.iter().map(Mover::at_start)).await;
+
         // 5. Other nodes, who are let in by the same door as clients.
         let others = Others { reach, tasks: TaskTracker::new(), stop: CancellationToken::new() };
         let limits = ServerLimits { nodes: Some(NodeLimits::default()), ..config.limits.channel() };

@@ -50,12 +50,29 @@ class ShardStatus(Record):
     faulted: bool = member(6, boolean)
 
 
+class GroupNode(Record):
+    node: bytes = member(0, octets(8))
+    votes: bool = member(1, boolean)
+    applied: int | None = member(2, uint(), optional=True)
+    heard: int | None = member(3, uint(), optional=True)
+    faulted: bool = member(4, boolean)
+
+
+class GroupStatus(Record):
+    shard: int = member(0, uint(16))
+    charter: int = member(1, uint(32))
+    leader: bytes | None = member(2, octets(8), optional=True)
+    nodes: list[GroupNode] = member(3, array(GroupNode.read))
+    doing: str | None = member(4, text, optional=True)
+
+
 class Status(Record):
     node: bytes = member(0, octets(8))
     program: str = member(1, text)
     charter: int = member(2, uint(32))
     shards: list[ShardStatus] = member(3, array(ShardStatus.read))
     at: int = member(4, uint())
+    groups: list[GroupStatus] | None = member(5, array(GroupStatus.read), optional=True)
 
 
 _fetch: list[Form] = [blob, PublicIdentity.read]

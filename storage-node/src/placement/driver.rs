@@ -22,6 +22,8 @@ const AT_REST: Duration = Duration::from_secs(2);
 const UNDER_WAY: Duration = Duration::from_millis(50);
 /// And where another node leads it on its way, after this.
 const LOOKING_ON: Duration = Duration::from_millis(250);
+/// The start does not wait longer than this.
+const AT_START: Duration = Duration::from_secs(3);
 /// A step that failed is tried again after this time.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// A change of members is committed within this time, or looked at anew: it may go on all the same.
@@ -121,6 +123,30 @@ impl Mover {
                 () = self.charters.newer_than(known) => {}
             }
         }
+    }
+
+    /// Before the node serves: charters that leave the shard where it is are taken up where nobody else has to agree, so that a node that
+    /// was started under a new one speaks under it from its first word.
+    pub async fn at_start(&self) {
+        let taking = async {
+            let before = self.in_effect().charter.version();
+            while let step @ Step::Take(_) = next_step(&self.look(self.in_effect())) {
+                if let Err(why) = self.act(&step).await {
+                    tracing::debug!(shard = self.shard, %why, "a charter is taken up later");
+                    return;
+                }
+            }
+            let now = self.in_effect().charter.version();
+            if now > before && !matches!(*self.checkpoints.borrow(), Checkpointed::None) {
+                let shown = |it: &Checkpointed| match it {
+                    Checkpointed::At(published) => published.charter_version >= now,
+                    Checkpointed::None | Checkpointed::Fenced => true,
+                };
+                let _ = self.checkpoints.clone().wait_for(shown).await;
+            }
+        };
+        // It goes on later all the same.
+        let _ = tokio::time::timeout(AT_START, taking).await;
     }
 
     fn in_effect(&self) -> InEffect {
