@@ -4,6 +4,7 @@
  *
  *   EHE_LAB_DISK       the folder, absolute
  *   EHE_LAB_UNDO       where the undo logs go: one a file, called by its inode, so that it follows a rename
+ *   EHE_LAB_DISK_SLOW  as long as there is such a file: a sync takes 30 ms longer, so that a kill meets one under way
  *   EHE_LAB_DISK_LIES  as long as there is such a file: syncs do nothing and say that they did
  *
  * An undo record: offset, bytes replaced, size of the file before (three u64, native), then the bytes replaced. It is written before the
@@ -27,7 +28,7 @@
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static const char *disk, *undo, *lies;
+static const char *disk, *undo, *slow, *lies;
 /* Undo log of each descriptor, plus one; 0: not ours. */
 static int undo_of[FDS];
 
@@ -51,6 +52,7 @@ static void find(void) {
     real_fdatasync = dlsym(RTLD_NEXT, "fdatasync");
     disk = getenv("EHE_LAB_DISK");
     undo = getenv("EHE_LAB_UNDO");
+    slow = getenv("EHE_LAB_DISK_SLOW");
     lies = getenv("EHE_LAB_DISK_LIES");
 }
 
@@ -209,6 +211,7 @@ static int synced(int fd, int (*sync)(int)) {
     ready();
     if (!ours(fd)) return sync(fd);
     if (lies != NULL && access(lies, F_OK) == 0) return 0;
+    if (slow != NULL && access(slow, F_OK) == 0) usleep(30000);
     /* Locked all the while: what is written meanwhile may not be on the disk. */
     pthread_mutex_lock(&lock);
     int done = sync(fd);

@@ -38,6 +38,8 @@ const WINDOW_MS: u64 = 700;
 const SHARDS: u16 = 2;
 /// The gateway's spool is empty within this time of the last receipt.
 const EMPTY: Duration = Duration::from_secs(30);
+/// Violations that are said; all are written down.
+const VIOLATIONS_SAID: usize = 12;
 /// How often leaders are moved at most so that each of three nodes shows its rooms whole. With more it is left to the heads.
 const TOUR: usize = 12;
 
@@ -262,8 +264,11 @@ pub async fn run(campaign: &Campaign, view: &View) -> Result<Report> {
     let report = report(begun.elapsed(), injected, &history, (readings, whole), violations);
     keep(&out, &report, &history, &finals)?;
     say(report.told());
-    for violation in &report.violations {
+    for violation in report.violations.iter().take(VIOLATIONS_SAID) {
         say(format!("VIOLATION {violation}"));
+    }
+    if report.violations.len() > VIOLATIONS_SAID {
+        say(format!("and more, in {}", out.join("report.json").display()));
     }
     Ok(report)
 }

@@ -37,6 +37,7 @@ pub struct Ground {
     plots: Vec<Plot>,
     /// Of the last node.
     small: Option<SmallDisk>,
+    slow: PathBuf,
     lies: PathBuf,
 }
 
@@ -50,7 +51,7 @@ impl Ground {
         let preload = [Preload::Disk, Preload::Clock].map(|library| library.compile(&folder));
         let preload = preload.into_iter().collect::<Result<Vec<_>>>()?;
         let preload = preload.iter().map(|path| path.to_string_lossy().into_owned()).collect::<Vec<_>>().join(":");
-        let (mut plots, lies) = (Vec::new(), folder.join("disks-lie"));
+        let (mut plots, slow, lies) = (Vec::new(), folder.join("disks-are-slow"), folder.join("disks-lie"));
         for (number, site) in (1..).zip(&mut sites) {
             let own = |what: &str| folder.join(format!("node{number}-{what}"));
             let (data, undo) = (own("data"), own("undo"));
@@ -62,6 +63,7 @@ impl Ground {
                 ("LD_PRELOAD".into(), preload.clone()),
                 ("EHE_LAB_DISK".into(), text(&data)),
                 ("EHE_LAB_UNDO".into(), text(&undo)),
+                ("EHE_LAB_DISK_SLOW".into(), text(&slow)),
                 ("EHE_LAB_DISK_LIES".into(), text(&lies)),
                 ("EHE_LAB_CLOCK".into(), text(clock.file())),
             ];
@@ -78,7 +80,7 @@ impl Ground {
             }
             None => say("this user may mount nothing: no disk is filled".into()),
         }
-        Ok((Self { net, plots, small, lies }, sites))
+        Ok((Self { net, plots, small, slow, lies }, sites))
     }
 
     /// Whether this machine lets this user do such a thing.
@@ -100,6 +102,11 @@ impl Ground {
     /// From now on every disk says that it has synced, and has not: for the checker's own test.
     pub fn disks_lie(&self) -> Result<()> {
         Ok(std::fs::write(&self.lies, [])?)
+    }
+
+    /// Syncs take long, or not any more.
+    pub(super) fn disks_are_slow(&self, slow: bool) -> Result<()> {
+        Ok(if slow { std::fs::write(&self.slow, [])? } else { std::fs::remove_file(&self.slow)? })
     }
 
     /// The disk of a node that was killed forgets what was not synced: all, or by a seed some of it. How many writes that were, and how

@@ -14,6 +14,8 @@ use crate::lab::node::Node;
 
 /// After a fault is healed every shard has a leader within this time, or something did not come back.
 const HEALED: Duration = Duration::from_secs(60);
+/// Disks are slow for so long before their power is cut: what is written then is not synced.
+const SLOW: Duration = Duration::from_millis(300);
 /// Half of a flap.
 const FLAP: Duration = Duration::from_millis(400);
 
@@ -111,12 +113,21 @@ impl Field<'_> {
         Ok(self.unhealed.is_empty())
     }
 
+    async fn kill(&mut self, nodes: &[usize]) -> Result<()> {
+        for number in nodes {
+            self.node(*number)?.daemon.kill().await?;
+        }
+        Ok(())
+    }
+
     async fn begin(&mut self, fault: Fault, nodes: &[usize]) -> Result<()> {
         match fault {
-            Fault::Kill(_) | Fault::PowerCut(..) => {
-                for number in nodes {
-                    self.node(*number)?.daemon.kill().await?;
-                }
+            Fault::Kill(_) => self.kill(nodes).await?,
+            Fault::PowerCut(..) => {
+                self.ground.disks_are_slow(true)?;
+                tokio::time::sleep(SLOW).await;
+                self.kill(nodes).await?;
+                self.ground.disks_are_slow(false)?;
             }
             Fault::Pause(_) => {
                 for number in nodes {
