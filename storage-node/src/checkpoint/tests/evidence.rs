@@ -1,9 +1,11 @@
 //! What findings prove to somebody who has the file alone; and what evidence does to whom it is about.
 
 use ehe::charter::CharterChain;
+use ehe::checkpoint::Checkpoint;
 use ehe::evidence::{EvidenceError, Finding, Verdict, judge};
+use ehe::id::Hash;
 
-use super::super::message::Message;
+use super::super::message::{Cosignature, Message, Point, Word};
 use super::super::{Distrusted, Evidence, News, Refused};
 use super::alliance::alliance;
 use super::cluster::{Cluster, Crash, Peer};
@@ -64,6 +66,44 @@ fn a_node_that_is_shown_evidence_about_itself_signs_nothing_more() {
     three.commit(3);
     three.pass_ms(3000);
     assert_eq!(three.shown(), [3, 3, 2]);
+}
+
+/// What a node cosigns of shard 0.
+fn cosigned(cluster: &Cluster, node: usize, size: u64, root: Hash) -> Cosignature {
+    let (who, time_s) = (&cluster.peers[node].who, cluster.wall().0 / 1000);
+    let checkpoint = Checkpoint { origin: who.charter.origin(0, 0), size, root, charter_version: 1 };
+    let signature = checkpoint.unsigned().unwrap().cosign(&who.name, who.identity.sign_key(), time_s).into();
+    let point = Point { shard: 0, charter: 1, incarnation: 0, size, root };
+    Cosignature { point, word: Word { time_s, signature }, order: None, wished_at: None }
+}
+
+#[test]
+fn what_a_liar_said_before_counts_no_more_and_what_it_never_signed_is_not_held_against_it() {
+    let mut three = Cluster::new(alliance("ABC", None), 1);
+    let ids: Vec<_> = three.peers.iter().map(|peer| peer.who.id).collect();
+    three.cut.extend(&ids[1..]);
+    for size in [5, 8] {
+        three.logs[0].grow(size, "agreed");
+        three.apply(0, size);
+        three.pass_ms(3000);
+    }
+    let say = |three: &mut Cluster, said: Cosignature| three.say(0, ids[2], Message::Cosignature(said).to_vec());
+    let lie = cosigned(&three, 2, 8, Hash([7; 32]));
+    say(&mut three, lie);
+    // The first node cosigned five leaves; with one more member they would stand.
+    let earlier = cosigned(&three, 2, 5, three.logs[0].root(5));
+    say(&mut three, earlier);
+    three.pass_ms(1000);
+    assert_eq!(three.shown()[0], 0, "its word makes no quorum");
+    // In its name, but not by its key: its own word alone would prove that it signed both.
+    let word = Word { signature: [1; 64].into(), ..earlier.word };
+    let agreed = three.logs[0].root(8);
+    say(&mut three, Cosignature { point: Point { size: 8, root: agreed, ..earlier.point }, word, ..earlier });
+    three.pass_ms(30_000);
+    let first = &three.peers[0];
+    assert!(first.fenced.is_none());
+    let [evidence] = &first.evidence[..] else { panic!("{} pieces", first.evidence.len()) };
+    assert_eq!(judged(evidence, first).unwrap().finding(), Finding::Sides, "no quorum stands against it");
 }
 
 #[test]

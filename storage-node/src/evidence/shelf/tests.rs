@@ -46,9 +46,10 @@ fn what_is_kept_is_there_again_after_a_restart_for_this_user_alone() {
     let middle = altered.len() / 2;
     altered[middle] ^= 1;
     fs::write(dir.join(format!("{}.cbor", Hash([1; 32]))), &altered).unwrap();
+    fs::copy(&file, dir.join(format!("{}.cbor", Hash([2; 32])))).unwrap();
     let again = Shelf::open(dir.clone(), alliance).unwrap();
     assert_eq!(again.kept().iter().map(|kept| kept.hash).collect::<Vec<_>>(), [kept.hash]);
-    assert_eq!(read(&dir).unwrap().strange.len(), 2, "what is none is said");
+    assert_eq!(read(&dir).unwrap().strange.len(), 3, "what is none, or under another name, is said");
     assert!(Shelf::open(dir, AllianceId([7; 32])).unwrap().kept().is_empty(), "another alliance's is nothing here");
 }
 
