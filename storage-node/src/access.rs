@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 
 use ehe::event::{Event, Header, Kind, decode_header};
-use ehe::id::{AllianceId, RoomId, WrapId};
+use ehe::id::{AllianceId, AuthorId, RoomId, WrapId};
 use ehe::read::{Part, ReadRequest, Scope, SignedRequest};
 use ehe::refusal::Refusal;
 use ehe::room::{Granted, RoomState, decide};
@@ -78,6 +78,24 @@ pub struct Page {
     pub frames: Vec<Frame>,
     /// Whether nothing is left.
     pub caught_up: bool,
+    /// When the first of the grants that it may rest on ends by itself.
+    pub ends: Option<UnixMs>,
+}
+
+/// Whether a stream may go on. It releases nothing.
+#[derive(Debug, Clone)]
+pub struct Asks {
+    alliance: AllianceId,
+    request: ReadRequest,
+}
+
+impl Asks {
+    /// Asks the rules as they are in `view`.
+    pub fn still_allowed(&self, view: &View, now: UnixMs) -> Result<(), Cut> {
+        let room = view.room(self.request.room)?.ok_or(Refusal::RoomUnknown)?;
+        decide(self.alliance, &room, &self.request, now)?;
+        Ok(())
+    }
 }
 
 /// Releases a room to one reader, page by page.
@@ -112,13 +130,19 @@ impl Release {
         self.wraps.clear();
     }
 
+    /// What to ask the rules while a page is under way.
+    pub fn asks(&self) -> Asks {
+        Asks { alliance: self.alliance, request: self.request().clone() }
+    }
+
     /// The next page, of the log's first `log_size` leaves, if the rules still allow it at `now`.
     pub fn page(&mut self, view: &View, log_size: u64, now: UnixMs) -> Result<Page, Cut> {
         let id = self.room();
         let room = view.room(id)?.ok_or(Refusal::RoomUnknown)?;
         self.audited.granted = decide(self.alliance, &room, self.audited.request(), now)?;
         let rows = view.positions(id, self.cursor, log_size, PAGE_LEAVES_MAX)?;
-        let mut page = Page { frames: Vec::new(), caught_up: rows.len() < PAGE_LEAVES_MAX };
+        let ends = ends(&room, self.audited.request().reader, now);
+        let mut page = Page { frames: Vec::new(), caught_up: rows.len() < PAGE_LEAVES_MAX, ends };
         let mut bytes = 0usize;
         for (n, (index, log_index)) in (1..).zip(&rows) {
             let before = page.frames.len();
@@ -198,6 +222,13 @@ impl Release {
         }
         Ok((wraps, events))
     }
+}
+
+/// When the first grant of a reader that has not ended yet ends by itself.
+fn ends(room: &RoomState, reader: AuthorId, now: UnixMs) -> Option<UnixMs> {
+    // Replaced keys were refused before.
+    let reader = room.author_of(reader).unwrap_or(reader);
+    room.grants_of(reader).filter_map(|(_, grant)| grant.expires).filter(|ends| *ends > now).min()
 }
 
 /// Whether a content event is what was asked for.

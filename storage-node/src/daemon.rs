@@ -29,10 +29,10 @@ use crate::evidence::shelf::Shelf;
 use crate::evidence::{self, Found, Keeper};
 use crate::leadership;
 use crate::node::{Node, node_id, raft_id};
-use crate::peers::{self, Accepting, Alliance, Reach};
+use crate::peers::{self, Accepting, Alliance, Reach, ReadDoor};
 use crate::placement::{Mover, Progress};
 use crate::server::{Between, serve};
-use crate::shard::{Notary, Place, Sequencer, Shard, ShardMachine, Store, order};
+use crate::shard::{Decisions, Notary, Place, Readers, Sequencer, Shard, ShardMachine, Store, order};
 use crate::stats::{Reporter, Stats};
 
 /// Other nodes take over what this one leads within this time, when it stops in order.
@@ -53,6 +53,7 @@ pub struct Daemon {
     board: Arc<Board>,
     checkpointer: std::thread::JoinHandle<()>,
     grace: Duration,
+    stats: Arc<Stats>,
 }
 
 /// What runs between this node and others. It goes on until nothing is replicated any more.
@@ -83,11 +84,13 @@ impl Daemon {
             let (shown, checkpoints) = watch::channel(Checkpointed::None);
             let known = charters.clone();
             let machine = machine.attested_by(Notary::new(move |version| known.of(version), checkpoints.clone()));
+            let readers = Readers { decisions: Decisions::new(id), ..Readers::default() };
+            let machine = machine.attended(readers.clone(), clock.clone());
             let (rooms, recent) = (machine.rooms(), machine.recent());
             machines.push((GroupId(place.shard), machine));
             lines.insert(place.shard, Line { store: store.clone(), recent: recent.clone(), shown });
             let (sequencer, queue) = Sequencer::new(config.limits.queue_commands_max, config.limits.queue_bytes_max);
-            halves.push((Shard { place, store, rooms, recent, sequencer, checkpoints }, queue));
+            halves.push((Shard { place, store, rooms, recent, readers, sequencer, checkpoints }, queue));
         }
         // Also where nobody else is: an alliance of one node may grow.
         let reach = Reach::new(NodeDialer::new(&credentials)?, charters.clone());
@@ -147,9 +150,12 @@ impl Daemon {
         others.tasks.spawn(attending);
         for group in consensus.groups() {
             let stop = others.stop.clone();
-            others.tasks.spawn(leadership::watch(consensus.clone(), group, Arc::clone(&board), stop));
+            others.tasks.spawn(leadership::watch(consensus.clone(), group, Arc::clone(&board), stop.clone()));
+            others.tasks.spawn(leadership::step_back(consensus.clone(), group, stop));
         }
         others.tasks.spawn(peers::expect(Arc::clone(&server), charters.clone(), id, others.stop.clone()));
+        let sequencers = shards.iter().map(|(number, shard)| (*number, shard.sequencer.weak())).collect();
+        let reads = ReadDoor::new(charters.clone(), sequencers, consensus.clone(), Arc::clone(&stats));
         let between = Between {
             accepting: Arc::new(Accepting {
                 charters: charters.clone(),
@@ -157,6 +163,7 @@ impl Daemon {
                 consensus: consensus.clone(),
                 board: Arc::clone(&board),
                 evidence: evidence.clone(),
+                reads,
                 stats: Arc::clone(&stats),
                 stop: others.stop.clone(),
             }),
@@ -185,6 +192,7 @@ impl Daemon {
             shards,
             consensus: consensus.clone(),
             evidence,
+            reach: others.reach.clone(),
             blocking: Blocking::new(config.limits.blocking_threads_max),
             clock: clock.clone(),
             stats: Arc::clone(&stats),
@@ -203,14 +211,19 @@ impl Daemon {
         let every = Duration::from_secs(config.running.credentials_reload_s);
         tasks.spawn(admission.run(every, clock, Arc::clone(&stats), stop.clone()));
         let every = Duration::from_millis(config.running.counters_interval_ms);
-        tasks.spawn(report(stats, Arc::clone(&server), every, stop.clone()));
+        tasks.spawn(report(Arc::clone(&stats), Arc::clone(&server), every, stop.clone()));
         let grace = Duration::from_millis(config.running.stop_grace_ms);
-        Ok(Self { server, consensus, stop, kill, connections, tasks, others, board, checkpointer, grace })
+        Ok(Self { server, consensus, stop, kill, connections, tasks, others, board, checkpointer, grace, stats })
     }
 
     /// The address that clients reach.
     pub fn local_addr(&self) -> Result<SocketAddr, certs::ChannelError> {
         self.server.local_addr()
+    }
+
+    /// What it counted since the start.
+    pub fn counters(&self) -> Vec<(&'static str, u64)> {
+        self.stats.snapshot()
     }
 
     /// Stops in the opposite order: clients, ordering, what it leads (which others take over), consensus (which makes every shard

@@ -38,6 +38,32 @@ pub async fn watch(consensus: Consensus, group: GroupId, board: Arc<Board>, stop
     }
 }
 
+/// After this time somebody else is asked, if this node still leads.
+const STEP_BACK: Duration = Duration::from_secs(2);
+
+/// Stops leading where more than half of the nodes do not take what this one orders, by their clocks or because they cannot read it:
+/// has one of them lead. Goes on until it is stopped.
+pub async fn step_back(consensus: Consensus, group: GroupId, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = consensus.refused(group) => {}
+        }
+        match consensus.step_back(group).await {
+            Ok(to) => tracing::warn!(
+                shard = group.0,
+                to = %node_id(to),
+                "more than half of the shard's nodes refuse what this node orders, by their clocks or for its version: it asks                  another one to lead; look at this machine's clock"
+            ),
+            Err(why) => tracing::debug!(shard = group.0, %why, "no other node is asked to lead"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = consensus.wait(group, STEP_BACK, |status| status.role != Role::Leader) => {}
+        }
+    }
+}
+
 /// Asks the node that has most of the log to lead instead of this one. Does nothing where this node does not lead, or alone has
 /// a vote. Whether the other one takes it, an election tells.
 pub async fn hand_over(consensus: &Consensus, group: GroupId) {

@@ -22,7 +22,7 @@ use crate::config::Limits;
 use crate::confirmation::Confirmation;
 use crate::consensus::{self, Consensus, GroupId, Role};
 use crate::evidence::Keeper;
-use crate::peers::Alliance;
+use crate::peers::{Alliance, Reach};
 use crate::shard::{InEffect, Shard, Stopped, StoreError, Unordered, View};
 use crate::stats::Stats;
 
@@ -46,6 +46,8 @@ pub struct Node {
     pub consensus: Consensus,
     /// Evidence that is kept here.
     pub evidence: Keeper,
+    /// The way to whoever orders.
+    pub reach: Reach,
     /// For looking things up and for signatures.
     pub blocking: Blocking,
     /// The clock.

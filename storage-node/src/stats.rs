@@ -42,6 +42,8 @@ counters! {
     peers_refused,
     /// Streams of other nodes that came to no good end: a node went away, a leader began anew.
     peer_streams_ended,
+    /// Streams of blocks that were refused because they were ahead of this node's clock: that one or the leader's is wrong.
+    blocks_ahead,
     /// Rules between nodes that another node broke: its program is faulty, or of another version.
     peer_faults,
     /// Requests of any kind.
@@ -62,6 +64,8 @@ counters! {
     runs_refused,
     /// Content reads granted and recorded.
     reads_granted,
+    /// Read requests that other nodes forwarded to this one, which orders the shard.
+    reads_forwarded,
     /// Reads refused.
     reads_refused,
     /// Streams that were cut because the right to read ended.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fmt,
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
@@ -12,6 +13,7 @@ use super::{
     error::{Fault, ShutdownError},
     ids::{GroupId, NodeId},
     log::group::GroupLog,
+    machine::Vetting,
     network::Accept,
     runtime::Thread,
     state::{Stages, WorkerHandle},
@@ -20,13 +22,13 @@ use super::{
 };
 
 /// What the handle keeps for each group.
-#[derive(Debug)]
 pub(super) struct Group {
     pub(super) id: GroupId,
     pub(super) raft: Raft,
     pub(super) log: Arc<GroupLog>,
     pub(super) worker: WorkerHandle,
     pub(super) stages: Stages,
+    pub(super) vetting: Vetting,
     pub(super) accept: Accept,
     /// The voters that it begins with; none if it waits for others.
     pub(super) founders: Option<BTreeSet<NodeId>>,
@@ -36,6 +38,12 @@ pub(super) struct Group {
     /// Proposals under way, by count and by bytes.
     pub(super) slots: Arc<Semaphore>,
     pub(super) bytes: Arc<Semaphore>,
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Group").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 impl Group {

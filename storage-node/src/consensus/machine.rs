@@ -1,6 +1,7 @@
 //! What a shard implements to be driven by consensus.
 
 use std::io::Read;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -62,6 +63,15 @@ pub trait Machine: Send + 'static {
     /// and on another thread. Called once; what it returns is called for each snapshot that arrives, one at a time.
     fn stager(&self) -> Stager<Self::Stage>;
 
+    /// Judges what a leader sends before it is in this node's log, beside this machine at work. Called once; what it returns
+    /// looks at nothing but a command's bytes and a clock.
+    ///
+    /// What it refuses is not stored here, so nothing becomes committed that the machines of a majority refuse. It must take
+    /// whatever an honest leader ordered, however long ago: who comes back after years is sent all of it.
+    fn vetting(&self) -> Vetting {
+        Arc::new(|_: &[u8]| Ok(()))
+    }
+
     /// Replaces the whole state by what was staged, and stores `meta`. Durable when it returns `Ok`.
     ///
     /// Everything that this node is asked about the log waits meanwhile, and an error is a fault of this node and
@@ -70,6 +80,23 @@ pub trait Machine: Send + 'static {
     /// # Errors
     /// If the state cannot be written.
     fn adopt(&mut self, staged: <Self::Stage as Stage>::Staged, meta: &[u8]) -> Result<(), MachineError>;
+}
+
+/// Judges a command before it is stored. See [`Machine::vetting`].
+pub type Vetting = Arc<dyn Fn(&[u8]) -> Result<(), Unfit> + Send + Sync>;
+
+/// Why a command that a leader sent is not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// By this node's clock it was not made yet. Whose clock is wrong, a majority's refusal tells.
+    #[error("it is {ahead_ms} ms ahead of this node's clock: that one or the leader's is wrong")]
+    Ahead {
+        /// By how much.
+        ahead_ms: u64,
+    },
+    /// No command that this program would apply.
+    #[error("it is no command that this version applies: the leader is faulty, or of another version")]
+    Unknown,
 }
 
 /// Begins to receive a snapshot.

@@ -40,6 +40,8 @@
 //!    received whole and found good beside the machine at work, before it is installed. See [`network`].
 //! 10. **A leader keeps the log that a member lacks**, up to a limit, and everybody its newest entries ([`compact`]): who was away for
 //!     a moment needs no snapshot, whoever leads by then, and who gets one needs no second.
+//! 11. **What a leader orders is judged before it is stored** ([`Machine::vetting`]), and a leader that more than half refuse hands over
+//!     ([`refused`]).
 //!
 //! # Quiet groups
 //!
@@ -62,6 +64,7 @@ mod members;
 mod network;
 mod open;
 mod propose;
+mod refused;
 mod restart;
 mod runtime;
 mod state;
@@ -76,7 +79,7 @@ pub use config::{Bootstrap, Config, MAX_GROUPS, Timing};
 pub use error::{ChangeError, ConfigError, Fault, OpenError, ProposeError, ReadError, ShutdownError, WaitError};
 pub use handle::Consensus;
 pub use ids::{GroupId, NodeId, NodeUid, Position};
-pub use machine::{AppliedMeta, Command, Machine, MachineError, Stage, Stager};
+pub use machine::{AppliedMeta, Command, Machine, MachineError, Stage, Stager, Unfit, Vetting};
 pub use network::{Alone, FrameReceiver, FrameSender, Link, LinkError, MAX_FRAME_BYTES, Purpose, Stream, Unserved};
 pub use propose::Pending;
 #[cfg(ehe_sim)]

@@ -229,6 +229,7 @@ async fn start<M: Machine>(
             applied,
             compact: compact_offers.clone(),
         };
+        let vetting = machine.vetting();
         let (worker, stages, worker_thread) = state::spawn(machine, setup).map_err(thread)?;
         let adapter = MachineAdapter::new(worker.clone(), adapter_applied.as_ref());
         let store = LogStore::new(file.clone(), log.clone(), queue.clone());
@@ -247,6 +248,7 @@ async fn start<M: Machine>(
                         log,
                         worker,
                         stages,
+                        vetting,
                         accept,
                         founders,
                         circle: RwLock::default(),

@@ -1,6 +1,7 @@
 //! The accepting side: a connection of another node, and whom its streams go to.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use certs::{CloseCode, Exchange, Peer};
@@ -13,6 +14,7 @@ use super::Kind;
 use super::alliance::Alliance;
 use super::evidence::hear_evidence;
 use super::link::{next_frame, stream};
+use super::reads::ReadDoor;
 use crate::admission::{self, Standing};
 use crate::charters::Charters;
 use crate::checkpoint::{Board, MESSAGE_MAX_BYTES};
@@ -23,6 +25,9 @@ use crate::stats::Stats;
 
 /// A stream says within this time what it is for.
 const KIND_WITHIN: Duration = Duration::from_secs(10);
+
+/// Of so many blocks that are ahead of this node's clock one is told of in the log.
+const AHEAD_SAID_EVERY: u64 = 60;
 
 /// What streams of other nodes are handed to.
 #[derive(Debug)]
@@ -37,6 +42,8 @@ pub struct Accepting {
     pub board: Arc<Board>,
     /// Evidence.
     pub evidence: Keeper,
+    /// Read requests of other nodes' clients.
+    pub reads: ReadDoor,
     /// Counters.
     pub stats: Arc<Stats>,
     /// Cancelled when the node has nothing more to say to others.
@@ -98,7 +105,9 @@ impl Accepting {
         match kind {
             Some(Kind::Consensus) => {
                 if let Err(why) = self.consensus.serve(raft_id(from), stream(exchange)).await {
-                    if why.is_fault_of_peer() {
+                    if let Some(ahead_ms) = why.ahead_ms() {
+                        self.ahead(from, ahead_ms);
+                    } else if why.is_fault_of_peer() {
                         self.fault(from, &why);
                     } else {
                         Stats::add(&self.stats.peer_streams_ended, 1);
@@ -117,6 +126,11 @@ impl Accepting {
                     Ok(None) | Err(_) => return,
                 }
             },
+            Some(Kind::Reads) => {
+                if let Err(why) = self.reads.serve(&mut exchange, from).await {
+                    self.fault(from, &why);
+                }
+            }
             Some(Kind::Alliance) => {
                 if let Err(why) = self.alliance.answer(from, &mut exchange).await {
                     tracing::debug!(%from, %why, "a node's question about the alliance is not answered");
@@ -135,6 +149,20 @@ impl Accepting {
                 exchange.abort(CloseCode::Protocol);
                 self.fault(from, &"a stream of no kind that this version knows");
             }
+        }
+    }
+
+    /// Said now and then: the leader tries again every second.
+    fn ahead(&self, from: NodeId, ahead_ms: u64) {
+        let before = self.stats.blocks_ahead.load(Ordering::Relaxed);
+        Stats::add(&self.stats.blocks_ahead, 1);
+        if before.is_multiple_of(AHEAD_SAID_EVERY) {
+            tracing::warn!(
+                %from,
+                ahead_ms,
+                "what the leader orders is ahead of this node's clock, and is not taken: if the other nodes take it, this node's \
+                 clock is wrong; correct it, and it catches up"
+            );
         }
     }
 

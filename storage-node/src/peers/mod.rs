@@ -4,7 +4,8 @@
 //!   consensus ── Link ──► link ────┐                          ┌──► Consensus::serve
 //!                                  ├─► dialer ~ ~ ~ accept ───┤
 //!   Outbound ──► cosigning ────────┤   kind, then frames      ├──► Board::deliver
-//!   Keeper ────► evidence ─────────┘                          └──► Keeper::told
+//!   Keeper ────► evidence ─────────┤                          ├──► Keeper::told
+//!   handlers ──► reads ────────────┘                          └──► ReadDoor ─► Sequencer
 //! ```
 //!
 //! A node dials whoever it has something to say to, with its own certificate, at the addresses that the charter names; so there are
@@ -22,6 +23,8 @@
 //! | a frame about checkpoints | [`MESSAGE_MAX_BYTES`](crate::checkpoint::MESSAGE_MAX_BYTES) |
 //! | a frame about the alliance | 256 KiB a report, 16 MiB the charters, which only a node that shows newer ones is asked for |
 //! | a frame of evidence | [`EVIDENCE_MAX_BYTES`](ehe::limits::EVIDENCE_MAX_BYTES), one at a time of a connection, one judged at a time of all |
+//! | a frame about a read request | [`ORDER_READ_MAX_BYTES`] |
+//! | read requests of one node that are ordered at a time | 256 |
 //! | until a stream's kind is here | 10 s |
 
 mod accept;
@@ -29,6 +32,7 @@ mod alliance;
 mod cosigning;
 mod evidence;
 mod link;
+mod reads;
 mod whereabouts;
 
 pub use accept::Accepting;
@@ -36,6 +40,7 @@ pub use alliance::{Alliance, GroupReport, Report, attend};
 pub use cosigning::cosign_with;
 pub use evidence::tell_evidence;
 pub use link::Reach;
+pub use reads::{ORDER_READ_MAX_BYTES, OrderRead, Ordered, ReadDoor, order_read};
 pub use whereabouts::expect;
 
 /// What a stream between nodes is for: its first frame, one byte.
@@ -47,13 +52,15 @@ pub enum Kind {
     Checkpoints,
     /// What charters there are and how shards are: a question and an answer ([`alliance`]).
     Alliance,
+    /// One read request for whoever orders the shard ([`OrderRead`]), and its answer ([`Ordered`]).
+    Reads,
     /// [Evidence](crate::evidence), one piece a frame; each is answered by the byte 1 when it is kept.
     Evidence,
 }
 
 impl Kind {
     /// All.
-    pub const ALL: [Self; 4] = [Self::Consensus, Self::Checkpoints, Self::Alliance, Self::Evidence];
+    pub const ALL: [Self; 5] = [Self::Consensus, Self::Checkpoints, Self::Alliance, Self::Reads, Self::Evidence];
 
     /// The byte.
     pub const fn byte(self) -> u8 {
@@ -61,6 +68,7 @@ impl Kind {
             Self::Consensus => 1,
             Self::Checkpoints => 2,
             Self::Alliance => 3,
+            Self::Reads => 6,
             Self::Evidence => 7,
         }
     }

@@ -57,6 +57,8 @@ pub(super) struct Carried {
     recent: Recent,
     /// Roots after the last blocks, by size. Runs name a checkpoint that was made lately; looking here saves computing its root.
     roots: BTreeMap<u64, Hash>,
+    /// Rooms that were changed since this was last taken.
+    pub(super) changed: BTreeSet<RoomId>,
 }
 
 impl Carried {
@@ -78,6 +80,7 @@ impl Carried {
             rooms,
             recent,
             roots: BTreeMap::new(),
+            changed: BTreeSet::new(),
         })
     }
 }
@@ -124,7 +127,8 @@ impl<'a, 't> Apply<'a, 't> {
     fn command(&mut self, command: Command) -> Result<Outcome, StoreError> {
         match command {
             Command::Submit(submission) => self.submit(submission),
-            Command::Read(request, identity) => self.read(&request, &identity),
+            // Whoever releases it: that is no matter of the rules.
+            Command::Read(request, identity, _) => self.read(&request, &identity),
             Command::Charter(entry) => self.charter(&entry),
         }
     }
@@ -303,6 +307,7 @@ impl<'a, 't> Apply<'a, 't> {
         }
         self.tables.rooms.insert(room.as_bytes(), cbor::to_vec(&after).as_slice())?;
         self.carried.rooms.insert(room, Arc::new(after));
+        self.carried.changed.insert(room);
         Ok(())
     }
 

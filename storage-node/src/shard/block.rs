@@ -3,6 +3,7 @@
 use minicbor::{Decode, Encode};
 
 use ehe::cbor::{self, CborError};
+use ehe::id::NodeId;
 use ehe::identity::PublicIdentity;
 use ehe::limits;
 use ehe::read::SignedRequest;
@@ -49,9 +50,9 @@ pub(super) enum Command {
     /// Append a run.
     #[n(1)]
     Submit(#[n(0)] Submission),
-    /// Decide a read request, and record it.
+    /// Decide a read request, and record it; the node that may release what it grants.
     #[n(2)]
-    Read(#[n(0)] SignedRequest, #[n(1)] PublicIdentity),
+    Read(#[n(0)] SignedRequest, #[n(1)] PublicIdentity, #[n(2)] NodeId),
     /// Take up the next charter in this shard, or note who vouched for the one in effect.
     #[n(3)]
     Charter(#[n(0)] CharterEntry),

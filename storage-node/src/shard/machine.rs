@@ -13,11 +13,14 @@ use super::export::Export;
 use super::incoming::{Arrived, Incoming, fault};
 use super::notary::Notary;
 use super::place::Place;
+use super::readers::Readers;
 use super::recent::{Recent, Rooms};
 use super::schema::{META_APPLIED, META_NOTE, ShardMeta};
 use super::store::{Store, StoreError};
+use super::vet::vet;
 use crate::checkpoint::{Applied, Board};
-use crate::consensus::{AppliedMeta, Command, Machine, MachineError, Stager};
+use crate::clock::Clock;
+use crate::consensus::{AppliedMeta, Command, Machine, MachineError, Stager, Vetting};
 
 /// One shard's replicated state.
 pub struct ShardMachine {
@@ -30,6 +33,8 @@ pub struct ShardMachine {
     notary: Option<Notary>,
     /// The size of the quorum's note that was stored last.
     noted: u64,
+    readers: Readers,
+    clock: Option<Clock>,
 }
 
 /// Why a shard cannot go on.
@@ -54,7 +59,8 @@ impl ShardMachine {
     pub fn new(place: Place, store: Store, board: Arc<Board>) -> Result<Self, StoreError> {
         let (rooms, recent) = (Rooms::default(), Recent::default());
         let carried = load(&store, place, (rooms.clone(), recent.clone()))?;
-        let machine = Self { place, store, carried, board, rooms, recent, notary: None, noted: 0 };
+        let (readers, clock) = (Readers::default(), None);
+        let machine = Self { place, store, carried, board, rooms, recent, notary: None, noted: 0, readers, clock };
         machine.show();
         Ok(machine)
     }
@@ -64,6 +70,12 @@ impl ShardMachine {
     #[must_use]
     pub fn attested_by(self, notary: Notary) -> Self {
         Self { notary: Some(notary), ..self }
+    }
+
+    /// The same, which tells those who read here what it decides, and stores nothing from ahead of this clock.
+    #[must_use]
+    pub fn attended(self, readers: Readers, clock: Clock) -> Self {
+        Self { readers, clock: Some(clock), ..self }
     }
 
     /// The rules of rooms as of the last block.
@@ -121,6 +133,7 @@ impl Machine for ShardMachine {
             blocks.push(block);
         }
         let any = !blocks.is_empty();
+        let asked = self.readers.decisions.asked(&blocks);
         let (place, carried) = (self.place, &mut self.carried);
         let outcomes = self.store.write(Durability::None, |tables| {
             let mut apply = Apply::new(place, tables, carried);
@@ -132,6 +145,9 @@ impl Machine for ShardMachine {
             Ok(outcomes)
         });
         let outcomes = outcomes.map_err(failed)?;
+        // Only now, when whoever is told finds it in the state. Those whose right it ended first.
+        self.readers.rights.changed(&std::mem::take(&mut self.carried.changed));
+        self.readers.decisions.tell(asked, &outcomes);
         if any {
             self.show();
         }
@@ -162,11 +178,17 @@ impl Machine for ShardMachine {
         Box::new(move || Incoming::begin(beside.clone(), place, notary.clone()).map_err(fault))
     }
 
+    fn vetting(&self) -> Vetting {
+        let clock = self.clock.clone();
+        Arc::new(move |bytes: &[u8]| vet(bytes, clock.as_ref().map(Clock::now)))
+    }
+
     fn adopt(&mut self, staged: Arrived, meta: &[u8]) -> Result<(), MachineError> {
         let file = staged.settle(meta).map_err(failed)?;
         self.store.replace(file);
         self.carried = load(&self.store, self.place, (self.rooms(), self.recent())).map_err(failed)?;
         self.noted = 0;
+        self.readers.rights.all_changed();
         self.show();
         Ok(())
     }

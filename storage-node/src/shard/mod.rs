@@ -22,6 +22,7 @@ mod packed;
 mod place;
 mod places;
 mod precheck;
+mod readers;
 mod recent;
 mod record;
 mod schema;
@@ -31,6 +32,7 @@ mod sound;
 mod staging;
 mod store;
 mod tree;
+mod vet;
 mod view;
 
 #[cfg(test)]
@@ -48,9 +50,10 @@ pub use machine::ShardMachine;
 pub use notary::Notary;
 pub use place::Place;
 pub use precheck::precheck;
+pub use readers::{Committed, Decided, Decisions, Expected, Readers, Rights, RightsWatch};
 pub use recent::{Recent, Rooms};
 pub use schema::{RUN_REFUSALS_KEPT, RunRefusal, ShardMeta};
-pub use sequencer::{Committed, Decided, Sequencer, Unordered, Waiting, run as order};
+pub use sequencer::{Sequencer, Unordered, Waiting, WeakSequencer, run as order};
 pub use store::{Store, StoreError};
 pub use view::View;
 
@@ -67,6 +70,8 @@ pub struct Shard {
     pub rooms: Rooms,
     /// Its newest leaves.
     pub recent: Recent,
+    /// What apply tells those who read here.
+    pub readers: Readers,
     /// Its ordering party.
     pub sequencer: Sequencer,
     /// Its newest checkpoint.

@@ -11,20 +11,20 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use ehe::id::NodeId;
 use ehe::identity::PublicIdentity;
 use ehe::read::SignedRequest;
-use ehe::refusal::Refusal;
 use ehe::wire::Submission;
 
 use self::gather::{Gathered, Pace};
 use super::block::{BLOCK_COMMANDS_MAX, BLOCK_MAX_BYTES, Block, Command, Outcome, decode_outcomes};
 use super::charters::CharterEntry;
+use super::readers::Decided;
 use crate::checkpoint::MayOrder;
 use crate::clock::Clock;
-use crate::consensus::{Consensus, GroupId, NodeId, ProposeError};
+use crate::consensus::{self, Consensus, GroupId, ProposeError};
 use crate::leadership::hand_over;
 use crate::stats::Stats;
 
@@ -33,7 +33,7 @@ use crate::stats::Stats;
 pub enum Unordered {
     /// Another node orders.
     #[error("another node orders this shard")]
-    NotLeader(Option<NodeId>),
+    NotLeader(Option<consensus::NodeId>),
     /// The queue is full.
     #[error("more is waiting than may wait")]
     Overloaded,
@@ -60,40 +60,6 @@ impl From<ProposeError> for Unordered {
     }
 }
 
-/// Proof that a read request was granted inside apply, and that its access record is committed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Committed {
-    request: [u8; 32],
-    record: u64,
-}
-
-impl Committed {
-    /// Log index of the access record.
-    pub fn record(&self) -> u64 {
-        self.record
-    }
-
-    /// Whether it is the outcome of this request.
-    pub fn is_of(&self, request: &SignedRequest) -> bool {
-        self.request == digest(request)
-    }
-}
-
-fn digest(request: &SignedRequest) -> [u8; 32] {
-    Sha256::digest(&request.0).into()
-}
-
-/// What was decided about a read request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decided {
-    /// Granted and recorded.
-    Granted(Committed),
-    /// Granted; this part of a room needs no record.
-    Free,
-    /// Refused (and recorded, if there is such a room).
-    Refused(Refusal),
-}
-
 /// A command that waits for its block.
 pub struct Waiting {
     command: Command,
@@ -107,6 +73,20 @@ pub struct Waiting {
 pub struct Sequencer {
     queue: mpsc::Sender<Waiting>,
     bytes: Arc<Semaphore>,
+}
+
+/// Hands commands in as long as others do.
+#[derive(Debug, Clone)]
+pub struct WeakSequencer {
+    queue: mpsc::WeakSender<Waiting>,
+    bytes: Arc<Semaphore>,
+}
+
+impl WeakSequencer {
+    /// `None`: the node is stopping.
+    pub fn get(&self) -> Option<Sequencer> {
+        Some(Sequencer { queue: self.queue.upgrade()?, bytes: Arc::clone(&self.bytes) })
+    }
 }
 
 /// What commands count for beside their payload.
@@ -126,15 +106,30 @@ impl Sequencer {
         self.order(Command::Submit(submission), bytes).await
     }
 
-    /// Has a read request decided.
-    pub async fn read(&self, request: SignedRequest, reader: PublicIdentity) -> Result<Decided, Unordered> {
-        let (bytes, digest) = (request.0.len() + 2048, digest(&request));
-        match self.order(Command::Read(request, reader), bytes).await? {
-            Outcome::Granted { record: Some(record) } => Ok(Decided::Granted(Committed { request: digest, record })),
-            Outcome::Granted { record: None } => Ok(Decided::Free),
-            Outcome::Refused(why) => Ok(Decided::Refused(why)),
-            Outcome::Submitted { .. } | Outcome::Known(_) | Outcome::Charter { .. } => Err(Unordered::Fault),
-        }
+    /// Has a read request decided, for this node, `me`, to release what it grants.
+    pub async fn read(&self, request: SignedRequest, reader: PublicIdentity, me: NodeId) -> Result<Decided, Unordered> {
+        let outcome = self.read_command(request.clone(), reader, me).await?;
+        Decided::of(&request, &outcome).ok_or(Unordered::Fault)
+    }
+
+    /// Has a read request decided that another node forwards. That one finds out in its own replica how, and releases what is granted.
+    pub async fn read_for(
+        &self,
+        request: SignedRequest,
+        reader: PublicIdentity,
+        other: NodeId,
+    ) -> Result<(), Unordered> {
+        self.read_command(request, reader, other).await.map(drop)
+    }
+
+    async fn read_command(
+        &self,
+        request: SignedRequest,
+        reader: PublicIdentity,
+        release: NodeId,
+    ) -> Result<Outcome, Unordered> {
+        let bytes = request.0.len() + 2048;
+        self.order(Command::Read(request, reader, release), bytes).await
     }
 
     /// Has a charter taken up. Returns the version that is in effect after it, and whether nobody has to vouch for it.
@@ -144,6 +139,11 @@ impl Sequencer {
             Outcome::Charter { version, vouched } => Ok((version, vouched)),
             _ => Err(Unordered::Fault),
         }
+    }
+
+    /// A handle that does not keep the ordering party at work.
+    pub fn weak(&self) -> WeakSequencer {
+        WeakSequencer { queue: self.queue.downgrade(), bytes: Arc::clone(&self.bytes) }
     }
 
     async fn order(&self, command: Command, bytes: usize) -> Result<Outcome, Unordered> {
@@ -185,6 +185,11 @@ pub async fn run(
         };
         let Some(first) = first else { break };
         let Gathered { commands, answers, .. } = pace.gather(first, &mut queue, &mut held).await;
+        if consensus.is_refused(group) {
+            // Whatever went in would stand behind what nobody takes; another one is being asked to lead.
+            answer(answers, Err(Unordered::NotLeader(None)));
+            continue;
+        }
         if !may_order.may_order(group.0) {
             hand_over(&consensus, group).await;
             answer(answers, Err(Unordered::NotLeader(None)));

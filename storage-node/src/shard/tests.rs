@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use ehe::control::Right;
-use ehe::id::{AllianceId, Hash};
+use ehe::id::{AllianceId, Hash, NodeId};
 use ehe::identity::Identity;
 use ehe::merkle::Peaks;
 use ehe::read::AccessRecord;
@@ -33,6 +33,7 @@ use people::{Patient, Sealer, Writer, content, request, rng};
 const PLACE: Place = Place { alliance: AllianceId([7; 32]), shard_count: NonZeroU16::MIN, shard: 0 };
 const NOON: UnixMs = UnixMs(1_790_000_000_000 - 1_790_000_000_000 % 3_600_000);
 const CACHE: usize = 4 << 20;
+const NODE: NodeId = NodeId::ZERO;
 
 struct Bench {
     place: Place,
@@ -73,7 +74,7 @@ impl Bench {
     }
 
     fn read(&mut self, reader: &Identity, signed: ehe::read::SignedRequest) -> Outcome {
-        self.one(Command::Read(signed, reader.public().clone()))
+        self.one(Command::Read(signed, reader.public().clone(), NODE))
     }
 
     fn root(&self) -> (u64, Hash) {
@@ -356,8 +357,8 @@ fn busy(bench: &mut Bench) {
         bench.block(vec![
             Command::Submit(run),
             Command::Submit(refused),
-            Command::Read(content(&stranger, &home.patient, bench.now), stranger.public().clone()),
-            Command::Read(content(&home.clinician, &home.patient, bench.now), home.clinician.public().clone()),
+            Command::Read(content(&stranger, &home.patient, bench.now), stranger.public().clone(), NODE),
+            Command::Read(content(&home.clinician, &home.patient, bench.now), home.clinician.public().clone(), NODE),
         ]);
     }
 }

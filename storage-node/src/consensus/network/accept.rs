@@ -20,7 +20,7 @@ use crate::consensus::{
     codec::CodecError,
     ids::NodeId,
     log::group::GroupLog,
-    machine::MachineError,
+    machine::{MachineError, Unfit},
     state::Turn,
     types::{LogId, Types, Vote},
 };
@@ -45,7 +45,17 @@ impl Unserved {
                 | ServeError::Codec(_)
                 | ServeError::Damaged
                 | ServeError::Link(LinkError::TooLong(_))
+                | ServeError::NotStored(Unfit::Unknown)
         ) || matches!(&self.0, ServeError::Stage(why) if !why.is_at_home())
+    }
+
+    /// By how much a leader's blocks are ahead of this node's clock, if they were refused for that: one of the two clocks is wrong.
+    #[must_use]
+    pub fn ahead_ms(&self) -> Option<u64> {
+        match self.0 {
+            ServeError::NotStored(Unfit::Ahead { ahead_ms }) => Some(ahead_ms),
+            _ => None,
+        }
     }
 }
 
@@ -73,6 +83,8 @@ pub(super) enum ServeError {
     NotAgain,
     #[error("the group is stopped")]
     Stopped,
+    #[error("what the leader sent is not stored: {0}")]
+    NotStored(Unfit),
 }
 
 /// See the [module's text](self).

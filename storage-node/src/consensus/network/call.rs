@@ -19,6 +19,7 @@ use crate::consensus::{
     config::Timing,
     ids::{GroupId, NodeId},
     log::group::GroupLog,
+    machine::Unfit,
     types::Types,
 };
 
@@ -78,6 +79,8 @@ pub(super) enum CallError {
     NoSnapshot,
     #[error("other snapshots are being sent")]
     Busy,
+    #[error("it does not store what this node orders: {0}")]
+    NotStored(Unfit),
 }
 
 impl From<CallError> for RPCError<Types> {

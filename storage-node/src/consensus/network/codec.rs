@@ -10,6 +10,7 @@
 //!                                                            5 you are not of the group
 //! append    = [vote, prev: place, commit: place, [* entry]]  the entries follow `prev` without a gap, so none says its index
 //! appended  = [0, place] / [1, log id] / [2, vote]           as far as asked / `prev` is not here / there is a greater vote
+//!           / [3, ms] / [4]                                  not stored: so far ahead of my clock / no command of my version
 //! request   = [0, vote, last: place, transfer: bool]         vote
 //!           / [1, vote, last: place, transfer: bool]         pre-vote
 //!           / [2, vote, to: node id, last: place]            stand for election now
@@ -36,6 +37,7 @@ use crate::consensus::{
         put_entry_head, put_log_id, put_place, put_stored_membership, put_vote,
     },
     ids::{GroupId, NodeUid},
+    machine::Unfit,
     types::{EntryPayload, LogId, Membership, SnapshotMeta, Types, Vote},
 };
 
@@ -306,6 +308,26 @@ pub(super) fn decode_appended(bytes: &[u8]) -> Result<StreamAppendResult<Types>,
             _ => Err(StreamAppendError::HigherVote(get_vote(d)?)),
         })
     })
+}
+
+/// In place of the answer to an append of which nothing is taken; the stream ends.
+pub(super) fn encode_not_stored(why: Unfit) -> Bytes {
+    write(|e| match why {
+        Unfit::Ahead { ahead_ms } => e.array(2)?.u8(3)?.u64(ahead_ms)?.ok(),
+        Unfit::Unknown => e.array(1)?.u8(4)?.ok(),
+    })
+}
+
+/// `None`: it is something else.
+pub(super) fn decode_not_stored(bytes: &[u8]) -> Option<Unfit> {
+    let read = codec::read(bytes, |d| {
+        Ok(match (any_array(d)?, d.u8()?) {
+            (2, 3) => Some(Unfit::Ahead { ahead_ms: d.u64()? }),
+            (1, 4) => Some(Unfit::Unknown),
+            _ => None,
+        })
+    });
+    read.ok().flatten()
 }
 
 pub(super) fn encode_request(request: &Request) -> Bytes {

@@ -52,7 +52,7 @@ mod tests;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use openraft::type_config::TypeConfigExt;
+use openraft::{raft::TransferLeaderRequest, type_config::TypeConfigExt};
 use openraft_multi::GroupNetworkFactory;
 
 use self::{
@@ -66,7 +66,7 @@ use super::{
     group::Group,
     ids::{GroupId, NodeId},
     log::group::GroupLog,
-    types::{LogId, Types},
+    types::{LogId, Types, Vote},
 };
 
 pub use self::{
@@ -109,6 +109,19 @@ impl Router {
         let Caller { peers, patience, .. } = self.caller();
         let server = Server { peers, groups, patience: *patience };
         Ok(server.serve(peer, stream).await?)
+    }
+
+    /// Asks `to` to stand for election now, by the word of this node that leads under `vote`, whatever it lacks of this node's log.
+    /// `Err`: why it does not, or that it does not answer.
+    pub(super) async fn stand_for_election(&self, to: NodeId, group: GroupId, vote: Vote) -> Result<(), String> {
+        let limit = self.caller().patience.open;
+        let request = Request::Transfer(TransferLeaderRequest::new(vote, to.0, None));
+        match Types::timeout(limit, self.call(to, group, request)).await {
+            Ok(Ok(Answer::Transferring)) => Ok(()),
+            Ok(Ok(other)) => Err(format!("node {to} does not stand for election: {other:?}")),
+            Ok(Err(error)) => Err(format!("node {to} is not asked: {error}")),
+            Err(_) => Err(format!("node {to} does not answer")),
+        }
     }
 
     /// Asks `leader` up to where a reader must have applied. `Err`: it does not lead, or does not answer; who may.

@@ -32,6 +32,7 @@ use crate::consensus::{
     compact::CatchingUp,
     ids::{GroupId, NodeId},
     log::group::GroupLog,
+    refused::Refusals,
     state::SnapshotData,
     types::{Snapshot, Types, Vote},
 };
@@ -45,6 +46,7 @@ struct Inner {
     caller: Caller,
     logs: BTreeMap<GroupId, Arc<GroupLog>>,
     confirmed: Confirmed,
+    refusals: Refusals,
     pace: Pace,
     catching_up: Arc<CatchingUp>,
 }
@@ -56,7 +58,8 @@ impl Router {
         pace: Pace,
         catching_up: Arc<CatchingUp>,
     ) -> Self {
-        Self(Arc::new(Inner { caller, logs, confirmed: Confirmed::default(), pace, catching_up }))
+        let (confirmed, refusals) = (Confirmed::default(), Refusals::default());
+        Self(Arc::new(Inner { caller, logs, confirmed, refusals, pace, catching_up }))
     }
 
     /// How fast snapshots go out.
@@ -75,6 +78,11 @@ impl Router {
 
     pub(super) fn confirmed(&self) -> &Confirmed {
         &self.0.confirmed
+    }
+
+    /// Who does not take what this node orders.
+    pub(in crate::consensus) fn refusals(&self) -> &Refusals {
+        &self.0.refusals
     }
 
     pub(super) fn log(&self, group: GroupId) -> Result<&Arc<GroupLog>, CallError> {

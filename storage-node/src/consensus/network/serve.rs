@@ -29,7 +29,7 @@ use super::{
 use crate::consensus::{
     group::Group,
     ids::{GroupId, NodeId},
-    types::Types,
+    types::{EntryPayload, Types},
 };
 
 /// Appends of one stream that openraft has at once; below what its own queue takes, so that handing in never waits for a peer
@@ -175,6 +175,11 @@ async fn appends(
     };
     let served = served.await;
     drop(end);
+    if let Err(ServeError::NotStored(why)) = &served {
+        // Behind the answers to all that was stored.
+        sender.send(codec::encode_not_stored(*why)).await?;
+        sender.finish();
+    }
     if served.is_ok() {
         sender.finish();
     }
@@ -254,6 +259,15 @@ impl Source {
         drop(frame);
         self.handed = Some(self.group.accept.handing().await);
         self.group.accept.append(&self.group.log, self.peer, &request)?;
+        self.vet(&request)?;
         Ok(Some(request))
+    }
+
+    /// What the machine would not apply, or not yet, is kept out of the log. Of an append with such an entry nothing is taken.
+    fn vet(&self, request: &AppendEntriesRequest<Types>) -> Result<(), ServeError> {
+        request.entries.iter().try_for_each(|entry| match &entry.payload {
+            EntryPayload::Normal(command) => (self.group.vetting)(&command.0).map_err(ServeError::NotStored),
+            EntryPayload::Blank | EntryPayload::Membership(_) => Ok(()),
+        })
     }
 }

@@ -200,9 +200,17 @@ impl Receiving {
                 }
             }
         };
+        if let Some(why) = codec::decode_not_stored(&frame) {
+            let (asked, _) = self.flight.arrive().ok_or(CallError::Unsound(Unsound::OtherQuestion))?;
+            self.router.refusals().note(self.group, self.peer, asked.vote);
+            return Err(CallError::NotStored(why));
+        }
         let result = codec::decode_appended(&frame)?;
         let (asked, same) = self.flight.arrive().ok_or(CallError::Unsound(Unsound::OtherQuestion))?;
         judge(&self.router, self.peer, self.group, &asked, &result)?;
+        if result.is_ok() && asked.prev != asked.last {
+            self.router.refusals().forget(self.group, self.peer);
+        }
         Ok((result, same))
     }
 

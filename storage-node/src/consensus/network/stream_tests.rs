@@ -1,19 +1,22 @@
 //! A stream of appends against a peer that a test plays.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
 };
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
-use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult};
+use openraft::{
+    errors::RPCError,
+    raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult},
+};
 use redb::backends::InMemoryBackend;
 use tokio::sync::mpsc;
 
 use super::{
     Peers, Router,
-    codec::{Welcome, decode_append, decode_hello, encode_appended, encode_welcome},
+    codec::{Welcome, decode_append, decode_hello, encode_appended, encode_not_stored, encode_welcome},
     link::{FrameReceiver, FrameSender, Link, LinkError, Purpose, Stream},
     router,
     stream::{Appended, append},
@@ -28,6 +31,7 @@ use crate::consensus::{
         group::{Durable, GroupLog},
         writer,
     },
+    machine::Unfit,
     types::{Entry, EntryPayload, LeaderId, LogId, Types, Vote, log_id},
 };
 use openraft::vote::RaftLeaderId;
@@ -164,4 +168,35 @@ async fn a_peer_that_confirms_what_it_was_not_sent_or_denies_what_it_confirmed_i
     assert!(denied.contains("denied what it had confirmed"), "{denied}");
     let judged = router.caller().peers.admit(router.log(GROUP).unwrap(), PEER, NodeUid([2; 16])).await;
     assert!(judged.is_err(), "nor is it heard again");
+}
+
+#[tokio::test]
+async fn who_does_not_store_what_it_is_sent_is_noted_until_it_does() {
+    let (router, mut peer) = node();
+    let (requests, input) = mpsc::unbounded_channel::<Append>();
+    let input = futures::stream::unfold(input, |mut input| async { Some((input.recv().await?, input)) }).boxed();
+    let mut answers = append(&router, PEER, GROUP, input).await.unwrap();
+    peer.welcome().await;
+    requests.send(request(10, 5)).unwrap();
+    requests.send(request(15, 1)).unwrap();
+    peer.confirm(15);
+    assert!(answers.next().await.unwrap().is_ok());
+    peer.to.send(encode_not_stored(Unfit::Ahead { ahead_ms: 7_200_000 })).unwrap();
+    let error = answers.next().await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("7200000 ms ahead"), "{error}");
+    assert!(matches!(error, RPCError::Unreachable(_)), "it is not asked again at once");
+    assert!(answers.next().await.is_none());
+    assert_eq!(router.refusals().by(GROUP, 3), BTreeSet::from([PEER]));
+    // A heartbeat, or what it had before, is no sign that it takes anything again.
+    let (router, mut peer) = node();
+    router.refusals().note(GROUP, PEER, vote());
+    let input = futures::stream::iter([request(15, 0), request(15, 1)]);
+    let mut answers = append(&router, PEER, GROUP, input).await.unwrap();
+    peer.welcome().await;
+    peer.confirm(15);
+    assert!(answers.next().await.unwrap().is_ok());
+    assert_eq!(router.refusals().by(GROUP, 3), BTreeSet::from([PEER]));
+    peer.confirm(16);
+    assert!(answers.next().await.unwrap().is_ok());
+    assert_eq!(router.refusals().by(GROUP, 3), BTreeSet::new());
 }

@@ -16,6 +16,7 @@ use super::{
 use crate::consensus::{
     codec::{CodecError, VERSION},
     ids::{GroupId, NodeUid},
+    machine::Unfit,
     types::{
         Entry, EntryPayload, LeaderId, LogId, Membership, Payload, SnapshotMeta, StoredMembership, Types, Vote, log_id,
     },
@@ -107,6 +108,11 @@ fn forms() -> Vec<Form> {
     ] {
         forms.push(("answer", encode_answer(&answer), |b| decode_answer(b).map(|v| encode_answer(&v))));
     }
+    for why in [Unfit::Ahead { ahead_ms: 7_200_000 }, Unfit::Ahead { ahead_ms: u64::MAX }, Unfit::Unknown] {
+        let again =
+            |b: &[u8]| decode_not_stored(b).map(encode_not_stored).ok_or_else(|| CodecError("something else".into()));
+        forms.push(("not stored", encode_not_stored(why), again));
+    }
     forms.push(("snapshot", encode_header(&header()), |b| decode_header(b).map(|v| encode_header(&v))));
     for received in [Received::Done(vote(7, 2, true)), Received::NoSnapshot, Received::Working] {
         forms.push(("received", encode_received(&received), |b| decode_received(b).map(|v| encode_received(&v))));
@@ -151,6 +157,9 @@ fn the_bytes_between_nodes_are_these() {
         "018204820308".into(),
         "018205f6".into(),
         "01820503".into(),
+        "0182031a006ddd00".into(),
+        "0182031bffffffffffffffff".into(),
+        "018104".into(),
         "0183830702f58205182882820103828183010203840102 0304".replace(' ', ""),
         "018200830702f5".into(),
         "018101".into(),

@@ -56,8 +56,8 @@ fn script() -> Script {
         bench.block(vec![
             Command::Submit(run),
             Command::Submit(large),
-            Command::Read(content(&stranger, &home.patient, bench.now), stranger.public().clone()),
-            Command::Read(content(&home.clinician, &home.patient, bench.now), home.clinician.public().clone()),
+            Command::Read(content(&stranger, &home.patient, bench.now), stranger.public().clone(), NODE),
+            Command::Read(content(&home.clinician, &home.patient, bench.now), home.clinician.public().clone(), NODE),
         ]);
     }
     let (disk, blocks) = (Disk::default(), bench.blocks);
