@@ -9,6 +9,7 @@ use ehe::vital::Category;
 
 use crate::error::Error;
 use crate::follow::Following;
+use crate::heads::{self, Newest};
 use crate::scope;
 use crate::session::{Session, Shown};
 
@@ -74,7 +75,8 @@ fn access(following: &Following, (index, control): (u64, u64), record: &AccessRe
 }
 
 /// Reads a room's access records, by time. The patient's alone. A refusal may be recorded after reads that came later.
-pub async fn audit(session: &mut Session, room: RoomId) -> Result<Vec<Access>, Error> {
+/// Also whether they are all, as the members say.
+pub async fn audit(session: &mut Session, room: RoomId) -> Result<(Vec<Access>, Newest), Error> {
     let mut following = session.following(room, true)?;
     let mut records: Vec<((u64, u64), AccessRecord)> = Vec::new();
     let purpose = session.usual_purpose();
@@ -93,5 +95,6 @@ pub async fn audit(session: &mut Session, room: RoomId) -> Result<Vec<Access>, E
         .await?;
     // Stable: of one time the order of the ledger stays.
     records.sort_by_key(|(_, record)| record.at);
-    records.iter().map(|(at, record)| access(&following, *at, record)).collect()
+    let records = records.iter().map(|(at, record)| access(&following, *at, record)).collect::<Result<_, _>>()?;
+    Ok((records, heads::newest(session, &following).await))
 }

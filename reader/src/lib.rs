@@ -16,6 +16,7 @@ pub mod cli;
 pub mod error;
 pub mod evidence;
 pub mod follow;
+pub mod heads;
 pub mod home;
 pub mod in_force;
 pub mod keys;

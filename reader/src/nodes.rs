@@ -8,12 +8,14 @@ use ehe::charter::{CharterChain, Node, VerifiedCharter};
 use ehe::id::{NodeId, RoomId};
 use ehe::refusal::{Fault, Refusal};
 use ehe::wire::{Request, Response};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::Error;
 
 /// How long one node gets to be reached.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// How long a node that is silent gets to say that it is there.
+const PROBE: Duration = Duration::from_secs(2);
 /// Pause before all nodes are tried again.
 const PAUSE: Duration = Duration::from_millis(250);
 /// A node may point to another one this often before that counts as no answer.
@@ -79,7 +81,8 @@ impl Nodes {
         let mut said = false;
         let mut group = self.holders(room);
         loop {
-            group.sort_by_key(|node| self.silent.contains(node));
+            self.forget_lost();
+            self.by_answering(&mut group);
             let (mut failures, mut later) = (Vec::new(), None);
             let mut retry = false;
             for first in &group {
@@ -181,6 +184,28 @@ impl Nodes {
         self.credentials = credentials;
     }
 
+    /// Whether a node that has been silent for a while is there at all: one that was killed does not say that its connections are
+    /// gone, and the transport notices late. If it is not, others are asked before it from now on.
+    pub async fn is_there(&mut self, node: NodeId) -> bool {
+        let asked = timeout(PROBE, self.ask_node(node, &Request::Status)).await;
+        let there = matches!(asked, Ok(Ok(_) | Err(Error::Refused(_))));
+        if !there {
+            self.ask_last(node);
+        }
+        there
+    }
+
+    /// Others are asked before this node from now on.
+    pub fn ask_last(&mut self, node: NodeId) {
+        self.connections.remove(&node);
+        self.silent.insert(node);
+    }
+
+    /// Puts those last that did not answer when they were asked before.
+    pub fn by_answering(&self, nodes: &mut [NodeId]) {
+        nodes.sort_by_key(|node| self.silent.contains(node));
+    }
+
     /// The node that said something last.
     pub fn last(&self) -> Option<NodeId> {
         self.spoke
@@ -236,6 +261,16 @@ impl Nodes {
         }
     }
 
+    /// A connection that ended by itself was to a node that is gone: the others are asked before it.
+    fn forget_lost(&mut self) {
+        let lost: Vec<NodeId> =
+            self.connections.iter().filter(|(_, open)| !open.is_open()).map(|(node, _)| *node).collect();
+        for node in lost {
+            self.connections.remove(&node);
+            self.silent.insert(node);
+        }
+    }
+
     async fn connection(&mut self, node: &Node) -> Result<Connection, ChannelError> {
         if let Some(open) = self.connections.get(&node.id).filter(|open| open.is_open()) {
             return Ok(open.clone());
@@ -271,6 +306,22 @@ impl Answers {
             Ok(response) => Ok(response),
             Err(why) => Err(self.unexpected(why.to_string())),
         }
+    }
+
+    /// The next answer, if it is here within this time. Waiting on loses nothing.
+    pub async fn next_within(&mut self, within: Duration) -> Result<Option<Response>, Error> {
+        // The rest of it, or what is wrong, comes in the usual way.
+        if self.first.is_none()
+            && let Err(ChannelError::Deadline(_)) = self.exchange.announced(within).await
+        {
+            return Ok(None);
+        }
+        self.next().await.map(Some)
+    }
+
+    /// The error for a node that is not there any more.
+    pub fn silent(&self) -> Error {
+        Error::BrokeOff { node: self.node.clone(), why: "it is silent".into() }
     }
 
     /// The error for an answer that does not belong here.

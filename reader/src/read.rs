@@ -12,6 +12,7 @@ use ehe::vital::Vital;
 
 use crate::error::Error;
 use crate::follow::Following;
+use crate::heads::{self, Newest};
 use crate::keys::{Keyring, Unopened};
 use crate::scope::{self, Wanted};
 use crate::session::{Session, Shown, content};
@@ -69,6 +70,8 @@ pub struct Readings {
     pub unopened: Vec<(EheId, Unopened)>,
     /// How many those are.
     pub unopened_count: usize,
+    /// Whether they are the newest, as the members say; none of a stream.
+    pub newest: Option<Newest>,
 }
 
 impl Readings {
@@ -141,7 +144,7 @@ pub async fn read(session: &mut Session, room: RoomId, filter: &Filter, purpose:
     let control = session.control(room, purpose).await?;
     let scopes =
         scope::plan(control.state()?, control.view(), control.me().author_id(), &filter.wanted(), session.now())?;
-    let (mut readings, mut seen) = (Readings::default(), BTreeSet::new());
+    let (mut readings, mut seen, mut last) = (Readings::default(), BTreeSet::new(), None);
     for scope in scopes {
         let mut keys = Keyring::open(control.me(), room, control.view(), scope.epochs.iter().copied());
         let mut following: Following = session.following(room, false)?;
@@ -151,7 +154,9 @@ pub async fn read(session: &mut Session, room: RoomId, filter: &Filter, purpose:
                 readings.take(shown, &mut keys, &mut seen, filter, distrusted)
             })
             .await?;
+        last = Some(following);
     }
+    readings.newest = Some(heads::newest(session, last.as_ref().unwrap_or(&control)).await);
     readings.sort();
     Ok(readings)
 }

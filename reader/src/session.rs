@@ -8,7 +8,7 @@ use certs::store::StoreError;
 use certs::{Credentials, FileError, Role};
 use ehe::charter::VerifiedCharter;
 use ehe::event::{CheckedEvent, Event};
-use ehe::id::{AuthorId, Nonce, RoomId};
+use ehe::id::{AuthorId, NodeId, Nonce, RoomId};
 use ehe::identity::Identity;
 use ehe::ledger::Verified;
 use ehe::read::{Part, Purpose, ReadRequest, Scope};
@@ -21,6 +21,7 @@ use getrandom::rand_core::{CryptoRng, Rng, UnwrapErr};
 use crate::error::Error;
 use crate::evidence;
 use crate::follow::Following;
+use crate::heads::ShownBy;
 use crate::home::Home;
 use crate::memory::{MemoryError, RoomMemory};
 use crate::nodes::Nodes;
@@ -49,6 +50,7 @@ pub struct Session {
     patience: Duration,
     /// Where what the next fetch is served is kept besides.
     saving: Option<Saving>,
+    shown_by: Option<ShownBy>,
 }
 
 /// Something that a node showed, after it was verified.
@@ -64,7 +66,7 @@ impl Session {
     pub fn open(home: Home, passphrase: &Source, patience: Duration, clock: fn() -> UnixMs) -> Result<Self, Error> {
         let credentials = Credentials::open(home.dir(), passphrase)?;
         let nodes = Nodes::new(credentials.clone(), patience)?;
-        Ok(Self { home, credentials, nodes, clock, patience, saving: None })
+        Ok(Self { home, credentials, nodes, clock, patience, saving: None, shown_by: None })
     }
 
     /// The same work in another directory's name: the one that `option` names; `must`: what it must be.
@@ -186,6 +188,16 @@ impl Session {
         self.charter().is_origin_of(&known.origin, room.shard(self.charter().shard_count()))
     }
 
+    /// A node showed the end of a room, says it as of `at`.
+    pub(crate) fn note_shown(&mut self, by: Option<NodeId>, at: UnixMs) {
+        self.shown_by = by.map(|node| ShownBy { node, at });
+    }
+
+    /// The node that showed the end of a room last.
+    pub fn shown_by(&self) -> Option<ShownBy> {
+        self.shown_by
+    }
+
     /// A request for what comes after the entries that were followed. Each try of it is made [`fresh`].
     pub fn request(&self, following: &Following, scope: &Scope, purpose: Purpose) -> ReadRequest {
         ReadRequest {
@@ -222,6 +234,7 @@ impl Session {
             })
             .await
             .map_err(|why| self.not_served(following, why))?;
+        let serving = self.nodes.last();
         loop {
             match answers.next().await.map_err(|why| self.not_served(following, why))? {
                 Response::Wrap(event) => show(Shown::Wrap(event), following)?,
@@ -239,6 +252,7 @@ impl Session {
                     let memory =
                         confirmed.map_err(|why| self.evident(why, following.known(), &head.last.checkpoint))?;
                     self.is_current(following.room(), &charter)?;
+                    self.note_shown(serving, head.at);
                     let (age, fresh) = (clock().since(head.at), charter.head_fresh_ms());
                     if age > u64::from(fresh) {
                         tracing::warn!(

@@ -2,18 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use ehe::id::{MemberId, Nonce, RoomId};
+use ehe::id::RoomId;
 use ehe::leaf::ReceiptError;
-use ehe::ledger::{LedgerError, Verified, verify_head};
+use ehe::ledger::{LedgerError, Verified};
 use ehe::read::Part;
-use ehe::wire::{Head, Request, Response};
 
-use crate::error::{Error, Exit};
-use crate::evidence::{self, Seen};
-use crate::follow::Following;
+use crate::error::Error;
+use crate::heads::{self, Newest};
 use crate::memory::MemoryError;
 use crate::scope;
-use crate::session::{Session, Shown, kind, random};
+use crate::session::{Session, Shown};
 
 /// What is checked, in the order in which it is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -187,7 +185,16 @@ pub async fn verify(session: &mut Session, room: RoomId) -> Result<Report, Error
             None => Err(error),
         };
     }
-    let heads = heads(session, &following).await;
+    let heads = match heads::from_all(session, &following).await {
+        Newest::Shown { nodes, members, needed } => Outcome::Holds(format!(
+            "{nodes} nodes, of {members} members, say that there is nothing newer; needed: {needed} members"
+        )),
+        Newest::NotShown { members, needed, why, .. } => Outcome::NotShown(format!(
+            "{members} of the {needed} members that are needed say that there is nothing newer ({})",
+            why.join("; ")
+        )),
+        contradicted => Outcome::Fails(contradicted.complaint().unwrap_or_default()),
+    };
     let checkpoint = following.confirmed().ok_or(Error::EmptyRoom(room))?;
     let log = checkpoint.checkpoint();
     let memory = match before {
@@ -213,98 +220,6 @@ pub async fn verify(session: &mut Session, room: RoomId) -> Result<Report, Error
         Check::Heads => heads.clone(),
     };
     Ok(Report { checks: Check::ALL.iter().map(|check| (*check, holds(*check))).collect() })
-}
-
-/// Asks every node of the room's group for its head. A quorum of fresh ones shows that nothing newest is withheld.
-async fn heads(session: &mut Session, following: &Following) -> Outcome {
-    let (room, charter) = (following.room(), session.charter().clone());
-    let shard = room.shard(charter.shard_count());
-    let mut members: BTreeSet<MemberId> = BTreeSet::new();
-    let (mut said, mut missing) = (0usize, Vec::new());
-    let mut seen = Seen::default();
-    if let Some(confirmed) = following.confirmed() {
-        seen.see(&session.nodes.spoke_last(), confirmed.clone());
-    }
-    for node in charter.group(shard).iter().filter_map(|id| charter.node(*id)) {
-        match head(session, room, node.id).await {
-            Ok((head, nonce)) => match judge(session, following, (&node.name, &head, nonce), &mut seen).await {
-                Ok(()) => {
-                    said += 1;
-                    members.insert(node.member);
-                }
-                Err(Judged::Contradicts(why)) => return Outcome::Fails(format!("{}: {why}", node.name)),
-                Err(Judged::Stale(why)) => missing.push(format!("{}: {why}", node.name)),
-            },
-            Err(why) => missing.push(format!("{}: {why}", node.name)),
-        }
-    }
-    let needed = charter.quorum(shard);
-    if members.len() >= needed {
-        Outcome::Holds(format!(
-            "{said} nodes, of {} members, say that there is nothing newer; needed: {needed} members",
-            members.len()
-        ))
-    } else {
-        let why = missing.join("; ");
-        Outcome::NotShown(format!(
-            "{} of the {needed} members that are needed say that there is nothing newer ({why})",
-            members.len()
-        ))
-    }
-}
-
-enum Judged {
-    Contradicts(String),
-    Stale(String),
-}
-
-async fn judge(
-    session: &mut Session,
-    following: &Following,
-    (node, head, nonce): (&str, &Head, Nonce),
-    seen: &mut Seen,
-) -> Result<(), Judged> {
-    let room = following.room();
-    let charter = session.charter_of(&head.last.checkpoint).await.map_err(|why| match why.exit() {
-        Exit::Unverified => Judged::Contradicts(why.to_string()),
-        _ => Judged::Stale(why.to_string()),
-    })?;
-    let shown = verify_head(room, head, nonce, &charter).map_err(|why| Judged::Contradicts(why.to_string()))?;
-    let size = shown.checkpoint().size;
-    if let Some((other, before)) = seen.see(node, shown) {
-        let (chain, note) = (session.credentials().charter_chain(), &head.last.checkpoint);
-        let file = evidence::keep(session.home(), chain, before.note(), note);
-        let kept = file.map(|file| format!("; both are signed, and kept as evidence in {}", file.display()));
-        return Err(Judged::Contradicts(format!(
-            "it shows another log of {size} leaves than node {other}{}",
-            kept.unwrap_or_default()
-        )));
-    }
-    session.is_current(room, &charter).map_err(|why| Judged::Stale(why.to_string()))?;
-    let (entries, known) = (head.last.leaf.index.saturating_add(1), following.known());
-    if known.is_some_and(|known| known.entries == entries && known.last_leaf != head.last.leaf.hash()) {
-        return Err(Judged::Contradicts("it shows another last entry".into()));
-    }
-    if entries < following.entries() {
-        return Err(Judged::Stale(format!("it has {entries} of {} entries", following.entries())));
-    }
-    if entries > following.entries() {
-        return Err(Judged::Stale(format!("it has newer entries ({entries}): verify again")));
-    }
-    let age = session.now().since(head.at);
-    if age > u64::from(session.charter().head_fresh_ms()) {
-        return Err(Judged::Stale(format!("its head is {age} ms old by this clock")));
-    }
-    Ok(())
-}
-
-async fn head(session: &mut Session, room: RoomId, node: ehe::id::NodeId) -> Result<(Head, Nonce), Error> {
-    let nonce = Nonce(random());
-    let mut answers = session.nodes.ask_node(node, &Request::Head(room, nonce)).await?;
-    match answers.next().await? {
-        Response::Head(head) => Ok((head, nonce)),
-        other => Err(answers.unexpected(kind(&other))),
-    }
 }
 
 #[cfg(test)]

@@ -3,20 +3,29 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ehe::id::{Nonce, RoomId};
+use ehe::id::{NodeId, Nonce, RoomId};
+use ehe::limits::READ_LEASE_MS;
 use ehe::read::Purpose;
 use ehe::wire::{Request, Response};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::error::Error;
 use crate::follow::Following;
+use crate::heads::{self, Newest};
 use crate::keys::Keyring;
+use crate::nodes::Answers;
 use crate::read::{Filter, Readings, distrusted_at};
 use crate::scope;
 use crate::session::{Session, fresh, kind};
 
 /// Before subscribing again: each subscription is an access record.
 const PAUSE: Duration = Duration::from_secs(1);
+/// After so long a silence a node is asked whether it is there.
+const SILENCE: Duration = Duration::from_secs(3);
+/// A node that is there has to go on within this time: three leases.
+const SILENT_MAX: Duration = Duration::from_millis(3 * READ_LEASE_MS);
+/// So often other nodes are asked whether the one that shows the room leaves nothing out.
+const OTHERS_ASKED_EVERY: Duration = Duration::from_secs(60);
 
 /// Watches a room from its present end on. `show` gets what was verified and tied to the ledger, in the ledger's order, each
 /// time that the node has shown everything. Comes back with an error only: a refusal when the right to read ends. An outage
@@ -39,6 +48,25 @@ pub async fn watch(
                 sleep(PAUSE).await;
             }
             Err(why) => return Err(why),
+        }
+    }
+}
+
+/// The next answer. A node says something at least with every lease; one that is silent for longer than it takes to ask it is asked
+/// whether it is there.
+async fn next(session: &mut Session, answers: &mut Answers, serving: Option<NodeId>) -> Result<Response, Error> {
+    let since = Instant::now();
+    loop {
+        if let Some(answer) = answers.next_within(SILENCE).await? {
+            return Ok(answer);
+        }
+        let there = match serving {
+            Some(node) => session.nodes.is_there(node).await,
+            None => true,
+        };
+        if !there || since.elapsed() >= SILENT_MAX {
+            serving.into_iter().for_each(|node| session.nodes.ask_last(node));
+            return Err(answers.silent());
         }
     }
 }
@@ -67,10 +95,13 @@ async fn subscribe(
         })
         .await
         .map_err(|why| session.not_served(following, why))?;
+    let serving = session.nodes.last();
     let mut seen = BTreeSet::new();
     let control = following.state()?.next_control;
+    // The first head is as new as the subscription; after that nobody else may be asked for long.
+    let mut asked_others = Instant::now();
     loop {
-        match answers.next().await.map_err(|why| session.not_served(following, why))? {
+        match next(session, &mut answers, serving).await.map_err(|why| session.not_served(following, why))? {
             Response::Wrap(event) => keys.take_wrap(event)?,
             Response::Item(item) => {
                 let shown = following.take(item)?;
@@ -86,11 +117,24 @@ async fn subscribe(
                 let moved = session.restored(room, following.known(), &head).await?;
                 let memory = following.confirm(&head, asked, &charter, moved.as_ref())?;
                 session.is_current(room, &charter)?;
+                session.note_shown(serving, head.at);
                 session.home().remember(room, &memory)?;
                 seen.clear();
                 let confirmed = std::mem::take(pending);
                 if !confirmed.rows.is_empty() || confirmed.unopened_count > 0 {
                     show(confirmed)?;
+                }
+                if asked_others.elapsed() >= OTHERS_ASKED_EVERY {
+                    asked_others = Instant::now();
+                    let newest = heads::newest(session, following).await;
+                    if let Some(complaint) = newest.complaint() {
+                        tracing::warn!("{complaint}");
+                    }
+                    if let (Newest::Withheld { .. }, Some(node)) = (newest, serving) {
+                        // Another one goes on after the last entry.
+                        session.nodes.ask_last(node);
+                        return Ok(());
+                    }
                 }
             }
             other => return Err(answers.unexpected(kind(&other))),

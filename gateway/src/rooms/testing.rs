@@ -97,7 +97,7 @@ pub(crate) fn node_id(node: &Identity) -> NodeId {
     })
 }
 
-#[derive(Default)]
+#[derive(Debug, Default, Clone)]
 struct Room {
     state: Option<RoomState>,
     entries: Vec<Entry>,
@@ -106,6 +106,7 @@ struct Room {
     events: BTreeMap<EheId, usize>,
 }
 
+#[derive(Debug, Clone)]
 struct Entry {
     leaf: Leaf,
     log_index: u64,
@@ -130,7 +131,7 @@ impl room::Ledger for Room {
     }
 }
 
-#[derive(Default)]
+#[derive(Debug, Default, Clone)]
 struct Tree(BTreeMap<(u8, u64), Hash>);
 
 impl Nodes for Tree {
@@ -142,6 +143,7 @@ impl Nodes for Tree {
 }
 
 /// The one shard's ledger. Its nodes sign what is asked of them.
+#[derive(Debug, Clone)]
 pub(crate) struct Ledger {
     pub(crate) charter: VerifiedCharter,
     pub(crate) nodes: Vec<Identity>,
@@ -341,6 +343,11 @@ impl Ledger {
             .collect();
         answer.push(Response::Head(self.head(room, request.room, request.nonce)));
         answer
+    }
+
+    /// Where a room ends, as a node says it.
+    pub(crate) fn head_of(&self, room: RoomId, nonce: Nonce) -> Option<Head> {
+        Some(self.head(self.rooms.get(&room)?, room, nonce))
     }
 
     fn head(&self, of: &Room, room: RoomId, nonce: Nonce) -> Head {

@@ -6,6 +6,7 @@ use ehe::id::{NodeId, Nonce, RoomId};
 use ehe::refusal::Refusal;
 use ehe::wire::{Request, Response};
 
+use super::heads::{self, Newest};
 use super::line::NodeFault;
 use super::random;
 use super::session::{CharterTrouble, Session, Unanswered};
@@ -38,14 +39,25 @@ pub(super) async fn follow(
     exchange: std::time::Duration,
 ) -> Result<Followed, NotFollowed> {
     let whole = exchange.saturating_mul(EXCHANGES_MAX);
-    let (mut renewed, mut looked) = (false, false);
+    let (mut renewed, mut looked, mut ask) = (false, false, None);
     loop {
         let before = known(session, rooms, room);
-        let (node, outcome) = attempt(session, rooms, (room, before.as_deref()), clock, whole).await?;
+        let (node, outcome) = attempt(session, rooms, (room, before.as_deref()), clock, whole, ask).await?;
         let fault = match outcome {
             Ok(followed) => {
                 session.saw(session.shard(room), followed.seen());
                 session.worked(node).await;
+                match heads::newest(session, room, &followed, node, clock).await {
+                    Newest::Shown => {}
+                    Newest::NotShown(why) => session.unconfirmed(room, &why),
+                    // Asked for once: what came in meanwhile is told of again at the next look.
+                    Newest::Newer(other) if ask.is_none() => {
+                        session.records_missing(room, node, other);
+                        ask = Some(other);
+                        continue;
+                    }
+                    Newest::Newer(other) => session.records_missing(room, node, other),
+                }
                 return Ok(followed);
             }
             Err(fault) => fault,
@@ -94,20 +106,25 @@ fn known(session: &Session, rooms: &Rooms, room: RoomId) -> Option<Arc<Followed>
     }
 }
 
-/// One fetch. The inner error is the node's fault, or the charter's age.
+/// One fetch, from a node or from whichever answers. The inner error is the node's fault, or the charter's age.
 async fn attempt(
     session: &Session,
     rooms: &Rooms,
     (room, before): (RoomId, Option<&Followed>),
     clock: &WallClock,
     whole: std::time::Duration,
+    ask: Option<NodeId>,
 ) -> Result<(NodeId, Result<Followed, FollowError>), NotFollowed> {
     let identity = Arc::clone(rooms.identity());
     let public = identity.public().clone();
     let nonce = Nonce(random());
     let (mut following, request) = Following::begin(identity, rooms.alliance(), room, before, nonce, clock());
     let frame = Request::Fetch(request, public).to_vec();
-    let mut answer = session.ask(session.shard(room), &frame).await.map_err(NotFollowed::Unanswered)?;
+    let asked = match ask {
+        Some(node) => session.ask_node(node, &frame).await,
+        None => session.ask(session.shard(room), &frame).await,
+    };
+    let mut answer = asked.map_err(NotFollowed::Unanswered)?;
     let node = answer.node;
     let mut response = answer.response.clone();
     let end = std::time::Instant::now() + whole;

@@ -16,6 +16,7 @@ mod backoff;
 mod charters;
 mod config;
 mod control;
+mod heads;
 mod line;
 mod nodes;
 mod remedy;

@@ -224,6 +224,11 @@ impl Session {
         }
     }
 
+    /// The shard's nodes that are believed, in the order in which they are asked.
+    pub(super) fn trusted(&self, shard: u16) -> Vec<NodeId> {
+        self.nodes().order(shard, &self.charter(), Instant::now())
+    }
+
     /// Asks one node, and waits for its first answer.
     pub(super) async fn ask_node(&self, node: NodeId, request: &[u8]) -> Result<Answer, Unanswered> {
         let connection = self.connection(node).await?;
@@ -390,6 +395,19 @@ impl Session {
             s.proofs_refused += 1;
             s.distrusted_node = Some(node);
         });
+    }
+
+    /// Too few members say that a room's control records are the newest. They are used as they are: what they allow was allowed, and
+    /// nodes decide by their own.
+    pub(super) fn unconfirmed(&self, room: RoomId, why: &str) {
+        tracing::warn!(%room, why, "too few members say that the room's control records are the newest");
+        self.board.fault(format!("room {room}: stale: {why}"), |s| s.rooms_unconfirmed += 1);
+    }
+
+    /// A node showed a room's control records without newer ones, which another one has.
+    pub(super) fn records_missing(&self, room: RoomId, by: NodeId, other: NodeId) {
+        tracing::warn!(%room, %by, %other, "a node showed a room's control records without newer ones, which another one has");
+        self.board.note(|s| s.records_missing += 1);
     }
 
     /// Fetches the charters from a node that spoke under a newer one, and verifies them from the pinned first one on.

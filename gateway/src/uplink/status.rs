@@ -36,6 +36,10 @@ pub struct UplinkStatus {
     pub evidence: u64,
     /// Control states that were fetched and verified.
     pub rooms_followed: u64,
+    /// Of them, those of which fewer members than a quorum could say that nothing newer is missing.
+    pub rooms_unconfirmed: u64,
+    /// Times that a node showed a room's control records without newer ones, which another node knew of.
+    pub records_missing: u64,
     /// Version of the charter at hand now.
     pub charter_version: u32,
     /// The last failure, in words; it may be over (see `connected_nodes`).

@@ -17,6 +17,7 @@ use crate::audit::audit;
 use crate::build::Invitation;
 use crate::error::{Error, Exit};
 use crate::evidence;
+use crate::heads::Newest;
 use crate::home::Home;
 use crate::manage::{self, Which};
 use crate::output::{Format, Printer, ReadingsPrinter};
@@ -94,10 +95,15 @@ async fn command(
             let purpose = purpose(session, args.purpose);
             let readings = read(session, args.room, &filter, purpose).await?;
             out.print(printer, &readings.rows)?;
-            return Ok(unopened(&readings, around.complain));
+            let newest = readings.newest.as_ref().map_or(Exit::Done, |newest| not_newest(newest, around.complain));
+            return Ok(newest.max(unopened(&readings, around.complain)));
         }
         Command::Watch(args) => return watch_until_stopped(session, &args, around, printer).await,
-        Command::Audit(room) => printer.audit(&audit(session, room.room).await?)?,
+        Command::Audit(room) => {
+            let (records, newest) = audit(session, room.room).await?;
+            printer.audit(&records)?;
+            return Ok(not_newest(&newest, around.complain));
+        }
         Command::Evidence => {
             let nodes = evidence::fetch(session).await;
             printer.evidence_of(&nodes)?;
@@ -180,6 +186,14 @@ fn purpose(session: &Session, named: Option<PurposeArg>) -> Purpose {
         Some(named) => named.into(),
         None => session.usual_purpose(),
     }
+}
+
+/// Says if what was shown may not be all. It is true in any case, and was printed.
+fn not_newest(newest: &Newest, complain: &mut Complain) -> Exit {
+    if let Some(said) = newest.complaint() {
+        let _ = complain(&said);
+    }
+    newest.exit()
 }
 
 /// Says which events did not open. What did open was printed; the exit code tells that it is not all.

@@ -1,6 +1,7 @@
 //! The uplink against nodes on this machine that answer well, badly, and not at all.
 
 mod hostile;
+mod newest;
 mod world;
 
 use std::sync::Arc;

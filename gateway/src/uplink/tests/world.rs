@@ -61,6 +61,10 @@ pub(crate) struct Script {
     pub(crate) lie: Option<(Lie, usize)>,
     /// Answers a fetch without end.
     pub(crate) endless: bool,
+    /// Shows rooms as this ledger has them.
+    pub(crate) withholds: Option<Arc<Ledger>>,
+    /// Gives no heads.
+    pub(crate) headless: bool,
 }
 
 /// Answers that a node of the alliance can give, and that prove nothing.
@@ -279,7 +283,11 @@ async fn answer(
             vec![Response::Refused(Refusal::RoleNotAllowed)]
         }
         Request::Fetch(request, reader) => {
-            let answers = ledger.lock().unwrap().fetch(&request, &reader);
+            let old = script.lock().unwrap().withholds.clone();
+            let answers = match old {
+                Some(old) => old.fetch(&request, &reader),
+                None => ledger.lock().unwrap().fetch(&request, &reader),
+            };
             let endless = script.lock().unwrap().endless;
             if endless {
                 return drip(exchange, answers, script).await;
@@ -291,6 +299,11 @@ async fn answer(
             let wanted = |record: &&SignedRestoration| record.read().unwrap().incarnation >= from;
             let records = ledger.records.iter().filter(wanted).map(|record| record.encode().into()).collect();
             vec![Response::Restorations(records)]
+        }
+        Request::Head(room, nonce) => {
+            let headless = script.lock().unwrap().headless;
+            let head = (!headless).then(|| ledger.lock().unwrap().head_of(room, nonce)).flatten();
+            vec![head.map_or(Response::Refused(Refusal::NoLeader), Response::Head)]
         }
         Request::Charter => vec![Response::Charter(script.lock().unwrap().charters.clone())],
         other => panic!("{other:?}"),
