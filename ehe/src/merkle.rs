@@ -62,6 +62,16 @@ impl Peaks {
         Ok(Self { size, peaks })
     }
 
+    /// A tree of which somebody kept size and peaks; `None` if it cannot have so many.
+    pub fn of(size: u64, peaks: Vec<Hash>) -> Option<Self> {
+        (u32::try_from(peaks.len()) == Ok(size.count_ones())).then_some(Self { size, peaks })
+    }
+
+    /// The peaks, largest first.
+    pub fn hashes(&self) -> &[Hash] {
+        &self.peaks
+    }
+
     /// Leaves.
     pub fn size(&self) -> u64 {
         self.size

@@ -236,6 +236,39 @@ pub struct NodeStatus {
     /// How much [evidence](crate::evidence) it keeps, if it keeps any.
     #[n(6)]
     pub evidence: Option<NonZeroU32>,
+    /// How far it is in looking again at what it has stored, shard by shard.
+    #[n(7)]
+    pub scrub: Option<Vec<ScrubStatus>>,
+}
+
+/// How far a node is in looking again at what it has stored of a shard, and what it found.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct ScrubStatus {
+    /// The shard.
+    #[n(0)]
+    pub shard: u16,
+    /// Entries that were looked at in the pass under way, or in the last one.
+    #[n(1)]
+    pub checked: u64,
+    /// Entries that there are.
+    #[n(2)]
+    pub entries: u64,
+    /// What is wrong and not repaired.
+    #[n(3)]
+    pub found: u64,
+    /// Whether the node's disk lost or altered something, so that the shard is not led or told from there until it is repaired.
+    #[n(4)]
+    pub held: bool,
+    /// When the last whole pass ended.
+    #[n(5)]
+    pub ended: Option<UnixMs>,
+    /// How long it took.
+    #[n(6)]
+    pub took_ms: Option<u64>,
+    /// The first of what is wrong, for the operator.
+    #[n(7)]
+    pub first: Option<String>,
 }
 
 /// How a shard is, wherever it lives.

@@ -27,8 +27,8 @@ use ehe::run::{Run, SeenCheckpoint, SignedRun, StrandEnd};
 use ehe::sign::VerifyKey;
 use ehe::time::{Day, Hour, UnixMs};
 use ehe::wire::{
-    GroupNode, GroupStatus, Head, Item, KnownRun, NodeStatus, Request, Response, RoomInfo, ShardStatus, Submission,
-    Submitted,
+    GroupNode, GroupStatus, Head, Item, KnownRun, NodeStatus, Request, Response, RoomInfo, ScrubStatus, ShardStatus,
+    Submission, Submitted,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -311,17 +311,32 @@ fn from_node() -> impl Strategy<Value = Response> {
         .prop_map(|(node, votes, applied, heard_ms, faulted)| GroupNode { node, votes, applied, heard_ms, faulted });
     let group = (any::<u16>(), any::<u32>(), option::of(id8(NodeId)), vec(member, 0..3), option::of("[ -~]{0,20}"))
         .prop_map(|(shard, charter, leader, nodes, doing)| GroupStatus { shard, charter, leader, nodes, doing });
-    let status =
-        (id8(NodeId), "[ -~]{0,20}", any::<u32>(), vec(shard, 0..3), ms(), option::of(vec(group, 0..3)), count)
-            .prop_map(|(node, program, charter_version, shards, at, groups, evidence)| NodeStatus {
-                node,
-                program,
-                charter_version,
-                shards,
-                at,
-                groups,
-                evidence,
-            });
+    let first = option::of("[ -~]{0,20}");
+    let scrub = (any::<u16>(), any::<[u64; 3]>(), any::<bool>(), option::of(ms()), option::of(any::<u64>()), first)
+        .prop_map(|(shard, [checked, entries, found], held, ended, took_ms, first)| ScrubStatus {
+            shard,
+            checked,
+            entries,
+            found,
+            held,
+            ended,
+            took_ms,
+            first,
+        });
+    let scrub = option::of(vec(scrub, 0..3));
+    let groups = option::of(vec(group, 0..3));
+    let status = (id8(NodeId), "[ -~]{0,20}", any::<u32>(), vec(shard, 0..3), ms(), (groups, count, scrub)).prop_map(
+        |(node, program, charter_version, shards, at, (groups, evidence, scrub))| NodeStatus {
+            node,
+            program,
+            charter_version,
+            shards,
+            at,
+            groups,
+            evidence,
+            scrub,
+        },
+    );
     prop_oneof![
         submitted.prop_map(Response::Submitted),
         known.prop_map(Response::Known),

@@ -166,7 +166,7 @@ impl Release {
         frames: &mut Vec<Frame>,
     ) -> Result<(), StoreError> {
         let entry = view.entry(log_index)?;
-        let mut item = Item { leaf: view.leaf(&entry)?, run: None, events: Vec::new(), access: None };
+        let mut item = Item { leaf: view.own_leaf(log_index, &entry)?, run: None, events: Vec::new(), access: None };
         let scope = &self.audited.request().scope;
         match scope.part {
             Part::Ledger if entry.is_run() => {

@@ -37,6 +37,9 @@ pub struct Config {
     /// Working with other nodes.
     #[serde(default)]
     pub consensus: Consensus,
+    /// Looking again at what is stored.
+    #[serde(default)]
+    pub scrub: Scrub,
     /// Running.
     #[serde(default)]
     pub running: Running,
@@ -200,6 +203,22 @@ impl From<Timing> for consensus::Timing {
     }
 }
 
+/// Looking again at what is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Scrub {
+    /// Events that are looked at in a second, all shards together.
+    pub events_per_s: u64,
+    /// A shard is looked through again so long after it was looked through.
+    pub every_s: u64,
+}
+
+impl Default for Scrub {
+    fn default() -> Self {
+        Self { events_per_s: 2_000, every_s: 86_400 }
+    }
+}
+
 /// Running.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -296,6 +315,8 @@ impl Config {
             ("consensus.log_hold_bytes", c.log_hold_bytes, MIB, 1024 * 1024 * MIB),
             // Less, and a receiver would take the sender for gone.
             ("consensus.snapshot_bytes_per_s", c.snapshot_bytes_per_s, MIB / 4, 1024 * 1024 * MIB),
+            ("scrub.events_per_s", self.scrub.events_per_s, 1, 10_000_000),
+            ("scrub.every_s", self.scrub.every_s, 1, 31_536_000),
             ("running.counters_interval_ms", r.counters_interval_ms, 100, 86_400_000),
             ("running.stop_grace_ms", r.stop_grace_ms, 0, 600_000),
             ("running.credentials_reload_s", r.credentials_reload_s, 1, 86_400),
@@ -329,6 +350,7 @@ mod tests {
         assert_eq!(parse(&spelled).unwrap(), Config { alliance_id: parse(&spelled).unwrap().alliance_id, ..minimal });
         let keys = |name: &str| table[name].as_table().unwrap().len();
         assert_eq!((keys("limits"), keys("storage"), keys("consensus"), keys("running")), (14, 4, 4, 3));
+        assert_eq!(keys("scrub"), 2);
     }
 
     #[test]

@@ -92,6 +92,7 @@ pub struct CosignFile {
     path: PathBuf,
     shards: u16,
     newest: BTreeMap<u16, Slot>,
+    unreadable: Vec<u16>,
     stopped: bool,
 }
 
@@ -142,6 +143,15 @@ fn parse(shard: u16, sector: &[u8; SECTOR]) -> Option<Slot> {
 
 fn offset(shard: u16, write: u64) -> u64 {
     (1 + 2 * u64::from(shard) + write % 2) * SECTOR as u64
+}
+
+/// Whose file it says that it is: alliance, node, shards. Whether it is whole, opening it tells.
+pub fn whose(first_sector: &[u8]) -> Option<(AllianceId, NodeId, u16)> {
+    let rest = first_sector.strip_prefix(MAGIC)?.strip_prefix(&[VERSION])?;
+    let (alliance, rest) = rest.split_first_chunk()?;
+    let (node, rest) = rest.split_first_chunk()?;
+    let (shards, _) = rest.split_first_chunk()?;
+    Some((AllianceId(*alliance), NodeId(*node), u16::from_be_bytes(*shards)))
 }
 
 impl CosignFile {
@@ -195,11 +205,15 @@ impl CosignFile {
             return Err(damaged("not this node's file of cosigned checkpoints"));
         }
         let mut newest = BTreeMap::new();
+        let mut unreadable = Vec::new();
         for shard in 0..shards {
             let mut written = false;
             for write in 0..2 {
                 file.read(offset(shard, write), &mut sector).map_err(io)?;
                 written |= sector != [0; SECTOR];
+                if sector != [0; SECTOR] && parse(shard, &sector).is_none() {
+                    unreadable.push(shard);
+                }
                 if let Some(slot) = parse(shard, &sector) {
                     let newer = newest.get(&shard).is_none_or(|known: &Slot| known.write < slot.write);
                     if newer {
@@ -215,7 +229,7 @@ impl CosignFile {
             }
         }
         let found: Vec<_> = newest.iter().map(|(shard, slot)| (*shard, *slot)).collect();
-        let this = Self { file, path: path.to_path_buf(), shards, newest, stopped: false };
+        let this = Self { file, path: path.to_path_buf(), shards, newest, unreadable, stopped: false };
         // What was read may be in the system's memory only: written by a process that was killed, or whose sync failed. It is
         // not written again before it is signed again, so it has to be on disk from here on.
         this.write(&found).map_err(io)?;
@@ -225,6 +239,11 @@ impl CosignFile {
     /// The newest checkpoint of a shard that may have been signed.
     pub fn newest(&self, shard: u16) -> Option<Cosigned> {
         self.newest.get(&shard).map(|slot| slot.cosigned)
+    }
+
+    /// Shards of which one of the two records could not be read: torn by a crash before it was signed, or damaged since.
+    pub fn unreadable(&self) -> impl Iterator<Item = u16> + '_ {
+        self.unreadable.iter().copied()
     }
 
     /// Remembers checkpoints, with one sync for all. Only then may they be signed. Whether a larger log extends the smaller one

@@ -2,6 +2,7 @@
 
 mod error;
 mod place;
+mod rebuild;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,6 +17,8 @@ use tokio_util::task::TaskTracker;
 pub use error::StartError;
 pub use place::{Placed, placed};
 
+use rebuild::Files;
+
 use crate::admission::Admission;
 use crate::backup::{Backups, restore};
 use crate::blocking::Blocking;
@@ -29,10 +32,11 @@ use crate::evidence::shelf::Shelf;
 use crate::evidence::{self, Found, Keeper};
 use crate::leadership;
 use crate::node::{Node, node_id, raft_id};
-use crate::peers::{self, Accepting, Alliance, Reach, ReadDoor};
+use crate::peers::{self, Accepting, Alliance, Reach, ReadDoor, Repairs};
 use crate::placement::{Mover, Progress};
+use crate::scrub::{self, Memory, Pace, Patrol};
 use crate::server::{Between, serve};
-use crate::shard::{Decisions, Notary, Place, Readers, Sequencer, Shard, ShardMachine, Store, order};
+use crate::shard::{Decisions, Notary, Place, Readers, Sequencer, Shard, ShardMachine, Store, StoreError, order};
 use crate::stats::{Reporter, Stats};
 
 /// Other nodes take over what this one leads within this time, when it stops in order.
@@ -68,13 +72,22 @@ impl Daemon {
     pub async fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
         // 1. Who are we, and what is ours to hold? Then the files, all checked before anything is written.
         let opening = config.clone();
-        let Opened { placed, stores, cosigned, shelf } =
+        let Opened { placed, mut files, cosigned, shelf } =
             tokio::task::spawn_blocking(move || open(&opening)).await.map_err(|_| StartError::Interrupted)??;
         let Placed { credentials, charters, id, name, bootstrap, .. } = placed;
         let identity = Arc::new(credentials.identity().clone());
         let stats = Arc::new(Stats::default());
 
-        // 2. The shards: their machines run under consensus, which replays its log before it opens.
+        // 2. What of it is damaged is had again first, from other nodes. Also where nobody else is: an alliance of one node may grow.
+        let reach = Reach::new(NodeDialer::new(&credentials)?, charters.clone());
+        let open_again = {
+            let (dir, alliance) = (&config.data_dir, charters.first().alliance_id());
+            move |shard| Store::open(dir, alliance, shard, config.storage.shard_cache_bytes)
+        };
+        rebuild::rebuild(&config.data_dir, (id, &charters), &reach, &mut files, open_again).await?;
+        let Files { stores, memory, .. } = files;
+
+        // 3. The shards: their machines run under consensus, which replays its log before it opens.
         let board = Arc::new(Board::default());
         let evidence = Keeper::new(charters.first().alliance_id(), shelf, Arc::clone(&board), Arc::clone(&stats));
         let (mut machines, mut lines, mut halves) = (Vec::new(), BTreeMap::new(), Vec::new());
@@ -92,13 +105,15 @@ impl Daemon {
             let (sequencer, queue) = Sequencer::new(config.limits.queue_commands_max, config.limits.queue_bytes_max);
             halves.push((Shard { place, store, rooms, recent, readers, sequencer, checkpoints }, queue));
         }
-        // Also where nobody else is: an alliance of one node may grow.
-        let reach = Reach::new(NodeDialer::new(&credentials)?, charters.clone());
         let link: Arc<dyn Link> = Arc::new(reach.clone());
-        let raft_config = consensus::Config { bootstrap, ..raft_config(&config, raft_id(id)) };
+        // What was found damaged before the restart is held from the start.
+        let fenced = memory.fenced();
+        fenced.keys().for_each(|shard| board.hold(*shard, true));
+        let held = fenced.into_iter().map(|(shard, why)| (GroupId(shard), why)).collect();
+        let raft_config = consensus::Config { bootstrap, held, ..raft_config(&config, raft_id(id)) };
         let consensus = Consensus::open_with_link(raft_config, &config.data_dir, machines, link).await?;
 
-        // 3. Checkpoints: one thread, because it syncs.
+        // 4. Checkpoints: one thread, because it syncs.
         let (leaders, outbound, may_order) = (consensus.clone(), Outbound::default(), MayOrder::default());
         let checkpointer = Checkpointer {
             who: Who { id, name, identity: Arc::clone(&identity), charter: charters.first() },
@@ -115,7 +130,7 @@ impl Daemon {
         let thread = std::thread::Builder::new().name("checkpoints".into());
         let checkpointer = thread.spawn(move || checkpointer.run(&shown)).map_err(StartError::Thread)?;
 
-        // 4. One task for each shard that orders what is handed in.
+        // 5. One task for each shard that orders what is handed in.
         let tasks = TaskTracker::new();
         let (mut shards, mut movers, progress) = (BTreeMap::new(), Vec::new(), Progress::default());
         for (shard, queue) in halves {
@@ -135,7 +150,7 @@ impl Daemon {
 
         futures::future::join_all(movers.iter().map(Mover::at_start)).await;
 
-        // 5. Other nodes, who are let in by the same door as clients.
+        // 6. Other nodes, who are let in by the same door as clients.
         let others = Others { reach, tasks: TaskTracker::new(), stop: CancellationToken::new() };
         let limits = ServerLimits { nodes: Some(NodeLimits::default()), ..config.limits.channel() };
         let server = Arc::new(Server::bind(config.listen, &credentials, limits)?);
@@ -164,13 +179,30 @@ impl Daemon {
                 board: Arc::clone(&board),
                 evidence: evidence.clone(),
                 reads,
+                repairs: Repairs::new(lines_of(&shards), consensus.clone()),
                 stats: Arc::clone(&stats),
                 stop: others.stop.clone(),
             }),
             tasks: others.tasks.clone(),
         };
 
-        // 6. Clients.
+        // 7. Looking again at what was stored long ago.
+        let shown = scrub::Shown::default();
+        let patrol = Patrol {
+            shards: lines_of(&shards),
+            memory,
+            pace: Pace { events_per_s: config.scrub.events_per_s, every: Duration::from_secs(config.scrub.every_s) },
+            elsewhere: Arc::new(peers::Others::new(others.reach.clone(), charters.clone(), id)),
+            consensus: consensus.clone(),
+            board: Arc::clone(&board),
+            shown: shown.clone(),
+            clock: clock.clone(),
+            stats: Arc::clone(&stats),
+            stop: others.stop.clone(),
+        };
+        others.tasks.spawn(patrol.run());
+
+        // 8. Clients.
         let (stop, kill, connections) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
         let (admission, standing) = Admission::new(Arc::clone(&server), credentials.clone(), clock.now());
         let admission = admission.with_dialer(Some(others.reach.dialer().clone()));
@@ -195,6 +227,7 @@ impl Daemon {
             reach: others.reach.clone(),
             blocking: Blocking::new(config.limits.blocking_threads_max),
             clock: clock.clone(),
+            scrub: shown,
             stats: Arc::clone(&stats),
             streams: Arc::new(Semaphore::new(config.limits.streams_max)),
             limits: config.limits,
@@ -202,7 +235,7 @@ impl Daemon {
         });
         tasks.spawn(serve(Arc::clone(&server), node, standing, Some(between), connections.clone(), kill.clone()));
 
-        // 7. What looks after it. A backup that is being taken breaks off when the node stops.
+        // 9. What looks after it. A backup that is being taken breaks off when the node stops.
         movers.into_iter().for_each(|mover| drop(tasks.spawn(mover.run(stop.clone()))));
         let charter_file = config.credentials_dir.join(certs::store::names::CHARTER);
         tasks.spawn(charters.follow(charter_file, stop.clone()));
@@ -260,7 +293,7 @@ impl Daemon {
 /// What the start reads from disk.
 struct Opened {
     placed: Placed,
-    stores: Vec<(Place, Store)>,
+    files: Files,
     cosigned: CosignFile,
     shelf: Shelf,
 }
@@ -273,20 +306,40 @@ fn open(config: &Config) -> Result<Opened, StartError> {
     }
     place::make_data_dir(&config.data_dir)?;
     let (alliance, shard_count) = (placed.credentials.alliance_id(), placed.charters.shard_count());
-    let mut stores = Vec::new();
+    let (mut stores, mut broken) = (Vec::new(), Vec::new());
     let mut empty = true;
     for shard in placed.shards.iter().copied() {
         let opened = Store::open(&config.data_dir, alliance, shard, config.storage.shard_cache_bytes);
-        let looked = opened.and_then(|store| Ok((store.view()?.shard().leaves, store)));
-        let (leaves, store) = looked.map_err(|source| StartError::Store { shard, source })?;
-        empty &= leaves == 0;
-        stores.push((Place { alliance, shard_count, shard }, store));
+        let place = Place { alliance, shard_count, shard };
+        let looked = opened.and_then(|store| {
+            // Whether it can be gone on with, too.
+            ShardMachine::new(place, store.clone(), Arc::new(Board::default()))?;
+            Ok((store.view()?.shard().leaves, store))
+        });
+        match looked {
+            Ok((leaves, store)) => {
+                empty &= leaves == 0;
+                stores.push((place, store));
+            }
+            // The file is damaged; another node may have what was in it.
+            Err(source @ (StoreError::Db(_) | StoreError::Corrupt(_))) => {
+                empty = false;
+                broken.push((place, source));
+            }
+            Err(source) => return Err(StartError::Store { shard, source }),
+        }
     }
     let path = config.data_dir.join(COSIGN_FILE);
     let cosigned = CosignFile::open(&path, alliance, placed.id, shard_count.get(), empty)?;
     let dir = config.data_dir.join(evidence::DIRECTORY);
     let shelf = Shelf::open(dir.clone(), alliance).map_err(|source| StartError::DataDir { path: dir, source })?;
-    Ok(Opened { placed, stores, cosigned, shelf })
+    let memory = Memory::load(&config.data_dir);
+    Ok(Opened { placed, files: Files { stores, broken, memory }, cosigned, shelf })
+}
+
+fn lines_of(shards: &BTreeMap<u16, Shard>) -> BTreeMap<u16, scrub::Line> {
+    let line = |shard: &Shard| scrub::Line { store: shard.store.clone(), checkpoints: shard.checkpoints.clone() };
+    shards.iter().map(|(number, shard)| (*number, line(shard))).collect()
 }
 
 fn raft_config(config: &Config, id: consensus::NodeId) -> consensus::Config {

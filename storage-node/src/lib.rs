@@ -26,6 +26,7 @@ pub mod node;
 pub mod peers;
 pub mod placement;
 mod red;
+pub mod scrub;
 pub mod server;
 pub mod shard;
 pub mod stats;
@@ -41,3 +42,4 @@ mod test_disk;
 #[allow(dead_code, missing_docs, unreachable_pub, reason = "shared with the integration tests, which use more of it")]
 #[path = "../tests/support/members.rs"]
 mod test_members;
+pub mod verify;

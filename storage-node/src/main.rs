@@ -1,5 +1,7 @@
 //! `ehe-node`: runs a storage node.
 
+mod cli_verify;
+
 use std::future::Future;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -102,6 +104,9 @@ enum Command {
     Backup(command::Backup),
     /// Begins this node again from a backup, where no node of the alliance has its shards any more.
     Restore(command::Restore),
+    /// Looks at everything that a stopped node has stored: is it still what was written, and did its authors sign it? Changes nothing.
+    /// Ends with 0 if all is sound, 3 if something is not, 1 if it could not look.
+    Verify(cli_verify::Args),
 }
 
 #[derive(Args)]
@@ -155,6 +160,10 @@ fn main() -> ExitCode {
         }
         Command::Backup(args) => command::backup(&args, &mut std::io::stdout()),
         Command::Restore(args) => command::restore(&args, Clock::system().now(), &mut std::io::stdout()),
+        Command::Verify(args) => match cli_verify::run(&args) {
+            Ok(end) => return end,
+            Err(error) => Err(error),
+        },
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -23,6 +23,7 @@ use crate::confirmation::Confirmation;
 use crate::consensus::{self, Consensus, GroupId, Role};
 use crate::evidence::Keeper;
 use crate::peers::{Alliance, Reach};
+use crate::scrub::Shown;
 use crate::shard::{InEffect, Shard, Stopped, StoreError, Unordered, View};
 use crate::stats::Stats;
 
@@ -52,6 +53,8 @@ pub struct Node {
     pub blocking: Blocking,
     /// The clock.
     pub clock: Clock,
+    /// How far the scrub is.
+    pub scrub: Shown,
     /// Counters.
     pub stats: Arc<Stats>,
     /// Bounds.
@@ -161,6 +164,11 @@ impl Node {
         match self.consensus.status(GroupId(shard)) {
             None => Err(self.elsewhere(shard)),
             Some(status) if status.fault.is_some() => Err(Refusal::StorageFault.into()),
+            // Its state is not what it was; others have it.
+            Some(status) if status.held.is_some() => match status.leader.filter(|leader| *leader != raft_id(self.id)) {
+                Some(leader) => Err(NotServed::AskNode(node_id(leader))),
+                None => Err(Refusal::StorageFault.into()),
+            },
             // A leader that has not applied its log yet would deny what is committed.
             Some(status) if status.ready() => Ok(Term(status.term)),
             Some(status) if status.role == Role::Leader => Err(Refusal::NoLeader.into()),
@@ -177,7 +185,7 @@ impl Node {
     /// up to which that holds.
     pub async fn confirmed(&self, shard: u16, since: Instant) -> Result<Instant, NotServed> {
         let status = self.consensus.status(GroupId(shard)).ok_or(Refusal::WrongShard)?;
-        if status.fault.is_some() {
+        if status.fault.is_some() || status.held.is_some() {
             return Err(Refusal::StorageFault.into());
         }
         let confirmation = self.confirmations.get(&shard).ok_or(Refusal::WrongShard)?;

@@ -84,6 +84,12 @@ counters! {
     evidence_refused,
     /// Shards that were stopped by a fault.
     fenced,
+    /// Events that were looked at again.
+    scrubbed,
+    /// What was found in doing so.
+    scrub_findings,
+    /// Damaged entries that were had again from other nodes.
+    scrub_mended,
 }
 
 impl Stats {

@@ -25,7 +25,7 @@ use ehe::restoration::{Restoration, SignedRestoration};
 use ehe::run::{Run, SeenCheckpoint, SignedRun, StrandEnd};
 use ehe::time::{Hour, UnixMs};
 use ehe::vital::Category;
-use ehe::wire::{GroupNode, GroupStatus, Head, Item, KnownRun, NodeStatus, Request, Response, RoomInfo, ShardStatus, Submission, Submitted};
+use ehe::wire::{GroupNode, GroupStatus, Head, Item, KnownRun, NodeStatus, Request, Response, RoomInfo, ScrubStatus, ShardStatus, Submission, Submitted};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use world::{START_MS, World, costly, window};
@@ -316,6 +316,16 @@ impl Seeds<'_> {
             rooms: 12,
             faulted: false,
         };
+        let scrub = ScrubStatus {
+            shard: 3,
+            checked: 400,
+            entries: 900,
+            found: 1,
+            held: true,
+            ended: Some(UnixMs(START_MS)),
+            took_ms: Some(70_000),
+            first: Some("shard 3, entry 7: it is not the entry that the log's tree has".into()),
+        };
         let status = NodeStatus {
             node: NodeId([1; 8]),
             program: "0.1.0".into(),
@@ -336,6 +346,7 @@ impl Seeds<'_> {
                 doing: Some("takes up charter 2".into()),
             }]),
             evidence: core::num::NonZeroU32::new(2),
+            scrub: Some(vec![scrub]),
         };
         let item = |run, events, access| Item { leaf: receipt.leaf.clone(), run, events, access };
         vec![

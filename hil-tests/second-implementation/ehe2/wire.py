@@ -66,6 +66,17 @@ class GroupStatus(Record):
     doing: str | None = member(4, text, optional=True)
 
 
+class ScrubStatus(Record):
+    shard: int = member(0, uint(16))
+    checked: int = member(1, uint())
+    entries: int = member(2, uint())
+    found: int = member(3, uint())
+    held: bool = member(4, boolean)
+    ended: int | None = member(5, uint(), optional=True)
+    took: int | None = member(6, uint(), optional=True)
+    first: str | None = member(7, text, optional=True)
+
+
 class Status(Record):
     node: bytes = member(0, octets(8))
     program: str = member(1, text)
@@ -73,6 +84,7 @@ class Status(Record):
     shards: list[ShardStatus] = member(3, array(ShardStatus.read))
     at: int = member(4, uint())
     groups: list[GroupStatus] | None = member(5, array(GroupStatus.read), optional=True)
+    scrub: list[ScrubStatus] | None = member(7, array(ScrubStatus.read), optional=True)
 
 
 _fetch: list[Form] = [blob, PublicIdentity.read]

@@ -168,7 +168,8 @@ async fn settle(cluster: &Cluster, chance: &mut Chance, progress: &mut Duration)
         loop {
             let status = cluster.leader(group).and_then(|leader| cluster.status(leader, group));
             // Who asked for a change may have died in the middle of it: asked again, it is finished.
-            if let (Some(leader), true) = (cluster.leader(group), status.as_ref().is_some_and(|status| status.changing)) {
+            if let (Some(leader), true) = (cluster.leader(group), status.as_ref().is_some_and(|status| status.changing))
+            {
                 let wiped = cluster.wiped();
                 let whole = cluster.plan().voters.iter().filter(|node| !wiped.contains(node));
                 change(cluster, leader, group, whole.copied().map(NodeId).collect()).await;

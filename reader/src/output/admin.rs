@@ -238,8 +238,13 @@ impl Printer<'_> {
                         json!({ "shard": shard.shard, "leader": shard.leader, "term": shard.term, "applied": shard.applied,
                                 "leaves": shard.leaves, "rooms": shard.rooms, "faulted": shard.faulted })
                     });
+                    let scrubs = status.scrub.iter().flatten();
                     if self.is_json() {
-                        self.value(&json!({ "name": name, "node": status.node, "program": status.program,
+                        let scrubs: Vec<_> = scrubs.map(|scrub| {
+                            json!({ "shard": scrub.shard, "checked": scrub.checked, "entries": scrub.entries, "found": scrub.found,
+                                    "held": scrub.held, "ended": scrub.ended.map(when::text), "took_ms": scrub.took_ms, "first": scrub.first })
+                        }).collect();
+                        self.value(&json!({ "name": name, "scrub": scrubs, "node": status.node, "program": status.program,
                             "charter": status.charter_version, "at": when::text(status.at), "shards": shards.collect::<Vec<_>>(),
                             "evidence": status.evidence.map_or(0, NonZeroU32::get) }))?;
                         continue;
@@ -253,6 +258,14 @@ impl Printer<'_> {
                         "{name}: {} shards ({faulted} faulted, {leaderless} without an ordering party), {rooms} rooms, {leaves} leaves, charter {}, program {}, its time {}",
                         status.shards.len(), status.charter_version, status.program, when::shown(status.at),
                     )))?;
+                    for scrub in scrubs.filter(|scrub| scrub.found > 0) {
+                        let held = if scrub.held { ", held until it is repaired" } else { "" };
+                        let first = scrub.first.as_deref().unwrap_or_default();
+                        self.line(plain(&format!(
+                            "{name}: shard {}: {} findings{held}; {first}",
+                            scrub.shard, scrub.found
+                        )))?;
+                    }
                     if let Some(count) = status.evidence {
                         self.line(plain(&format!(
                             "  it keeps EVIDENCE that nodes signed what contradicts itself, in {count} files: `ehe evidence` shows it"

@@ -57,6 +57,7 @@ struct State {
     newest: BTreeMap<u16, Applied>,
     distrusted: BTreeSet<Distrusted>,
     said: BTreeMap<NodeId, VecDeque<Vec<u8>>>,
+    held: BTreeSet<u16>,
     woken: bool,
     stopped: bool,
 }
@@ -72,6 +73,8 @@ pub struct News {
     pub said: Vec<(NodeId, Vec<u8>)>,
     /// Of whom evidence was found since.
     pub distrusted: BTreeSet<Distrusted>,
+    /// Shards for which nothing is signed now: their state is not what it was.
+    pub held: BTreeSet<u16>,
 }
 
 impl Board {
@@ -138,6 +141,19 @@ impl Board {
         self.changed.notify_all();
     }
 
+    /// From now on nothing is signed for a shard, or is again. What is said meanwhile is kept as ever.
+    pub fn hold(&self, shard: u16, held: bool) {
+        let mut state = self.lock();
+        if held {
+            state.held.insert(shard);
+        } else {
+            state.held.remove(&shard);
+        }
+        state.woken = true;
+        drop(state);
+        self.changed.notify_all();
+    }
+
     /// Ends [`Checkpointer::run`](super::Checkpointer::run).
     pub fn stop(&self) {
         self.lock().stopped = true;
@@ -185,7 +201,7 @@ impl State {
         }
         self.said.retain(|_, waiting| !waiting.is_empty());
         let (applied, distrusted) = (std::mem::take(&mut self.newest), std::mem::take(&mut self.distrusted));
-        News { charters: std::mem::take(&mut self.charters), applied, said, distrusted }
+        News { charters: std::mem::take(&mut self.charters), applied, said, distrusted, held: self.held.clone() }
     }
 }
 

@@ -171,6 +171,8 @@ pub struct Core {
     shards: BTreeMap<u16, Cosigning>,
     /// Shards of the round that is under way.
     touched: BTreeSet<u16>,
+    /// Shards for which nothing is signed now.
+    held: BTreeSet<u16>,
     remembering: BTreeMap<u16, Cosigned>,
 }
 
@@ -178,18 +180,26 @@ impl Core {
     /// Begins with what is remembered of each of this node's shards.
     pub fn new(who: Who, shards: impl IntoIterator<Item = (u16, Option<Cosigned>)>) -> Self {
         let shards = shards.into_iter().map(|(shard, cosigned)| (shard, Cosigning::new(shard, cosigned)));
-        Self { who, shards: shards.collect(), touched: BTreeSet::new(), remembering: BTreeMap::new() }
+        Self {
+            who,
+            shards: shards.collect(),
+            touched: BTreeSet::new(),
+            held: BTreeSet::new(),
+            remembering: BTreeMap::new(),
+        }
     }
 
     /// When the next round is due though nothing happens; `None`: not before something does.
     pub fn due(&self) -> Option<Duration> {
-        self.shards.values().filter_map(|shard| shard.due).min()
+        let signing = self.shards.iter().filter(|(shard, _)| !self.held.contains(shard));
+        signing.filter_map(|(_, shard)| shard.due).min()
     }
 
     /// Takes in what happened, and decides. [`Self::remembered`] has to follow.
     pub fn round(&mut self, news: News, now: Now, world: &dyn World) -> Round {
-        let Self { who, shards, touched, remembering } = self;
+        let Self { who, shards, touched, held, remembering } = self;
         let mut round = Round::default();
+        *held = news.held;
         touched.clear();
         touched.extend(shards.iter().filter(|(_, it)| it.due.is_some_and(|due| due <= now.running)).map(|(it, _)| *it));
         for (shard, in_effect) in news.charters {
@@ -222,6 +232,7 @@ impl Core {
             }
             touched.insert(message.shard());
         }
+        touched.retain(|shard| !held.contains(shard));
         remembering.clear();
         for (shard, cosigning) in shards.iter_mut().filter(|(shard, _)| touched.contains(shard)) {
             remembering.extend(cosigning.decide(&mut step).map(|remember| (*shard, remember)));
@@ -232,7 +243,7 @@ impl Core {
 
     /// What was to be remembered is on disk, or may not be: then the shards in question are fenced.
     pub fn remembered(&mut self, outcome: Result<(), CosignError>, now: Now, world: &dyn World) -> Vec<Action> {
-        let Self { who, shards, touched, remembering } = self;
+        let Self { who, shards, touched, remembering, .. } = self;
         let mut out = Vec::new();
         let failed = outcome.err().map(|why| Arc::new(Refused::from(why)));
         for (shard, cosigning) in shards.iter_mut().filter(|(shard, _)| touched.contains(shard)) {

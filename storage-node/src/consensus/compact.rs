@@ -259,6 +259,7 @@ mod tests {
             learners: BTreeSet::new(),
             matched: matched.iter().map(|(node, index)| (NodeId(*node), *index)).collect(),
             fault: None,
+            held: None,
         }
     }
 

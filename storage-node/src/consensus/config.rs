@@ -69,6 +69,9 @@ pub struct Config {
 
     /// Bytes of snapshots that this node sends in a second, of all groups together. Default 64 MiB.
     pub snapshot_bytes_per_s: u64,
+
+    /// Groups that are held from the start, and why: see [`Consensus::hold`](super::Consensus::hold). Default: none.
+    pub held: BTreeMap<GroupId, String>,
 }
 
 impl Config {
@@ -92,6 +95,7 @@ impl Config {
             log_keep_bytes: 32 << 20,
             log_hold_bytes: 1 << 30,
             snapshot_bytes_per_s: 64 << 20,
+            held: BTreeMap::new(),
         }
     }
 

@@ -50,7 +50,8 @@ impl Group {
     pub(super) fn status(&self) -> Status {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        Status::new(&metrics, self.log.durable.index(), self.log.purged_index(), self.log.fence.fault())
+        let held = self.log.hold.why();
+        Status::new(&metrics, self.log.durable.index(), self.log.purged_index(), self.log.fence.fault(), held)
     }
 
     /// What this node is in the group: the part of [`status`](Self::status) that is asked for most.
@@ -93,6 +94,7 @@ impl Group {
     /// Stops in order: no more proposals, then the state is made durable and closed.
     pub(super) async fn shutdown(&self) -> Result<(), ShutdownError> {
         self.accept.close();
+        self.log.hold.end();
         // The only error is that the task panicked, and the fence tells of that below.
         drop(self.raft.shutdown().await);
         let stopped = self.worker.stop().await;

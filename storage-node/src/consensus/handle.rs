@@ -136,6 +136,10 @@ impl Consensus {
         if self.inner.closing.load(Ordering::Acquire) {
             return Err(ProposeError::Stopped);
         }
+        if group.log.hold.why().is_some() {
+            let leader = group.status().leader.filter(|leader| *leader != self.node_id());
+            return Err(ProposeError::NotLeader { leader });
+        }
         let (bytes, limit) = (command.len(), self.inner.config.max_command_bytes);
         if bytes > limit {
             return Err(ProposeError::TooLarge { bytes, limit });

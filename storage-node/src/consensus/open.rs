@@ -207,6 +207,7 @@ async fn start<M: Machine>(
             durable.advance(applied.last.index());
         }
         let log = Arc::new(GroupLog::new(Arc::new(Fence::new(id)), durable, config.log_tail_bytes, stored));
+        log.hold.set(config.held.get(&id).map(String::as_str));
         parts.push((log, machine, applied));
     }
     let logs: Vec<_> = parts.iter().map(|(log, ..)| log.clone()).collect();
@@ -326,6 +327,12 @@ async fn lead_group(config: &Config, group: &Group) -> Result<(), ()> {
         (membership.voter_ids().collect::<Vec<_>>(), membership.nodes().count())
     });
     let (voters, members) = members.await.map_err(drop)?;
+    if group.log.hold.why().is_some() {
+        raft.runtime_config().elect(false);
+        raft.runtime_config().heartbeat(false);
+        raft.runtime_config().tick(voters != [me] || members != 1);
+        return Ok(());
+    }
     if voters != [me] || members != 1 {
         raft.runtime_config().tick(true);
     }

@@ -158,6 +158,7 @@ mod tests {
             changing: false,
             learners: BTreeSet::new(),
             matched: BTreeMap::new(),
+            held: None,
             fault: None,
         }
     }

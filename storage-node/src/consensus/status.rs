@@ -41,6 +41,8 @@ pub struct Status {
     pub matched: BTreeMap<NodeId, Option<u64>>,
     /// Why the group is stopped, if a fault stopped it.
     pub fault: Option<Arc<Fault>>,
+    /// Why the group is held, if it is: it has its log and its vote, and does not lead (see [`Consensus::hold`](super::Consensus::hold)).
+    pub held: Option<Arc<str>>,
 }
 
 /// What a node is in a group.
@@ -77,6 +79,7 @@ impl Status {
         durable: Option<u64>,
         purged: Option<u64>,
         fault: Option<Arc<Fault>>,
+        held: Option<Arc<str>>,
     ) -> Self {
         let role = Role::of(metrics, fault.is_some());
         let membership = metrics.membership_config.membership();
@@ -94,12 +97,15 @@ impl Status {
             learners: membership.learner_ids().map(NodeId).collect(),
             matched: matched.map(|(node, id)| (NodeId(*node), id.as_ref().map(LogId::index))).collect(),
             fault,
+            held,
         }
     }
 
     /// `true` if this node leads and its state has everything that was ever committed.
     #[must_use]
     pub fn ready(&self) -> bool {
-        self.role == Role::Leader && self.applied.is_some_and(|applied| applied.term == self.term)
+        self.held.is_none()
+            && self.role == Role::Leader
+            && self.applied.is_some_and(|applied| applied.term == self.term)
     }
 }

@@ -20,7 +20,8 @@ pub(super) fn status(node: &Node) -> Response {
             applied: group.as_ref().and_then(|s| s.applied).map_or(0, entries_until),
             leaves: checkpoint.size(),
             rooms: checkpoint.rooms(),
-            faulted: matches!(checkpoint, Checkpointed::Fenced) || group.is_none_or(|s| s.fault.is_some()),
+            faulted: matches!(checkpoint, Checkpointed::Fenced)
+                || group.is_none_or(|s| s.fault.is_some() || s.held.is_some()),
         }
     });
     Response::Status(NodeStatus {
@@ -31,6 +32,7 @@ pub(super) fn status(node: &Node) -> Response {
         at: node.clock.now(),
         groups: Some(groups(node.charter.shard_count().get(), &node.alliance.reports(node.id))),
         evidence: NonZeroU32::new(kept(node)),
+        scrub: Some(node.scrub.now()),
     })
 }
 

@@ -10,11 +10,11 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::Kind;
 use super::alliance::Alliance;
 use super::evidence::hear_evidence;
 use super::link::{next_frame, stream};
 use super::reads::ReadDoor;
+use super::{Kind, Repairs};
 use crate::admission::{self, Standing};
 use crate::charters::Charters;
 use crate::checkpoint::{Board, MESSAGE_MAX_BYTES};
@@ -44,6 +44,8 @@ pub struct Accepting {
     pub evidence: Keeper,
     /// Read requests of other nodes' clients.
     pub reads: ReadDoor,
+    /// Entries for those whose disks damaged theirs.
+    pub repairs: Repairs,
     /// Counters.
     pub stats: Arc<Stats>,
     /// Cancelled when the node has nothing more to say to others.
@@ -142,6 +144,11 @@ impl Accepting {
                 if let Err(why) = hear_evidence(&self.evidence, &mut exchange).await {
                     exchange.abort(CloseCode::Protocol);
                     Stats::add(&self.stats.evidence_refused, 1);
+                    self.fault(from, &why);
+                }
+            }
+            Some(Kind::Repair) => {
+                if let Err(why) = self.repairs.serve(exchange).await {
                     self.fault(from, &why);
                 }
             }

@@ -33,6 +33,7 @@ mod cosigning;
 mod evidence;
 mod link;
 mod reads;
+mod repair;
 mod whereabouts;
 
 pub use accept::Accepting;
@@ -41,6 +42,7 @@ pub use cosigning::cosign_with;
 pub use evidence::tell_evidence;
 pub use link::Reach;
 pub use reads::{ORDER_READ_MAX_BYTES, OrderRead, Ordered, ReadDoor, order_read};
+pub use repair::{Others, Repairs};
 pub use whereabouts::expect;
 
 /// What a stream between nodes is for: its first frame, one byte.
@@ -54,13 +56,16 @@ pub enum Kind {
     Alliance,
     /// One read request for whoever orders the shard ([`OrderRead`]), and its answer ([`Ordered`]).
     Reads,
+    /// An entry that the other node's disk damaged, or a state ([`crate::scrub`]).
+    Repair,
     /// [Evidence](crate::evidence), one piece a frame; each is answered by the byte 1 when it is kept.
     Evidence,
 }
 
 impl Kind {
     /// All.
-    pub const ALL: [Self; 5] = [Self::Consensus, Self::Checkpoints, Self::Alliance, Self::Reads, Self::Evidence];
+    pub const ALL: [Self; 6] =
+        [Self::Consensus, Self::Checkpoints, Self::Alliance, Self::Repair, Self::Reads, Self::Evidence];
 
     /// The byte.
     pub const fn byte(self) -> u8 {
@@ -70,6 +75,7 @@ impl Kind {
             Self::Alliance => 3,
             Self::Reads => 6,
             Self::Evidence => 7,
+            Self::Repair => 4,
         }
     }
 

@@ -128,6 +128,11 @@ pub fn outcomes_of_runs(answer: &[u8]) -> Result<Vec<Outcome>, CborError> {
     decode_outcomes(answer)
 }
 
+/// What is wrong with an encoded block; none: it is one of this version.
+pub(crate) fn block_fault(bytes: &[u8]) -> Option<String> {
+    Block::decode(bytes).err().map(|why| format!("it is no block ({why})"))
+}
+
 /// Encodes the outcomes of one block.
 pub(super) fn encode_outcomes(outcomes: &Vec<Outcome>) -> Vec<u8> {
     cbor::to_vec(outcomes)

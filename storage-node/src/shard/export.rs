@@ -113,6 +113,17 @@ pub(super) fn append<'r, K: Key + 'static, V: Value + 'static>(
     Ok(end.close()?)
 }
 
+/// Inserts one row.
+#[cfg(test)]
+pub(super) fn put<K: Key + 'static, V: Value + 'static>(
+    table: &mut Table<'_, K, V>,
+    key: &[u8],
+    value: &[u8],
+) -> Result<(), StoreError> {
+    table.insert(K::from_bytes(key), V::from_bytes(value))?;
+    Ok(())
+}
+
 /// The stream.
 pub(super) struct Export {
     tables: ReadTables,

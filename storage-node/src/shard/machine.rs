@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use redb::Durability;
@@ -35,6 +36,8 @@ pub struct ShardMachine {
     noted: u64,
     readers: Readers,
     clock: Option<Clock>,
+    /// As of when what is carried was read from the file.
+    mended: u64,
 }
 
 /// Why a shard cannot go on.
@@ -60,7 +63,9 @@ impl ShardMachine {
         let (rooms, recent) = (Rooms::default(), Recent::default());
         let carried = load(&store, place, (rooms.clone(), recent.clone()))?;
         let (readers, clock) = (Readers::default(), None);
-        let machine = Self { place, store, carried, board, rooms, recent, notary: None, noted: 0, readers, clock };
+        let mended = store.mended().load(Ordering::Acquire);
+        let machine =
+            Self { place, store, carried, board, rooms, recent, notary: None, noted: 0, readers, clock, mended };
         machine.show();
         Ok(machine)
     }
@@ -131,6 +136,11 @@ impl Machine for ShardMachine {
                 return Err(failed(ApplyError::Rules { at: *at, found: block.rules }));
             }
             blocks.push(block);
+        }
+        let mended = self.store.mended().load(Ordering::Acquire);
+        if mended != self.mended {
+            self.carried = load(&self.store, self.place, (self.rooms(), self.recent())).map_err(failed)?;
+            self.mended = mended;
         }
         let any = !blocks.is_empty();
         let asked = self.readers.decisions.asked(&blocks);

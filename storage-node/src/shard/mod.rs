@@ -7,6 +7,7 @@
 //! ```
 
 mod apply;
+mod audit;
 mod block;
 mod charters;
 mod chunks;
@@ -17,6 +18,7 @@ mod incoming;
 mod known;
 mod ledger;
 mod machine;
+mod mend;
 mod notary;
 mod packed;
 mod place;
@@ -36,17 +38,22 @@ mod vet;
 mod view;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
+pub(crate) use audit::{Form, Records, Roots};
+pub(crate) use block::block_fault;
 pub use block::{Outcome, block_of_runs, outcomes_of_runs};
 pub use charters::{CharterEntry, InEffect};
 pub use chunks::{CHUNK_MAX_BYTES, Leaves, Taken, state_of};
 pub use entry::{Entry, StoredEvent};
+pub(crate) use incoming::{Arrived, Incoming};
 pub use machine::ShardMachine;
+pub use mend::LogRow;
+pub(crate) use mend::{ROWS_MAX, receive};
 pub use notary::Notary;
 pub use place::Place;
 pub use precheck::precheck;
@@ -54,6 +61,7 @@ pub use readers::{Committed, Decided, Decisions, Expected, Readers, Rights, Righ
 pub use recent::{Recent, Rooms};
 pub use schema::{RUN_REFUSALS_KEPT, RunRefusal, ShardMeta};
 pub use sequencer::{Sequencer, Unordered, Waiting, WeakSequencer, run as order};
+pub(crate) use store::file_name;
 pub use store::{Store, StoreError};
 pub use view::View;
 

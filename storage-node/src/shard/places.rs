@@ -59,11 +59,22 @@ impl Head {
             tables.positions.insert(key, pack_list(Vec::new(), &self.open).as_slice())?;
             self.open.clear();
         }
+        self.leaf = leaf;
+        tables.heads.insert(room.as_bytes(), self.to_row().as_slice())?;
+        Ok(())
+    }
+
+    /// As it is stored.
+    pub(super) fn to_row(&self) -> Vec<u8> {
         let mut row = Vec::new();
         packed::put(&mut row, self.entries);
-        row.extend_from_slice(leaf.as_bytes());
-        tables.heads.insert(room.as_bytes(), pack_list(row, &self.open).as_slice())?;
-        Ok(())
+        row.extend_from_slice(self.leaf.as_bytes());
+        pack_list(row, &self.open)
+    }
+
+    /// Full lists of its places.
+    pub(super) fn lists(&self) -> u64 {
+        self.entries / LIST_ENTRIES
     }
 
     /// The list with entry `index` of the room and those around it, and the index of the list's first.

@@ -89,6 +89,20 @@ macro_rules! tables {
                 Ok(Self { $($field: txn.open_table(TableDefinition::new(stringify!($field)))?,)* })
             }
 
+            /// Puts one row in, wherever it belongs.
+            #[cfg(test)]
+            pub(super) fn import(&mut self, table: u8, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+                let mut number = 0u8;
+                $(
+                    if number == table {
+                        return super::export::put::<$key, $value>(&mut self.$field, key, value);
+                    }
+                    number += 1;
+                )*
+                let _ = number;
+                Err(StoreError::Stream("a row is of no table"))
+            }
+
             /// Puts rows at the end of an exported table. `None`: there is no table of that number.
             pub(super) fn append<'r>(
                 txn: &WriteTransaction,

@@ -20,13 +20,13 @@ use super::store::StoreError;
 pub(super) type SegmentKey = (u64, u32);
 
 /// Bytes of a full row: a page, less what redb puts beside one value in a leaf page (header 4, end of the value 4, key 12).
-const SEGMENT_BYTES: usize = 4096 - 4 - 4 - 12;
+pub(super) const SEGMENT_BYTES: usize = 4096 - 4 - 4 - 12;
 /// Bytes of `first`.
-const FIRST_BYTES: usize = 2;
+pub(super) const FIRST_BYTES: usize = 2;
 /// No record begins in the row.
-const NONE_BEGINS: u16 = u16::MAX;
+pub(super) const NONE_BEGINS: u16 = u16::MAX;
 /// A longer record is not one of ours: an entry of the replicated log is smaller.
-const RECORD_MAX_BYTES: usize = 16 * 1024 * 1024;
+pub(super) const RECORD_MAX_BYTES: usize = 16 * 1024 * 1024;
 
 const CORRUPT: StoreError = StoreError::Corrupt("a record of the log is not where it should be");
 
@@ -150,7 +150,7 @@ pub(super) fn walk(
 }
 
 /// The bytes of a row from where record `number` begins.
-fn begin_of((record, offset): SegmentKey, row: &[u8], number: u64) -> Option<&[u8]> {
+pub(super) fn begin_of((record, offset): SegmentKey, row: &[u8], number: u64) -> Option<&[u8]> {
     let (first, bytes) = row.split_first_chunk()?;
     let first = u16::from_le_bytes(*first);
     let mut unpack = Unpack(bytes);

@@ -1,7 +1,7 @@
 //! The file of one shard: opening it, writing to it, looking at it. All calls block; none belongs on a runtime's worker.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, WriteTransaction};
@@ -102,6 +102,11 @@ impl From<redb::DatabaseError> for StoreError {
     }
 }
 
+/// Name of a shard's file.
+pub(crate) fn file_name(shard: u16) -> String {
+    format!("shard-{shard:04}.redb")
+}
+
 /// A shard's file. Clones are the same file; it is closed when the last one and the last view are gone.
 #[derive(Clone)]
 pub struct Store {
@@ -115,6 +120,8 @@ struct Shared {
     /// Where another node's state is received; a store that is not a file has no such place.
     folder: Option<Arc<dyn Folder>>,
     cache_bytes: usize,
+    /// How often rows were put in the place of damaged ones: whoever keeps rows in memory reads them again.
+    mended: AtomicU64,
 }
 
 /// Where a file is filled that is to take a shard's place. It does not keep the shard's open.
@@ -188,9 +195,9 @@ impl Store {
         Ok(store)
     }
 
-    fn of(db: Database, log: LogName, folder: Option<Arc<dyn Folder>>, cache_bytes: usize) -> Self {
+    pub(super) fn of(db: Database, log: LogName, folder: Option<Arc<dyn Folder>>, cache_bytes: usize) -> Self {
         let open = RwLock::new(Arc::new(OpenFile::new(db)));
-        Self { shared: Arc::new(Shared { open, folder, cache_bytes }), log }
+        Self { shared: Arc::new(Shared { open, folder, cache_bytes, mended: AtomicU64::new(0) }), log }
     }
 
     /// Opens a shard on another kind of storage, or makes it if that is empty: the seam for tests that fail at each step of IO.
@@ -220,6 +227,30 @@ impl Store {
         Ok(store)
     }
 
+    /// Opens a shard's file only to look at it, whosever it is: its alliance, its number, and, if that is to be checked, whether every
+    /// page of it is the one that was written. `backend` must take what the storage library writes while it opens the file, and may
+    /// forget it.
+    pub(crate) fn open_as_it_is(
+        backend: impl StorageBackend,
+        cache_bytes: usize,
+        check: bool,
+    ) -> Result<(Self, AllianceId, u16, bool), StoreError> {
+        let mut db = builder(cache_bytes).create_with_backend(backend)?;
+        let sound = !check || db.check_integrity()?;
+        let marker = {
+            let txn = db.begin_read()?;
+            let table = txn.open_table(redb::TableDefinition::<&str, &[u8]>::new("meta"))?;
+            check_format(&table)?;
+            marker(&table)?
+        };
+        let Marker { alliance, shard, .. } = marker;
+        Ok((Self::of(db, LogName { alliance, shard }, None, cache_bytes), alliance, shard, sound))
+    }
+
+    pub(super) fn mended(&self) -> &AtomicU64 {
+        &self.shared.mended
+    }
+
     fn current(&self) -> Arc<OpenFile> {
         Arc::clone(&self.shared.open.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -236,15 +267,7 @@ impl Store {
     fn check(&self, alliance: AllianceId, shard: u16) -> Result<(), StoreError> {
         let moment = self.read()?;
         let table = moment.txn.open_table(redb::TableDefinition::<&str, &[u8]>::new("meta"))?;
-        let bytes = table.get(META_MARKER)?.ok_or(StoreError::Corrupt("it has no format marker"))?;
-        // The marker's first member keeps its place in every format.
-        let mut decoder = minicbor::Decoder::new(bytes.value());
-        let found = decoder.map().and_then(|_| decoder.u32()).and_then(|_| decoder.u32());
-        match found {
-            Ok(FORMAT) => {}
-            Ok(found) => return Err(StoreError::Format { found, known: FORMAT }),
-            Err(_) => return Err(StoreError::Corrupt("its format marker does not decode")),
-        }
+        check_format(&table)?;
         check_marker(&table, alliance, shard)
     }
 
@@ -304,16 +327,29 @@ pub(super) fn begin(db: &Database, durability: Durability) -> Result<WriteTransa
     Ok(txn)
 }
 
+fn check_format(meta: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<(), StoreError> {
+    let bytes = meta.get(META_MARKER)?.ok_or(StoreError::Corrupt("it has no format marker"))?;
+    // The marker's first member keeps its place in every format.
+    let mut decoder = minicbor::Decoder::new(bytes.value());
+    match decoder.map().and_then(|_| decoder.u32()).and_then(|_| decoder.u32()) {
+        Ok(FORMAT) => Ok(()),
+        Ok(found) => Err(StoreError::Format { found, known: FORMAT }),
+        Err(_) => Err(StoreError::Corrupt("its format marker does not decode")),
+    }
+}
+
+fn marker(meta: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Marker, StoreError> {
+    let bytes = meta.get(META_MARKER)?.ok_or(StoreError::Corrupt("it has no format marker"))?;
+    cbor::from_slice(bytes.value(), 128).map_err(|_| StoreError::Corrupt("its format marker does not decode"))
+}
+
 /// Whether the file, or what is being installed in it, is of this shard.
 pub(super) fn check_marker(
     meta: &impl ReadableTable<&'static str, &'static [u8]>,
     alliance: AllianceId,
     shard: u16,
 ) -> Result<(), StoreError> {
-    let bytes = meta.get(META_MARKER)?.ok_or(StoreError::Corrupt("it has no format marker"))?;
-    let marker: Marker =
-        cbor::from_slice(bytes.value(), 128).map_err(|_| StoreError::Corrupt("its format marker does not decode"))?;
-    match marker {
+    match marker(meta)? {
         Marker { format, .. } if format != FORMAT => Err(StoreError::Format { found: format, known: FORMAT }),
         Marker { alliance: found, shard: of, .. } if (found, of) != (alliance, shard) => {
             Err(StoreError::OtherShard { shard: of, alliance: found })

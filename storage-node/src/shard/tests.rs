@@ -21,11 +21,12 @@ use crate::consensus::{self, Machine, Position};
 
 #[allow(dead_code, unreachable_pub, reason = "shared with the integration tests, which use more of it")]
 #[path = "../../tests/support/people.rs"]
-mod people;
+pub(crate) mod people;
 
 mod charters;
 mod crash;
 mod incoming;
+mod scrub;
 mod stored;
 
 use people::{Patient, Sealer, Writer, content, request, rng};

@@ -10,10 +10,10 @@ use super::schema::{Look, Tables};
 use super::store::StoreError;
 
 /// The lowest level above the leaves that is stored: subtrees of 2^6 leaves.
-const STORED_LEVEL: u8 = 6;
+pub(super) const STORED_LEVEL: u8 = 6;
 const HASH_BYTES: usize = 32;
 /// Leaf hashes in a row: as many as fit a page beside redb's 16 bytes.
-const ROW_LEAVES: u64 = 127;
+pub(super) const ROW_LEAVES: u64 = 127;
 
 const MISSING: StoreError = StoreError::Corrupt("a hash of the Merkle tree is missing");
 const OTHER: StoreError = StoreError::Corrupt("the stored Merkle tree is not that of the entries");

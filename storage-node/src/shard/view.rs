@@ -46,6 +46,10 @@ impl View {
         &self.tables
     }
 
+    pub(super) fn log_name(&self) -> LogName {
+        self.log
+    }
+
     pub(super) fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.tables.meta.get(key)?.map(|value| value.value().to_vec()))
     }
@@ -90,6 +94,16 @@ impl View {
         entry.leaf(before, |at| self.node(NodeAt { level: 0, index: at }))
     }
 
+    /// The leaf of an entry that is there: what is not the tree's entry is told nobody.
+    pub fn own_leaf(&self, log_index: u64, entry: &Entry) -> Result<Leaf, StoreError> {
+        let leaf = self.leaf(entry)?;
+        if self.node(NodeAt { level: 0, index: log_index })? == leaf.hash() {
+            Ok(leaf)
+        } else {
+            Err(StoreError::Corrupt("an entry is not the one that the log's tree has"))
+        }
+    }
+
     /// A committed wrap of a room, whole.
     pub fn wrap_event(&self, room: RoomId, wrap: WrapId) -> Result<Option<Event>, StoreError> {
         let Some(wrap) = stored_wrap(&self.tables, room, wrap)? else { return Ok(None) };
@@ -100,7 +114,7 @@ impl View {
 
     /// The proof that an entry is among the first `log_size` leaves, under the checkpoint of that size.
     pub fn receipt(&self, log_index: u64, log_size: u64, checkpoint: &str) -> Result<Receipt, StoreError> {
-        let leaf = self.leaf(&self.entry(log_index)?)?;
+        let leaf = self.own_leaf(log_index, &self.entry(log_index)?)?;
         let proof = merkle::inclusion_proof(self, log_index, log_size)?;
         Ok(Receipt { leaf, log_index, proof, checkpoint: checkpoint.into() })
     }

@@ -4,8 +4,8 @@ use ehe::id::Nonce;
 use ehe::refusal::Refusal;
 use ehe::time::UnixMs;
 use ehe::wire::{
-    GroupNode, GroupStatus, Head, Item, KnownRun, NodeStatus, Request, Response, RoomInfo, ShardStatus, Submission,
-    Submitted,
+    GroupNode, GroupStatus, Head, Item, KnownRun, NodeStatus, Request, Response, RoomInfo, ScrubStatus, ShardStatus,
+    Submission, Submitted,
 };
 use serde_json::json;
 
@@ -36,6 +36,7 @@ fn many(kit: &mut Kit, room: ehe::id::RoomId) {
         at,
         groups: None,
         evidence: None,
+        scrub: None,
     };
     for (slug, title, message) in [
         ("rooms-1025", "1,025 rooms in an answer", Response::Rooms(vec![info; ehe::limits::ROOMS_PER_ANSWER_MAX + 1])),
@@ -84,6 +85,7 @@ fn frames(kit: &mut Kit) {
         at: UnixMs(scene.now),
         groups: None,
         evidence: None,
+        scrub: None,
     };
     let member =
         |node, votes, applied: Option<u64>| GroupNode { node, votes, applied, heard_ms: applied, faulted: false };
@@ -101,6 +103,19 @@ fn frames(kit: &mut Kit) {
         ]),
         ..status.clone()
     };
+    let first = Some("shard 1, entry 7: it is not the entry that the log's tree has".to_owned());
+    let whole = ScrubStatus {
+        shard: 0,
+        checked: 3,
+        entries: 3,
+        found: 0,
+        held: false,
+        ended: Some(UnixMs(scene.now)),
+        took_ms: Some(12),
+        first: None,
+    };
+    let damaged = ScrubStatus { shard: 1, found: 1, held: true, ended: None, took_ms: None, first, ..whole.clone() };
+    let scrubbed = NodeStatus { scrub: Some(vec![whole, damaged]), ..status.clone() };
     for (slug, message) in [
         ("submitted", Response::Submitted(Submitted { receipt: log.receipt(0), control_seq: 4 })),
         ("known", Response::Known(vec![KnownRun { run, receipt: log.receipt(0) }])),
@@ -120,6 +135,7 @@ fn frames(kit: &mut Kit) {
         ("charter", Response::Charter(world().one.chain())),
         ("status", Response::Status(status)),
         ("status-of-all-shards", Response::Status(of_all)),
+        ("status-scrub", Response::Status(scrubbed)),
         ("wrap", Response::Wrap(wrap.event().clone())),
         ("restorations", Response::Restorations(vec![restoration().encode().into()])),
     ] {

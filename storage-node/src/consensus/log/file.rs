@@ -29,7 +29,7 @@ const FORMAT: u64 = 1;
 /// The small things of a group. The numbers are on disk.
 #[derive(Clone, Copy)]
 #[repr(u8)]
-pub(super) enum Field {
+pub(in crate::consensus) enum Field {
     /// The vote. Durable before anybody hears of it.
     Vote = 0,
     /// Newest commit that was known when something else was written; see `save_committed`.
@@ -39,6 +39,9 @@ pub(super) enum Field {
     /// A snapshot up to here is being installed, or was and the log was not shortened yet.
     Installing = 3,
 }
+
+/// The greatest number of a [`Field`].
+pub(super) const LAST_FIELD: u8 = Field::Installing as u8;
 
 /// What a group has on disk.
 #[derive(Clone, Debug, Default)]
@@ -76,7 +79,7 @@ pub(in crate::consensus) fn open(
 /// measured for 600 MiB, which 16 groups may reach between compactions, and a node that was killed should lead again
 /// well within a second. The price, the allocator's state in every commit, was a quarter of the throughput when the
 /// disk was not the limit (60,000 small entries a second instead of 80,000), and nothing where it was.
-pub(super) fn begin(db: &Database) -> Result<WriteTransaction, redb::Error> {
+pub(in crate::consensus) fn begin(db: &Database) -> Result<WriteTransaction, redb::Error> {
     let mut txn = db.begin_write()?;
     txn.set_durability(Durability::Immediate)?;
     txn.set_two_phase_commit(true);
@@ -131,6 +134,17 @@ pub(in crate::consensus) fn read_peers(db: &Database) -> Result<BTreeMap<NodeId,
 /// Notes who a peer is.
 pub(super) fn write_peer(txn: &WriteTransaction, peer: NodeId, uid: &NodeUid) -> Result<(), redb::Error> {
     txn.open_table(NODE)?.insert(peer_key(peer).as_str(), uid.0.as_slice())?;
+    Ok(())
+}
+
+/// Writes a field of a group.
+pub(in crate::consensus) fn put_field(
+    txn: &WriteTransaction,
+    group: GroupId,
+    field: Field,
+    value: &[u8],
+) -> Result<(), redb::Error> {
+    txn.open_table(FIELDS)?.insert((group.0, field as u8), value)?;
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use super::{file::Stored, growth::Growth};
 use crate::consensus::{
     error::Fault,
     fence::Fence,
+    hold::Hold,
     types::{Entry, EntryPayload, LogId, Payload, Vote},
 };
 
@@ -41,6 +42,7 @@ impl Durable {
 #[derive(Debug)]
 pub(in crate::consensus) struct GroupLog {
     pub(in crate::consensus) fence: Arc<Fence>,
+    pub(in crate::consensus) hold: Hold,
     pub(in crate::consensus) durable: Arc<Durable>,
     tail_bytes: usize,
     ends: Mutex<Ends>,
@@ -90,7 +92,7 @@ impl GroupLog {
             tail_bytes: 0,
             growth: Growth::of(next_index(stored.purged.as_ref()), next_index(stored.last.as_ref()), stored.bytes),
         };
-        Self { fence, durable, tail_bytes, ends: Mutex::new(ends) }
+        Self { fence, hold: Hold::default(), durable, tail_bytes, ends: Mutex::new(ends) }
     }
 
     pub(super) fn ends(&self) -> MutexGuard<'_, Ends> {

@@ -16,6 +16,7 @@ pub(super) mod group;
 mod growth;
 pub(super) mod reader;
 pub(super) mod store;
+pub(super) mod verify;
 pub(super) mod writer;
 
 #[cfg(test)]

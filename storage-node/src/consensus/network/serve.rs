@@ -125,6 +125,8 @@ async fn answer(group: &Group, peer: NodeId, frame: &[u8]) -> Result<Answer, Ser
     Ok(match request {
         Request::Vote(request) => Answer::Vote(raft.vote(request).await.map_err(|_| ServeError::Stopped)?),
         Request::PreVote(request) => Answer::Vote(raft.pre_vote(request).await.map_err(|_| ServeError::Stopped)?),
+        // Who asks goes on as if this node had not answered.
+        Request::Transfer(_) if group.log.hold.why().is_some() => return Err(ServeError::Stopped),
         Request::Transfer(request) => {
             match raft.handle_transfer_leader(request).await.map_err(|_| ServeError::Stopped)? {
                 Ok(()) => Answer::Transferring,

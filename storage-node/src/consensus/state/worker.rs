@@ -182,6 +182,10 @@ impl<M: Machine> Worker<M> {
 
     fn apply(&mut self, steps: Vec<Step>) -> io::Result<()> {
         self.setup.log.fence.check().map_err(io_error)?;
+        // What is not applied now, the log replays when the state is sound again or the node is started again.
+        if !self.setup.log.hold.wait() {
+            return Ok(());
+        }
         let Some((last, _)) = steps.last() else { return Ok(()) };
         let last = last.log_id;
         let mut membership = self.setup.applied.as_ref().map(|a| a.membership.clone()).unwrap_or_default();

@@ -1,0 +1,252 @@
+//! Entries that a node's disk damaged, asked of the other nodes of the shard.
+//!
+//! ```text
+//! request = version (1) ‖ what (1) ‖ shard (2) ‖ log index (8)             numbers big-endian; what 0 an entry, 1 the whole state
+//! entry   = row …, finished;  row = record (8) ‖ offset (4) ‖ bytes        one a frame; none: this node does not have it
+//! state   = what consensus keeps, piece …, finished                        each a frame; none: this node has no state for others
+//! ```
+//!
+//! What comes is a stranger's until the tree says that it is the entry ([`Store::mend`](crate::shard::Store)), or a quorum's checkpoint that it is
+//! the state ([`rebuild`](crate::scrub::rebuild)).
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::time::Duration;
+
+use bytes::Bytes;
+use certs::{ChannelError, CloseCode, Exchange, Lane};
+use ehe::id::NodeId;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::link::next_frame;
+use super::{Kind, Reach};
+use crate::charters::Charters;
+use crate::checkpoint::Checkpointed;
+use crate::consensus::{Consensus, GroupId, LinkError, MachineError, Stage};
+use crate::scrub::{Elsewhere, Line, Sent, caught};
+use crate::shard::{Arrived, Incoming, LogRow, ROWS_MAX};
+
+const VERSION: u8 = 1;
+const REQUEST_BYTES: usize = 1 + 1 + 2 + 8;
+const ENTRY: u8 = 0;
+const STATE: u8 = 1;
+const KEY_BYTES: usize = 8 + 4;
+/// A row fills a page.
+const ROW_BYTES: usize = KEY_BYTES + 4096;
+/// Each frame comes, and is taken, within this time.
+const FRAME_WITHIN: Duration = Duration::from_secs(10);
+/// What consensus keeps of a state: a membership at most.
+const APPLIED_BYTES: usize = 16 << 10;
+/// A piece of a state.
+const PIECE_BYTES: usize = 1 << 20;
+/// Pieces between the disk and the network.
+const PIECES: usize = 2;
+/// Nodes that are answered at a time.
+const AT_A_TIME: usize = 2;
+
+/// Asks the other nodes of each shard.
+pub struct Others {
+    reach: Reach,
+    charters: Charters,
+    me: NodeId,
+}
+
+impl Others {
+    /// Those that the newest charter names, but for `me`.
+    pub fn new(reach: Reach, charters: Charters, me: NodeId) -> Self {
+        Self { reach, charters, me }
+    }
+
+    async fn open(&self, node: NodeId, what: u8, shard: u16, log_index: u64) -> Result<Exchange, ChannelError> {
+        let mut exchange = self.reach.open(node, Lane::Bulk, Kind::Repair).await?;
+        exchange.send(&request(what, shard, log_index), FRAME_WITHIN).await?;
+        exchange.finish()?;
+        Ok(exchange)
+    }
+
+    async fn ask(&self, node: NodeId, shard: u16, log_index: u64) -> Result<Vec<LogRow>, String> {
+        let mut exchange = self.open(node, ENTRY, shard, log_index).await.map_err(|error| error.to_string())?;
+        let mut rows = Vec::new();
+        while let Some(frame) = next(&mut exchange, ROW_BYTES).await? {
+            rows.push(row(&frame).ok_or("it sent no row of a log")?);
+            if rows.len() > ROWS_MAX {
+                return Err("it sent more rows than an entry has".into());
+            }
+        }
+        if rows.is_empty() { Err("it does not have the entry either".into()) } else { Ok(rows) }
+    }
+
+    /// A node's whole state of a shard, received by `incoming`.
+    pub async fn state(&self, node: NodeId, shard: u16, incoming: Incoming) -> Result<Sent, String> {
+        let mut exchange = self.open(node, STATE, shard, 0).await.map_err(|error| error.to_string())?;
+        let none = || "it has no state for this node".to_owned();
+        let applied = next(&mut exchange, APPLIED_BYTES).await?.ok_or_else(none)?.to_vec();
+        let (pieces, arrived) = mpsc::channel::<Bytes>(PIECES);
+        let writing = tokio::task::spawn_blocking(move || received(incoming, arrived));
+        while let Some(piece) = next(&mut exchange, PIECE_BYTES).await? {
+            // If it is not taken, the writer says why.
+            if pieces.send(piece).await.is_err() {
+                break;
+            }
+        }
+        drop(pieces);
+        let state = writing.await.map_err(|_| "it was interrupted")?.map_err(|error| error.to_string())?;
+        Ok(Sent { applied, state })
+    }
+}
+
+async fn next(exchange: &mut Exchange, max: usize) -> Result<Option<Bytes>, String> {
+    next_frame(&mut exchange.receiver, max, FRAME_WITHIN).await.map_err(|error| error.to_string())
+}
+
+impl Elsewhere for Others {
+    fn nodes(&self, shard: u16) -> Vec<NodeId> {
+        self.charters.newest().group(shard).iter().copied().filter(|node| *node != self.me).collect()
+    }
+
+    fn rows(&self, node: NodeId, shard: u16, log_index: u64) -> BoxFuture<'_, Result<Vec<LogRow>, String>> {
+        self.ask(node, shard, log_index).boxed()
+    }
+}
+
+/// On a thread that may block.
+fn received(mut incoming: Incoming, mut pieces: mpsc::Receiver<Bytes>) -> Result<Arrived, MachineError> {
+    while let Some(piece) = pieces.blocking_recv() {
+        incoming.write(&piece)?;
+    }
+    incoming.finish()
+}
+
+/// Answers other nodes.
+pub struct Repairs {
+    shards: BTreeMap<u16, Line>,
+    consensus: Consensus,
+    permits: Semaphore,
+}
+
+impl std::fmt::Debug for Repairs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Repairs").field("shards", &self.shards.len()).finish_non_exhaustive()
+    }
+}
+
+impl Repairs {
+    /// From these shards.
+    pub fn new(shards: BTreeMap<u16, Line>, consensus: Consensus) -> Self {
+        Self { shards, consensus, permits: Semaphore::new(AT_A_TIME) }
+    }
+
+    /// Answers one stream. `Err`: the peer broke a rule.
+    pub(super) async fn serve(&self, mut exchange: Exchange) -> Result<(), &'static str> {
+        const NONE: &str = "a request for an entry or a state that is none";
+        let frame = match next_frame(&mut exchange.receiver, REQUEST_BYTES, FRAME_WITHIN).await {
+            Ok(Some(frame)) => frame,
+            Err(LinkError::TooLong(_)) => return Err(NONE),
+            // It went away.
+            Ok(None) | Err(_) => return Ok(()),
+        };
+        let Some((what, shard, log_index)) = asked(&frame) else {
+            exchange.abort(CloseCode::Protocol);
+            return Err(NONE);
+        };
+        let Ok(_permit) = self.permits.acquire().await else { return Ok(()) };
+        // Of a state that is damaged itself, entries are given that are sound; the whole of it is not.
+        let held = self.consensus.status(GroupId(shard)).is_none_or(|status| status.held.is_some());
+        let served = match self.shards.get(&shard).cloned() {
+            Some(line) if what == ENTRY => entry(&mut exchange, line, log_index).await,
+            Some(line) if !held => state(&mut exchange, line).await,
+            _ => Ok(()),
+        };
+        if served.is_ok() && exchange.finish().is_ok() {
+            let _ = exchange.delivered(FRAME_WITHIN).await;
+        }
+        Ok(())
+    }
+}
+
+async fn entry(exchange: &mut Exchange, line: Line, log_index: u64) -> Result<(), ChannelError> {
+    let looking = tokio::task::spawn_blocking(move || caught(|| line.store.view()?.rows_of(log_index)));
+    for row in looking.await.ok().and_then(Result::ok).unwrap_or_default() {
+        exchange.send(&frame_of(&row), FRAME_WITHIN).await?;
+    }
+    Ok(())
+}
+
+async fn state(exchange: &mut Exchange, line: Line) -> Result<(), ChannelError> {
+    // Before the state is looked at: it has at least as much.
+    let note = match &*line.checkpoints.borrow() {
+        Checkpointed::At(published) => Some(published.note.clone()),
+        Checkpointed::None => None,
+        Checkpointed::Fenced => return Ok(()),
+    };
+    let (pieces, mut read) = mpsc::channel::<io::Result<Vec<u8>>>(PIECES);
+    tokio::task::spawn_blocking(move || {
+        let sent = caught(|| {
+            let (applied, mut state) = line.store.state(note.as_deref())?;
+            let mut piece = applied;
+            while !piece.is_empty() {
+                if pieces.blocking_send(Ok(piece)).is_err() {
+                    return Ok(());
+                }
+                piece = Vec::with_capacity(PIECE_BYTES);
+                (&mut state).take(PIECE_BYTES as u64).read_to_end(&mut piece)?;
+            }
+            Ok(())
+        });
+        if let Err(why) = sent {
+            let _ = pieces.blocking_send(Err(io::Error::other(why)));
+        }
+    });
+    while let Some(piece) = read.recv().await {
+        match piece {
+            Ok(piece) => exchange.send(&piece, FRAME_WITHIN).await?,
+            // The end is missing, and the other side sees that.
+            Err(error) => return Err(ChannelError::Unreachable(error.to_string())),
+        }
+    }
+    Ok(())
+}
+
+fn request(what: u8, shard: u16, log_index: u64) -> Vec<u8> {
+    [&[VERSION, what][..], &shard.to_be_bytes(), &log_index.to_be_bytes()].concat()
+}
+
+fn asked(frame: &[u8]) -> Option<(u8, u16, u64)> {
+    let ([version, what], rest) = frame.split_first_chunk()?;
+    let (shard, rest) = rest.split_first_chunk()?;
+    let (log_index, rest) = rest.split_first_chunk()?;
+    let known = *version == VERSION && [ENTRY, STATE].contains(what) && rest.is_empty();
+    known.then_some((*what, u16::from_be_bytes(*shard), u64::from_be_bytes(*log_index)))
+}
+
+fn frame_of(row: &LogRow) -> Vec<u8> {
+    [&row.key.0.to_be_bytes()[..], &row.key.1.to_be_bytes(), &row.bytes].concat()
+}
+
+fn row(frame: &[u8]) -> Option<LogRow> {
+    let (record, rest) = frame.split_first_chunk()?;
+    let (offset, bytes) = rest.split_first_chunk()?;
+    Some(LogRow { key: (u64::from_be_bytes(*record), u32::from_be_bytes(*offset)), bytes: bytes.to_vec() })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn requests_and_rows_come_back_and_nothing_else_is_one(
+            shard: u16, log_index: u64, key: (u64, u32), bytes: Vec<u8>, noise in prop::collection::vec(any::<u8>(), 0..20),
+        ) {
+            prop_assert_eq!(asked(&request(STATE, shard, log_index)), Some((STATE, shard, log_index)));
+            let sent = LogRow { key, bytes };
+            prop_assert_eq!(row(&frame_of(&sent)), Some(sent));
+            prop_assert!(asked(&noise).is_none() || noise.len() == REQUEST_BYTES && noise[0] == VERSION);
+            prop_assert!(row(&noise).is_some() == (noise.len() >= KEY_BYTES));
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What a scrub remembers over a restart: how far it is, when it was last through, and what is wrong and not repaired yet.
+//!
+//! ```text
+//! "ehe-scrub" ‖ version (1) ‖ CBOR ‖ SHA-256 of these
+//! ```
+//!
+//! A small file of this node's own beside the shards'. If it is gone or damaged the scrub begins anew: nothing else follows from it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use ehe::cbor;
+use ehe::time::UnixMs;
+use minicbor::{Decode, Encode};
+use sha2::{Digest, Sha256};
+
+use super::finding::{Finding, Remedy};
+use super::walk::Pass;
+
+/// Its name in the data directory.
+pub(super) const SCRUB_FILE: &str = "scrub";
+const MAGIC: &[u8] = b"ehe-scrub";
+const VERSION: u8 = 1;
+/// 256 shards with as many findings as are kept.
+const FILE_MAX_BYTES: u64 = 64 << 20;
+
+/// A pass that went through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Done {
+    /// When it ended.
+    #[n(0)]
+    pub ended: UnixMs,
+    /// How long it took.
+    #[n(1)]
+    pub took_ms: u64,
+    /// Entries.
+    #[n(2)]
+    pub entries: u64,
+}
+
+/// What is remembered of a shard.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
+#[cbor(map)]
+pub(super) struct Kept {
+    /// The pass that is under way.
+    #[n(0)]
+    pub(super) pass: Option<Pass>,
+    /// When it began.
+    #[n(1)]
+    pub(super) began: UnixMs,
+    /// The last one that went through.
+    #[n(2)]
+    pub(super) done: Option<Done>,
+    /// What is wrong.
+    #[n(3)]
+    pub(super) open: Vec<Finding>,
+    /// Entries could not be mended, though others have them: it is not the entries that are damaged.
+    #[n(4)]
+    pub(super) rebuild: bool,
+}
+
+impl Kept {
+    /// Why the shard must not be led from here, if so.
+    pub(super) fn fenced(&self) -> Option<String> {
+        self.open.iter().find(|finding| finding.fences()).map(ToString::to_string)
+    }
+}
+
+/// The file.
+#[derive(Debug, Clone)]
+pub struct Memory {
+    path: PathBuf,
+    pub(super) shards: BTreeMap<u16, Kept>,
+}
+
+impl Memory {
+    /// Reads what is remembered in a data directory.
+    pub fn load(dir: &Path) -> Self {
+        let path = dir.join(SCRUB_FILE);
+        let shards = read(&path).unwrap_or_default();
+        Self { path, shards }
+    }
+
+    /// The shards that are not to be led from here, and why: known before the node takes part in anything.
+    pub fn fenced(&self) -> BTreeMap<u16, String> {
+        self.shards.iter().filter_map(|(shard, kept)| Some((*shard, kept.fenced()?))).collect()
+    }
+
+    /// The shards whose state has to be taken from another node.
+    pub fn to_rebuild(&self) -> Vec<u16> {
+        let rebuild =
+            |kept: &Kept| kept.rebuild || kept.open.iter().any(|finding| finding.what.remedy() == Remedy::Rebuild);
+        self.shards.iter().filter(|(_, kept)| rebuild(kept)).map(|(shard, _)| *shard).collect()
+    }
+
+    /// A shard's state was replaced: what was found in the old one is gone with it, and it is looked through anew.
+    pub fn forget(&mut self, shard: u16) {
+        self.shards.remove(&shard);
+    }
+
+    /// Writes it, whole or not at all.
+    pub fn save(&self) -> std::io::Result<()> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.push(VERSION);
+        bytes.extend_from_slice(&cbor::to_vec(&self.shards));
+        let hash: [u8; 32] = Sha256::digest(&bytes).into();
+        bytes.extend_from_slice(&hash);
+        let new = self.path.with_extension("new");
+        let mut file = File::create(&new)?;
+        file.write_all(&bytes)?;
+        file.sync_data()?;
+        std::fs::rename(&new, &self.path)
+    }
+}
+
+fn read(path: &Path) -> Option<BTreeMap<u16, Kept>> {
+    let file = File::open(path).ok()?;
+    if file.metadata().ok()?.len() > FILE_MAX_BYTES {
+        return None;
+    }
+    let bytes = std::fs::read(path).ok()?;
+    let (body, hash) = bytes.split_last_chunk::<32>()?;
+    let right: [u8; 32] = Sha256::digest(body).into();
+    let body = body.strip_prefix(MAGIC)?.strip_prefix(&[VERSION])?;
+    if right != *hash {
+        return None;
+    }
+    cbor::from_slice(body, body.len()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scrub::What;
+
+    #[test]
+    fn what_was_found_is_known_after_a_restart_and_a_damaged_file_is_as_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut memory = Memory::load(dir.path());
+        assert!(memory.fenced().is_empty());
+        let found = |shard, what| Finding { shard, entry: Some(7), what };
+        let open = |finding| Kept { open: vec![finding], pass: Some(Pass::default()), ..Kept::default() };
+        memory.shards.insert(1, open(found(1, What::Leaf)));
+        memory.shards.insert(2, open(found(2, What::Signature)));
+        memory.shards.insert(3, open(found(3, What::Tree(6))));
+        memory.save().unwrap();
+        let again = Memory::load(dir.path());
+        assert_eq!(again.shards, memory.shards);
+        assert_eq!(again.fenced().into_keys().collect::<Vec<_>>(), [1, 3], "a forged entry is no fault of this disk");
+        assert_eq!(again.to_rebuild(), [3]);
+        let path = dir.path().join(SCRUB_FILE);
+        let sound = std::fs::read(&path).unwrap();
+        for at in 0..sound.len() {
+            let mut altered = sound.clone();
+            altered[at] ^= 1;
+            std::fs::write(&path, &altered).unwrap();
+            assert!(Memory::load(dir.path()).shards.is_empty(), "byte {at}");
+            std::fs::write(&path, &sound[..at]).unwrap();
+            assert!(Memory::load(dir.path()).shards.is_empty(), "{at} bytes of it");
+        }
+    }
+}
