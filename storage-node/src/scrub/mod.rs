@@ -25,6 +25,9 @@
 //! | `read_refusals`, `run_refusals` | decodable, and about the request that they hold: they follow from requests that left no entry |
 //! | `meta` | the counts of the above, this shard of this alliance, not earlier than the last entry |
 //!
+//! A running node looks at what its storage library gives it: a page that is in memory is not read from the disk again until it has to make
+//! room, or the node is started again.
+//!
 //! The ledger's time beyond the last entry, the number of blocks, how often a refusal was counted, and what consensus keeps, follow
 //! from nothing that is stored. They are covered where the file is at hand as such (`ehe-node verify`): there every page's checksum is
 //! compared too.
