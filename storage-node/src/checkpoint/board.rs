@@ -55,6 +55,7 @@ struct State {
     in_effect: BTreeMap<u16, InEffect>,
     charters: BTreeMap<u16, InEffect>,
     newest: BTreeMap<u16, Applied>,
+    sizes: BTreeMap<u16, u64>,
     distrusted: BTreeSet<Distrusted>,
     said: BTreeMap<NodeId, VecDeque<Vec<u8>>>,
     held: BTreeSet<u16>,
@@ -100,6 +101,11 @@ impl Board {
         }
     }
 
+    /// Leaves of a shard.
+    pub fn size(&self, shard: u16) -> u64 {
+        self.lock().sizes.get(&shard).copied().unwrap_or(0)
+    }
+
     /// The charter that is in effect in a shard, if its log says so.
     pub fn in_effect(&self, shard: u16) -> Option<InEffect> {
         self.lock().in_effect.get(&shard).cloned()
@@ -107,7 +113,10 @@ impl Board {
 
     /// Shows a shard's newest state.
     pub fn show(&self, shard: u16, applied: Applied) {
-        self.lock().newest.insert(shard, applied);
+        let mut state = self.lock();
+        state.sizes.insert(shard, applied.size);
+        state.newest.insert(shard, applied);
+        drop(state);
         self.changed.notify_all();
     }
 

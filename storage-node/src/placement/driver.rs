@@ -137,10 +137,11 @@ impl Mover {
                 }
             }
             let now = self.in_effect().charter.version();
-            if now > before && !matches!(*self.checkpoints.borrow(), Checkpointed::None) {
+            if now > before && self.board.size(self.shard) > 0 {
                 let shown = |it: &Checkpointed| match it {
                     Checkpointed::At(published) => published.charter_version >= now,
-                    Checkpointed::None | Checkpointed::Fenced => true,
+                    Checkpointed::None => false,
+                    Checkpointed::Fenced => true,
                 };
                 let _ = self.checkpoints.clone().wait_for(shown).await;
             }
