@@ -170,7 +170,7 @@ impl Board {
     }
 
     /// Waits for news, until `until` at the latest; `None` once it is stopped.
-    pub(super) fn take(&self, until: Option<Instant>) -> Option<News> {
+    pub(crate) fn take(&self, until: Option<Instant>) -> Option<News> {
         let mut state = self.lock();
         loop {
             if state.stopped {

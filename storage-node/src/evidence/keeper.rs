@@ -145,3 +145,31 @@ fn say(kept: &Kept) {
         "evidence that nodes signed what contradicts each other: `ehe verify --evidence FILE` tells what is proven"
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::super::shelf::tests::pair;
+    use super::*;
+    use crate::test_members::seats;
+
+    #[test]
+    fn whom_evidence_on_disk_proves_guilty_is_not_counted_from_the_start_and_whom_it_only_accuses_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let seats = seats("ABC", None);
+        let alliance = seats[0].charter.alliance_id();
+        let mut shelf = Shelf::open(dir.path().into(), alliance).unwrap();
+        for bytes in [pair(&seats[0], &seats[0], 3, 9, [1, 2]), pair(&seats[1], &seats[2], 3, 9, [1, 2])] {
+            let verdict = judge(&bytes).unwrap();
+            shelf.keep(bytes, verdict).unwrap();
+        }
+        let again = Shelf::open(dir.path().into(), alliance).unwrap();
+        let (board, stats) = (Arc::new(Board::default()), Arc::new(Stats::default()));
+        let keeper = Keeper::new(alliance, again, Arc::clone(&board), Arc::clone(&stats));
+        let guilty = Distrusted { shard: 0, incarnation: 3, node: seats[0].id };
+        assert_eq!(board.take(Some(Instant::now())).unwrap().distrusted, [guilty].into());
+        assert_eq!((keeper.count(), keeper.at(2).is_none()), (2, true));
+        assert!(stats.snapshot().contains(&("evidence", 2)));
+    }
+}

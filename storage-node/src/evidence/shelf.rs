@@ -211,4 +211,4 @@ impl Shelf {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

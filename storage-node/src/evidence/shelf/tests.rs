@@ -16,7 +16,7 @@ fn note(seat: &Seat, incarnation: u32, size: u64, root: u8) -> String {
 }
 
 /// Two roots of one size: `one` signed the one, `other` the other.
-fn pair(one: &Seat, other: &Seat, incarnation: u32, size: u64, roots: [u8; 2]) -> Vec<u8> {
+pub(in crate::evidence) fn pair(one: &Seat, other: &Seat, incarnation: u32, size: u64, roots: [u8; 2]) -> Vec<u8> {
     let chain = CharterChain(vec![one.charter.signed().clone()]);
     let [first, second] = [note(one, incarnation, size, roots[0]), note(other, incarnation, size, roots[1])];
     Evidence::of(&chain, &first, &second, None).unwrap().to_vec()
