@@ -97,6 +97,8 @@ struct Said {
 pub(super) struct Liar {
     pub(super) point: Point,
     pub(super) word: Word,
+    /// Both as a note, verified when it was found: its charter may be in effect no more when evidence is handed on.
+    pub(super) note: Note,
     /// It came from the node itself: the others have not seen it for sure.
     pub(super) first_hand: bool,
     /// When it was found.
@@ -106,7 +108,7 @@ pub(super) struct Liar {
     /// Evidence was handed on.
     pub(super) told: bool,
     /// What it cosigned of this node's log, not smaller than what it lied about: it signed both.
-    pub(super) both: Option<Cosignature>,
+    pub(super) both: Option<(Cosignature, Note)>,
     /// And so was evidence of that.
     pub(super) told_both: bool,
 }
@@ -258,9 +260,9 @@ impl Collected {
     }
 
     /// The signature verifies.
-    pub(super) fn signed_both(&mut self, signer: NodeId, what: Cosignature) {
+    pub(super) fn signed_both(&mut self, signer: NodeId, what: Cosignature, note: Note) {
         if let Some(liar) = self.liars.get_mut(&signer) {
-            liar.both = Some(what);
+            liar.both = Some((what, note));
             self.said.remove(&signer);
         }
     }

@@ -342,14 +342,14 @@ impl Cosigning {
                 self.said.forget(signer, &point);
                 continue;
             }
-            if self.group(step.who).verified(signer, &point, &word).is_err() {
+            let Ok(note) = self.group(step.who).verified(signer, &point, &word) else {
                 let from = relayed_by.unwrap_or(signer);
                 step.out.push(Action::Ignored { from, why: Ignored::BadSignature });
                 if relayed_by.is_none() {
                     self.said.forget(signer, &point);
                 }
                 continue;
-            }
+            };
             if signer == step.who.id {
                 // Nobody else has this key: this node signed another log, and its own file no longer knows.
                 let stated = Side { size: point.size, root: point.root, note: None };
@@ -363,14 +363,13 @@ impl Cosigning {
             let first_hand = relayed_by.is_none_or(|by| by == signer);
             let found = step.now.running;
             let (relayed, told, told_both) = (false, false, false);
-            let liar = Liar { point, word, first_hand, found, relayed, told, both: None, told_both };
+            let liar = Liar { point, word, note, first_hand, found, relayed, told, both: None, told_both };
             self.said.lied(signer, liar);
         }
         for (signer, what) in self.said.agreeing_liars() {
-            if self.group(step.who).verified(signer, &what.point, &what.word).is_ok() {
-                self.said.signed_both(signer, what);
-            } else {
-                self.said.forget(signer, &what.point);
+            match self.group(step.who).verified(signer, &what.point, &what.word) {
+                Ok(note) => self.said.signed_both(signer, what, note),
+                Err(_) => self.said.forget(signer, &what.point),
             }
         }
         if self.said.outvoted(&self.group(step.who)) {

@@ -148,8 +148,8 @@ impl Cosigning {
             if liar.first_hand && !std::mem::replace(&mut liar.relayed, true) {
                 relay.push(Conflict { point: liar.point, signer: of, word: liar.word });
             }
-            let signed = match liar.both {
-                Some(what) => Some(with_the_liars_line(&self.notes, &group, of, &what)?),
+            let signed = match &liar.both {
+                Some((what, alone)) => Some(with_the_liars_line(&self.notes, &group, of, (what, alone))),
                 None => {
                     let (at, waited) = ((liar.point.incarnation, liar.point.size), now.saturating_sub(liar.found));
                     self.notes.reaching(at, waited < QUORUM_WITHIN && unsigned.is_none())
@@ -164,9 +164,8 @@ impl Cosigning {
             self.send(None, &Message::Conflict(conflict), step);
         }
         for (of, liar, log) in found {
-            let (group, size) = (self.group(step.who), liar.point.size);
-            let note = group.verified(of, &liar.point, &liar.word)?;
-            let stated = Side { size, root: liar.point.root, note: Some(note.to_string()) };
+            let size = liar.point.size;
+            let stated = Side { size, root: liar.point.root, note: Some(liar.note.to_string()) };
             let prefix = step.world.root(self.shard, size)?;
             let proof = step.world.consistency(self.shard, size, log.size)?;
             let evidence = self.evidence(of, stated, log, (prefix, proof), step.who);
@@ -198,14 +197,13 @@ impl Cosigning {
 }
 
 /// A liar's cosignature of this log, among those of a quorum if there is one of the same size.
-fn with_the_liars_line(notes: &Notes, group: &Group, of: NodeId, what: &Cosignature) -> Result<Side, Refused> {
+fn with_the_liars_line(notes: &Notes, group: &Group, of: NodeId, (what, alone): (&Cosignature, &Note)) -> Side {
     let at = what.point.cosigned();
-    let alone = group.verified(of, &what.point, &what.word)?;
     let beside = notes.exactly(&at).zip(group.node(of)).and_then(|(mut note, node)| {
         let there = note.verify_cosignature(&node.name, &node.sign).is_ok();
         let added =
             there || note.add_cosignature(&node.name, &node.sign, what.word.time_s, &what.word.signature).is_ok();
         added.then_some(note)
     });
-    Ok(Side { size: at.size, root: at.root, note: Some(beside.unwrap_or(alone).to_string()) })
+    Side { size: at.size, root: at.root, note: Some(beside.map_or_else(|| alone.to_string(), |note| note.to_string())) }
 }

@@ -69,7 +69,7 @@ fn a_node_that_is_shown_evidence_about_itself_signs_nothing_more() {
 }
 
 /// What a node cosigns of shard 0.
-fn cosigned(cluster: &Cluster, node: usize, size: u64, root: Hash) -> Cosignature {
+pub(super) fn cosigned(cluster: &Cluster, node: usize, size: u64, root: Hash) -> Cosignature {
     let (who, time_s) = (&cluster.peers[node].who, cluster.wall().0 / 1000);
     let checkpoint = Checkpoint { origin: who.charter.origin(0, 0), size, root, charter_version: 1 };
     let signature = checkpoint.unsigned().unwrap().cosign(&who.name, who.identity.sign_key(), time_s).into();

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use ehe::charter::VerifiedCharter;
+use ehe::charter::{CharterChain, VerifiedCharter};
+use ehe::evidence::judge;
+use ehe::id::Hash;
 use ehe::note::Note;
 
-use super::super::{Core, Who};
+use super::super::{Core, Message, Who};
 use super::cluster::Cluster;
+use super::evidence::cosigned;
 use crate::shard::InEffect;
 use crate::test_charters::{self as made, Alliance};
 
@@ -126,4 +129,27 @@ fn what_is_said_under_a_charter_that_is_not_in_effect_here_yet_waits() {
     (1..3).for_each(|n| three.under(n, in_effect(&chain, 2, false)));
     three.pass_ms(20);
     assert_eq!(under(&three)[0], 2, "the wish had waited: nobody had to say it again");
+}
+
+#[test]
+fn a_lie_under_the_charter_before_stays_a_lie_and_stops_nobody_under_the_new_one() {
+    let alliance = Alliance::of(3);
+    let chain = alliance.chain(&[&[1, 2, 3], &[1, 2, 3]]);
+    let mut three = cluster(&alliance, &chain[0]);
+    let ids: Vec<_> = three.peers.iter().map(|peer| peer.who.id).collect();
+    three.cut.extend(&ids[1..]);
+    three.commit(8);
+    three.pass_ms(3000);
+    let lie = cosigned(&three, 2, 8, Hash([7; 32]));
+    three.say(0, ids[2], Message::Cosignature(lie).to_vec());
+    // Evidence waits for a quorum's note; meanwhile another charter is in effect.
+    three.under(0, in_effect(&chain, 2, true));
+    three.pass_ms(30_000);
+    let first = &three.peers[0];
+    assert!(first.fenced.is_none());
+    let [evidence] = &first.evidence[..] else { panic!("{} pieces", first.evidence.len()) };
+    let charters = CharterChain(chain.iter().map(|charter| charter.signed().clone()).collect());
+    let verdict = judge(&evidence.exported(&charters).unwrap().unwrap().to_vec()).unwrap();
+    assert_eq!((verdict.first.charter_version.min(verdict.second.charter_version), evidence.of), (1, ids[2]));
+    assert!(verdict.accused().contains(&ids[2]));
 }
