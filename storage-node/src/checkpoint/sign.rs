@@ -70,7 +70,11 @@ impl Cosigning {
 
     fn made(&self, at: &Cosigned, leads: bool, step: &Step<'_>) -> Result<Own, Refused> {
         let (group, who) = (self.group(step.who), step.who);
-        let at = &if red::on("two_branches") && at.size % 8 == 0 { Cosigned { root: Hash::ZERO, ..*at } } else { *at };
+        let at = &if red::on("two_branches") && at.size.is_multiple_of(8) {
+            Cosigned { root: Hash::ZERO, ..*at }
+        } else {
+            *at
+        };
         let checkpoint = group.checkpoint(at);
         let mut note = checkpoint.unsigned()?;
         let order = leads.then(|| note.sign(&checkpoint.origin, who.identity.sign_key()).into());
