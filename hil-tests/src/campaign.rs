@@ -25,7 +25,7 @@ use crate::nemesis::strike::Field;
 use crate::scenario::{self, Options, Scene};
 use crate::traffic::book::Book;
 use crate::traffic::readers::Reader;
-use crate::traffic::replicas::{Inspector, evidence};
+use crate::traffic::replicas::Inspector;
 use crate::traffic::rights::Patient;
 use crate::traffic::writers::write;
 use crate::view::View;
@@ -243,9 +243,9 @@ pub async fn run(campaign: &Campaign, view: &View) -> Result<Report> {
     let whole = ids.iter().filter(|id| inspector.has_all(std::slice::from_ref(id), &rooms)).count();
     let mut finals =
         Finals { replicas: inspector.replicas(&ids, &rooms).await, own: rooms, unhealed, ..Finals::default() };
-    for (id, node) in ids.iter().zip(scene.nodes()) {
-        let log = std::fs::read_to_string(node.log()).unwrap_or_default();
-        finals.replicas.entry(*id).or_default().evidence = evidence(&log);
+    for (id, number) in ids.iter().zip(&all) {
+        let kept = leaders.status(*number).await.and_then(|status| status.evidence);
+        finals.replicas.entry(*id).or_default().evidence = kept.map_or(0, |kept| u64::from(kept.get()));
     }
     let readings = match home(&mut scene, &mut publishing, &mut finals).await {
         Ok(readings) => readings,

@@ -39,6 +39,9 @@ struct Args {
     /// Instead: show that the checker sees nodes that are broken on purpose (`make red` builds this program)
     #[arg(long, value_name = "FILE")]
     red: Option<PathBuf>,
+    /// With --red: this fault only
+    #[arg(long, value_name = "FAULT", requires = "red")]
+    only: Option<String>,
 }
 
 #[tokio::main]
@@ -46,7 +49,7 @@ async fn main() -> ExitCode {
     let args = Args::parse();
     let view = View::new([], false);
     let done = match &args.red {
-        Some(program) => broken(program, &args.out, &view).await,
+        Some(program) => broken(program, args.only.as_deref(), &args.out, &view).await,
         None => soak(&args, &view).await,
     };
     match done {
@@ -60,12 +63,16 @@ async fn main() -> ExitCode {
 }
 
 /// Whether the checker saw every one.
-async fn broken(program: &Path, out: &Path, view: &View) -> Result<bool> {
+async fn broken(program: &Path, only: Option<&str>, out: &Path, view: &View) -> Result<bool> {
     let program = program.canonicalize()?;
-    let mut all = true;
+    let (mut all, mut tried) = (true, 0);
     for (broken, program) in
         std::iter::once((red::NO_FSYNC, None)).chain(red::BROKEN.map(|broken| (broken, Some(program.clone()))))
     {
+        if only.is_some_and(|only| only != broken.fault) {
+            continue;
+        }
+        tried += 1;
         match red::goes_red(broken, program, &out.join("red"), view).await {
             Ok(_) => print(&format!("red as it must be: {}\n", broken.fault)),
             Err(why) => {
@@ -74,7 +81,7 @@ async fn broken(program: &Path, out: &Path, view: &View) -> Result<bool> {
             }
         }
     }
-    Ok(all)
+    Ok(all && tried > 0)
 }
 
 /// Whether everything held.

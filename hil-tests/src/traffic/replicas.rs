@@ -204,8 +204,3 @@ fn entry(verified: Verified, run: Option<Hash>) -> Result<Entry, Failed> {
         Verified::Skeleton => Err(Failed::Wrong("an entry without its content".into())),
     }
 }
-
-/// Which of a node's log lines say that another node's log contradicts its own.
-pub fn evidence(log: &str) -> u64 {
-    u64::try_from(log.matches("a node cosigned a log that contradicts this one").count()).unwrap_or(u64::MAX)
-}
