@@ -48,11 +48,10 @@ bench: setup ## measure: a table of target and measured value; options: make ben
 	@cargo bench --workspace --bench '*' --locked -- $(ARGS) > $(TARGET)/bench.jsonl
 	@$(TARGET)/release/ehe-demo --bench --library $(TARGET)/bench.jsonl --out $(TARGET)/bench $(ARGS)
 
-# Where there is a simulation with a long run of its own, that too.
-soak: setup ## hours of faults against real nodes; options: make soak ARGS="--kills 200 --others 20 --seed 1 --hours 6"
+soak: setup ## faults against real nodes for an hour or more, then the simulation's long run; options: make soak ARGS="--kills 200 --others 20 --seed 1 --hours 6"
 	@cargo build --workspace --bins --locked
 	@$(TARGET)/debug/ehe-soak --out $(TARGET)/soak $(ARGS)
-	@! grep -q '^sim-soak:' $(MAKEFILE_LIST) || $(MAKE) sim-soak
+	@$(MAKE) --no-print-directory sim-soak
 
 # A node that is broken on purpose, in a target directory of its own: nothing that is shipped is built with this flag.
 red: setup ## show that the fault suite's checker sees nodes that are broken on purpose

@@ -28,6 +28,8 @@ use crate::lab::process::until;
 const FRAME: Duration = Duration::from_secs(20);
 /// A node that was just healed has everything within this time.
 const CAUGHT_UP: Duration = Duration::from_secs(60);
+/// One that had not, gets so long for each further room.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// The patient, after the campaign.
 #[derive(Debug)]
@@ -62,11 +64,13 @@ impl<'a> Inspector<'a> {
     /// Asks these nodes for what they have not shown whole yet. Each waits until it is healed.
     pub async fn collect(&mut self, nodes: &[NodeId], rooms: &BTreeSet<RoomId>) {
         for node in nodes {
+            // Who was waited for in vain is not waited for again with each room.
+            let mut patience = CAUGHT_UP;
             for room in rooms {
                 if self.wholes.contains_key(&(*node, *room)) {
                     continue;
                 }
-                let whole = until("the node shows a room", CAUGHT_UP, || async {
+                let whole = until("the node shows a room", patience, || async {
                     Ok(match self.whole(*node, *room).await {
                         Ok(Said::Whole(whole)) => Some(Some(Ok(*whole))),
                         Ok(Said::NotHere) => Some(None),
@@ -75,7 +79,10 @@ impl<'a> Inspector<'a> {
                         Err(Failed::Wrong(why)) => Some(Some(Err(why))),
                     })
                 });
-                let whole = whole.await.unwrap_or_else(|why| Some(Err(format!("{why:#}"))));
+                let whole = whole.await.unwrap_or_else(|why| {
+                    patience = AGAIN;
+                    Some(Err(format!("{why:#}")))
+                });
                 if let Some(whole) = whole {
                     self.wholes.insert((*node, *room), whole);
                 }
