@@ -106,7 +106,8 @@ impl Ground {
 
     /// Syncs take long, or not any more.
     pub(super) fn disks_are_slow(&self, slow: bool) -> Result<()> {
-        Ok(if slow { std::fs::write(&self.slow, [])? } else { std::fs::remove_file(&self.slow)? })
+        let done = if slow { std::fs::write(&self.slow, []) } else { std::fs::remove_file(&self.slow) };
+        Ok(done?)
     }
 
     /// The disk of a node that was killed forgets what was not synced: all, or by a seed some of it. How many writes that were, and how
