@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use openraft::{async_runtime::WatchReceiver, type_config::TypeConfigExt};
+use openraft::{RaftMetrics, async_runtime::WatchReceiver, type_config::TypeConfigExt};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
@@ -26,8 +26,8 @@ use super::{
 
 /// A log that is kept for somebody is looked at again after this.
 const AGAIN: Duration = Duration::from_secs(1);
-/// A state that is not durable after this is waited for when the log is offered again.
-const DURABLE_WITHIN: Duration = Duration::from_secs(10);
+/// What is not durable after this is purged the next time.
+const DURABLE_WITHIN: Duration = Duration::from_secs(1);
 
 /// How much of a log is kept.
 #[derive(Clone, Copy, Debug)]
@@ -210,34 +210,38 @@ pub(super) async fn compact(
             }
             if let Some(upto) = may.upto.filter(|upto| Some(*upto) > status.purged)
                 && (!may.held || fresh == Some(id) || hold.worth(status.purged, upto, &*group.log))
+                && !shorten(group, upto).await
             {
-                shorten(group, upto).await;
+                held.insert(id);
             }
         }
     }
 }
 
-/// Purges up to an entry. openraft does so as far as it was told of a snapshot, which to this node is that the state is durable.
-async fn shorten(group: &Group, upto: u64) {
+/// Purges up to an entry. openraft does so as far as it was told of a snapshot, which to this node is that the state is durable. False:
+/// it was told of less, of one that was being made already, say.
+async fn shorten(group: &Group, upto: u64) -> bool {
     let mut metrics = group.raft.metrics();
-    let durable = |index: Option<u64>| index >= Some(upto);
-    let at = |id: &Option<LogId>| id.as_ref().map(LogId::index);
-    if !durable(at(&metrics.borrow_watched().snapshot)) {
+    let told = |of: &RaftMetrics<Types>| of.snapshot.as_ref().map(LogId::index);
+    let mut durable = told(&metrics.borrow_watched());
+    if durable < Some(upto) {
         // A group that has stopped needs no shortening.
         if group.raft.trigger().snapshot().await.is_err() {
-            return;
+            return true;
         }
-        let waiting = async {
-            while !durable(at(&metrics.borrow_watched().snapshot)) {
+        let telling = async {
+            while told(&metrics.borrow_watched()) < Some(upto) {
                 metrics.changed().await.ok()?;
             }
             Some(())
         };
-        if !matches!(Types::timeout(DURABLE_WITHIN, waiting).await, Ok(Some(()))) {
-            return;
-        }
+        drop(Types::timeout(DURABLE_WITHIN, telling).await);
+        durable = told(&metrics.borrow_watched());
     }
-    drop(group.raft.trigger().purge_log(upto).await);
+    if let Some(durable) = durable {
+        drop(group.raft.trigger().purge_log(upto.min(durable)).await);
+    }
+    durable >= Some(upto)
 }
 
 #[cfg(test)]

@@ -196,8 +196,25 @@ fn what_was_opened_before_stays_what_it_was_and_nothing_of_the_old_file_is_left(
     let mut read = Vec::new();
     reading.read_to_end(&mut read).unwrap();
     assert!(read == before, "whoever was reading reads on");
-    drop((view, reading));
+    drop(reading);
+    assert!(view.entry(0).is_ok(), "and who looks at it holds it alone");
+    assert_eq!(held(&receiver), 1);
+    drop(view);
+    // A thread closes it.
+    let since = std::time::Instant::now();
+    while held(&receiver) > 0 {
+        assert!(since.elapsed().as_secs() < 30, "it is never closed");
+        std::thread::yield_now();
+    }
     assert_eq!(names(&receiver), ["shard-0000.redb"]);
+}
+
+/// Files of a directory that are open and have no name any more.
+fn held(bench: &Bench) -> usize {
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let open =
+        open.filter_map(|fd| std::fs::read_link(fd.path()).ok()).filter(|path| path.starts_with(bench.dir.path()));
+    open.filter(|path| path.to_string_lossy().ends_with(" (deleted)")).count()
 }
 
 #[test]
