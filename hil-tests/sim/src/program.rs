@@ -11,7 +11,11 @@ use std::{
 };
 
 use clap::Parser;
-use ehe_sim::run::{Report, run};
+use ehe_node::consensus::sim::Red;
+use ehe_sim::{
+    plan::Broken,
+    run::{Report, run},
+};
 
 /// Simulates nodes of an alliance. A seed repeats a run.
 #[derive(Debug, Parser)]
@@ -22,9 +26,22 @@ struct Args {
     /// Seeds from the first to before the last.
     #[arg(long, value_parser = range, default_value = "0..300")]
     seeds: Range<u64>,
+    /// Breaks the nodes on purpose: the runs must fail.
+    #[arg(long, value_parser = broken)]
+    broken: Option<Broken>,
     /// Threads.
     #[arg(long)]
     jobs: Option<usize>,
+}
+
+fn broken(text: &str) -> Result<Broken, String> {
+    match text {
+        "disks" => Ok(Broken::LyingDisks),
+        "votes" => Ok(Broken::Rule(Red::VoteBeforeSync)),
+        "wiped" => Ok(Broken::WipedNodes),
+        "answers" => Ok(Broken::Rule(Red::AnswersAtOnce)),
+        _ => Err("disks, votes, wiped or answers".to_owned()),
+    }
 }
 
 fn range(text: &str) -> Result<Range<u64>, String> {
@@ -36,7 +53,7 @@ fn range(text: &str) -> Result<Range<u64>, String> {
 pub(crate) fn main() -> ExitCode {
     let args = Args::parse();
     if let Some(seed) = args.seed {
-        let report = run(seed, None, true);
+        let report = run(seed, args.broken, true);
         summary(&report);
         return if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
@@ -54,7 +71,7 @@ pub(crate) fn main() -> ExitCode {
                     if seed >= args.seeds.end {
                         return;
                     }
-                    let report = run(seed, None, false);
+                    let report = run(seed, args.broken, false);
                     let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
                     totals.0 += report.acknowledged;
                     totals.1 += report.reads;

@@ -206,7 +206,7 @@ pub async fn open(
             sim::sleep(Duration::from_millis(1) + chance.time(Duration::from_millis(4))).await;
         }
     }));
-    for peer in outbound.peers().collect::<Vec<_>>() {
+    for peer in outbound.peers() {
         let (outbound, net) = (outbound.clone(), cluster.net().clone());
         drop(process.spawn(async move {
             while let Some(message) = outbound.next(peer).await {

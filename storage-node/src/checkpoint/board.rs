@@ -177,8 +177,7 @@ impl Board {
                 return None;
             }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            let news = !(state.newest.is_empty() && state.said.is_empty() && state.distrusted.is_empty());
-            if state.woken || news || left == Some(Duration::ZERO) {
+            if state.has_news() || left == Some(Duration::ZERO) {
                 return Some(state.taken());
             }
             state = match left {
@@ -191,8 +190,7 @@ impl Board {
     /// The news that there is, without waiting.
     pub fn news(&self) -> Option<News> {
         let mut state = self.lock();
-        let some = state.woken || !state.newest.is_empty() || !state.said.is_empty();
-        some.then(|| state.taken())
+        state.has_news().then(|| state.taken())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -201,6 +199,10 @@ impl Board {
 }
 
 impl State {
+    fn has_news(&self) -> bool {
+        self.woken || !(self.newest.is_empty() && self.said.is_empty() && self.distrusted.is_empty())
+    }
+
     fn taken(&mut self) -> News {
         self.woken = false;
         let mut said = Vec::new();
