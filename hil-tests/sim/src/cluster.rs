@@ -276,8 +276,8 @@ impl Cluster {
             if let Some(platters) = platters {
                 site.disks = Disks::Off(platters);
             }
-            let many = if self.plan().red.is_some() { 2 } else { 1 };
-            if self.plan().wipes && !life.killed && wiped.len() < many && !*calm && chance.once_in(3) {
+            // One: of two that forgot, each takes the other for whom it never met.
+            if self.plan().wipes && !life.killed && wiped.is_empty() && !*calm && chance.once_in(3) {
                 site.disks = Disks::Off(empty(self.plan(), self.alliance().map(|it| &**it), id));
                 wiped.push(id);
                 self.say(format_args!("node {id} gets empty disks"));
