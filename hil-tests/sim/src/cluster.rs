@@ -209,6 +209,8 @@ impl Cluster {
         }
         self.net().attach(process, consensus, shard.map(|shard| shard.board));
         for group in self.plan().groups() {
+            // As the charter says in a node: whoever was away while members changed listens to a leader that it does not know yet.
+            consensus.listen_to(group, self.plan().nodes().into_iter().map(NodeId).collect());
             let (consensus, ledger, trace) = (consensus.clone(), self.ledger().clone(), self.0.trace.clone());
             drop(process.spawn(async move {
                 let mut known = None;
