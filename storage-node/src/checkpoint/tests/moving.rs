@@ -96,22 +96,25 @@ fn who_was_let_go_signs_nothing_and_is_not_heard() {
     three.pass_ms(5000);
     assert_eq!(under(&three), [2, 2, 2]);
     (0..3).for_each(|n| three.under(n, in_effect(&chain, 2, true)));
-    let said = three.sent["cosignature"];
-    three.commit(8);
-    three.pass_ms(10_000);
-    assert_eq!(three.shown(), [8, 3, 3]);
-    assert_eq!(three.sent["cosignature"], said, "one signs, and has nobody to tell");
+    let said = |three: &Cluster| (three.sent["cosignature"], three.sent["wish"]);
+    let before = said(&three);
+    for size in [8, 9] {
+        three.commit(size);
+        three.pass_ms(5000);
+    }
+    assert_eq!(three.shown(), [9, 3, 3]);
+    assert_eq!(said(&three), before, "one signs, and has nobody to tell; the others ask for nothing");
 
     // One of them knows nothing of all this, and cosigns under the old charter; another claims a root under the new one.
     let old = Core::new(three.peers[1].who.clone(), [(0, None)]);
     three.peers[1].core = old;
     three.peers[1].in_effect = None;
     three.leader = Some(1);
-    three.apply(1, 8);
+    three.apply(1, 9);
     let ignored = three.peers[0].ignored;
     three.pass_ms(5000);
     assert!(three.peers[0].ignored > ignored, "it is heard, and not taken");
-    assert_eq!((three.shown(), under(&three)), (vec![8, 3, 3], vec![2, 2, 2]));
+    assert_eq!((three.shown(), under(&three)), (vec![9, 3, 3], vec![2, 2, 2]));
     assert!(three.peers.iter().all(|peer| peer.fenced.is_none() && peer.evidence.is_empty()));
 }
 
