@@ -224,13 +224,15 @@ fn install(file: &Path, config: &Path, wait: bool, timeout: Option<u64>) -> anyh
 fn status(config: &Config, json: bool, until: Option<u32>, timeout: Option<u64>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     let watch = Watch { until, within: timeout.map(Duration::from_secs) };
-    runtime.block_on(commands::status(config, json, watch, &mut std::io::stdout()))?;
+    let told = runtime.block_on(commands::status(config, json, watch, &mut std::io::stdout()));
     if json {
-        return Ok(()); // it has the number; the pieces are for people
+        return told; // it has the number; the pieces are for people
     }
+    // Whether the node answers or not.
     let lines = evidence::lines(&config.data_dir.join(evidence::DIRECTORY))?;
     let mut out = std::io::stdout().lock();
-    lines.iter().try_for_each(|line| writeln!(out, "{}", escaped(line))).context("writing to standard output")
+    lines.iter().try_for_each(|line| writeln!(out, "{}", escaped(line))).context("writing to standard output")?;
+    told
 }
 
 fn check(path: PathBuf) -> anyhow::Result<()> {

@@ -57,36 +57,51 @@ fn shorten(several: &mut Several, log_keep_bytes: u64, log_hold_bytes: u64) {
 async fn a_follower_that_was_away_for_a_hundred_mebibytes_gets_one_state_while_as_much_is_written_as_before() {
     const ENTRY_BYTES: usize = 200_000;
     const HOLD_BYTES: u64 = 12 << 20;
+    const AWAY: u64 = (100 << 20) / ENTRY_BYTES as u64;
+    const SENT_PER_S: u64 = 16 << 20;
+    const WRITTEN_PER_S: u64 = (12 << 20) / ENTRY_BYTES as u64;
     let mut three = three(0, HOLD_BYTES);
-    three.nodes.values_mut().for_each(|node| node.config.snapshot_bytes_per_s = 16 << 20);
+    three.nodes.values_mut().for_each(|node| node.config.snapshot_bytes_per_s = SENT_PER_S);
     three.open_all().await;
     let leader = three.leader(0, &ALL).await;
     let [follower, _] = others(leader);
     three.kill(follower);
     let writer = Writer::start(&three, 0, 0, ENTRY_BYTES);
-    writer.more((100 << 20) / ENTRY_BYTES as u64).await;
+    writer.at_most(AWAY + 50);
+    writer.more(AWAY).await;
     until("the log went", || (three.status(leader, 0).purged > Some(250)).then_some(())).await;
     let before = three.status(leader, 0).last_index.unwrap();
     three.open(follower).await;
     writer.now(&three);
-    let probe = three.nodes[&follower].probes[0].clone();
-    until("a state", || (probe.adopted.load(Ordering::SeqCst) > 0).then_some(())).await;
+    let (probe, since) = (three.nodes[&follower].probes[0].clone(), std::time::Instant::now());
+    let mut may = 0;
+    until("a state", || {
+        // Less in a second than of the state is sent, at the most as much as before.
+        let now = AWAY.min(u64::try_from(since.elapsed().as_millis()).unwrap() * WRITTEN_PER_S / 1000);
+        writer.at_most_besides(now - may);
+        may = now;
+        (probe.adopted.load(Ordering::SeqCst) > 0).then_some(())
+    })
+    .await;
     let meanwhile = three.status(leader, 0).last_index.unwrap() - before;
     assert!(meanwhile * ENTRY_BYTES as u64 > HOLD_BYTES, "too little to tell: {meanwhile} entries");
+    writer.at_most(200);
     writer.more(100).await;
     until("it keeps up", || {
         let status = three.status(leader, 0);
         (status.matched[&NodeId(follower)].unwrap_or(0) + 20 > status.last_index.unwrap()).then_some(())
     })
     .await;
-    let acknowledged = writer.stop().await;
-    assert_eq!(probe.adopted.load(Ordering::SeqCst), 1);
-    assert_eq!(three.hub.opened(Purpose::Snapshot), 1);
     until("and then the log goes again", || {
+        // It goes when something is written.
+        writer.at_most(1);
         let status = three.status(leader, 0);
         (status.purged.unwrap() + 100 > status.last_index.unwrap()).then_some(())
     })
     .await;
+    let acknowledged = writer.stop().await;
+    assert_eq!(probe.adopted.load(Ordering::SeqCst), 1);
+    assert_eq!(three.hub.opened(Purpose::Snapshot), 1);
     three.agree(0, &acknowledged).await;
 }
 

@@ -146,6 +146,8 @@ pub async fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 pub struct Writer {
     stop: Arc<AtomicBool>,
     count: Arc<AtomicU64>,
+    /// It writes no more than so many.
+    may: Arc<AtomicU64>,
     /// Where to ask.
     nodes: Arc<Mutex<BTreeMap<u64, Consensus>>>,
     task: JoinHandle<Vec<(Position, Bytes)>>,
@@ -155,13 +157,25 @@ impl Writer {
     pub fn start(several: &Several, group: usize, first: u64, size: usize) -> Self {
         let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let nodes = Arc::new(Mutex::new(several.up.clone()));
-        let task = tokio::spawn(write(stop.clone(), count.clone(), nodes.clone(), group, first, size));
-        Self { stop, count, nodes, task }
+        let may = Arc::new(AtomicU64::new(u64::MAX));
+        let counts = (count.clone(), may.clone());
+        let task = tokio::spawn(write(stop.clone(), counts, nodes.clone(), group, first, size));
+        Self { stop, count, may, nodes, task }
     }
 
     /// A node is no more, or again: asks there or not.
     pub fn now(&self, several: &Several) {
         *self.nodes.lock().unwrap() = several.up.clone();
+    }
+
+    /// Writes at most so many more from now on: a fast machine would fill its memory with what is written meanwhile.
+    pub fn at_most(&self, count: u64) {
+        self.may.store(self.count.load(Ordering::SeqCst) + count, Ordering::SeqCst);
+    }
+
+    /// Writes at most so many besides those that it may.
+    pub fn at_most_besides(&self, count: u64) {
+        self.may.fetch_add(count, Ordering::SeqCst);
     }
 
     /// Waits until so many more are acknowledged.
@@ -178,7 +192,7 @@ impl Writer {
 
 async fn write(
     stop: Arc<AtomicBool>,
-    count: Arc<AtomicU64>,
+    (count, may): (Arc<AtomicU64>, Arc<AtomicU64>),
     nodes: Arc<Mutex<BTreeMap<u64, Consensus>>>,
     group: usize,
     first: u64,
@@ -187,6 +201,10 @@ async fn write(
     let mut acknowledged = Vec::new();
     let mut number = first;
     while !stop.load(Ordering::SeqCst) {
+        if count.load(Ordering::SeqCst) >= may.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            continue;
+        }
         let found = nodes.lock().unwrap().clone();
         // One that is cut off thinks that it leads.
         let term = |node: &&Consensus| {
