@@ -1,8 +1,8 @@
 //! Nodes of an alliance in one process, on a clock and with chance of their own: a seed repeats a run, step by step.
 //!
 //! What runs is the `consensus` module of the node as it is: log, machines' workers, network, checks and openraft; on redb, on disks
-//! that forget what was not synced. What is ours is below and around it: [`disk`], [`net`], the clock and the order of steps
-//! (`ehe_node::consensus::sim`), [`nemesis`] and [`clients`], and the [`ledger`] that holds everything against what must be true.
+//! that forget what was not synced. What is ours is below and around it: `disk`, `net`, the clock and the order of steps
+//! (`ehe_node::consensus::sim`), `nemesis` and `clients`, and the `ledger` that holds everything against what must be true.
 //!
 //! A run has two parts. In the storm clients write and read while faults are injected; then the faults end, and within a
 //! bounded time everybody must be level, and every acknowledged command in its place on each of them.

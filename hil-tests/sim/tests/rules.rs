@@ -3,6 +3,7 @@
 #![cfg(ehe_sim)]
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
+use ehe_node::consensus::sim::Red;
 use ehe_sim::{
     plan::Broken,
     run::{Report, run},
@@ -28,4 +29,14 @@ fn the_same_seed_is_the_same_run() {
 #[test]
 fn disks_that_lie_about_syncing_are_noticed() {
     red(Broken::LyingDisks, 4);
+}
+
+#[test]
+fn a_vote_that_is_given_before_it_is_on_disk_is_noticed() {
+    red(Broken::Rule(Red::VoteBeforeSync), 100);
+}
+
+#[test]
+fn a_node_that_lost_its_disks_and_is_let_in_is_noticed() {
+    red(Broken::WipedNodes, 100);
 }

@@ -235,7 +235,7 @@ async fn shorten(group: &Group, upto: u64) -> bool {
             }
             Some(())
         };
-        drop(Types::timeout(DURABLE_WITHIN, telling).await);
+        Types::timeout(DURABLE_WITHIN, telling).await.ok();
         durable = told(&metrics.borrow_watched());
     }
     if let Some(durable) = durable {

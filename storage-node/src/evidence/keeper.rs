@@ -61,7 +61,7 @@ impl Keeper {
 
     /// How much is kept; it only grows.
     pub fn count(&self) -> usize {
-        *self.0.count.borrow()
+        self.shelf().kept().len()
     }
 
     /// Tells when there is more.
@@ -71,7 +71,14 @@ impl Keeper {
 
     /// The piece of this place, from 0.
     pub fn at(&self, place: usize) -> Option<Kept> {
-        self.shelf().kept().get(place).cloned()
+        self.look(place).1
+    }
+
+    /// How much is kept, and the piece of this place: of one moment.
+    pub fn look(&self, place: usize) -> (usize, Option<Kept>) {
+        let shelf = self.shelf();
+        let kept = shelf.kept();
+        (kept.len(), kept.get(place).cloned())
     }
 
     /// Keeps what this node found. Waits for the disk.

@@ -31,17 +31,17 @@ pub(super) fn status(node: &Node) -> Response {
         shards: shards.collect(),
         at: node.clock.now(),
         groups: Some(groups(node.charter.shard_count().get(), &node.alliance.reports(node.id))),
-        evidence: NonZeroU32::new(kept(node)),
+        evidence: NonZeroU32::new(number(node.evidence.count())),
         scrub: Some(node.scrub.now()),
     })
 }
 
-fn kept(node: &Node) -> u32 {
-    u32::try_from(node.evidence.count()).unwrap_or(u32::MAX)
+fn number(kept: usize) -> u32 {
+    u32::try_from(kept).unwrap_or(u32::MAX)
 }
 
 /// The evidence of this place.
 pub(super) fn evidence(node: &Node, from: u32) -> Response {
-    let piece = usize::try_from(from).ok().and_then(|from| node.evidence.at(from));
-    Response::Evidence(kept(node), piece.map(|piece| piece.bytes.to_vec()).unwrap_or_default())
+    let (kept, piece) = node.evidence.look(usize::try_from(from).unwrap_or(usize::MAX));
+    Response::Evidence(number(kept), piece.map(|piece| piece.bytes.to_vec()).unwrap_or_default())
 }
