@@ -17,7 +17,7 @@ from .ids import sha256
 from .limits import (ADDRESS_MAX_BYTES, ADDRESSES_PER_NODE_MAX, CHAIN_MAX_BYTES, CHAIN_VERSIONS_MAX, CHARTER_MAX_BYTES,
                      CHARTER_SIGNATURE_MAX_BYTES, HEAD_FRESH_MAX_MS, HOST_NAME_MAX_BYTES, LABEL_MAX_BYTES, MEMBERS_MAX,
                      NODE_NAME_MAX_BYTES, SHARDS_MAX)
-from .refused import Refused, require
+from .refused import require
 
 GROUP_SIZES = (1, 3, 5, 7)
 ALL_ROLES = 1 | 2 | 4 | 8
@@ -212,14 +212,33 @@ def read_chain(chain: bytes) -> list[bytes]:
     return array(blob, CHAIN_VERSIONS_MAX)(cbor.decode(chain, CHAIN_MAX_BYTES))
 
 
+def alliance_of(chain: bytes) -> bytes:
+    """The id of the alliance whose chain this would be: the hash of its first charter."""
+    versions = read_chain(chain)
+    require(len(versions) > 0, "the chain is empty")
+    return sha256(SignedCharter.decode(versions[0], CHARTER_MAX_BYTES).charter)
+
+
 def verify_chain(chain: bytes, alliance_id: bytes) -> Charter:
     """H1 to H3 and H5: the newest charter of the chain."""
-    newest: Charter | None = None
+    return verify_charters(chain, alliance_id)[-1]
+
+
+def named(charters: list[Charter], version: int) -> Charter:
+    """The charter of a chain that has this version: they go up one by one from 1."""
+    require(1 <= version <= len(charters), "a charter version that is not at hand")
+    return charters[version - 1]
+
+
+def verify_charters(chain: bytes, alliance_id: bytes) -> list[Charter]:
+    """H1 to H3 and H5: all charters of the chain, version 1 first."""
+    charters: list[Charter] = []
     for encoded in read_chain(chain):
         signed = SignedCharter.decode(encoded, CHARTER_MAX_BYTES)
         record = CharterRecord.decode(signed.charter, CHARTER_MAX_BYTES)
         hash_ = sha256(signed.charter)
         check_charter(record)
+        newest = charters[-1] if charters else None
         if newest is None:
             require(hash_ == alliance_id and record.version == 1, "another charter 1")
         else:
@@ -227,7 +246,6 @@ def verify_chain(chain: bytes, alliance_id: bytes) -> Charter:
             require(record.predecessor == newest.hash, "another predecessor")
             require(record.shard_count == newest.shard_count, "another shard count")
         _check_signatures(signed, hash_, record, newest.record if newest else None)
-        newest = Charter(record, hash_, alliance_id)
-    if newest is None:
-        raise Refused("the chain is empty")
-    return newest
+        charters.append(Charter(record, hash_, alliance_id))
+    require(len(charters) > 0, "the chain is empty")
+    return charters

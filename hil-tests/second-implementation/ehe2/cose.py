@@ -11,7 +11,7 @@ from .refused import require
 EDDSA = -8
 PURPOSES = {
     purpose: f"ehe/1 {purpose}".encode()
-    for purpose in ("run", "read request", "charter", "enrolment", "head", "possession")
+    for purpose in ("run", "read request", "charter", "enrolment", "head", "possession", "restoration")
 }
 
 

@@ -1,4 +1,4 @@
-"""Section 10: checkpoints as signed notes (C1, C2)."""
+"""Section 10: checkpoints as signed notes (C1, C2), and who signed them (J4)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from .characters import has_control, has_white_space
-from .charter import Charter
+from .charter import Charter, Node
 from .identity import verify_signature
 from .ids import sha256
 from .limits import CHECKPOINT_MAX_BYTES, NOTE_LINES_MAX, ORIGIN_MAX_BYTES
@@ -41,6 +41,20 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Statement:
+    """What the text of a checkpoint says. Who signed it is not judged yet."""
+
+    note: Note
+    origin: str
+    alliance: str
+    shard: int
+    incarnation: int
+    size: int
+    root: bytes
+    charter_version: int
+
+
+@dataclass(frozen=True)
 class Cosigner:
     node: bytes
     at: int
@@ -50,6 +64,7 @@ class Cosigner:
 class Checkpoint:
     origin: str
     shard: int
+    incarnation: int
     size: int
     root: bytes
     ordering_party: bytes
@@ -100,7 +115,12 @@ def _number(text: str, bits: int) -> int:
     return number
 
 
-def verify_checkpoint(data: bytes, shard: int, charter: Charter) -> Checkpoint:
+def origin_of(alliance_id: bytes, shard: int, incarnation: int) -> str:
+    return f"ehe/{alliance_id[:16].hex()}/{shard}/{incarnation}"
+
+
+def read_checkpoint(data: bytes) -> Statement:
+    """A note whose text is a checkpoint's, of whatever log."""
     note, (origin, size_line, root_line, version_line) = read_note(data)
     in_origin, in_size, in_version = (
         pattern.fullmatch(line)
@@ -109,20 +129,38 @@ def verify_checkpoint(data: bytes, shard: int, charter: Charter) -> Checkpoint:
     require(in_origin is not None and len(origin) <= ORIGIN_MAX_BYTES, "another origin")
     require(in_size is not None and in_version is not None, "another size or version line")
     assert in_origin is not None and in_size is not None and in_version is not None
-    require(in_origin[1] == charter.alliance_id[:16].hex(), "a checkpoint of another alliance")
-    require(_number(in_origin[2], 16) == shard, "a checkpoint of another shard")
-    _number(in_origin[3], 32)
     root = _base64(root_line)
     require(len(root) == 32, "a root has 32 bytes")
-    require(_number(in_version[1], 32) == charter.version, "under another charter")
-    ordering_party = _ordering_party(note, origin, shard, charter)
-    cosigners = _cosigners(note, shard, charter)
+    return Statement(note, origin, in_origin[1], _number(in_origin[2], 16), _number(in_origin[3], 32),
+                     _number(in_size[0], 64), root, _number(in_version[1], 32))
+
+
+def verify_checkpoint(data: bytes, shard: int, charter: Charter) -> Checkpoint:
+    """C1, C2."""
+    return verify_statement(read_checkpoint(data), shard, charter)
+
+
+def verify_statement(said: Statement, shard: int, charter: Charter) -> Checkpoint:
+    require(said.alliance == charter.alliance_id[:16].hex(), "a checkpoint of another alliance")
+    require(said.shard == shard, "a checkpoint of another shard")
+    require(said.charter_version == charter.version, "under another charter")
+    ordering_parties = _ordering_parties(said.note, said.origin, shard, charter)
+    require(len(ordering_parties) > 0, "no node of the group ordered this")
+    cosigners = _cosigners(said.note, shard, charter)
     voices = {charter.node(cosigner.node).of_member for cosigner in cosigners}
     require(len(voices) >= charter.quorum(shard), "no quorum of members cosigned")
-    return Checkpoint(origin, shard, _number(in_size[0], 64), root, ordering_party, cosigners)
+    return Checkpoint(said.origin, shard, said.incarnation, said.size, said.root, ordering_parties[0], cosigners)
 
 
-def _ordering_party(note: Note, origin: str, shard: int, charter: Charter) -> bytes:
+def signers_of(said: Statement, charter: Charter) -> list[Node]:
+    """J4: who of the shard's group signed in one way or the other, in the order of the group."""
+    signed = {*_ordering_parties(said.note, said.origin, said.shard, charter),
+              *(cosigner.node for cosigner in _cosigners(said.note, said.shard, charter))}
+    return [node for node in charter.group(said.shard) if node.id in signed]
+
+
+def _ordering_parties(note: Note, origin: str, shard: int, charter: Charter) -> list[bytes]:
+    ordering_parties = []
     for node in charter.group(shard):
         signature = note.signature(origin, ORDERED, node.key)
         if signature is None or len(signature) != 64:
@@ -131,8 +169,8 @@ def _ordering_party(note: Note, origin: str, shard: int, charter: Charter) -> by
             verify_signature(node.key, signature, note.text)
         except Refused:
             continue
-        return node.id
-    raise Refused("no node of the group ordered this")
+        ordering_parties.append(node.id)
+    return ordering_parties
 
 
 def _cosigners(note: Note, shard: int, charter: Charter) -> list[Cosigner]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from . import cbor, charter, control, event, log, read, run, shard, vitals, wire
+from . import cbor, charter, control, event, evidence, log, read, restored, run, shard, vitals, wire
 from .cose import Signed
 from .follow import Follower
 from .form import Record
@@ -15,7 +15,8 @@ from .ids import check_shard, node_id, room_id, sha256, shard_of, wrap_id
 from .judge import KnownEvents
 from .limits import (ACCESS_RECORD_MAX_BYTES, CHARTER_MAX_BYTES, CHARTER_SIGNATURE_MAX_BYTES, CONTROL_BODY_MAX_BYTES,
                      ENROLMENT_MAX_BYTES, FRAME_MAX_BYTES, HEAD_SIGNATURE_MAX_BYTES, HEADER_MAX_BYTES,
-                     POSSESSION_MAX_BYTES, READ_REQUEST_MAX_BYTES, RUN_MAX_BYTES, SUBMISSION_MAX_BYTES)
+                     POSSESSION_MAX_BYTES, READ_REQUEST_MAX_BYTES, RESTORATION_SIGNATURE_MAX_BYTES, RUN_MAX_BYTES,
+                     SUBMISSION_MAX_BYTES)
 from .note import Checkpoint, verify_checkpoint
 from .octets import as_octets as octets
 from .opening import Opener
@@ -175,6 +176,7 @@ def _signature(given: Input, keys: Input) -> Finding:
 _COSE_LIMITS = {
     "run": RUN_MAX_BYTES, "read request": READ_REQUEST_MAX_BYTES, "charter": CHARTER_SIGNATURE_MAX_BYTES,
     "enrolment": ENROLMENT_MAX_BYTES, "head": HEAD_SIGNATURE_MAX_BYTES, "possession": POSSESSION_MAX_BYTES,
+    "restoration": RESTORATION_SIGNATURE_MAX_BYTES,
 }
 
 
@@ -373,11 +375,40 @@ def _head(given: Input, keys: Input) -> Finding:
     return Finding({"size": verified.checkpoint.size, "entries": verified.leaf.index + 1})
 
 
+def _restoration(given: Input, keys: Input) -> Finding:
+    charters = charter.verify_charters(octets(given["charter"]), octets(given["alliance"]))
+    records = [restored.verify_restoration(record, given["shard"], charters) for record in _all_octets(given["records"])]
+    found: dict[str, Any] = {"restored": [
+        {"origin": record.origin, "kept": record.kept, "root": record.root, "known": record.known} for record in records
+    ]}
+    if "remembered" in given:
+        of = given["remembered"]
+        remembered = restored.Remembered(of["incarnation"], of["size"], octets(of["root"]))
+        shown = verify_checkpoint(given["shown"].encode(), given["shard"], charters[-1])
+        kept, lost = restored.follow_restorations(records, remembered, shown)
+        found["kept"] = {"origin": shown.origin, "size": kept.size, "root": kept.root}
+        found["lost"] = [{"incarnation": l.incarnation, "from": l.first, "until": l.until} for l in lost]
+    return Finding(found)
+
+
+def _evidence(given: Input, keys: Input) -> Finding:
+    judged = evidence.judge_evidence(octets(given["evidence"]))
+    first, second = (
+        {"size": side.said.size, "root": side.said.root, "charter": side.said.charter_version,
+         "signers": [node.id for node in side.signers], "stands": side.stands}
+        for side in (judged.first, judged.second)
+    )
+    said = judged.first.said
+    return Finding({"alliance": judged.alliance_id, "origin": said.origin, "shard": said.shard,
+                    "incarnation": said.incarnation, "first": first, "second": second, "culprits": judged.culprits,
+                    "finding": judged.finding, "accused": judged.accused})
+
+
 PROCEDURES: dict[str, Procedure] = {
     "decode": _decode, "frame": _frame, "event": _event, "room_id": _room_id, "shard": _shard,
     "wrap_record": _wrap_record, "vitals": _vitals, "identity": _identity, "recovery_key": _recovery_key,
     "signature": _signature, "cose": _cose, "run": _run, "strand": _strand, "seal": _seal, "open": _open,
     "unwrap": _unwrap, "private": _private, "ledger": _ledger, "follow": _follow, "read": _read,
     "root": _root, "inclusion": _inclusion, "consistency": _consistency, "charter": _charter, "checkpoint": _checkpoint,
-    "receipt": _receipt, "head": _head,
+    "receipt": _receipt, "head": _head, "restoration": _restoration, "evidence": _evidence,
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 from . import cbor
 from .event import Event
-from .form import Form, Record, array, blob, boolean, code, member, octets, text, uint
+from .form import Form, Record, array, blob, boolean, code, integer, member, octets, text, uint
 from .identity import PublicIdentity
 from .limits import FRAME_MAX_BYTES
 from .log import Head, Leaf, Receipt
@@ -84,6 +84,7 @@ class Status(Record):
     shards: list[ShardStatus] = member(3, array(ShardStatus.read))
     at: int = member(4, uint())
     groups: list[GroupStatus] | None = member(5, array(GroupStatus.read), optional=True)
+    evidence: int | None = member(6, integer(1, 0xFFFFFFFF), optional=True)
     scrub: list[ScrubStatus] | None = member(7, array(ScrubStatus.read), optional=True)
 
 
@@ -93,7 +94,7 @@ _fetch: list[Form] = [blob, PublicIdentity.read]
 MESSAGES: dict[str, dict[int, list[Form]]] = {
     "request": {
         1: [read_submission], 2: _fetch, 3: _fetch, 4: [octets(16), octets(16)], 5: [], 6: [], 7: [],
-        12: [uint(16), uint(32)],
+        9: [uint()], 12: [uint(16), uint(32)],
     },
     "response": {
         1: [Submitted.read],
@@ -106,6 +107,7 @@ MESSAGES: dict[str, dict[int, list[Form]]] = {
         8: [blob],
         9: [Status.read],
         10: [Event.read],
+        12: [uint(), blob],
         15: [array(blob)],
     },
 }

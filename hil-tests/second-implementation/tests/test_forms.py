@@ -20,7 +20,7 @@ from ehe2.refused import EVENT_MALFORMED, FRAME_MALFORMED, ROOM_UNKNOWN, Refused
 from ehe2.run import SeenCheckpoint
 from ehe2.shard import Shard
 from ehe2.vitals import Reading
-from ehe2.wire import read_frame, read_message
+from ehe2.wire import Status, read_frame, read_message
 
 
 class Encoding(unittest.TestCase):
@@ -172,6 +172,32 @@ class Counts(unittest.TestCase):
     def test_rooms_of_an_answer(self) -> None:
         room = {0: bytes(16), 1: bytes(16), 2: [], 3: 0}
         self.assertEqual(read_message([7, [room] * 1025], "response"), 7)
+
+    def test_evidence_that_a_node_keeps(self) -> None:
+        for number in (0, 2**64 - 1):
+            self.assertEqual(read_message([9, number], "request"), 9)
+            for evidence in (b"", b"any"):
+                self.assertEqual(read_message([12, number, evidence], "response"), 12)
+        for direction, wrong in (("request", [9]), ("request", [9, -1]), ("request", [9, 1 << 64]), ("request", [9, 0, 0]),
+                                 ("response", [12, 0]), ("response", [12, b""]), ("response", [12, 0, ""])):
+            with self.subTest(wrong), self.assertRaises(Refused):
+                read_message(wrong, direction)
+
+    def test_a_status_counts_evidence_or_leaves_it_out(self) -> None:
+        status = {0: bytes(8), 1: "program", 2: 1, 3: [], 4: 0}
+        self.assertIsNone(Status.read(status).evidence)
+        for good in (1, 2**32 - 1):
+            self.assertEqual(Status.read(status | {6: good}).evidence, good)
+        for wrong in (0, 1 << 32, None, True):
+            with self.subTest(wrong), self.assertRaises(Refused):
+                Status.read(status | {6: wrong})
+
+    def test_records_of_restored_logs_are_asked_for_by_shard_and_incarnation(self) -> None:
+        self.assertEqual(read_message([12, 0xFFFF, 0xFFFFFFFF], "request"), 12)
+        self.assertEqual(read_message([15, [b"", b"any"]], "response"), 15)
+        for wrong in ([12, 1 << 16, 0], [12, 0, 1 << 32], [12, 0], [15, []]):
+            with self.subTest(wrong), self.assertRaises(Refused):
+                read_message(wrong, "request")
 
     def test_a_grant_of_many_epochs_has_its_form(self) -> None:
         identity = {0: bytes(32), 1: bytes(1216)}
