@@ -149,6 +149,8 @@ async fn etcd(driver: &Path) -> Result<Vec<Reached>> {
 struct Postgres {
     programs: PathBuf,
     folder: tempfile::TempDir,
+    /// Beside that folder, which is not ours any more where this is root.
+    logs: tempfile::TempDir,
     root: bool,
 }
 
@@ -156,13 +158,13 @@ impl Postgres {
     async fn new() -> Result<Self> {
         let versions = std::fs::read_dir("/usr/lib/postgresql").context("not installed: scripts/setup peers")?;
         let newest = versions.filter_map(|entry| entry.ok()).map(|entry| entry.path().join("bin")).max();
-        let folder = tempfile::tempdir()?;
+        let (folder, logs) = (tempfile::tempdir()?, tempfile::tempdir()?);
         let root = run(command("id", &["-u"]), DONE).await?.stdout.trim() == "0";
         if root {
             let path = folder.path().to_str().context("a temporary folder's name is text")?;
             run(command("chown", &["postgres", path]), DONE).await?.success("chown")?;
         }
-        Ok(Self { programs: newest.context("not installed: scripts/setup peers")?, folder, root })
+        Ok(Self { programs: newest.context("not installed: scripts/setup peers")?, folder, logs, root })
     }
 
     fn command(&self, program: &str) -> Command {
@@ -188,8 +190,7 @@ impl Postgres {
         {
             server.args(["-c", setting]);
         }
-        // Beside the folder, which is not ours any more where this is root.
-        Running::start("postgres", server, &std::env::temp_dir().join(format!("postgres-{port}.log")))
+        Running::start("postgres", server, &self.logs.path().join(format!("{n}.log")))
     }
 }
 
