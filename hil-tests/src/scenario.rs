@@ -3,12 +3,15 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 use crate::account::{Account, Compared, percentile};
 use crate::day::{Day, read_capture};
@@ -112,6 +115,8 @@ pub struct Scene {
     journal: Journal,
     seed: u64,
     capture: Option<Vec<f64>>,
+    /// When a wearable last measured; Unix milliseconds.
+    measured_ms: Arc<AtomicI64>,
 }
 
 impl Scene {
@@ -178,6 +183,7 @@ impl Scene {
             journal,
             seed,
             capture,
+            measured_ms: Arc::default(),
         })
     }
 
@@ -191,7 +197,8 @@ impl Scene {
         self.nodes().find(|node| node.number == number).with_context(|| format!("there is no node {number}"))
     }
 
-    /// Starts the wearables; they publish until `stop` says so.
+    /// Starts the wearables; they publish until `stop` says so. None measures a moment twice, also where it is started anew: a
+    /// reading is told from others by device, vital and time, and an oximeter's sending reaches back by a second.
     pub fn publish(&self, stop: &watch::Receiver<bool>) -> Result<JoinSet<Result<usize>>> {
         let mut tasks = JoinSet::new();
         for (at, (wearable, password)) in (0u64..).zip(&self.wearables) {
@@ -204,10 +211,14 @@ impl Scene {
             if let Some(beats) = &self.capture {
                 day.replay_heart_rate(beats.clone());
             }
+            let measured_ms = Arc::clone(&self.measured_ms);
+            let since = Timestamp::now().as_millisecond().saturating_sub(measured_ms.load(Ordering::Relaxed));
+            let rest = Duration::from_millis(u64::try_from(wearable::REACH_MS.saturating_sub(since)).unwrap_or(0));
             tasks.spawn(async move {
-                let mut tick = tokio::time::interval(Duration::from_secs(wearable.every_s));
                 // Devices are not in step.
-                tokio::time::sleep(Duration::from_millis(90 * at)).await;
+                tokio::time::sleep(rest + Duration::from_millis(90 * at)).await;
+                let mut tick = tokio::time::interval(Duration::from_secs(wearable.every_s));
+                tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 loop {
                     tokio::select! {
                         _ = stop.wait_for(|stop| *stop) => break,
@@ -217,7 +228,9 @@ impl Scene {
                     for _ in 1..wearable.every_s {
                         now = day.step();
                     }
-                    let sending = wearable.send(&room, &now, Timestamp::now());
+                    let at = Timestamp::now();
+                    measured_ms.fetch_max(at.as_millisecond(), Ordering::Relaxed);
+                    let sending = wearable.send(&room, &now, at);
                     let (count, payload) = (sending.readings.len(), sending.payload.clone());
                     publisher.send(sending).await?;
                     view.row(&wearable.device, |row| {

@@ -6,6 +6,10 @@ use jiff::tz::TimeZone;
 use crate::day::Moment;
 use crate::journal::Entry;
 
+/// Two sendings of a device further apart than this tell of different moments: an oximeter's reaches back by a second, and a
+/// thermometer's time is in whole seconds.
+pub const REACH_MS: i64 = 1_100;
+
 /// What one device sends at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sending {
