@@ -130,6 +130,11 @@ impl Release {
         self.wraps.clear();
     }
 
+    /// Whether the log's first `log_size` leaves have something of the room that was not released yet.
+    pub fn behind(&self, view: &View, log_size: u64) -> Result<bool, StoreError> {
+        Ok(view.last(self.room(), log_size)?.is_some_and(|(last, _)| last >= self.cursor))
+    }
+
     /// What to ask the rules while a page is under way.
     pub fn asks(&self) -> Asks {
         Asks { alliance: self.alliance, request: self.request().clone() }

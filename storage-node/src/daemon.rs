@@ -32,6 +32,7 @@ use crate::evidence::shelf::Shelf;
 use crate::evidence::{self, Found, Keeper};
 use crate::leadership;
 use crate::node::{Node, node_id, raft_id};
+use crate::one_each::OneEach;
 use crate::peers::{self, Accepting, Alliance, Reach, ReadDoor, Repairs};
 use crate::placement::{Mover, Progress};
 use crate::scrub::{self, Memory, Pace, Patrol};
@@ -179,7 +180,7 @@ impl Daemon {
                 board: Arc::clone(&board),
                 evidence: evidence.clone(),
                 reads,
-                repairs: Repairs::new(lines_of(&shards), consensus.clone()),
+                repairs: Repairs::new(lines_of(&shards), consensus.clone(), charters.clone(), Arc::clone(&board)),
                 stats: Arc::clone(&stats),
                 stop: others.stop.clone(),
             }),
@@ -230,6 +231,7 @@ impl Daemon {
             scrub: shown,
             stats: Arc::clone(&stats),
             streams: Arc::new(Semaphore::new(config.limits.streams_max)),
+            listing: OneEach::default(),
             limits: config.limits,
             stop: stop.clone(),
         });
@@ -333,7 +335,7 @@ fn open(config: &Config) -> Result<Opened, StartError> {
     let cosigned = CosignFile::open(&path, alliance, placed.id, shard_count.get(), empty)?;
     let dir = config.data_dir.join(evidence::DIRECTORY);
     let shelf = Shelf::open(dir.clone(), alliance).map_err(|source| StartError::DataDir { path: dir, source })?;
-    let memory = Memory::load(&config.data_dir);
+    let memory = Memory::load(&config.data_dir, placed.shards.iter().copied());
     Ok(Opened { placed, files: Files { stores, broken, memory }, cosigned, shelf })
 }
 

@@ -23,6 +23,7 @@ pub mod evidence;
 mod handlers;
 pub mod leadership;
 pub mod node;
+mod one_each;
 pub mod peers;
 pub mod placement;
 mod red;

@@ -22,6 +22,7 @@ use crate::config::Limits;
 use crate::confirmation::Confirmation;
 use crate::consensus::{self, Consensus, GroupId, Role};
 use crate::evidence::Keeper;
+use crate::one_each::OneEach;
 use crate::peers::{Alliance, Reach};
 use crate::scrub::Shown;
 use crate::shard::{InEffect, Shard, Stopped, StoreError, Unordered, View};
@@ -61,6 +62,8 @@ pub struct Node {
     pub limits: Limits,
     /// Streams that may run at one time.
     pub streams: Arc<Semaphore>,
+    /// For whom rooms are being listed.
+    pub listing: OneEach<AuthorId>,
     /// Cancelled when the node stops.
     pub stop: CancellationToken,
 }

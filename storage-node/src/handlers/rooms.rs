@@ -11,13 +11,15 @@ use futures::future::try_join_all;
 use crate::node::{Node, NotServed, judged_at};
 use crate::shard::View;
 
-/// Rooms looked up at a time.
-const ROOMS_AT_ONCE: usize = 128;
+/// Rooms looked up at a time: each may have rules of megabytes to decode, and others wait for the thread.
+const ROOMS_AT_ONCE: usize = 8;
 /// What the answer may hold, so that it fits a frame.
 const ANSWER_MAX_BYTES: usize = limits::FRAME_MAX_BYTES - 4096;
 
 pub(super) async fn rooms_of(node: &Node, peer: PeerIdentity) -> Result<Response, NotServed> {
     let author = node.author(peer)?;
+    // Of all look-ups this is the costliest: nobody fills the threads with it.
+    let _one = node.listing.begin(author).ok_or(Refusal::Overloaded)?;
     let (now, asked) = (node.clock.now(), Instant::now());
     let confirming = node.shards.iter().filter(|(number, _)| node.holds(**number)).map(|(number, shard)| async move {
         match node.confirmed(*number, asked).await {

@@ -148,7 +148,7 @@ impl Accepting {
                 }
             }
             Some(Kind::Repair) => {
-                if let Err(why) = self.repairs.serve(exchange).await {
+                if let Err(why) = self.repairs.serve(exchange, from).await {
                     self.fault(from, &why);
                 }
             }

@@ -12,7 +12,7 @@
 //! connections in both directions between two nodes, made when they are needed and shared by all groups ([`certs::NodeDialer`]). The
 //! first frame of each stream is one byte, its [`Kind`]; what follows is the affair of whom it names. Who speaks, the certificate
 //! says, and nothing else is asked: who is not in the charter is sent away before a stream of theirs is read. Any node of the alliance may
-//! ask for charters and status; who has no part in a group is sent away by consensus and not heard about checkpoints.
+//! ask for charters and status; who has no part in a group is sent away by consensus and by repair, and not heard about checkpoints.
 //!
 //! # Bounds
 //!
@@ -25,6 +25,7 @@
 //! | a frame of evidence | [`EVIDENCE_MAX_BYTES`](ehe::limits::EVIDENCE_MAX_BYTES), one at a time of a connection, one judged at a time of all |
 //! | a frame about a read request | [`ORDER_READ_MAX_BYTES`] |
 //! | read requests of one node that are ordered at a time | 256 |
+//! | a frame of a repair | 4 KiB a row of an entry, 1 MiB a piece of a state, no slower than 256 KiB/s; of one node one request at a time, two states of all |
 //! | until a stream's kind is here | 10 s |
 
 mod accept;

@@ -6,12 +6,15 @@
 //! state   = what consensus keeps, piece …, finished                        each a frame; none: this node has no state for others
 //! ```
 //!
+//! Only a node that has a part in the shard is given something of it: who has none learns neither the ciphertext nor who read it.
 //! What comes is a stranger's until the tree says that it is the entry ([`Store::mend`](crate::shard::Store)), or a quorum's checkpoint that it is
-//! the state ([`rebuild`](crate::scrub::rebuild)).
+//! the state ([`rebuild`](crate::scrub::rebuild)). Neither end waits for one that hardly moves: a state that is being sent keeps its
+//! pages in the file, and a node that waits for one does not serve.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use certs::{ChannelError, CloseCode, Exchange, Lane};
@@ -23,8 +26,9 @@ use tokio::sync::{Semaphore, mpsc};
 use super::link::next_frame;
 use super::{Kind, Reach};
 use crate::charters::Charters;
-use crate::checkpoint::Checkpointed;
+use crate::checkpoint::{Board, Checkpointed};
 use crate::consensus::{Consensus, GroupId, LinkError, MachineError, Stage};
+use crate::one_each::OneEach;
 use crate::scrub::{Elsewhere, Line, Sent, caught};
 use crate::shard::{Arrived, Incoming, LogRow, ROWS_MAX};
 
@@ -43,8 +47,31 @@ const APPLIED_BYTES: usize = 16 << 10;
 const PIECE_BYTES: usize = 1 << 20;
 /// Pieces between the disk and the network.
 const PIECES: usize = 2;
-/// Nodes that are answered at a time.
-const AT_A_TIME: usize = 2;
+/// States that are sent at a time. Of one node one request is answered at a time.
+const STATES_AT_A_TIME: usize = 2;
+/// How late a state may be, whatever of it is there.
+const LATE_MAX: Duration = Duration::from_secs(30);
+/// Slower than this it is too slow: 2 Mbit/s.
+const STATE_BYTES_PER_S_MIN: u64 = 256 << 10;
+
+/// How fast a state comes or goes.
+struct Pace {
+    begun: Instant,
+    bytes: u64,
+}
+
+impl Pace {
+    fn new(begun: Instant) -> Self {
+        Self { begun, bytes: 0 }
+    }
+
+    /// So many bytes more are through at `now`. False: that took too long.
+    fn keeps(&mut self, bytes: usize, now: Instant) -> bool {
+        self.bytes = self.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        let in_time = Duration::from_secs(self.bytes / STATE_BYTES_PER_S_MIN) + LATE_MAX;
+        now.saturating_duration_since(self.begun) <= in_time
+    }
+}
 
 /// Asks the other nodes of each shard.
 pub struct Others {
@@ -85,7 +112,11 @@ impl Others {
         let applied = next(&mut exchange, APPLIED_BYTES).await?.ok_or_else(none)?.to_vec();
         let (pieces, arrived) = mpsc::channel::<Bytes>(PIECES);
         let writing = tokio::task::spawn_blocking(move || received(incoming, arrived));
+        let mut pace = Pace::new(Instant::now());
         while let Some(piece) = next(&mut exchange, PIECE_BYTES).await? {
+            if !pace.keeps(piece.len(), Instant::now()) {
+                return Err("it sends too slowly".into());
+            }
             // If it is not taken, the writer says why.
             if pieces.send(piece).await.is_err() {
                 break;
@@ -123,7 +154,10 @@ fn received(mut incoming: Incoming, mut pieces: mpsc::Receiver<Bytes>) -> Result
 pub struct Repairs {
     shards: BTreeMap<u16, Line>,
     consensus: Consensus,
-    permits: Semaphore,
+    charters: Charters,
+    board: Arc<Board>,
+    states: Semaphore,
+    answered: OneEach<NodeId>,
 }
 
 impl std::fmt::Debug for Repairs {
@@ -134,12 +168,19 @@ impl std::fmt::Debug for Repairs {
 
 impl Repairs {
     /// From these shards.
-    pub fn new(shards: BTreeMap<u16, Line>, consensus: Consensus) -> Self {
-        Self { shards, consensus, permits: Semaphore::new(AT_A_TIME) }
+    pub fn new(shards: BTreeMap<u16, Line>, consensus: Consensus, charters: Charters, board: Arc<Board>) -> Self {
+        let states = Semaphore::new(STATES_AT_A_TIME);
+        Self { shards, consensus, charters, board, states, answered: OneEach::default() }
     }
 
-    /// Answers one stream. `Err`: the peer broke a rule.
-    pub(super) async fn serve(&self, mut exchange: Exchange) -> Result<(), &'static str> {
+    /// Whether a node has a part in a shard: by the charter in effect there, or by the newest, which lets it in next.
+    fn takes_part(&self, node: NodeId, shard: u16) -> bool {
+        self.board.in_effect(shard).is_some_and(|now| now.nodes(shard).contains(&node))
+            || self.charters.newest().group(shard).contains(&node)
+    }
+
+    /// Answers one stream of node `from`. `Err`: the peer broke a rule.
+    pub(super) async fn serve(&self, mut exchange: Exchange, from: NodeId) -> Result<(), &'static str> {
         const NONE: &str = "a request for an entry or a state that is none";
         let frame = match next_frame(&mut exchange.receiver, REQUEST_BYTES, FRAME_WITHIN).await {
             Ok(Some(frame)) => frame,
@@ -151,14 +192,24 @@ impl Repairs {
             exchange.abort(CloseCode::Protocol);
             return Err(NONE);
         };
-        let Ok(_permit) = self.permits.acquire().await else { return Ok(()) };
+        if !self.takes_part(from, shard) {
+            tracing::warn!(%from, shard, "a node asks for what a shard has, of whose group it is not: it gets nothing");
+            exchange.abort(CloseCode::NotAuthorized);
+            return Ok(());
+        }
         // Of a state that is damaged itself, entries are given that are sound; the whole of it is not.
         let held = self.consensus.status(GroupId(shard)).is_none_or(|status| status.held.is_some());
-        let served = match self.shards.get(&shard).cloned() {
-            Some(line) if what == ENTRY => entry(&mut exchange, line, log_index).await,
-            Some(line) if !held => state(&mut exchange, line).await,
+        let (answering, line) = (self.answered.begin(from), self.shards.get(&shard).cloned());
+        // Nothing said is "not from here, not now": the other node asks the next one, or again.
+        let served = match (&answering, line) {
+            (Some(_), Some(line)) if what == ENTRY => entry(&mut exchange, line, log_index).await,
+            (Some(_), Some(line)) if !held => match self.states.try_acquire() {
+                Ok(_permit) => state(&mut exchange, line).await,
+                Err(_) => Ok(()),
+            },
             _ => Ok(()),
         };
+        drop(answering);
         if served.is_ok() && exchange.finish().is_ok() {
             let _ = exchange.delivered(FRAME_WITHIN).await;
         }
@@ -199,9 +250,15 @@ async fn state(exchange: &mut Exchange, line: Line) -> Result<(), ChannelError> 
             let _ = pieces.blocking_send(Err(io::Error::other(why)));
         }
     });
+    let mut pace = Pace::new(Instant::now());
     while let Some(piece) = read.recv().await {
         match piece {
-            Ok(piece) => exchange.send(&piece, FRAME_WITHIN).await?,
+            Ok(piece) => {
+                exchange.send(&piece, FRAME_WITHIN).await?;
+                if !pace.keeps(piece.len(), Instant::now()) {
+                    return Err(ChannelError::Unreachable("it takes a state too slowly".into()));
+                }
+            }
             // The end is missing, and the other side sees that.
             Err(error) => return Err(ChannelError::Unreachable(error.to_string())),
         }
@@ -236,6 +293,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_state_that_hardly_moves_is_given_up_and_a_slow_one_is_not() {
+        let begun = Instant::now();
+        let after = |seconds| begun + Duration::from_secs(seconds);
+        let mut dripping = Pace::new(begun);
+        let kept = (1..=60).take_while(|piece| dripping.keeps(1, after(piece * 9))).count();
+        assert_eq!(kept, 3, "a byte every 9 s");
+        let mut slow = Pace::new(begun);
+        assert!((1..=3_600).all(|piece| slow.keeps(PIECE_BYTES, after(piece * 4))), "1 MiB every 4 s for 4 hours");
+        assert!(!slow.keeps(PIECE_BYTES, after(4 * 3_600 + 60)));
+    }
 
     proptest! {
         #[test]

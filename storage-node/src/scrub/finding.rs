@@ -57,6 +57,9 @@ pub enum What {
     /// A file of the node's beside the shard's; what is wrong with it.
     #[n(11)]
     File(#[n(0)] String),
+    /// What the scrub had found before this node was started is not known any more.
+    #[n(12)]
+    Forgotten,
 }
 
 /// A table that can be made again from the log.
@@ -115,6 +118,8 @@ pub enum Remedy {
     Replace,
     /// Nothing of this node's: whoever ordered it, and the author, have to be asked.
     Report,
+    /// The shard is looked through before anything else.
+    Look,
 }
 
 impl What {
@@ -132,6 +137,7 @@ impl What {
             Self::Record | Self::Leaf | Self::Event(_) => Remedy::Fetch,
             Self::Entry | Self::Signature => Remedy::Report,
             Self::File(_) => Remedy::Replace,
+            Self::Forgotten => Remedy::Look,
             Self::Unreadable(_) | Self::Place | Self::Tree(_) | Self::Root(_) | Self::Table(_) => Remedy::Rebuild,
         }
     }
@@ -175,6 +181,7 @@ impl fmt::Display for What {
             Self::Entry => f.write_str("it is one that no sound node takes in"),
             Self::Signature => f.write_str("its signature is false"),
             Self::File(what) => f.write_str(what),
+            Self::Forgotten => f.write_str("what was found in it before cannot be read any more"),
         }
     }
 }
@@ -192,6 +199,7 @@ impl fmt::Display for Remedy {
                 "nothing was lost here: a node that led the shard let it in without checking; tell the alliance's members which \
                  entry it is"
             }
+            Self::Look => "it is looked through before it is led from here",
         })
     }
 }

@@ -4,11 +4,12 @@
 //! "ehe-scrub" ‖ version (1) ‖ CBOR ‖ SHA-256 of these
 //! ```
 //!
-//! A small file of this node's own beside the shards'. If it is gone or damaged the scrub begins anew: nothing else follows from it.
+//! A small file of this node's own beside the shards'. If there is none the scrub begins anew. One that cannot be read may have said
+//! that a shard is damaged: all of them are held until they were looked through.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use ehe::cbor;
@@ -16,7 +17,7 @@ use ehe::time::UnixMs;
 use minicbor::{Decode, Encode};
 use sha2::{Digest, Sha256};
 
-use super::finding::{Finding, Remedy};
+use super::finding::{Finding, Remedy, What};
 use super::walk::Pass;
 
 /// Its name in the data directory.
@@ -77,10 +78,20 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Reads what is remembered in a data directory.
-    pub fn load(dir: &Path) -> Self {
+    /// Reads what is remembered in a data directory that holds these shards.
+    pub fn load(dir: &Path, shards: impl IntoIterator<Item = u16>) -> Self {
         let path = dir.join(SCRUB_FILE);
-        let shards = read(&path).unwrap_or_default();
+        let shards = match read(&path) {
+            Ok(shards) => shards,
+            Err(why) => {
+                tracing::error!(path = %path.display(), %why, "what the scrub remembers cannot be read; all shards are held until they were looked through");
+                let forgotten = |shard| Kept {
+                    open: vec![Finding { shard, entry: None, what: What::Forgotten }],
+                    ..Kept::default()
+                };
+                shards.into_iter().map(|shard| (shard, forgotten(shard))).collect()
+            }
+        };
         Self { path, shards }
     }
 
@@ -111,24 +122,41 @@ impl Memory {
         let new = self.path.with_extension("new");
         let mut file = File::create(&new)?;
         file.write_all(&bytes)?;
-        file.sync_data()?;
-        std::fs::rename(&new, &self.path)
+        file.sync_all()?;
+        std::fs::rename(&new, &self.path)?;
+        self.path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
     }
 }
 
-fn read(path: &Path) -> Option<BTreeMap<u16, Kept>> {
-    let file = File::open(path).ok()?;
-    if file.metadata().ok()?.len() > FILE_MAX_BYTES {
-        return None;
+/// Why the file says nothing.
+#[derive(Debug, thiserror::Error)]
+enum Unreadable {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error("it is longer than anything that this program writes")]
+    TooLong,
+    #[error("it is not what this program wrote")]
+    Altered,
+    #[error(transparent)]
+    Cbor(#[from] cbor::CborError),
+}
+
+fn read(path: &Path) -> Result<BTreeMap<u16, Kept>, Unreadable> {
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        file => file?.take(FILE_MAX_BYTES.saturating_add(1)),
+    };
+    let mut bytes = Vec::new();
+    if u64::try_from(file.read_to_end(&mut bytes)?).unwrap_or(u64::MAX) > FILE_MAX_BYTES {
+        return Err(Unreadable::TooLong);
     }
-    let bytes = std::fs::read(path).ok()?;
-    let (body, hash) = bytes.split_last_chunk::<32>()?;
+    let (body, hash) = bytes.split_last_chunk::<32>().ok_or(Unreadable::Altered)?;
     let right: [u8; 32] = Sha256::digest(body).into();
-    let body = body.strip_prefix(MAGIC)?.strip_prefix(&[VERSION])?;
+    let body = body.strip_prefix(MAGIC).and_then(|body| body.strip_prefix(&[VERSION])).ok_or(Unreadable::Altered)?;
     if right != *hash {
-        return None;
+        return Err(Unreadable::Altered);
     }
-    cbor::from_slice(body, body.len()).ok()
+    Ok(cbor::from_slice(body, body.len())?)
 }
 
 #[cfg(test)]
@@ -137,9 +165,10 @@ mod tests {
     use crate::scrub::What;
 
     #[test]
-    fn what_was_found_is_known_after_a_restart_and_a_damaged_file_is_as_none() {
+    fn what_was_found_is_known_after_a_restart_and_a_damaged_file_holds_every_shard() {
         let dir = tempfile::tempdir().unwrap();
-        let mut memory = Memory::load(dir.path());
+        let load = || Memory::load(dir.path(), [1, 2, 9]);
+        let mut memory = load();
         assert!(memory.fenced().is_empty());
         let found = |shard, what| Finding { shard, entry: Some(7), what };
         let open = |finding| Kept { open: vec![finding], pass: Some(Pass::default()), ..Kept::default() };
@@ -147,7 +176,7 @@ mod tests {
         memory.shards.insert(2, open(found(2, What::Signature)));
         memory.shards.insert(3, open(found(3, What::Tree(6))));
         memory.save().unwrap();
-        let again = Memory::load(dir.path());
+        let again = load();
         assert_eq!(again.shards, memory.shards);
         assert_eq!(again.fenced().into_keys().collect::<Vec<_>>(), [1, 3], "a forged entry is no fault of this disk");
         assert_eq!(again.to_rebuild(), [3]);
@@ -157,9 +186,12 @@ mod tests {
             let mut altered = sound.clone();
             altered[at] ^= 1;
             std::fs::write(&path, &altered).unwrap();
-            assert!(Memory::load(dir.path()).shards.is_empty(), "byte {at}");
+            assert!(load().fenced().into_keys().eq([1, 2, 9]), "byte {at}");
             std::fs::write(&path, &sound[..at]).unwrap();
-            assert!(Memory::load(dir.path()).shards.is_empty(), "{at} bytes of it");
+            assert!(load().fenced().into_keys().eq([1, 2, 9]), "{at} bytes of it");
+            assert!(load().to_rebuild().is_empty());
         }
+        std::fs::remove_file(&path).unwrap();
+        assert!(load().fenced().is_empty());
     }
 }

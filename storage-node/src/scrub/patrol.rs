@@ -234,6 +234,8 @@ impl Patrol {
             kept.open.extend(new.iter().cloned());
         }
         let (fenced, found) = (kept.fenced(), kept.open.len());
+        // What another node said of the tree while an entry was damaged was wrong: all is sound with the tree as it is.
+        kept.rebuild &= !ended || fenced.is_some();
         kept.pass = if ended { None } else { Some(pass) };
         for finding in &new {
             Stats::add(&self.stats.scrub_findings, 1);

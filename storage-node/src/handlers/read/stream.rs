@@ -59,17 +59,18 @@ pub(super) async fn stream(
         let since = Instant::now().checked_sub(CONFIRMED_WITHIN).unwrap_or_else(Instant::now);
         let confirmed = match node.confirmed(shard.place.shard, since).await {
             Ok(confirmed) => confirmed,
-            Err(why) => return answer(node, exchange, &why.into()).await,
+            Err(why) => return last_word(exchange, &why.into()).await,
         };
         checkpoints.mark_unchanged();
         rights.mark_seen();
         let Ok(Some(checkpoint)) = shard.newest_checkpoint() else {
-            return answer(node, exchange, &Response::Refused(Refusal::StorageFault)).await;
+            return last_word(exchange, &Response::Refused(Refusal::StorageFault)).await;
         };
         let decided = Instant::now();
-        let next = match next(node, shard, release, checkpoint).await {
+        let head_is_due = told.is_none_or(|told| left(told, LEASE).is_zero());
+        let next = match next(node, shard, release, (checkpoint, head_is_due)).await {
             Ok(next) => next,
-            Err(why) => return answer(node, exchange, &why.into()).await,
+            Err(why) => return last_word(exchange, &why.into()).await,
         };
         release = next.release;
         let ends_in = next.ends_in.map_or(LEASE, |ends_in| ends_in.min(LEASE));
@@ -78,7 +79,6 @@ pub(super) async fn stream(
             Ok(page) => page,
             Err(why) => return cut(node, exchange, not_served(shard, why)).await,
         };
-        let news = !page.frames.is_empty();
         let mut unsent = None;
         for frame in page.frames {
             // The lease is over before the reader took the page: ask the rules again.
@@ -102,36 +102,54 @@ pub(super) async fn stream(
             release.rewind(index);
             continue;
         }
-        let Some(head) = head.filter(|_| page.caught_up) else { continue };
-        if mode == Mode::Fetch {
-            return answer(node, exchange, &head).await;
+        if !page.caught_up {
+            continue;
         }
-        if news || told.is_none_or(|told| left(told, LEASE).is_zero()) {
+        if let Some(head) = head {
+            if mode == Mode::Fetch {
+                return answer(node, exchange, &head).await;
+            }
             exchange.send(&head.to_vec(), node.limits.send()).await?;
             told = Some(Instant::now());
         }
-        let rest = told.map_or(Duration::ZERO, |told| left(told, LEASE)).min(left(decided, ends_in));
-        tokio::select! {
-            changed = checkpoints.changed() => if changed.is_err() {
-                return answer(node, exchange, &Response::Refused(Refusal::Stopping)).await;
-            },
-            // No majority is asked first: what ended the right stands in the log that this node applied.
-            () = rights.changed() => if let Err(why) = still_allowed(node, shard, &release, &mut rights).await {
-                return cut(node, exchange, why).await;
-            },
-            () = tokio::time::sleep(rest) => {}
-            () = node.stop.cancelled() => {
-                return answer(node, exchange, &Response::Refused(Refusal::Stopping)).await;
+        let rest = told.map_or(LEASE, |told| left(told, LEASE)).min(left(decided, ends_in));
+        let mut resting = std::pin::pin!(tokio::time::sleep(rest));
+        loop {
+            tokio::select! {
+                changed = checkpoints.changed() => {
+                    if changed.is_err() {
+                        return last_word(exchange, &Response::Refused(Refusal::Stopping)).await;
+                    }
+                    // Most of what a shard takes in is of other rooms: that costs a look, no page and no signature.
+                    let behind;
+                    (release, behind) = match self::behind(node, shard, release).await {
+                        Ok(looked) => looked,
+                        Err(why) => return last_word(exchange, &why.into()).await,
+                    };
+                    if behind {
+                        break;
+                    }
+                }
+                // No majority is asked first: what ended the right stands in the log that this node applied.
+                () = rights.changed() => match still_allowed(node, shard, &release, &mut rights).await {
+                    Ok(()) => break,
+                    Err(why) => return cut(node, exchange, why).await,
+                },
+                () = &mut resting => break,
+                () = node.stop.cancelled() => {
+                    return last_word(exchange, &Response::Refused(Refusal::Stopping)).await;
+                }
             }
         }
     }
 }
 
+/// The next page, and the head where it ends the room and tells something, or is due anyway.
 async fn next(
     node: &Node,
     shard: &Shard,
     mut release: Release,
-    checkpoint: std::sync::Arc<Published>,
+    (checkpoint, head_is_due): (std::sync::Arc<Published>, bool),
 ) -> Result<Next, NotServed> {
     let (identity, clock) = (node.identity.clone(), node.clock.now());
     node.look(shard, move |view| {
@@ -139,14 +157,22 @@ async fn next(
         let page = (|| {
             let page = release.page(view, checkpoint.size, now)?;
             let nonce = release.request().nonce;
-            let head =
-                if page.caught_up { head(view, release.room(), &checkpoint, nonce, clock, &identity)? } else { None };
+            let tells = page.caught_up && (head_is_due || !page.frames.is_empty());
+            let head = if tells { head(view, release.room(), &checkpoint, nonce, clock, &identity)? } else { None };
             Ok((page, head.map(Response::Head)))
         })();
         let ends = page.as_ref().ok().and_then(|(page, _): &(Page, _)| page.ends);
         Ok(Next { release, page, ends_in: ends.map(|ends| Duration::from_millis(ends.since(now))) })
     })
     .await
+}
+
+/// Whether the newest checkpoint has something for the stream.
+async fn behind(node: &Node, shard: &Shard, release: Release) -> Result<(Release, bool), NotServed> {
+    let Ok(Some(checkpoint)) = shard.newest_checkpoint() else { return Err(Refusal::StorageFault.into()) };
+    node.look(shard, move |view| Ok((release.behind(view, checkpoint.size)?, release)))
+        .await
+        .map(|(behind, release)| (release, behind))
 }
 
 /// Sends a frame, and asks the rules whenever they may have changed, before it and while the reader lets it wait.
@@ -203,11 +229,17 @@ fn not_served(shard: &Shard, why: Cut) -> NotServed {
     }
 }
 
-/// Ends a stream with the word why. It comes behind what was sent before; a reader that does not take that soon gets neither.
+/// Ends a stream with the word why.
 async fn cut(node: &Node, exchange: &mut Exchange, why: NotServed) -> Result<(), ChannelError> {
     Stats::add(&node.stats.streams_cut, 1);
+    last_word(exchange, &Response::from(why)).await
+}
+
+/// Says why a stream ends. It comes behind what was sent before; a reader that does not take that soon gets neither, because what is
+/// in this node's buffers was allowed for as long as the lease, which may be over.
+async fn last_word(exchange: &mut Exchange, why: &Response) -> Result<(), ChannelError> {
     let said = async {
-        exchange.send(&Response::from(why).to_vec(), CUT_WITHIN).await?;
+        exchange.send(&why.to_vec(), CUT_WITHIN).await?;
         exchange.finish()?;
         exchange.delivered(CUT_WITHIN).await
     };
