@@ -14,6 +14,7 @@ pub mod cose;
 pub mod decimal;
 pub mod event;
 pub mod evidence;
+pub mod extension;
 pub mod id;
 pub mod identity;
 pub mod kem;

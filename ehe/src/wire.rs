@@ -53,6 +53,9 @@ pub enum Request {
     /// [`Response::Restorations`].
     #[n(12)]
     Restorations(#[n(0)] u16, #[n(1)] u32),
+    /// How a shard's log of the second size extends what it was at the first, which is not greater. Answer: [`Response::Extends`].
+    #[n(16)]
+    Extends(#[n(0)] u16, #[n(1)] u64, #[n(2)] u64),
 }
 
 /// A run and its events, in the run's order.
@@ -110,6 +113,10 @@ pub enum Response {
     /// most [`limits::RESTORATIONS_PER_ANSWER_MAX`].
     #[n(15)]
     Restorations(#[n(0)] Vec<ByteVec>),
+    /// The root that the log has at the first of the sizes that were asked about, and the proof that it has the second one's with it
+    /// (SPEC M3); at most [`limits::PROOF_HASHES_MAX`] hashes. It is nobody's word: [`crate::extension::judge`] says what it proves.
+    #[n(16)]
+    Extends(#[n(0)] Hash, #[n(1)] Vec<Hash>),
 }
 
 /// A run was accepted.

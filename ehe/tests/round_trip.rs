@@ -279,6 +279,7 @@ fn to_node() -> impl Strategy<Value = Request> {
         Just(Request::Status),
         any::<u32>().prop_map(Request::Evidence),
         (any::<u16>(), any::<u32>()).prop_map(|(shard, incarnation)| Request::Restorations(shard, incarnation)),
+        any::<(u16, u64, u64)>().prop_map(|(shard, smaller, larger)| Request::Extends(shard, smaller, larger)),
     ]
 }
 
@@ -350,6 +351,8 @@ fn from_node() -> impl Strategy<Value = Response> {
         event().prop_map(Response::Wrap),
         (any::<u32>(), vec(any::<u8>(), 0..90)).prop_map(|(kept, bytes)| Response::Evidence(kept, bytes)),
         vec(vec(any::<u8>(), 0..90).prop_map(Into::into), 0..3).prop_map(Response::Restorations),
+        (any::<[u8; 32]>(), vec(any::<[u8; 32]>(), 0..3))
+            .prop_map(|(root, proof)| Response::Extends(Hash(root), proof.into_iter().map(Hash).collect())),
     ]
 }
 

@@ -53,6 +53,8 @@ use crate::report::Report;
 
 /// Largest verified control state of one room that the spool keeps.
 pub const ROOM_STATE_MAX_BYTES: usize = 8 * 1024 * 1024;
+/// Largest state of a shard's log that the spool keeps: a signed checkpoint and little else.
+pub const LOG_STATE_MAX_BYTES: usize = 2 * ehe::limits::CHECKPOINT_MAX_BYTES;
 /// Messages on their way through the writer at once; further ones wait with their source.
 const STORES_IN_FLIGHT_MAX: usize = 1024;
 
@@ -443,6 +445,19 @@ impl Spool {
     /// The control states that were kept.
     pub async fn load_rooms(&self) -> Result<Vec<(RoomId, Vec<u8>)>, SpoolError> {
         self.read(|db, _| read::rooms(db)).await
+    }
+
+    /// Keeps how far a shard's log was seen. Durable when this returns.
+    pub async fn save_log(&self, shard: u16, state: Vec<u8>) -> Result<(), SpoolError> {
+        if state.len() > LOG_STATE_MAX_BYTES {
+            return Err(SpoolError::RoomTooLarge { found: state.len() });
+        }
+        self.ask(Request::SaveLog { shard, state }).await.map(drop)
+    }
+
+    /// How far each shard's log was seen.
+    pub async fn load_logs(&self) -> Result<Vec<(u16, Vec<u8>)>, SpoolError> {
+        self.read(|db, _| read::logs(db)).await
     }
 
     // --- for people

@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 use ehe::charter::CharterChain;
 use ehe::checkpoint::VerifiedCheckpoint;
 use ehe::evidence::{Evidence, Verdict, judge};
-use ehe::id::AllianceId;
+use ehe::id::{AllianceId, Hash};
 use ehe::limits::EVIDENCE_MAX_BYTES;
 use ehe::wire::{Request, Response};
 
 use crate::error::Error;
 use crate::home::Home;
 use crate::session::{Session, kind};
+
+/// The root that a larger log has at a smaller one's size, and the proof of it.
+pub type Begins = (Hash, Vec<Hash>);
 
 /// Pieces that are asked of one node at most: as many as a node keeps.
 const OF_A_NODE_MAX: u32 = 256;
@@ -26,9 +29,10 @@ pub fn judge_file(path: &Path, alliance: Option<AllianceId>) -> Result<Verdict, 
     }
 }
 
-/// Two notes about one log that a quorum signed each, of one size and with two roots: the file, if it could be kept.
-pub fn keep(home: &Home, charters: &CharterChain, one: &str, other: &str) -> Option<PathBuf> {
-    let evidence = Evidence::of(charters, one, other, None).ok()?;
+/// Two notes about one log that a quorum signed each: of one size and with two roots, or the larger one with what is proven of how it
+/// begins. The file, if it could be kept.
+pub fn keep(home: &Home, charters: &CharterChain, one: &str, other: &str, begins: Option<Begins>) -> Option<PathBuf> {
+    let evidence = Evidence::of(charters, one, other, begins).ok()?;
     evidence.judge().ok()?;
     match home.keep_evidence(&evidence.to_vec()) {
         Ok(path) => Some(path),
@@ -44,17 +48,18 @@ pub fn keep(home: &Home, charters: &CharterChain, one: &str, other: &str) -> Opt
 pub struct Seen(Vec<(String, VerifiedCheckpoint)>);
 
 impl Seen {
-    /// Adds what a node showed. What it contradicts, and who showed that, comes back.
-    pub fn see(&mut self, node: &str, shown: VerifiedCheckpoint) -> Option<&(String, VerifiedCheckpoint)> {
+    /// Adds what a node showed.
+    pub fn see(&mut self, node: &str, shown: VerifiedCheckpoint) {
+        self.0.push((node.into(), shown));
+    }
+
+    /// What was seen of the same log: of the same size, if there is such, and else the largest. Those that were added were held against
+    /// each other.
+    pub fn of_the_log(&self, shown: &VerifiedCheckpoint) -> Option<&(String, VerifiedCheckpoint)> {
         let says = shown.checkpoint();
-        let contradicted = self.0.iter().position(|(_, other)| {
-            let other = other.checkpoint();
-            other.origin == says.origin && other.size == says.size && other.root != says.root
-        });
-        if contradicted.is_none() {
-            self.0.push((node.into(), shown));
-        }
-        self.0.get(contradicted?)
+        let of_it = || self.0.iter().filter(|(_, other)| other.checkpoint().origin == says.origin);
+        let same = of_it().find(|(_, other)| other.checkpoint().size == says.size);
+        same.or_else(|| of_it().max_by_key(|(_, other)| other.checkpoint().size))
     }
 }
 

@@ -128,6 +128,12 @@ impl Following {
         Ok(memory)
     }
 
+    /// What was confirmed last is not believed after all: what was known before counts, and is to be held against what comes.
+    pub fn disbelieve(&mut self, before: Option<RoomMemory>) {
+        self.known = before;
+        self.confirmed = None;
+    }
+
     /// What the directory's identity is in the room, where that was shown just now.
     fn tie(&self) -> Tie {
         if !self.own_name {

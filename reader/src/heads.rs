@@ -6,6 +6,8 @@
 
 use std::collections::BTreeSet;
 
+use ehe::charter::Node;
+use ehe::checkpoint::VerifiedCheckpoint;
 use ehe::id::{MemberId, NodeId, Nonce, RoomId};
 use ehe::ledger::verify_head;
 use ehe::limits::READ_LEASE_MS;
@@ -14,6 +16,7 @@ use ehe::wire::{Head, Request, Response};
 
 use crate::error::{Error, Exit};
 use crate::evidence::{self, Seen};
+use crate::extends::Proven;
 use crate::follow::Following;
 use crate::session::{Session, kind, random};
 use crate::when;
@@ -210,7 +213,7 @@ async fn ask(session: &mut Session, following: &Following, all: bool) -> Newest 
             break;
         }
         let said = match head(session, room, node.id).await {
-            Ok((head, nonce)) => judge(session, following, (&node.name, &head, nonce), &mut seen).await,
+            Ok((head, nonce)) => judge(session, following, (node, &head, nonce), &mut seen).await,
             Err(why) => Said::DoesNotCount(why.to_string()),
         };
         if let Some(settled) = tally.add(&node.name, node.member, said) {
@@ -223,7 +226,7 @@ async fn ask(session: &mut Session, following: &Following, all: bool) -> Newest 
 async fn judge(
     session: &mut Session,
     following: &Following,
-    (node, head, nonce): (&str, &Head, Nonce),
+    (node, head, nonce): (&Node, &Head, Nonce),
     seen: &mut Seen,
 ) -> Said {
     let charter = match session.charter_of(&head.last.checkpoint).await {
@@ -235,16 +238,10 @@ async fn judge(
         Ok(shown) => shown,
         Err(why) => return Said::Contradicts(why.to_string()),
     };
-    let size = shown.checkpoint().size;
-    if let Some((other, before)) = seen.see(node, shown) {
-        let (chain, note) = (session.credentials().charter_chain(), &head.last.checkpoint);
-        let file = evidence::keep(session.home(), chain, before.note(), note);
-        let kept = file.map(|file| format!("; both are signed, and kept as evidence in {}", file.display()));
-        return Said::Contradicts(format!(
-            "it shows another log of {size} leaves than node {other}{}",
-            kept.unwrap_or_default()
-        ));
+    if let Some(said) = one_log(session, node, &shown, seen).await {
+        return said;
     }
+    seen.see(&node.name, shown);
     if let Err(why) = session.is_current(following.room(), &charter) {
         return Said::DoesNotCount(why.to_string());
     }
@@ -260,6 +257,34 @@ async fn judge(
         return Said::DoesNotCount(format!("its head is {age} ms old by this clock"));
     }
     if entries > following.entries() { Said::Knows(entries, head.last.leaf.accepted_at) } else { Said::Agrees }
+}
+
+/// Whether what a node shows is of one log with what the others showed: equal where it is as large, and else proven to be the
+/// beginning of it, or to begin with it. `None`: it is.
+async fn one_log(session: &mut Session, node: &Node, shown: &VerifiedCheckpoint, seen: &mut Seen) -> Option<Said> {
+    let contradicts = |session: &Session, (other, before): &(String, VerifiedCheckpoint), begins| {
+        let (chain, size) = (session.credentials().charter_chain(), shown.checkpoint().size);
+        let file = evidence::keep(session.home(), chain, before.note(), shown.note(), begins);
+        let kept = file.map(|file| format!("; both are signed, and kept as evidence in {}", file.display()));
+        let kept = kept.unwrap_or_default();
+        Said::Contradicts(format!("it shows another log of {size} leaves than node {other}{kept}"))
+    };
+    let Some(other) = seen.of_the_log(shown).cloned() else { return None };
+    let (new, before) = (shown.checkpoint().seen(), other.1.checkpoint().seen());
+    if new.size == before.size {
+        return (new.root != before.root).then(|| contradicts(session, &other, None));
+    }
+    // Who has the larger one has both sizes.
+    let (by, smaller, larger) = if new.size > before.size {
+        (Some(node.id), &before, &new)
+    } else {
+        (session.shown_by().map(|shown| shown.node), &new, &before)
+    };
+    match session.proven(by?, smaller, larger).await {
+        Ok(Proven::Extends) => None,
+        Ok(Proven::Not(begins)) => Some(contradicts(session, &other, Some(begins))),
+        Err(why) => Some(Said::DoesNotCount(why.to_string())),
+    }
 }
 
 async fn head(session: &mut Session, room: RoomId, node: NodeId) -> Result<(Head, Nonce), Error> {

@@ -15,6 +15,7 @@ pub mod charters;
 pub mod cli;
 pub mod error;
 pub mod evidence;
+pub mod extends;
 pub mod follow;
 pub mod heads;
 pub mod home;

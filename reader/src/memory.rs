@@ -86,6 +86,21 @@ pub enum MemoryError {
         /// Which.
         at: u64,
     },
+    /// Nobody shows that the log goes on from what was seen of it.
+    #[error(
+        "node {node} does not prove that its log of {shown} leaves begins with the {known} that were seen before ({why}): it lies, or \
+         its program is faulty. Ask another node"
+    )]
+    NotExtended {
+        /// Which.
+        node: String,
+        /// Leaves seen before.
+        known: u64,
+        /// Leaves shown.
+        shown: u64,
+        /// What its proof lacks.
+        why: String,
+    },
     /// The log is another one, and nothing that the members signed leads from the one that was seen to it.
     #[error(
         "the log is {shown} now, and was {known} before: {why}. A restored log counts by a record that a majority of the alliance's members \

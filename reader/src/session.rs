@@ -247,10 +247,7 @@ impl Session {
                 }
                 Response::Head(head) => {
                     let charter = self.charter_of(&head.last.checkpoint).await?;
-                    let moved = self.restored(following.room(), following.known(), &head).await?;
-                    let confirmed = following.confirm(&head, asked, &charter, moved.as_ref());
-                    let memory =
-                        confirmed.map_err(|why| self.evident(why, following.known(), &head.last.checkpoint))?;
+                    let memory = self.confirm(following, (&head, asked), &charter, serving).await?;
                     self.is_current(following.room(), &charter)?;
                     self.note_shown(serving, head.at);
                     let (age, fresh) = (clock().since(head.at), charter.head_fresh_ms());
@@ -274,7 +271,7 @@ impl Session {
         let before = known.and_then(|known| known.note.as_deref());
         match (&why, before) {
             (Error::Memory(MemoryError::Rewritten { .. }), Some(before)) => {
-                match evidence::keep(&self.home, self.credentials.charter_chain(), before, shown) {
+                match evidence::keep(&self.home, self.credentials.charter_chain(), before, shown, None) {
                     Some(file) => Error::Evident { why: Box::new(why), file },
                     None => why,
                 }
@@ -340,5 +337,6 @@ pub fn kind(response: &Response) -> &'static str {
         Response::Status(_) => "a status",
         Response::Evidence(..) => "evidence",
         Response::Restorations(_) => "records of restored logs",
+        Response::Extends(..) => "how a log extends another",
     }
 }

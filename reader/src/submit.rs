@@ -45,6 +45,7 @@ pub async fn submit(
         let events = events.into_iter().map(CheckedEvent::into_event).collect();
         let request = Request::Submit(Submission { run: linked.run.clone(), events });
         let mut answers = session.nodes.ask(room, || request.clone()).await?;
+        let by = session.nodes.last();
         let receipt = match answers.next().await? {
             Response::Submitted(submitted) => submitted.receipt,
             // An answer was lost on the way and this is the second try: the run stands in the ledger already.
@@ -64,7 +65,8 @@ pub async fn submit(
             // How far the room was followed stays as it is, and with it when that was accepted.
             let (note, charter) = (Some(verified.checkpoint().note().into()), log.charter_version);
             let (size, root) = (log.size, log.root);
-            let memory = RoomMemory { origin: log.origin.clone(), size, root, charter, note, ..before };
+            let memory = RoomMemory { origin: log.origin.clone(), size, root, charter, note, ..before.clone() };
+            session.goes_on(by, &before.seen(), &before, &memory).await?;
             session.home().remember(room, &memory)?;
             known = Some(memory);
         }

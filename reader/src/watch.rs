@@ -114,8 +114,7 @@ async fn subscribe(
             }
             Response::Head(head) => {
                 let charter = session.charter_of(&head.last.checkpoint).await?;
-                let moved = session.restored(room, following.known(), &head).await?;
-                let memory = following.confirm(&head, asked, &charter, moved.as_ref())?;
+                let memory = session.confirm(following, (&head, asked), &charter, serving).await?;
                 session.is_current(room, &charter)?;
                 session.note_shown(serving, head.at);
                 session.home().remember(room, &memory)?;

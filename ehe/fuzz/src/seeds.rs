@@ -294,6 +294,7 @@ impl Seeds<'_> {
             ("ask-status", Request::Status),
             ("ask-evidence", Request::Evidence(1)),
             ("ask-restorations", Request::Restorations(3, 7)),
+            ("ask-extends", Request::Extends(3, 7, 1 << 40)),
         ]
     }
 
@@ -363,6 +364,7 @@ impl Seeds<'_> {
             ("wrap", Response::Wrap(wrap)),
             ("evidence", Response::Evidence(3, self.evidence()[0].1.to_vec())),
             ("restorations", Response::Restorations(vec![self.restoration().encode().into()])),
+            ("extends", Response::Extends(Hash([5; 32]), vec![Hash([6; 32]); 2])),
         ]
     }
 }

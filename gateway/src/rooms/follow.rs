@@ -149,6 +149,37 @@ pub enum FollowError {
         /// The signed checkpoint that says so. A quorum signed it.
         note: String,
     },
+    /// The log begins otherwise than what was verified of it, as is proven.
+    #[error(
+        "the log of {shown} leaves does not agree with the one of {known} leaves that was verified before: its history was rewritten"
+    )]
+    Rewritten {
+        /// Leaves that were verified.
+        known: u64,
+        /// Leaves shown.
+        shown: u64,
+    },
+    /// It is not proven to go on from what was verified.
+    #[error(
+        "the proof that the log of {shown} leaves and the one of {known} leaves, verified before, are one proves nothing"
+    )]
+    NotProven {
+        /// Leaves that were verified.
+        known: u64,
+        /// Leaves shown.
+        shown: u64,
+    },
+    /// It is smaller than what was verified, and the node has no more.
+    #[error(
+        "the log has {shown} leaves, where {known} were verified before: the node is behind, or the ledger was rolled back without a record \
+         of it. Ask those who run the nodes"
+    )]
+    WentBack {
+        /// Leaves that were verified.
+        known: u64,
+        /// Leaves shown.
+        shown: u64,
+    },
 }
 
 impl FollowError {

@@ -198,6 +198,58 @@ impl Ledger {
         self.records.push(record);
     }
 
+    /// How the log goes on from one size to another.
+    pub(crate) fn extends(&self, smaller: u64, larger: u64) -> Response {
+        if larger > self.peaks.size() {
+            return Response::Refused(Refusal::NoLeader);
+        }
+        let root = Peaks::load(&self.tree, smaller).unwrap().root();
+        Response::Extends(root, merkle::consistency_proof(&self.tree, smaller, larger).unwrap())
+    }
+
+    /// The log is lost, and begun again under the same origin from its first `kept` leaves: nobody says so.
+    pub(crate) fn roll_back(&mut self, kept: usize) {
+        let before = std::mem::replace(self, Self::new(self.charter.clone(), self.nodes.clone()));
+        for submission in &before.log[..kept] {
+            assert!(matches!(self.submit(submission), Response::Submitted(_)));
+        }
+        (self.incarnation, self.records) = (before.incarnation, before.records);
+    }
+
+    /// Leaves of nothing that anybody knows.
+    pub(crate) fn grow(&mut self, leaves: usize) {
+        let tree = &mut self.tree.0;
+        for _ in 0..leaves {
+            let appended = self.peaks.append(Hash([9; 32]), |at, hash| {
+                tree.insert((at.level, at.index), hash);
+                Ok::<_, Infallible>(())
+            });
+            appended.unwrap();
+        }
+    }
+
+    /// The log begins with so many other leaves; what follows is what it has, in another tree.
+    pub(crate) fn fork(&mut self, leaves: usize) {
+        let entries: BTreeMap<u64, Hash> = self
+            .rooms
+            .values()
+            .flat_map(|room| &room.entries)
+            .map(|entry| (entry.log_index, entry.leaf.hash()))
+            .collect();
+        (self.tree, self.peaks) = (Tree::default(), Peaks::default());
+        self.grow(leaves);
+        let tree = &mut self.tree.0;
+        for hash in entries.values() {
+            let appended = self.peaks.append(*hash, |at, hash| {
+                tree.insert((at.level, at.index), hash);
+                Ok::<_, Infallible>(())
+            });
+            appended.unwrap();
+        }
+        let moved = u64::try_from(leaves).unwrap();
+        self.rooms.values_mut().flat_map(|room| &mut room.entries).for_each(|entry| entry.log_index += moved);
+    }
+
     /// Leaves of the log.
     pub(crate) fn leaves(&self) -> usize {
         self.log.len()

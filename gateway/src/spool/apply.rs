@@ -18,8 +18,8 @@ use super::keys::{KeyError, KeyRing};
 use super::request::{Answer, Request};
 use super::seen::Seen;
 use super::tables::{
-    self, BROKEN, HELD, HELD_DEVICES, KEY_USE, META, MQTT_SEEN, OUTBOX, OUTBOX_INDEX, QUARANTINE, READINGS, REPLAY,
-    ROOM_TOTALS, ROOMS, ROW_OVERHEAD_BYTES, RoomTotals, THINNED, Thinned, WRAPS,
+    self, BROKEN, HELD, HELD_DEVICES, KEY_USE, LOGS, META, MQTT_SEEN, OUTBOX, OUTBOX_INDEX, QUARANTINE, READINGS,
+    REPLAY, ROOM_TOTALS, ROOMS, ROW_OVERHEAD_BYTES, RoomTotals, THINNED, Thinned, WRAPS,
 };
 
 type Bytes = &'static [u8];
@@ -125,6 +125,7 @@ pub(super) struct Apply<'t, 'a> {
     quarantine: Table<'t, Bytes, Bytes>,
     broken: Table<'t, Bytes, Bytes>,
     rooms: Table<'t, Bytes, Bytes>,
+    logs: Table<'t, Bytes, Bytes>,
     wraps: Table<'t, Bytes, Bytes>,
     seen: Table<'t, (&'static str, u64), Bytes>,
     replay: Table<'t, &'static str, u64>,
@@ -170,6 +171,7 @@ impl<'t, 'a> Apply<'t, 'a> {
             quarantine: tx.open_table(QUARANTINE)?,
             broken: tx.open_table(BROKEN)?,
             rooms: tx.open_table(ROOMS)?,
+            logs: tx.open_table(LOGS)?,
             wraps: tx.open_table(WRAPS)?,
             seen: tx.open_table(MQTT_SEEN)?,
             replay: tx.open_table(REPLAY)?,
@@ -197,6 +199,10 @@ impl<'t, 'a> Apply<'t, 'a> {
             Request::PutAside { room, keys } => self.put_aside(*room, keys),
             Request::SaveRoom { room, state } => {
                 self.rooms.insert(room.0.as_slice(), state.as_slice())?;
+                Ok(Answer::Done)
+            }
+            Request::SaveLog { shard, state } => {
+                self.logs.insert(shard.to_be_bytes().as_slice(), state.as_slice())?;
                 Ok(Answer::Done)
             }
             Request::Assign { tag, rows, broken } => self.assign(tag, rows, broken),
@@ -258,9 +264,20 @@ pub(super) fn create_tables(tx: &WriteTransaction) -> Result<(), ApplyError> {
         Some(tables::LAYOUT) => {}
         Some(_) => return Err(ApplyError::Layout("meta")),
     }
-    for table in
-        [READINGS, HELD, HELD_DEVICES, OUTBOX, OUTBOX_INDEX, ROOM_TOTALS, QUARANTINE, BROKEN, THINNED, ROOMS, WRAPS]
-    {
+    for table in [
+        READINGS,
+        HELD,
+        HELD_DEVICES,
+        OUTBOX,
+        OUTBOX_INDEX,
+        ROOM_TOTALS,
+        QUARANTINE,
+        BROKEN,
+        THINNED,
+        ROOMS,
+        LOGS,
+        WRAPS,
+    ] {
         tx.open_table(table)?;
     }
     tx.open_table(MQTT_SEEN)?;

@@ -14,8 +14,8 @@ use super::request::ReportedReading;
 use super::rows::{self, Outside, Table};
 use super::seen::{Seen, Sighting};
 use super::tables::{
-    Class, HELD, HELD_DEVICES, KEY_USE, MQTT_SEEN, OUTBOX, OUTBOX_INDEX, OutboxRow, READINGS, REPLAY, ROOM_TOTALS,
-    ROOMS, RoomTotals, THINNED, Thinned, WindowKey, end_of, id_key, outbox_key, room_of_key,
+    Class, HELD, HELD_DEVICES, KEY_USE, LOGS, MQTT_SEEN, OUTBOX, OUTBOX_INDEX, OutboxRow, READINGS, REPLAY,
+    ROOM_TOTALS, ROOMS, RoomTotals, THINNED, Thinned, WindowKey, end_of, id_key, outbox_key, room_of_key,
 };
 
 /// A window as it lies in the spool.
@@ -169,6 +169,17 @@ pub(super) fn rooms(db: &Database) -> Result<Vec<(RoomId, Vec<u8>)>, ApplyError>
     for entry in table.iter()? {
         let (key, value) = entry?;
         out.push((room_of_key(key.value()).ok_or(ApplyError::Layout("rooms"))?, value.value().to_vec()));
+    }
+    Ok(out)
+}
+
+pub(super) fn logs(db: &Database) -> Result<Vec<(u16, Vec<u8>)>, ApplyError> {
+    let table = db.begin_read()?.open_table(LOGS)?;
+    let mut out = Vec::new();
+    for entry in table.iter()? {
+        let (key, value) = entry?;
+        let shard = key.value().try_into().map_err(|_| ApplyError::Layout("logs"))?;
+        out.push((u16::from_be_bytes(shard), value.value().to_vec()));
     }
     Ok(out)
 }

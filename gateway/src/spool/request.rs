@@ -141,6 +141,8 @@ pub(super) enum Request {
     PutAside { room: RoomId, keys: Vec<Vec<u8>> },
     /// Keep a room's verified control state.
     SaveRoom { room: RoomId, state: Vec<u8> },
+    /// Keep how far a shard's log was seen.
+    SaveLog { shard: u16, state: Vec<u8> },
     /// Held rows have an owner now.
     Assign { tag: Vec<u8>, rows: Vec<(Vec<u8>, Vec<Row>)>, broken: Vec<Vec<u8>> },
 }

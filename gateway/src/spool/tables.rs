@@ -12,6 +12,7 @@
 //! broken        the key that the row had              → the row         does not open any more; kept
 //! thinned       room 16                               → Thinned         readings for which the room's share had no place
 //! rooms         room 16                               → verified control state, opaque here
+//! logs          shard 2                               → newest checkpoint of the shard's log, opaque here
 //! wraps         room 16 ‖ event id 32                 → KeptWrap        confirmed wraps, the newest
 //! mqtt_seen     source, row                           → packet id 2 ‖ digest 16 ‖ stored 8 ‖ timed 1
 //! replay        source                                → position
@@ -39,6 +40,7 @@ pub(super) const QUARANTINE: TableDefinition<'_, Bytes, Bytes> = TableDefinition
 pub(super) const BROKEN: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("broken");
 pub(super) const THINNED: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("thinned");
 pub(super) const ROOMS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("rooms");
+pub(super) const LOGS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("logs");
 pub(super) const WRAPS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("wraps");
 pub(super) const MQTT_SEEN: TableDefinition<'_, (&str, u64), Bytes> = TableDefinition::new("mqtt_seen");
 pub(super) const REPLAY: TableDefinition<'_, &str, u64> = TableDefinition::new("replay");

@@ -243,7 +243,9 @@ impl Writer {
         let keys = shared.read_keys();
         let mut tx = db.begin_write()?;
         tx.set_durability(Durability::Immediate).map_err(|e| ApplyError::Database(e.into()))?;
-        tx.set_two_phase_commit(self.others.iter().any(|job| matches!(job.request, Request::SaveRoom { .. })));
+        tx.set_two_phase_commit(
+            self.others.iter().any(|job| matches!(job.request, Request::SaveRoom { .. } | Request::SaveLog { .. })),
+        );
         let (mut others, mut stores) = (Vec::new(), Vec::new());
         let mut apply = Apply::begin(
             &tx,

@@ -6,6 +6,7 @@ use ehe::id::{NodeId, Nonce, RoomId};
 use ehe::refusal::Refusal;
 use ehe::wire::{Request, Response};
 
+use super::extends::Asked;
 use super::heads::{self, Newest};
 use super::line::NodeFault;
 use super::random;
@@ -147,6 +148,16 @@ async fn attempt(
                 let charter = charter.unwrap_or_else(|| session.charter());
                 let finished = following.finish(&head, &charter);
                 if finished.is_ok() {
+                    match session.goes_on(shard, node, &head.last.checkpoint, Asked::Always).await {
+                        Ok(()) => {}
+                        Err(CharterTrouble::Unanswered(unanswered)) => return Err(NotFollowed::Unanswered(unanswered)),
+                        Err(CharterTrouble::Fault(NodeFault::History(FollowError::WentBack { .. }))) => {
+                            session.lags(shard, node);
+                            return Err(NotFollowed::Behind(node));
+                        }
+                        Err(CharterTrouble::Fault(NodeFault::History(why))) => return Ok((node, Err(why))),
+                        Err(CharterTrouble::Fault(fault)) => return Err(NotFollowed::Fault(node, fault)),
+                    }
                     session.witness(&head.last.checkpoint);
                     session.stood_under(shard, charter.version());
                 }

@@ -10,9 +10,10 @@ use ehe::ledger::verify_head;
 use ehe::time::UnixMs;
 use ehe::wire::{Head, Request, Response};
 
+use super::extends::Asked;
 use super::line::NodeFault;
 use super::random;
-use super::session::Session;
+use super::session::{CharterTrouble, Session};
 use crate::clock::WallClock;
 use crate::rooms::follow::{FollowError, Followed, moves_forward};
 
@@ -56,7 +57,18 @@ pub(super) async fn newest(
         let said = match session.ask_node(id, &Request::Head(room, nonce).to_vec()).await {
             Ok(answer) => match answer.response {
                 Response::Head(head) => match judge(session, room, followed, (&head, nonce), &charter, clock()) {
-                    Ok(said) => said,
+                    Ok(said) => match session.goes_on(shard, id, &head.last.checkpoint, Asked::Always).await {
+                        Ok(()) => said,
+                        Err(CharterTrouble::Unanswered(unanswered)) => Said::No(unanswered.why.to_string()),
+                        Err(CharterTrouble::Fault(fault)) => {
+                            let said = Said::No(fault.to_string());
+                            // One that lags is no liar.
+                            if !matches!(&fault, NodeFault::History(FollowError::WentBack { .. })) {
+                                session.distrust(id, &fault);
+                            }
+                            said
+                        }
+                    },
                     Err(fault) => {
                         let said = Said::No(fault.to_string());
                         session.distrust(id, &fault);

@@ -16,6 +16,7 @@ mod backoff;
 mod charters;
 mod config;
 mod control;
+mod extends;
 mod heads;
 mod line;
 mod nodes;
@@ -111,7 +112,15 @@ impl Uplink {
         let mut assignments_changed = rooms.assignments_changed();
         let mut schedule = Schedule::new(config.backoff_min_ms, config.backoff_max_ms, config.control_refresh());
         let witness = Witness::new(evidence, chain);
-        let session = Session::new(client, charters, witness, config.clone(), Arc::clone(&self.board));
+        let kept = match spool.load_logs().await {
+            Ok(saved) => extends::restore(saved),
+            Err(error) => {
+                tracing::error!(%error, "how far the logs were seen cannot be read; nothing is sent");
+                return;
+            }
+        };
+        let board = Arc::clone(&self.board);
+        let session = Session::new(client, charters, witness, (spool.clone(), kept), config.clone(), board);
         let visitor = Visitor { session, spool, rooms, sealer, clock, config, board: self.board, stop: stop.clone() };
         // A line lives as long as the program: its strand is one uninterrupted sequence of runs.
         let mut lines: BTreeMap<RoomId, Line> = BTreeMap::new();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use certs::channel::{ChannelError, Client, CloseCode, Connection, Exchange};
 use ehe::charter::VerifiedCharter;
-use ehe::id::{AllianceId, NodeId, RoomId};
+use ehe::id::{AllianceId, Hash, NodeId, RoomId};
 use ehe::refusal::Refusal;
 use ehe::run::SeenCheckpoint;
 use ehe::wire::{Request, Response};
@@ -16,13 +16,15 @@ use tokio::time::timeout;
 use super::backoff::Backoff;
 use super::charters::Charters;
 use super::config::UplinkConfig;
+use super::extends::{Anchor, Kept};
 use super::line::NodeFault;
 use super::nodes::Nodes;
 use super::remedy::{Remedy, remedy};
 use super::restored::Records;
 use super::status::Board;
-use super::witness::{Kept, Witness};
+use super::witness::{Kept as File, Witness};
 use super::{chance, lock};
+use crate::spool::Spool;
 
 /// After so long a silence within an exchange the node is asked whether it is there at all: a node that was killed does not
 /// say that its connections are gone, and one that is merely slow still answers this.
@@ -76,6 +78,9 @@ pub(super) struct Session {
     pub(super) logs: Mutex<BTreeMap<u16, SeenCheckpoint>>,
     pub(super) restored: Mutex<Records>,
     witness: Mutex<Witness>,
+    /// How far each shard's log is proven to go on from what was seen before.
+    pub(super) anchors: Mutex<BTreeMap<u16, Anchor>>,
+    pub(super) spool: Spool,
     board: Arc<Board>,
 }
 
@@ -93,6 +98,7 @@ impl Session {
         client: Client,
         charters: Charters,
         witness: Witness,
+        (spool, kept): (Spool, Vec<(u16, Kept)>),
         config: UplinkConfig,
         board: Arc<Board>,
     ) -> Self {
@@ -100,14 +106,18 @@ impl Session {
             s.charter_version = charters.newest().version();
             s.evidence = u64::try_from(witness.files()).unwrap_or(u64::MAX);
         });
+        let logs = kept.iter().map(|(shard, kept)| (*shard, kept.seen().clone())).collect();
+        let anchors = kept.into_iter().map(|(shard, kept)| (shard, Anchor::new(kept, None))).collect();
         Self {
             client,
             config,
             charters: Mutex::new(charters),
             nodes: Mutex::default(),
             links: Mutex::default(),
-            logs: Mutex::default(),
+            logs: Mutex::new(logs),
             witness: Mutex::new(witness),
+            anchors: Mutex::new(anchors),
+            spool,
             restored: Mutex::default(),
             board,
         }
@@ -153,16 +163,28 @@ impl Session {
     /// may wait for the disk.
     pub(super) fn witness(&self, note: &str) {
         let mut witness = lock(&self.witness);
-        let Some(kept) = witness.shown(note) else { return };
+        let kept = witness.shown(note);
+        self.tell(witness, kept);
+    }
+
+    /// Two signed checkpoints of one log contradict each other, as is proven of how the larger one begins: both are kept as evidence.
+    pub(super) fn contradicted(&self, one: &str, other: &str, begins: (Hash, Vec<Hash>)) {
+        let mut witness = lock(&self.witness);
+        let kept = witness.rewritten(one, other, begins);
+        self.tell(witness, kept);
+    }
+
+    fn tell(&self, witness: MutexGuard<'_, Witness>, kept: Option<File>) {
+        let Some(kept) = kept else { return };
         let files = u64::try_from(witness.files()).unwrap_or(u64::MAX);
         drop(witness);
         match kept {
-            Kept::At(file) => tracing::error!(
+            File::At(file) => tracing::error!(
                 file = %file.display(),
                 "nodes signed two logs that cannot both be true: the file proves it to anybody (`ehe verify --evidence`); give it to \
                  the hospitals"
             ),
-            Kept::Not(why) => {
+            File::Not(why) => {
                 tracing::error!(%why, "nodes signed two logs that cannot both be true, and the evidence cannot be kept");
             }
         }
@@ -372,6 +394,16 @@ impl Session {
             %why,
             "the node is not reached; readings wait in the spool, and it is tried again. Look whether it runs, and whether UDP leaves this network to its address"
         );
+    }
+
+    /// The node is behind the others of the shard: they are asked before it.
+    pub(super) fn lags(&self, shard: u16, node: NodeId) {
+        self.nodes().does_not_lead(shard, node);
+    }
+
+    /// The node cannot say at present.
+    pub(super) fn cannot(&self, node: NodeId, why: Refusal) -> CharterTrouble {
+        CharterTrouble::Unanswered(Unanswered { why: NoAnswer::Refused { node, why }, again: None })
     }
 
     /// The node did its work: its next failure starts from the shortest pause.

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::UplinkConfig;
 use super::control::{self, NotFollowed};
+use super::extends::Asked;
 use super::line::{Attempt, EVENTS_MAX_BYTES, Line, NodeFault, Verdict};
 use super::random;
 use super::remedy;
@@ -144,7 +145,9 @@ impl Visitor {
                 Err(Some(Outcome::Later { at: None }))
             }
             Err(NotFollowed::Behind(node)) => {
-                self.failure(&format!("node {node} speaks under an older charter"));
+                self.failure(&format!(
+                    "node {node} is behind: it has less of the log than was seen, or an older charter"
+                ));
                 Err(Some(Outcome::Later { at: None }))
             }
         }
@@ -210,8 +213,30 @@ impl Visitor {
         }
     }
 
-    /// Judges an answer; where it is of a log that was restored, after fetching the records of that.
+    /// Judges an answer; where it is of a log that was restored, after fetching the records of that; and whether that log goes on
+    /// from what was seen of it.
     async fn judge(
+        &self,
+        line: &mut Line,
+        attempt: &Attempt,
+        shard: u16,
+        node: NodeId,
+        response: Response,
+    ) -> Result<Verdict, Step> {
+        let verdict = self.judge_history(line, attempt, shard, node, response).await?;
+        let Verdict::Confirm { receipts, .. } = &verdict else { return Ok(verdict) };
+        // Before anything is taken out of the spool by them.
+        for receipt in receipts {
+            match self.session.goes_on(shard, node, receipt.checkpoint().note(), Asked::Sometimes).await {
+                Ok(()) => {}
+                Err(CharterTrouble::Unanswered(unanswered)) => return Err(Step::End(self.unanswered(unanswered))),
+                Err(CharterTrouble::Fault(fault)) => return Ok(Verdict::Fault(fault)),
+            }
+        }
+        Ok(verdict)
+    }
+
+    async fn judge_history(
         &self,
         line: &mut Line,
         attempt: &Attempt,

@@ -74,6 +74,14 @@ impl Witness {
         }
     }
 
+    /// Two signed notes of one log, of which the larger one begins otherwise, as is proven: both are kept as evidence, on disk when this
+    /// returns.
+    pub(super) fn rewritten(&mut self, one: &str, other: &str, begins: (Hash, Vec<Hash>)) -> Option<Kept> {
+        let evidence = Evidence::of(&self.charters, one, other, Some(begins)).ok()?;
+        evidence.judge().ok()?;
+        Some(self.keep(&evidence))
+    }
+
     fn keep(&self, evidence: &Evidence) -> Kept {
         let bytes = evidence.to_vec();
         let path = self.dir.join(format!("{}.cbor", Hash(Sha256::digest(&bytes).into())));

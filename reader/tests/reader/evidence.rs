@@ -1,16 +1,18 @@
 //! `ehe verify --evidence`, with nothing but the file; and what the reader does with nodes that contradict themselves.
 
+use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use certs::{Credentials, Role};
 use ehe::cbor;
 use ehe::checkpoint::{Checkpoint, Signer};
 use ehe::cose::{Domain, sign};
-use ehe::evidence::{Evidence, judge};
+use ehe::evidence::{Evidence, Kind, judge};
 use ehe::id::Hash;
 use ehe::leaf::Receipt;
 use ehe::merkle::{self, NodeAt, Nodes, Peaks};
 use ehe::note::Note;
+use ehe::refusal::Refusal;
 use ehe::time::UnixMs;
 use ehe::wire::{Head, HeadStatement, Response};
 use serde_json::json;
@@ -107,7 +109,13 @@ impl Nodes for Tree {
 
 /// A head of another log of the same size, which ends with the same leaf, signed by the same node.
 fn forged(head: &Head, node: &Credentials) -> Head {
+    larger(head, node, 0).0
+}
+
+/// The same of a log of `more` leaves more, and its tree.
+fn larger(head: &Head, node: &Credentials, more: u64) -> (Head, Tree) {
     let says = Checkpoint::parse(&Note::parse(&head.last.checkpoint).unwrap()).unwrap();
+    let says = Checkpoint { size: says.size + more, ..says };
     let (mut tree, mut peaks) = (Tree::default(), Peaks::default());
     for index in 0..says.size {
         let hash = if index == head.last.log_index { head.last.leaf.hash() } else { Hash([7; 32]) };
@@ -129,7 +137,64 @@ fn forged(head: &Head, node: &Credentials) -> Head {
         nonce: head.nonce,
     };
     let signature = sign(node.identity(), Domain::Head, cbor::to_vec(&statement));
-    Head { last: Receipt { proof, checkpoint, ..head.last.clone() }, signature, ..head.clone() }
+    (Head { last: Receipt { proof, checkpoint, ..head.last.clone() }, signature, ..head.clone() }, tree)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_larger_log_that_is_not_proven_to_go_on_from_the_one_that_was_seen_is_refused_and_one_that_does_not_is_evidence()
+ {
+    const HONEST: u8 = 0;
+    const NO_PROOF: u8 = 1;
+    const REWRITTEN: u8 = 2;
+    let world = World::new(PEOPLE);
+    let real = free_port();
+    let daemon = world.start_at(real).await;
+    let node = world.credentials("node");
+    let (mode, log) = (Arc::new(AtomicU8::new(HONEST)), Arc::new(Mutex::new((0, Tree::default()))));
+    let lie: liar::Lie = {
+        let (node, mode) = (node.clone(), mode.clone());
+        Arc::new(move |answer| match (mode.load(SeqCst), answer) {
+            (HONEST, answer) => vec![answer],
+            (_, Response::Head(head)) => {
+                let (head, tree) = larger(&head, &node, 3);
+                let says = Checkpoint::parse(&Note::parse(&head.last.checkpoint).unwrap()).unwrap();
+                *log.lock().unwrap() = (says.size, tree);
+                vec![Response::Head(head)]
+            }
+            // Of so large a log the real node knows nothing.
+            (REWRITTEN, Response::Refused(Refusal::NoLeader)) => {
+                let (size, tree) = &*log.lock().unwrap();
+                let seen = size - 3;
+                let (begins, proof) = (Peaks::load(tree, seen).unwrap(), merkle::consistency_proof(tree, seen, *size));
+                vec![Response::Extends(begins.root(), proof.unwrap())]
+            }
+            (NO_PROOF, Response::Refused(Refusal::NoLeader)) => vec![Response::Extends(Hash([1; 32]), vec![])],
+            (_, answer) => vec![answer],
+        })
+    };
+    liar::start(&world, real, &["patient"], lie);
+    let room = world.room().await;
+    world.ok("patient", &format!("grant --room {room} --to {} --read all", world.public("fresh"))).await;
+    let show = format!("room show --room {room}");
+    world.ok("patient", &show).await;
+    let dir = world.path("patient").join("evidence");
+
+    mode.store(NO_PROOF, SeqCst);
+    let ran = world.ehe("patient", &show).await;
+    assert!(ran.exit == 4 && ran.err.contains("does not prove that its log"), "{ran:?}");
+    assert!(!dir.exists(), "who shows nothing has proven nothing");
+
+    // What is not believed is not remembered either.
+    mode.store(REWRITTEN, SeqCst);
+    let ran = world.ehe("patient", &show).await;
+    assert!(ran.exit == 4 && ran.err.contains("kept as evidence"), "{ran:?}");
+    let file = std::fs::read_dir(&dir).unwrap().next().unwrap().unwrap().path();
+    let verdict = judge(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!((verdict.kind, verdict.accused()), (Kind::Prefix, [node.peer().node().unwrap()].into()));
+
+    mode.store(HONEST, SeqCst);
+    world.ok("patient", &show).await;
+    daemon.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! One exchange: a request comes in, an answer or a stream of them goes out. Everything here has a deadline.
 
 mod about;
+mod extends;
 mod head;
 mod read;
 mod restorations;
@@ -101,6 +102,11 @@ async fn serve(node: &Node, peer: PeerIdentity, share: &Share, exchange: &mut Ex
         Some(Ok(Request::Restorations(shard, from))) => {
             let answer =
                 tokio::time::timeout(node.limits.submit(), restorations::restorations(node, shard, from)).await;
+            answer.unwrap_or(Err(Refusal::Overloaded.into())).unwrap_or_else(Into::into)
+        }
+        Some(Ok(Request::Extends(shard, smaller, larger))) => {
+            let answer = extends::extends(node, shard, smaller, larger);
+            let answer = tokio::time::timeout(node.limits.submit(), answer).await;
             answer.unwrap_or(Err(Refusal::Overloaded.into())).unwrap_or_else(Into::into)
         }
     };

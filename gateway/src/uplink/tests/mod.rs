@@ -1,5 +1,6 @@
 //! The uplink against nodes on this machine that answer well, badly, and not at all.
 
+mod history;
 mod hostile;
 mod newest;
 mod world;

@@ -63,6 +63,8 @@ pub(crate) struct Script {
     pub(crate) endless: bool,
     /// Shows rooms as this ledger has them.
     pub(crate) withholds: Option<Arc<Ledger>>,
+    /// Its heads, and how its log goes on, are of this one.
+    pub(crate) forks: Option<Arc<Ledger>>,
     /// Gives no heads.
     pub(crate) headless: bool,
 }
@@ -300,9 +302,22 @@ async fn answer(
             let records = ledger.records.iter().filter(wanted).map(|record| record.encode().into()).collect();
             vec![Response::Restorations(records)]
         }
+        Request::Extends(0, smaller, larger) => {
+            let script = script.lock().unwrap();
+            let shown = script.forks.clone().or(script.withholds.clone());
+            vec![match shown {
+                Some(shown) => shown.extends(smaller, larger),
+                None => ledger.lock().unwrap().extends(smaller, larger),
+            }]
+        }
         Request::Head(room, nonce) => {
             let headless = script.lock().unwrap().headless;
-            let head = (!headless).then(|| ledger.lock().unwrap().head_of(room, nonce)).flatten();
+            let forks = script.lock().unwrap().forks.clone();
+            let head = || match forks {
+                Some(forked) => forked.head_of(room, nonce),
+                None => ledger.lock().unwrap().head_of(room, nonce),
+            };
+            let head = (!headless).then(head).flatten();
             vec![head.map_or(Response::Refused(Refusal::NoLeader), Response::Head)]
         }
         Request::Charter => vec![Response::Charter(script.lock().unwrap().charters.clone())],
