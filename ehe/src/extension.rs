@@ -1,5 +1,5 @@
 //! Whether a log extends what was seen of it before: what a node's answer to [`Request::Extends`](crate::wire::Request::Extends)
-//! proves (SPEC C5). Nobody's word counts in it: the proof shows how the larger log begins, and that is what was seen, or it is not.
+//! proves (SPEC L4). Nobody's word counts in it: the proof shows how the larger log begins, and that is what was seen, or it is not.
 
 use crate::id::Hash;
 use crate::merkle::{self, BadProof};

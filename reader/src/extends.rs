@@ -1,4 +1,4 @@
-//! Whether a log goes on from what was seen of it: its sizes only grow, and each is proven to begin with the one before (SPEC C5).
+//! Whether a log goes on from what was seen of it: its sizes only grow, and each is proven to begin with the one before (SPEC L4).
 
 use ehe::charter::VerifiedCharter;
 use ehe::extension::{self, Begins};

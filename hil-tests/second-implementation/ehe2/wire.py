@@ -94,7 +94,7 @@ _fetch: list[Form] = [blob, PublicIdentity.read]
 MESSAGES: dict[str, dict[int, list[Form]]] = {
     "request": {
         1: [read_submission], 2: _fetch, 3: _fetch, 4: [octets(16), octets(16)], 5: [], 6: [], 7: [],
-        9: [uint()], 12: [uint(16), uint(32)],
+        9: [uint(32)], 12: [uint(16), uint(32)], 16: [uint(16), uint(), uint()],
     },
     "response": {
         1: [Submitted.read],
@@ -107,8 +107,9 @@ MESSAGES: dict[str, dict[int, list[Form]]] = {
         8: [blob],
         9: [Status.read],
         10: [Event.read],
-        12: [uint(), blob],
+        12: [uint(32), blob],
         15: [array(blob)],
+        16: [octets(32), array(octets(32))],
     },
 }
 

@@ -193,7 +193,9 @@ impl fmt::Display for Remedy {
             Self::Rebuild => "the shard's state is taken from another node when this one is started again",
             Self::Replace => {
                 "this node may have forgotten what it confirmed: stop it, have it enrolled under a new identity in an empty \
-                 data directory, and have the alliance put the new node in the old one's place"
+                 data directory, and have the alliance put the new node in the old one's place: `ehe-certs charter new --after` \
+                 adds it, `ehe-node replace` writes the charter that gives it the old one's shards, and a majority of the members \
+                 sign that"
             }
             Self::Report => {
                 "nothing was lost here: a node that led the shard let it in without checking; tell the alliance's members which \

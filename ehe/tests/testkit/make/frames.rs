@@ -1,6 +1,8 @@
 //! W: messages in their frames.
 
-use ehe::id::Nonce;
+use core::num::NonZeroU32;
+
+use ehe::id::{Hash, Nonce};
 use ehe::refusal::Refusal;
 use ehe::time::UnixMs;
 use ehe::wire::{
@@ -49,6 +51,67 @@ fn many(kit: &mut Kit, room: ehe::id::RoomId) {
     }
 }
 
+/// Members that are no numbers of their kind, and others that are not there.
+fn numbers(kit: &mut Kit, status: &NodeStatus) {
+    let framed = |message: Cbor| {
+        let message = message.to_vec();
+        [&u32::try_from(message.len()).unwrap().to_be_bytes()[..], &message].concat()
+    };
+    let altered = |message: &[u8], at: usize, value: Cbor| {
+        let Cbor::Array(mut items) = Cbor::parse(message) else { panic!() };
+        items[at] = value;
+        framed(Cbor::Array(items))
+    };
+    let member = |key: i128, value: Option<Cbor>| {
+        let Cbor::Array(mut items) = Cbor::parse(&Response::Status(status.clone()).to_vec()) else { panic!() };
+        let Cbor::Map(members) = &mut items[1] else { panic!() };
+        members.retain(|(number, _)| *number != key);
+        members.extend(value.map(|value| (key, value)));
+        framed(Cbor::Array(items))
+    };
+    let scrub = |members: Vec<(i128, Cbor)>| member(7, Some(Cbor::Array(vec![Cbor::Map(members)])));
+    let counted =
+        |held: Cbor| vec![(0, Cbor::Int(0)), (1, Cbor::Int(3)), (2, Cbor::Int(3)), (3, Cbor::Int(0)), (4, held)];
+    let (wide, hash) = (Cbor::Int(1 << 32), |bytes: usize| Cbor::Bytes(vec![5; bytes]));
+    let (asks, shows) = (Request::Evidence(1).to_vec(), Response::Evidence(2, vec![1]).to_vec());
+    let extends = Request::Extends(3, 7, 9).to_vec();
+    let proof = Response::Extends(Hash([5; 32]), vec![Hash([6; 32])]).to_vec();
+    for (slug, title, direction, bytes) in [
+        ("evidence-wide", "a place of 33 bits", "request", altered(&asks, 1, wide.clone())),
+        ("evidence-kept-wide", "a count of 33 bits", "response", altered(&shows, 1, wide.clone())),
+        ("evidence-as-text", "evidence as a text", "response", altered(&shows, 2, Cbor::Text("x".into()))),
+        ("status-evidence-0", "a status that counts no evidence", "response", member(6, Some(Cbor::Int(0)))),
+        ("status-evidence-wide", "a count of evidence of 33 bits", "response", member(6, Some(wide))),
+        ("status-evidence-null", "a count of evidence that is null", "response", member(6, Some(Cbor::Null))),
+        ("status-scrub-null", "a scrub that is null", "response", member(7, Some(Cbor::Null))),
+        ("status-scrub-held", "a scrub that is held by a number", "response", scrub(counted(Cbor::Int(1)))),
+        (
+            "status-scrub-short",
+            "a scrub that does not say whether it is held",
+            "response",
+            scrub(counted(Cbor::Bool(true)).into_iter().take(4).collect()),
+        ),
+        (
+            "status-unknown-member",
+            "a status with a member that there is not",
+            "response",
+            member(8, Some(Cbor::Int(1))),
+        ),
+        ("extends-shard", "a shard of 17 bits", "request", altered(&extends, 1, Cbor::Int(1 << 16))),
+        ("extends-negative", "a negative size", "request", altered(&extends, 2, Cbor::Int(-1))),
+        ("extends-root", "a root of 31 bytes", "response", altered(&proof, 1, hash(31))),
+        (
+            "extends-proof",
+            "a proof with a hash of 33 bytes",
+            "response",
+            altered(&proof, 2, Cbor::Array(vec![hash(33)])),
+        ),
+    ] {
+        let input = json!({"direction": direction, "bytes": h(bytes)});
+        kit.case(FOLDER, "W4", slug, title, "frame").input(input).invalid();
+    }
+}
+
 fn frames(kit: &mut Kit) {
     let mut scene = Scene::room(Granted::Both);
     let log = Log::of(&scene);
@@ -69,7 +132,9 @@ fn frames(kit: &mut Kit) {
         ("rooms-of", Request::RoomsOf),
         ("charter", Request::Charter),
         ("status", Request::Status),
+        ("evidence", Request::Evidence(u32::MAX)),
         ("restorations", Request::Restorations(3, 7)),
+        ("extends", Request::Extends(3, 7, 1 << 40)),
     ] {
         good.push(("request", slug, message.to_vec()));
     }
@@ -116,6 +181,9 @@ fn frames(kit: &mut Kit) {
     };
     let damaged = ScrubStatus { shard: 1, found: 1, held: true, ended: None, took_ms: None, first, ..whole.clone() };
     let scrubbed = NodeStatus { scrub: Some(vec![whole, damaged]), ..status.clone() };
+    let keeps = NodeStatus { evidence: NonZeroU32::new(2), ..status.clone() };
+    let too_many = ehe::limits::RESTORATIONS_PER_ANSWER_MAX + 1;
+    numbers(kit, &keeps);
     for (slug, message) in [
         ("submitted", Response::Submitted(Submitted { receipt: log.receipt(0), control_seq: 4 })),
         ("known", Response::Known(vec![KnownRun { run, receipt: log.receipt(0) }])),
@@ -136,8 +204,14 @@ fn frames(kit: &mut Kit) {
         ("status", Response::Status(status)),
         ("status-of-all-shards", Response::Status(of_all)),
         ("status-scrub", Response::Status(scrubbed)),
+        ("status-evidence", Response::Status(keeps)),
         ("wrap", Response::Wrap(wrap.event().clone())),
+        ("evidence", Response::Evidence(2, vec![0xa0])),
+        ("evidence-none", Response::Evidence(u32::MAX, vec![])),
         ("restorations", Response::Restorations(vec![restoration().encode().into()])),
+        ("restorations-17", Response::Restorations(vec![vec![].into(); too_many])),
+        ("extends", Response::Extends(Hash([5; 32]), vec![Hash([6; 32]), Hash([7; 32])])),
+        ("extends-65", Response::Extends(Hash([5; 32]), vec![Hash([6; 32]); ehe::limits::PROOF_HASHES_MAX + 1])),
     ] {
         good.push(("response", slug, message.to_vec()));
     }
