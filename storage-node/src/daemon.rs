@@ -1,6 +1,7 @@
 //! The node as a whole: what is started, in which order, and how it stops.
 
 mod error;
+mod founding;
 mod place;
 mod rebuild;
 
@@ -111,7 +112,9 @@ impl Daemon {
         let fenced = memory.fenced();
         fenced.keys().for_each(|shard| board.hold(*shard, true));
         let held = fenced.into_iter().map(|(shard, why)| (GroupId(shard), why)).collect();
-        let raft_config = consensus::Config { bootstrap, held, ..raft_config(&config, raft_id(id)) };
+        let needed = founding::needed(&charters, id, &bootstrap);
+        let waiting = needed.keys().map(|shard| GroupId(*shard)).collect();
+        let raft_config = consensus::Config { bootstrap, waiting, held, ..raft_config(&config, raft_id(id)) };
         let consensus = Consensus::open_with_link(raft_config, &config.data_dir, machines, link).await?;
 
         // 4. Checkpoints: one thread, because it syncs.
@@ -164,6 +167,8 @@ impl Daemon {
             others.stop.clone(),
         );
         others.tasks.spawn(attending);
+        let beginning = founding::begin(needed, Arc::clone(&alliance), (consensus.clone(), id), others.stop.clone());
+        others.tasks.spawn(beginning);
         for group in consensus.groups() {
             let stop = others.stop.clone();
             others.tasks.spawn(leadership::watch(consensus.clone(), group, Arc::clone(&board), stop.clone()));

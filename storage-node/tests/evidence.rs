@@ -112,7 +112,8 @@ fn cosigned(hospitals: &Hospitals, says: &Checkpoint, root: Hash) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_signs_two_logs_is_proven_guilty_at_every_node_by_a_file_that_needs_nobodys_word() {
     let hospitals = Hospitals::new(3, "");
-    let mut nodes = vec![hospitals.start(0).await, hospitals.start(1).await];
+    let mut nodes = vec![hospitals.start(0).await, hospitals.start(1).await, hospitals.start(2).await];
+    hospitals.without(&mut nodes, 2).await;
     let owner = hospitals.person("patient", Role::Patient);
     let says = a_room(&hospitals, &owner, &[0, 1]).await;
     let (_first_client, first) = hospitals.connect(&owner, 0).await;

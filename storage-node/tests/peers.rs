@@ -94,7 +94,8 @@ async fn why_reset(exchange: &mut Exchange) -> ChannelError {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_breaks_the_rules_between_nodes_ends_its_stream_and_the_others_go_on() {
     let hospitals = Hospitals::new(3, "");
-    let nodes = [hospitals.start(0).await, hospitals.start(1).await];
+    let mut nodes = vec![hospitals.start(0).await, hospitals.start(1).await, hospitals.start(2).await];
+    hospitals.without(&mut nodes, 2).await;
     let owner = hospitals.person("patient", Role::Patient);
     a_room_is_made(&hospitals, &owner, &[0, 1]).await;
     // The third hospital's node does not run; somebody has its key.
@@ -169,7 +170,8 @@ async fn a_node_for_which_no_log_is_kept_any_more_gets_the_state() {
         config.consensus.log_keep_bytes = 0;
         Daemon::start(config, ehe_node::clock::Clock::system()).await.unwrap()
     };
-    let mut nodes = vec![start(0).await, start(1).await];
+    let mut nodes = vec![start(0).await, start(1).await, start(2).await];
+    hospitals.without(&mut nodes, 2).await;
     let (owner, charter) = (hospitals.person("patient", Role::Patient), hospitals.charter());
     let (_client, connection) = hospitals.connect(&owner, 0).await;
     let leads = led_by(&connection, &[hospitals.id(0), hospitals.id(1)]).await;
@@ -273,6 +275,54 @@ async fn a_node_that_lost_its_disk_is_not_let_back_in_under_its_old_id() {
     nodes.push(hospitals.start(1).await);
     a_room_is_made(&hospitals, &owner, &[0, 1]).await;
     nodes.push(wiped);
+    for node in nodes {
+        node.stop().await.unwrap();
+    }
+}
+
+/// Who has anything of the one shard, as far as a node heard.
+async fn shard_at(connection: &Connection) -> Vec<NodeId> {
+    let Response::Status(status) = ask(connection, &Request::Status).await else { panic!() };
+    let group = status.groups.unwrap().remove(0);
+    group.nodes.iter().filter(|node| node.heard_ms.is_some()).map(|node| node.node).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn most_of_a_group_that_starts_empty_begins_no_log_without_the_others_and_none_at_all_where_one_of_them_has_it() {
+    let hospitals = Hospitals::new(3, "");
+    let mut nodes = Vec::new();
+    for n in 0..3 {
+        nodes.push(hospitals.start(n).await);
+    }
+    let owner = hospitals.person("patient", Role::Patient);
+    a_room_is_made(&hospitals, &owner, &[0, 1, 2]).await;
+    let ports = {
+        for node in nodes {
+            node.stop().await.unwrap();
+        }
+        hospitals.keep_ports().await
+    };
+    (1..3).for_each(|n| std::fs::remove_dir_all(hospitals.path(&format!("data{n}"))).unwrap());
+    drop(ports);
+    let mut nodes = vec![hospitals.start(1).await, hospitals.start(2).await];
+    let (_clients, links) = {
+        let (one, two) = (hospitals.connect(&owner, 1).await, hospitals.connect(&owner, 2).await);
+        ((one.0, two.0), [one.1, two.1])
+    };
+    for link in &links {
+        assert_eq!(shard_at(link).await, vec![], "two of three are enough to begin it, and do not");
+    }
+    nodes.push(hospitals.start(0).await);
+    let has_it = hospitals.credentials(0).peer().node().unwrap();
+    for link in &links {
+        let told = async {
+            while !shard_at(link).await.contains(&has_it) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, told).await.expect("they hear of it");
+        assert_eq!(shard_at(link).await, [has_it], "it is one who has it, and they wait for it");
+    }
     for node in nodes {
         node.stop().await.unwrap();
     }

@@ -22,6 +22,9 @@ pub struct Config {
     /// What a group does that has never been part of anything. Default: this node is its one voter.
     pub bootstrap: Bootstrap,
 
+    /// Groups that do not become what [`bootstrap`](Self::bootstrap) says until [`begin`](super::Consensus::begin) is called. Default: none.
+    pub waiting: BTreeSet<GroupId>,
+
     /// Heartbeats and elections. Default: [`Timing::wan`].
     pub timing: Timing,
 
@@ -81,6 +84,7 @@ impl Config {
         Self {
             node_id,
             bootstrap: Bootstrap::Voters(BTreeSet::from([node_id])),
+            waiting: BTreeSet::new(),
             timing: Timing::wan(),
             max_command_bytes: 8 << 20,
             max_in_flight: 4096,
@@ -145,7 +149,7 @@ impl Bootstrap {
     }
 
     /// The first voters of a group, unless it waits.
-    pub(super) fn voters(&self, group: GroupId) -> Option<&BTreeSet<NodeId>> {
+    pub fn voters(&self, group: GroupId) -> Option<&BTreeSet<NodeId>> {
         match self {
             Self::Voters(voters) => Some(voters),
             Self::Each(each) => each.get(&group),

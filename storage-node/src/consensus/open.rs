@@ -304,7 +304,7 @@ async fn start<M: Machine>(
 /// Makes new groups what the configuration says, and leads those in which nobody else votes.
 async fn lead(consensus: &Consensus) -> Result<(), OpenError> {
     try_join_all(consensus.inner.groups.values().map(|group| async {
-        lead_group(&consensus.inner.config, group)
+        lead_group(&consensus.inner.config, group, !consensus.inner.config.waiting.contains(&group.id))
             .await
             .map_err(|()| OpenError::Fault { group: group.id, fault: fault_of(group) })
     }))
@@ -312,11 +312,11 @@ async fn lead(consensus: &Consensus) -> Result<(), OpenError> {
     .map(drop)
 }
 
-/// `Err`: the group has stopped, and its fence says why.
-async fn lead_group(config: &Config, group: &Group) -> Result<(), ()> {
+/// Makes a group that is nothing yet what the configuration says, if it is to `begin`. `Err`: it has stopped, and its fence says why.
+pub(super) async fn lead_group(config: &Config, group: &Group, begin: bool) -> Result<(), ()> {
     let raft = &group.raft;
     let me = config.node_id.0;
-    if let Some(voters) = config.bootstrap.voters(group.id)
+    if let Some(voters) = config.bootstrap.voters(group.id).filter(|_| begin)
         && !raft.is_initialized().await.map_err(drop)?
     {
         let voters: BTreeSet<u64> = voters.iter().map(|voter| voter.0).collect();

@@ -12,6 +12,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ use ehe::cbor::{self, CborError};
 use ehe::charter::{CHAIN_MAX_BYTES, CharterChain};
 use ehe::id::NodeId;
 use minicbor::{Decode, Encode};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::link::next_frame;
@@ -39,6 +41,8 @@ const REPORT_MAX_BYTES: usize = 256 * 1024;
 const WITHIN: Duration = Duration::from_secs(10);
 /// Charters may be many.
 const CHARTERS_WITHIN: Duration = Duration::from_secs(60);
+/// While a log waits to be begun.
+const ASK_SOON: Duration = Duration::from_millis(250);
 const VERSION: u8 = 1;
 
 /// How a shard is, as one of its nodes says.
@@ -152,12 +156,22 @@ pub struct Alliance {
     board: Arc<Board>,
     progress: Progress,
     heard: Mutex<BTreeMap<NodeId, (Instant, Report)>>,
+    told: Notify,
+    waiting: AtomicBool,
 }
 
 impl Alliance {
     /// Of nobody anything yet.
     pub fn new(charters: Charters, consensus: Consensus, board: Arc<Board>, progress: Progress) -> Self {
-        Self { charters, consensus, board, progress, heard: Mutex::default() }
+        Self {
+            charters,
+            consensus,
+            board,
+            progress,
+            heard: Mutex::default(),
+            told: Notify::new(),
+            waiting: AtomicBool::new(false),
+        }
     }
 
     /// How this node is.
@@ -205,6 +219,17 @@ impl Alliance {
     fn hear(&self, from: NodeId, report: Report) {
         // Of a shard that there is not, nobody asks.
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(from, (Instant::now(), report));
+        self.told.notify_waiters();
+    }
+
+    /// Whether a log waits to be begun until the others have said that they have none: they are asked more often then.
+    pub fn wait_to_begin(&self, waiting: bool) {
+        self.waiting.store(waiting, Relaxed);
+    }
+
+    /// Returns when a node says how it is, or after a while.
+    pub async fn told(&self) {
+        drop(tokio::time::timeout(TELL_EVERY, self.told.notified()).await);
     }
 
     /// Of an alliance of very many shards a node opens those that it is given when it starts, and no others.
@@ -275,7 +300,7 @@ impl Alliance {
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(TELL_EVERY) => {}
+                () = tokio::time::sleep(if self.waiting.load(Relaxed) { ASK_SOON } else { TELL_EVERY }) => {}
                 () = self.charters.newer_than(known) => {}
             }
         }

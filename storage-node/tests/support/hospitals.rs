@@ -111,6 +111,23 @@ impl Hospitals {
         kept
     }
 
+    /// All nodes were there once: a new log begins only then. This one is not any more.
+    pub async fn without(&self, nodes: &mut Vec<Daemon>, gone: usize) {
+        let node = nodes.remove(gone);
+        let (_client, connection) = self.connect(&self.credentials(gone), gone).await;
+        let begun = async {
+            loop {
+                let Response::Status(status) = ask(&connection, &Request::Status).await else { panic!() };
+                if status.groups.unwrap()[0].nodes.iter().filter(|node| node.votes).count() == nodes.len() + 1 {
+                    return;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, begun).await.expect("their logs begin");
+        node.stop().await.unwrap();
+    }
+
     /// The hospitals' own keys.
     pub fn members(&self) -> &[Identity] {
         &self.members

@@ -1,0 +1,151 @@
+//! When a new log begins.
+//!
+//! Its founders are those whom charter 1 gives the shard. A majority of them would be enough to begin it; and would be enough to begin an
+//! empty one, under the same origin, where the log is lost on most disks and not on all, or is being restored from a backup. So a node that
+//! has nothing of a shard begins its log only when all who may have it are there and say, just now, that they have none either: the
+//! founders, and those whom the newest charter gives it. Where one of them has it, this node waits to be given it. That makes the first start
+//! of an alliance wait for its last node, once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ehe::id::NodeId;
+use tokio_util::sync::CancellationToken;
+
+use crate::charters::Charters;
+use crate::consensus::{Bootstrap, Consensus, GroupId};
+use crate::peers::{Alliance, Report};
+
+/// What was said longer ago does not count.
+const FRESH: Duration = Duration::from_secs(10);
+/// So often it is said for whom a log waits.
+const SAY_EVERY: Duration = Duration::from_secs(30);
+
+/// By shard, the others who have to say that they have nothing of it before this node begins its log.
+pub(super) fn needed(charters: &Charters, me: NodeId, bootstrap: &Bootstrap) -> BTreeMap<u16, BTreeSet<NodeId>> {
+    let (first, newest) = (charters.first(), charters.newest());
+    let founded = (0..charters.shard_count().get()).filter(|shard| bootstrap.voters(GroupId(*shard)).is_some());
+    let others = |shard: u16| {
+        let holders = first.group(shard).iter().chain(newest.group(shard));
+        holders.copied().filter(|node| *node != me).collect::<BTreeSet<_>>()
+    };
+    founded.map(|shard| (shard, others(shard))).filter(|(_, others)| !others.is_empty()).collect()
+}
+
+/// What the others' reports say of a shard of which this node has nothing.
+#[derive(Debug, PartialEq, Eq)]
+enum Others {
+    /// All who are needed have nothing of it.
+    HaveNone,
+    /// Somebody has it.
+    HaveIt(NodeId),
+    /// These have not been heard of.
+    AreMissing(Vec<NodeId>),
+}
+
+fn others(shard: u16, needed: &BTreeSet<NodeId>, reports: &BTreeMap<NodeId, (Duration, Report)>) -> Others {
+    // Whoever it is, and however long ago it was said.
+    let has = |report: &Report| report.groups.iter().any(|group| group.shard == shard);
+    if let Some((node, _)) = reports.iter().find(|(_, (_, report))| has(report)) {
+        return Others::HaveIt(*node);
+    }
+    let heard = |node: &NodeId| reports.get(node).is_some_and(|(ago, _)| *ago <= FRESH);
+    let missing: Vec<NodeId> = needed.iter().filter(|node| !heard(node)).copied().collect();
+    if missing.is_empty() { Others::HaveNone } else { Others::AreMissing(missing) }
+}
+
+/// Begins the logs that may be begun, until there is none left that this node has nothing of.
+pub(super) async fn begin(
+    mut needed: BTreeMap<u16, BTreeSet<NodeId>>,
+    alliance: Arc<Alliance>,
+    (consensus, me): (Consensus, NodeId),
+    stop: CancellationToken,
+) {
+    let mut said: Option<Instant> = None;
+    loop {
+        let is_something = |shard: u16| {
+            let status = consensus.status(GroupId(shard));
+            status.is_none_or(|status| !status.voters.is_empty() || status.fault.is_some())
+        };
+        needed.retain(|shard, _| !is_something(*shard));
+        alliance.wait_to_begin(!needed.is_empty());
+        if needed.is_empty() {
+            return;
+        }
+        let mut reports = alliance.reports(me);
+        reports.remove(&me);
+        let (mut missing, mut have) = (BTreeSet::new(), BTreeSet::new());
+        for (shard, nodes) in &needed {
+            match others(*shard, nodes, &reports) {
+                Others::HaveNone => {
+                    tracing::info!(shard, "nobody has anything of the shard: its log begins");
+                    if !consensus.begin(GroupId(*shard)).await {
+                        tracing::error!(shard, "the shard's log cannot be begun");
+                    }
+                }
+                Others::HaveIt(node) => drop(have.insert(node)),
+                Others::AreMissing(nodes) => missing.extend(nodes),
+            }
+        }
+        if (!missing.is_empty() || !have.is_empty()) && said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
+            // The first time it is but the others' start that is waited for.
+            if said.replace(Instant::now()).is_some() {
+                tracing::warn!(
+                    shards = needed.len(), silent = ?missing, hold_it = ?have,
+                    "this node has nothing of shards that are placed on it. A new log begins only when every node on which it is placed says \
+                     that it has none: start those that are silent. Where others hold it, it comes from them; if it does not, this \
+                     node was one of them and lost its disk: restore it from a backup with the others, or have it replaced"
+                );
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = alliance.told() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::GroupReport;
+
+    const SHARD: u16 = 3;
+
+    fn node(n: u8) -> NodeId {
+        NodeId([n; 8])
+    }
+
+    fn report(of: &[u16]) -> Report {
+        let group = |shard: &u16| GroupReport {
+            shard: *shard,
+            charter: 1,
+            leader: None,
+            term: 1,
+            applied: 1,
+            voters: vec![node(1)],
+            learners: vec![],
+            faulted: false,
+            doing: None,
+        };
+        Report { charter: 1, groups: of.iter().map(group).collect() }
+    }
+
+    #[test]
+    fn a_log_begins_only_when_all_who_may_have_it_say_just_now_that_they_have_none() {
+        let needed = BTreeSet::from([node(1), node(2)]);
+        let said = |reports: &[(u8, Duration, &[u16])]| {
+            let reports = reports.iter().map(|(n, ago, of)| (node(*n), (*ago, report(of)))).collect();
+            others(SHARD, &needed, &reports)
+        };
+        let (now, long_ago) = (Duration::ZERO, FRESH + Duration::from_millis(1));
+        assert_eq!(said(&[]), Others::AreMissing(vec![node(1), node(2)]));
+        assert_eq!(said(&[(1, now, &[])]), Others::AreMissing(vec![node(2)]));
+        assert_eq!(said(&[(1, now, &[]), (2, long_ago, &[])]), Others::AreMissing(vec![node(2)]));
+        assert_eq!(said(&[(1, now, &[]), (2, now, &[4])]), Others::HaveNone, "another shard's");
+        assert_eq!(said(&[(1, now, &[]), (2, now, &[4, SHARD])]), Others::HaveIt(node(2)));
+        // Also one that is not asked for it, and whatever was said long ago.
+        assert_eq!(said(&[(1, now, &[]), (2, now, &[]), (9, long_ago, &[SHARD])]), Others::HaveIt(node(9)));
+    }
+}
