@@ -412,6 +412,17 @@ pub enum MovedError {
         /// Where.
         incarnation: u32,
     },
+    /// Members of a charter that the log had left behind signed it: some of them may be members no more.
+    #[error(
+        "the record that says what was kept of the log was signed under charter {signed}; the log was seen under charter {seen}, and its \
+         members have to sign"
+    )]
+    EarlierCharter {
+        /// Version under which it was signed.
+        signed: u32,
+        /// Version under which the log was seen.
+        seen: u32,
+    },
     /// It has another root at a size that was remembered.
     #[error(
         "the {size} leaves that were kept of incarnation {incarnation} are not those that were seen: the ledger was rewritten"
@@ -440,14 +451,22 @@ pub enum MovedError {
     },
 }
 
-/// Follows records from a remembered checkpoint of incarnation `from` (N5, N6). [`Moved::shows`] then judges what is shown.
-pub fn moved(records: &[VerifiedRestoration], from: u32, remembered: &SeenCheckpoint) -> Result<Moved, MovedError> {
+/// Follows records from a checkpoint of incarnation `from` that is remembered, and stood under the charter of version `under`, on (N5, N6).
+/// [`Moved::shows`] then judges what is shown.
+pub fn moved(
+    records: &[VerifiedRestoration],
+    from: u32,
+    (remembered, under): (&SeenCheckpoint, u32),
+) -> Result<Moved, MovedError> {
     let (mut at, mut lost) = (from, Vec::new());
     let mut kept = remembered.clone();
     let mut before: Option<&VerifiedRestoration> = None;
     for record in records {
         let restoration = record.restoration();
         let Restoration { incarnation, kept: size, root, kept_until, at: made, charter_version, .. } = *restoration;
+        if before.is_none() && charter_version < under {
+            return Err(MovedError::EarlierCharter { signed: charter_version, seen: under });
+        }
         let follows = before.map(VerifiedRestoration::restoration);
         let follows = follows.is_none_or(|before| before.charter_version <= charter_version && before.at <= made);
         if incarnation != at || !follows {

@@ -60,9 +60,9 @@ pub enum DaemonError {
         /// Whose they are.
         peer: certs::PeerIdentity,
     },
-    /// The charters of the credentials. They verified before, when they were read.
-    #[error("credentials: {0}")]
-    Charters(#[from] ehe::charter::CharterError),
+    /// The charters by which nodes are judged.
+    #[error(transparent)]
+    Charters(#[from] crate::uplink::ChartersError),
     /// The channel to the nodes cannot be made.
     #[error("channel: {0}")]
     Channel(#[from] certs::ChannelError),
@@ -134,8 +134,8 @@ pub async fn run(checked: Checked) -> Result<(), DaemonError> {
     let sealer = Sealer::new(rooms.clone(), KEY_DAYS_MAX);
     let uplink = Uplink::new(UplinkParts {
         client: client.clone(),
-        charters: Charters::of(&credentials)?,
-        chain: credentials.charter_chain().clone(),
+        credentials: credentials.clone(),
+        charters: Charters::of(&credentials, &config.data_dir)?,
         evidence: config.data_dir.join(EVIDENCE_DIR),
         spool: spool.clone(),
         rooms,

@@ -82,7 +82,7 @@ impl Session {
                 records.push(record);
             }
         }
-        let moved = moved(&records, from, &known.seen())?;
+        let moved = moved(&records, from, (&known.seen(), known.charter))?;
         moved.shows(shown)?;
         Ok(moved)
     }

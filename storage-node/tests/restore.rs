@@ -279,7 +279,7 @@ async fn an_alliance_that_lost_every_disk_goes_on_from_a_backup_and_says_what_wa
         let told = tokio::time::timeout(LIMIT, told).await.expect("the record, at every node");
         assert!(told == records);
         let verified: Vec<_> = told.iter().map(|record| record.verify(0, &charters).unwrap()).collect();
-        let moved = moved(&verified, 0, &remembered).unwrap();
+        let moved = moved(&verified, 0, (&remembered, 1)).unwrap();
         moved.shows(&shown).unwrap();
         assert_eq!((moved.lost[0].from, moved.lost[0].until), (statement.leaves, remembered.size));
         assert!(records_of(connection, 1).await.is_empty());
@@ -307,7 +307,7 @@ async fn an_alliance_that_lost_every_disk_goes_on_from_a_backup_and_says_what_wa
     let told = records_of(&home.links[2].1, 0).await;
     assert_eq!(told, [records[0].clone(), second[0].clone()]);
     let verified: Vec<_> = told.iter().map(|record| record.verify(0, &charters).unwrap()).collect();
-    assert_eq!(moved(&verified, 0, &remembered).unwrap().lost.len(), 1);
+    assert_eq!(moved(&verified, 0, (&remembered, 1)).unwrap().lost.len(), 1);
     let more = home.events(1);
     home.write(&hospitals, &more).await;
     drop(stopped(&hospitals, nodes).await);

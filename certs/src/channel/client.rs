@@ -1,7 +1,7 @@
 //! The end that connects.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use ehe::id::NodeId;
@@ -18,7 +18,9 @@ const ATTEMPT_MAX: Duration = Duration::from_secs(5);
 /// Connects to nodes in the name of one identity. One UDP socket for all connections; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
-    dialling: Dialling,
+    endpoint: Endpoint,
+    protocol: Protocol,
+    config: Arc<RwLock<quinn::ClientConfig>>,
 }
 
 impl Client {
@@ -32,7 +34,15 @@ impl Client {
         let endpoint = socket::any()
             .and_then(|socket| Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime)))
             .map_err(|e| ChannelError::Setup(format!("no UDP socket: {e}")))?;
-        Ok(Self { dialling: Dialling { endpoint, config, protocol, attempt_max: ATTEMPT_MAX } })
+        Ok(Self { endpoint, protocol, config: Arc::new(RwLock::new(config)) })
+    }
+
+    /// Uses new credentials (a renewed certificate, a new revocation list) for connections from now on. Those that are open go on:
+    /// [`Connection::certificate`] says which of them have to end.
+    pub fn reload(&self, credentials: &Credentials) -> Result<(), ChannelError> {
+        let new = dial::config(tls::client(credentials, self.protocol)?, self.protocol)?;
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(())
     }
 
     /// Connects to a node of the charter.
@@ -48,27 +58,29 @@ impl Client {
         node: NodeId,
         within: Duration,
     ) -> Result<Connection, ChannelError> {
-        self.dialling.connect(addresses, node, within).await
+        let config = self.config.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let (endpoint, protocol) = (self.endpoint.clone(), self.protocol);
+        Dialling { endpoint, config, protocol, attempt_max: ATTEMPT_MAX }.connect(addresses, node, within).await
     }
 
     /// Moves all connections to a new socket, after the machine's address changed. They go on where they were.
     pub fn rebind(&self) -> Result<(), ChannelError> {
-        let rebound = socket::any().and_then(|socket| self.dialling.endpoint.rebind(socket));
+        let rebound = socket::any().and_then(|socket| self.endpoint.rebind(socket));
         rebound.map_err(|e| ChannelError::Setup(format!("no UDP socket: {e}")))
     }
 
     /// The socket's address.
     pub fn local_addr(&self) -> Result<SocketAddr, ChannelError> {
-        self.dialling.endpoint.local_addr().map_err(|e| ChannelError::Setup(e.to_string()))
+        self.endpoint.local_addr().map_err(|e| ChannelError::Setup(e.to_string()))
     }
 
     /// Closes all connections, and lets no new one begin.
     pub fn close(&self, code: CloseCode) {
-        self.dialling.endpoint.close(code.wire(), b"");
+        self.endpoint.close(code.wire(), b"");
     }
 
     /// Waits until the peers know that the connections are closed. False if that took too long.
     pub async fn wait_idle(&self, within: Duration) -> bool {
-        timeout(within, self.dialling.endpoint.wait_idle()).await.is_ok()
+        timeout(within, self.endpoint.wait_idle()).await.is_ok()
     }
 }

@@ -93,6 +93,7 @@ impl Config {
         let uplink = &self.uplink;
         range("uplink.run_events_max".into(), uplink.run_events_max as u64, 1..=256, "a run holds no more")?;
         range("uplink.rooms_in_parallel".into(), uplink.rooms_in_parallel as u64, 1..=256, "8 is usual")?;
+        range("uplink.credentials_reload_s".into(), uplink.credentials_reload_s, 1..=86_400, "60 is usual")?;
         range(
             "uplink.backoff_min_ms".into(),
             uplink.backoff_min_ms,

@@ -30,6 +30,8 @@ pub struct UplinkConfig {
     pub control_refresh_s: u64,
     /// A node whose receipt did not verify is not asked again for this time. Default 600.
     pub distrust_s: u64,
+    /// How often the credentials directory is looked at for a renewed certificate or a newer revocation list. Default 60.
+    pub credentials_reload_s: u64,
     /// Events under one signature, at most 256. Default 256.
     pub run_events_max: usize,
 }
@@ -44,6 +46,7 @@ impl Default for UplinkConfig {
             rooms_in_parallel: 8,
             control_refresh_s: 60,
             distrust_s: 600,
+            credentials_reload_s: 60,
             run_events_max: ehe::limits::RUN_EVENTS_MAX,
         }
     }
@@ -60,6 +63,10 @@ impl UplinkConfig {
 
     pub(super) fn control_refresh(&self) -> Duration {
         Duration::from_secs(self.control_refresh_s)
+    }
+
+    pub(super) fn credentials_reload(&self) -> Duration {
+        Duration::from_secs(self.credentials_reload_s)
     }
 
     pub(super) fn distrust(&self) -> Duration {

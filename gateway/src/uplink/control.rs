@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use ehe::checkpoint::CheckpointError;
 use ehe::id::{NodeId, Nonce, RoomId};
+use ehe::leaf::ReceiptError;
+use ehe::ledger::LedgerError;
 use ehe::refusal::Refusal;
 use ehe::wire::{Request, Response};
 
@@ -144,6 +147,10 @@ async fn attempt(
                     tracing::warn!(%room, %unreadable, "a control record of the patient cannot be read");
                 }
                 let (shard, version) = (session.shard(room), charter_version(&head.last.checkpoint));
+                if let Some(version) = session.needs_for(shard) {
+                    let older = ReceiptError::Checkpoint(CheckpointError::OtherCharter(version));
+                    return Ok((node, Err(FollowError::Ledger(LedgerError::Head(older)))));
+                }
                 let charter = version.and_then(|version| session.charter_of(shard, version));
                 let charter = charter.unwrap_or_else(|| session.charter());
                 let finished = following.finish(&head, &charter);

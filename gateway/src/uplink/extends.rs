@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use ehe::checkpoint::Checkpoint;
+use ehe::checkpoint::{Checkpoint, VerifiedCheckpoint};
 use ehe::extension::{self, Begins};
 use ehe::id::NodeId;
 use ehe::note::Note;
@@ -37,6 +37,11 @@ pub(super) struct Kept {
 impl Kept {
     pub(super) fn seen(&self) -> &SeenCheckpoint {
         &self.seen
+    }
+
+    /// Of the charter under which it was verified.
+    pub(super) fn charter_version(&self) -> u32 {
+        VerifiedCheckpoint::charter_of(&self.note).unwrap_or_default()
     }
 }
 

@@ -21,6 +21,7 @@ mod heads;
 mod line;
 mod nodes;
 mod remedy;
+mod renewal;
 mod restored;
 mod schedule;
 mod session;
@@ -32,18 +33,19 @@ mod witness;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use certs::Credentials;
 use certs::channel::Client;
-use ehe::charter::CharterChain;
 use ehe::id::{RoomId, StrandId};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub use self::charters::Charters;
+pub use self::charters::{Charters, ChartersError};
 pub use self::config::UplinkConfig;
 use self::line::Line;
 pub use self::line::NodeFault;
@@ -68,10 +70,10 @@ const STOP_WITHIN: Duration = Duration::from_secs(3);
 pub struct UplinkParts {
     /// The channel to nodes, in the gateway's name.
     pub client: Client,
+    /// What it was made with; its directory is read again while the uplink runs.
+    pub credentials: Credentials,
     /// The charters at hand; newer ones are fetched when a checkpoint names them.
     pub charters: Charters,
-    /// The same as they are signed, for evidence.
-    pub chain: CharterChain,
     /// Where evidence is kept.
     pub evidence: PathBuf,
     /// What is to be sent.
@@ -107,11 +109,11 @@ impl Uplink {
     /// Follows rooms and drains the outbox until `stop`; then ends within 3 s, earlier if the exchanges under way are over.
     /// What was not confirmed by then stays in the spool.
     pub async fn run(self, stop: CancellationToken) {
-        let UplinkParts { client, charters, chain, evidence, spool, rooms, sealer, config, clock } = self.parts;
+        let UplinkParts { client, credentials, charters, evidence, spool, rooms, sealer, config, clock } = self.parts;
         let mut outbox_changed = spool.changed();
         let mut assignments_changed = rooms.assignments_changed();
         let mut schedule = Schedule::new(config.backoff_min_ms, config.backoff_max_ms, config.control_refresh());
-        let witness = Witness::new(evidence, chain);
+        let witness = Witness::new(evidence, charters.chain().clone());
         let kept = match spool.load_logs().await {
             Ok(saved) => extends::restore(saved),
             Err(error) => {
@@ -129,6 +131,8 @@ impl Uplink {
             let (outcome, followed) = visitor.visit(&mut line, follow).await;
             (line, outcome, followed)
         };
+        let (clock, every) = (&visitor.clock, visitor.config.credentials_reload());
+        let mut renewing = pin!(renewal::run(&visitor.session, credentials, clock, every));
         let mut losses = tokio::time::interval(LOSSES_EVERY);
         losses.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -148,6 +152,7 @@ impl Uplink {
             let wake = wake.unwrap_or_else(|| Instant::now() + IDLE);
             tokio::select! {
                 () = stop.cancelled() => break,
+                () = &mut renewing => {}
                 Some((line, outcome, followed)) = visits.next(), if !visits.is_empty() => {
                     schedule.ended(line.room, outcome, followed, Instant::now(), chance());
                     lines.insert(line.room, line);

@@ -26,7 +26,8 @@ impl Session {
         let restored = lock(&self.restored);
         let records = restored.get(&shard)?;
         let first = records.iter().position(|record| record.restoration().incarnation == from)?;
-        moved(records.get(first..)?, from, known).ok()
+        // They were believed before.
+        moved(records.get(first..)?, from, (known, 0)).ok()
     }
 
     /// A node shows a log of another origin than `known`: asks it for the records that lead there. Says whether there are any that
@@ -60,14 +61,21 @@ impl Session {
                     .and_then(|record| record.verify(shard, charters.as_deref().unwrap_or_default()));
                 let verified =
                     verified.map_err(|why: RestorationError| CharterTrouble::Fault(NodeFault::Restoration(why)))?;
+                let follows = verified.restoration().incarnation == next;
                 next = verified.incarnation();
                 records.push(verified);
+                if !follows {
+                    // The same one again and again would be asked for as often as there may be incarnations.
+                    let why = moved(&records, from, (known, 0)).err().map(NodeFault::Moved);
+                    return Err(CharterTrouble::Fault(why.unwrap_or(NodeFault::Protocol)));
+                }
             }
         }
         if records.is_empty() {
             return Ok(false);
         }
-        let led = moved(&records, from, known).map_err(|why| CharterTrouble::Fault(NodeFault::Moved(why)))?;
+        let under = self.seen_under(shard, &known.origin);
+        let led = moved(&records, from, (known, under)).map_err(|why| CharterTrouble::Fault(NodeFault::Moved(why)))?;
         for lost in &led.lost {
             tracing::error!(
                 shard,

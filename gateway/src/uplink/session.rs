@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use certs::Credentials;
+use certs::certificate::Facts;
 use certs::channel::{ChannelError, Client, CloseCode, Connection, Exchange};
 use ehe::charter::VerifiedCharter;
 use ehe::id::{AllianceId, Hash, NodeId, RoomId};
@@ -96,7 +98,7 @@ struct Link {
 impl Session {
     pub(super) fn new(
         client: Client,
-        charters: Charters,
+        mut charters: Charters,
         witness: Witness,
         (spool, kept): (Spool, Vec<(u16, Kept)>),
         config: UplinkConfig,
@@ -106,6 +108,7 @@ impl Session {
             s.charter_version = charters.newest().version();
             s.evidence = u64::try_from(witness.files()).unwrap_or(u64::MAX);
         });
+        kept.iter().for_each(|(shard, kept)| charters.stood(*shard, kept.charter_version()));
         let logs = kept.iter().map(|(shard, kept)| (*shard, kept.seen().clone())).collect();
         let anchors = kept.into_iter().map(|(shard, kept)| (shard, Anchor::new(kept, None))).collect();
         Self {
@@ -136,6 +139,20 @@ impl Session {
     /// A checkpoint of the shard was verified under a charter of this version.
     pub(super) fn stood_under(&self, shard: u16, version: u32) {
         lock(&self.charters).stood(shard, version);
+    }
+
+    /// The version of a charter that this gateway does not have any more and under which the shard was seen: by an earlier one nothing of
+    /// it is judged.
+    pub(super) fn needs_for(&self, shard: u16) -> Option<u32> {
+        let charters = lock(&self.charters);
+        let seen = charters.seen_under(shard);
+        (seen > charters.newest().version()).then_some(seen)
+    }
+
+    /// The charter under which the log of this origin was seen; 0 where the shard's log is known to be another one by now.
+    pub(super) fn seen_under(&self, shard: u16, origin: &str) -> u32 {
+        let is_newest = self.log(shard).is_none_or(|newest| newest.origin == origin);
+        if is_newest { lock(&self.charters).seen_under(shard) } else { 0 }
     }
 
     pub(super) fn alliance(&self) -> AllianceId {
@@ -396,6 +413,25 @@ impl Session {
         );
     }
 
+    /// Connections are made with these from now on.
+    pub(super) fn reload(&self, credentials: &Credentials) -> Result<(), ChannelError> {
+        self.client.reload(credentials)
+    }
+
+    /// Closes the connections for whose other end's certificate this gives a reason.
+    pub(super) async fn close_where(&self, reason: impl Fn(&Facts) -> Option<CloseCode>) {
+        let links: Vec<_> = lock(&self.links).values().cloned().collect();
+        for link in links {
+            let link = link.lock().await;
+            if let Some(connection) = &link.connection
+                && let Some(code) = reason(connection.certificate())
+            {
+                tracing::info!(peer = %connection.peer(), "connection closed: {code}");
+                connection.close(code);
+            }
+        }
+    }
+
     /// The node is behind the others of the shard: they are asked before it.
     pub(super) fn lags(&self, shard: u16, node: NodeId) {
         self.nodes().does_not_lead(shard, node);
@@ -455,8 +491,13 @@ impl Session {
         };
         let chain = Response::charters(&bytes).map_err(|why| CharterTrouble::Fault(why.into()))?;
         let all = chain.verify_each(self.alliance()).map_err(|why| CharterTrouble::Fault(why.into()))?;
-        if let Some(version) = lock(&self.charters).take_up(all.clone()) {
+        // Seldom enough that whoever asked may wait for the disk.
+        let taken = lock(&self.charters).take_up(&chain, all.clone());
+        if let Some((version, kept)) = taken {
             tracing::info!(version, "a newer charter was verified");
+            if let Err(error) = kept {
+                tracing::error!(version, %error, "the newer charter is not kept: after a restart an earlier one could be shown");
+            }
             self.board.note(|s| s.charter_version = version);
             lock(&self.witness).charters(chain);
         }

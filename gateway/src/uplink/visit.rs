@@ -265,7 +265,11 @@ impl Visitor {
         node: NodeId,
         response: Response,
     ) -> Result<Verdict, Step> {
-        let verdict = self.judge_once(line, attempt, shard, response.clone(), self.session.charter());
+        // Where the file of charters was lost, what the shard was seen under is known all the same.
+        let verdict = match self.session.needs_for(shard) {
+            Some(version) => Verdict::NeedsCharter(version),
+            None => self.judge_once(line, attempt, shard, response.clone(), self.session.charter()),
+        };
         let Verdict::NeedsCharter(version) = verdict else { return Ok(verdict) };
         if version > self.session.charter().version() {
             match self.session.refresh_charter(node).await {
@@ -273,6 +277,9 @@ impl Visitor {
                 Err(CharterTrouble::Unanswered(unanswered)) => return Err(Step::End(self.unanswered(unanswered))),
                 Err(CharterTrouble::Fault(fault)) => return Ok(Verdict::Fault(fault)),
             }
+        }
+        if let Some(version) = self.session.needs_for(shard) {
+            return Ok(Verdict::NeedsCharter(version));
         }
         let charter = self.session.charter_of(shard, version).unwrap_or_else(|| self.session.charter());
         Ok(self.judge_once(line, attempt, shard, response, charter))

@@ -203,6 +203,29 @@ async fn a_revoked_node_is_refused_by_clients_that_have_the_list() {
 }
 
 #[tokio::test]
+async fn a_client_goes_by_the_list_that_it_was_given_last() {
+    let world = World::new();
+    let server = server(&world, ServerLimits::default());
+    let gateway = client(&world, Role::Gateway);
+    meet(&world, &server, &gateway).await.0.unwrap();
+    let past = OffsetDateTime::now_utc() - Days::days(60);
+    world.authority.revoke(&Which::Refresh, CRL_DAYS, past).unwrap();
+    world.install(&world.dir_of(Role::Gateway));
+    gateway.reload(&world.credentials(Role::Gateway)).unwrap();
+    assert!(meet(&world, &server, &gateway).await.0.is_err(), "by a list that has ended");
+    world.authority.revoke(&Which::Refresh, CRL_DAYS, OffsetDateTime::now_utc()).unwrap();
+    world.install(&world.dir_of(Role::Gateway));
+    gateway.clone().reload(&world.credentials(Role::Gateway)).unwrap();
+    meet(&world, &server, &gateway).await.0.unwrap();
+    let serial = world.credentials(Role::Node).certificate().serial.clone();
+    world.authority.revoke(&Which::Serial(serial), CRL_DAYS, OffsetDateTime::now_utc()).unwrap();
+    world.install(&world.dir_of(Role::Gateway));
+    gateway.reload(&world.credentials(Role::Gateway)).unwrap();
+    let error = meet(&world, &server, &gateway).await.0.unwrap_err();
+    assert!(matches!(error, ChannelError::PeerRefused { fault: CertificateFault::Revoked, .. }), "{error}");
+}
+
+#[tokio::test]
 async fn a_list_that_is_too_old_lets_nobody_in() {
     let world = World::new();
     let past = OffsetDateTime::now_utc() - Days::days(60);

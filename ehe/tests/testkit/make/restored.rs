@@ -321,6 +321,8 @@ fn followed(kit: &mut Kit) {
     let mut wrong_end = leads(&chain[..1], (0, 4), (1, 5));
     let other = Checkpoint { root: Hash([9; 32]), ..checkpoint(of, 1, 5) };
     wrong_end["shown"] = json!(note(&other, &[0, 1]).to_string());
+    let mut left_behind = leads(&chain[..1], (0, 4), (1, 9));
+    left_behind["remembered"]["charter"] = json!(2);
     let earlier = Restoration { at: UnixMs(chain[0].at.0 - 1), ..chain[1].clone() };
     for (rule, slug, title, input) in [
         ("N5", "no-record", "another incarnation without a record", leads(&[], (0, 4), (1, 9))),
@@ -355,6 +357,7 @@ fn followed(kit: &mut Kit) {
             "the second record was made before the first",
             leads(&[chain[0].clone(), earlier], (0, 4), (2, 9)),
         ),
+        ("N5", "earlier-charter", "signed under an earlier charter than the log was seen under", left_behind),
         ("N6", "other-root", "what was kept is not what was remembered", rewritten),
         (
             "N6",

@@ -35,7 +35,8 @@ pub(super) fn restoration(input: &Value, facts: &mut Facts) -> Result<(), Fault>
         size: remembered.number("size"),
         root: Hash(remembered.fixed("root")),
     };
-    let moved = moved(&records, incarnation, &seen)?;
+    let under = remembered.get("charter").map_or(1, |_| u32::try_from(remembered.number("charter")).unwrap());
+    let moved = moved(&records, incarnation, (&seen, under))?;
     moved.shows(&shown.checkpoint().seen())?;
     let lost: Vec<Value> = moved
         .lost

@@ -3,6 +3,9 @@
 
 use std::sync::Arc;
 
+use certs::Credentials;
+use certs::revocation::{CRL_DAYS, Which};
+use certs::store::names;
 use ehe::evidence::{Kind, Verdict, judge};
 
 use super::world::{Home, World};
@@ -71,6 +74,75 @@ async fn a_node_whose_newer_head_is_of_another_log_is_caught_where_the_members_a
     let status = up.until("both are caught", |s| s.rooms_unconfirmed > 0).await;
     assert!(status.evidence >= 1 && status.proofs_refused >= 1, "{status:?}");
     assert!(kept(&home).iter().all(|verdict| verdict.kind == Kind::Prefix));
+    up.stop().await;
+    home.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_restart_an_earlier_charter_s_quorum_takes_nothing_out_of_the_spool() {
+    let mut world = World::new(1);
+    let (patient, ..) = world.patient();
+    let first = world.ledger.lock().unwrap().charter.clone();
+    world.next_charter();
+    let _nodes = world.start_all();
+    let home = world.home(&[patient.room]).await;
+    let mut up = home.uplink_within(500, 0);
+    home.followed(patient.room).await;
+    let status = up.until("the newer charter", |s| s.charter_version == 2).await;
+    assert_eq!(status.proofs_refused, 0);
+    up.stop().await;
+    home.close();
+
+    // Who was a quorum by the first charter signs by it again.
+    let second = std::mem::replace(&mut world.ledger.lock().unwrap().charter, first);
+    for charters_are_there in [true, false] {
+        let home = world.home(&[patient.room]).await;
+        let file = home.evidence().with_file_name("charters");
+        assert!(file.exists());
+        if !charters_are_there {
+            std::fs::remove_file(file).unwrap();
+        }
+        let mut up = home.uplink_within(500, 0);
+        home.fill(patient.room, 1).await;
+        let status = up.until("it is refused", |s| s.last_failure.is_some()).await;
+        assert_eq!((status.runs_submitted, status.readings_confirmed), (0, 0), "{status:?}");
+        assert_eq!(status.charter_version, 2, "the nodes show it again");
+        up.stop().await;
+        home.close();
+    }
+    world.ledger.lock().unwrap().charter = second;
+    let home = world.home(&[patient.room]).await;
+    let mut up = home.uplink_within(500, 0);
+    up.until("what waited is confirmed", |s| s.readings_confirmed >= 2).await;
+    home.waiting(0).await;
+    up.stop().await;
+    home.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_revocation_list_ends_the_connection_to_whom_it_revokes_without_a_restart() {
+    let world = World::new(1);
+    let (patient, ..) = world.patient();
+    let _nodes = world.start_all();
+    let home = world.home(&[patient.room]).await;
+    let mut up = home.uplink_within(500, 0);
+    home.followed(patient.room).await;
+    let now = time::OffsetDateTime::now_utc();
+    let revoke = |which: &Which| {
+        world.authority.revoke(which, CRL_DAYS, now).unwrap();
+        let list = world.dir.path().join("alliance").join(names::CRL);
+        std::fs::copy(list, world.gateway.dir().join(names::CRL)).unwrap();
+    };
+    revoke(&Which::Refresh);
+    home.fill(patient.room, 1).await;
+    up.until("a list that revokes nobody changes nothing", |s| s.readings_confirmed == 1).await;
+    let node = Credentials::load(&world.dir.path().join("node-0")).unwrap();
+    revoke(&Which::Serial(node.certificate().serial.clone()));
+    up.until("the node is not talked to any more", |s| s.connected_nodes == 0).await;
+    home.fill(patient.room, 1).await;
+    let why = |s: &crate::uplink::UplinkStatus| s.last_failure.as_ref().is_some_and(|why| why.contains("revoke"));
+    let status = up.until("and not again", why).await;
+    assert_eq!(status.readings_confirmed, 1);
     up.stop().await;
     home.close();
 }

@@ -89,7 +89,8 @@ pub(crate) enum Lie {
 }
 
 pub(crate) struct World {
-    dir: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) authority: Authority,
     members: Vec<Identity>,
     pub(crate) nodes: Vec<Identity>,
     addresses: Vec<SocketAddr>,
@@ -123,7 +124,7 @@ impl World {
         let gateway = Credentials::load(&gateway_dir).unwrap();
         let ledger = Arc::new(Mutex::new(Ledger::new(gateway.charter().clone(), nodes.clone())));
         let scripts = (0..count).map(|_| Arc::new(Mutex::new(Script::default()))).collect();
-        Self { dir, members, nodes, addresses, chain, ledger, scripts, gateway }
+        Self { dir, authority, members, nodes, addresses, chain, ledger, scripts, gateway }
     }
 
     /// The members sign a further version of the charter; the nodes speak under it from now on.
@@ -493,13 +494,14 @@ impl Home {
             backoff_min_ms: 5,
             backoff_max_ms: 50,
             distrust_s,
+            credentials_reload_s: 1,
             control_refresh_s: 3_600,
             ..UplinkConfig::default()
         };
         let uplink = Uplink::new(UplinkParts {
             client: Client::new(&self.gateway).unwrap(),
-            charters: Charters::of(&self.gateway).unwrap(),
-            chain: self.gateway.charter_chain().clone(),
+            credentials: self.gateway.clone(),
+            charters: Charters::of(&self.gateway, &self.data).unwrap(),
             evidence: self.evidence(),
             spool: self.spool.clone(),
             rooms: self.rooms.clone(),
