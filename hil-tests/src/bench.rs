@@ -7,10 +7,13 @@ mod alliance;
 pub mod crowd;
 mod disk;
 mod gateway;
+mod growth;
 mod load;
 mod node;
 mod peers;
+mod room;
 mod table;
+mod upkeep;
 mod usage;
 mod way;
 
@@ -27,7 +30,7 @@ use crate::folder;
 pub struct Options {
     /// Where the table and each topic's own files go.
     pub out: PathBuf,
-    /// Groups to show; all where none is named.
+    /// Groups to show; where none is named, all but those that take very long.
     pub only: Vec<String>,
     /// Rows that the libraries' benches printed.
     pub library: Option<PathBuf>,
@@ -48,6 +51,13 @@ pub async fn run(options: &Options) -> Result<Table> {
     if options.wants(alliance::GROUP) {
         table.add(alliance::run(&options.out.join(alliance::GROUP)).await?);
     }
+    if options.wants(upkeep::GROUP) {
+        table.add(upkeep::run(&options.out.join(upkeep::GROUP)).await?);
+    }
+    // Minutes and gigabytes: where it is asked for.
+    if options.names(growth::GROUP) {
+        table.add(growth::run(&options.out.join(growth::GROUP)).await?);
+    }
     if options.wants(gateway::GROUP) {
         table.add(gateway::run(&options.out.join(gateway::GROUP)).await?);
     }
@@ -62,7 +72,11 @@ pub async fn run(options: &Options) -> Result<Table> {
 
 impl Options {
     fn wants(&self, group: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| only == group)
+        self.only.is_empty() || self.names(group)
+    }
+
+    fn names(&self, group: &str) -> bool {
+        self.only.iter().any(|only| only == group)
     }
 }
 

@@ -16,10 +16,10 @@ use certs::{Connection, Credentials, Role};
 use ehe::author::Strand;
 use ehe::charter::VerifiedCharter;
 use ehe::checkpoint::{Checkpoint, VerifiedCheckpoint};
-use ehe::control::{Control, ControlLink, EpochRecord, Grant, Right, RoomCreate, SeedWrap, WrapRecord};
+use ehe::control::{Control, ControlLink, WrapRecord};
 use ehe::event::{CheckedEvent, Core, Kind, Suite, VERSION};
 use ehe::id::{EheId, EpochId, Hash, NodeId, Nonce, RoomId, StrandId, WrapId};
-use ehe::identity::{Identity, PublicIdentity};
+use ehe::identity::Identity;
 use ehe::kem::{self, KemSecret, Secret32, WrapPurpose};
 use ehe::leaf::{Leaf, Receipt};
 use ehe::merkle;
@@ -30,10 +30,12 @@ use futures::{StreamExt, TryStreamExt, stream};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::room::Room;
 use crate::lab::alliance::{Alliance, Founding};
 use crate::lab::line::{self, Line};
 use crate::lab::node::Node;
 use crate::lab::process::Programs;
+use crate::lab::site::Site;
 
 /// No single request may take longer.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -64,6 +66,36 @@ pub struct Size {
 /// The defaults of a node's limits, except that it takes more connections than 512, and handshakes as fast as here, where all gateways
 /// share one address.
 pub const NODE_FOR_MANY: &str = "[limits]\nconnections_max = 1024\nhandshakes_max = 1024\n";
+
+/// An alliance whose nodes run and answer its patient, and do nothing yet.
+#[derive(Debug)]
+pub struct Standing {
+    /// Its folders.
+    pub alliance: Alliance,
+    /// The nodes, running.
+    pub nodes: Vec<Node>,
+    /// Whose the rooms will be.
+    pub patient: Credentials,
+}
+
+impl Standing {
+    /// Founds it at these places, with more in the nodes' configurations.
+    pub async fn found(
+        programs: &Programs,
+        folder: &Path,
+        founding: Founding,
+        sites: Vec<Site>,
+        node: &str,
+    ) -> Result<Self> {
+        let alliance = Alliance::found_on(programs, folder, founding, sites).await?;
+        let mut nodes = Node::start_all(&alliance, node)?;
+        let patient = Credentials::open(&alliance.enrol("patient", "patient").await?, &held(&alliance))?;
+        for node in &mut nodes {
+            node.answers("patient").await?;
+        }
+        Ok(Self { alliance, nodes, patient })
+    }
+}
 
 /// An alliance with its nodes under load, and who loads them.
 #[derive(Debug)]
@@ -131,7 +163,7 @@ pub struct Prepared {
     pub events: Vec<EheId>,
 }
 
-fn now() -> UnixMs {
+pub(super) fn now() -> UnixMs {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
@@ -161,12 +193,14 @@ impl Crowd {
     pub async fn found(programs: &Programs, folder: &Path, size: Size, say: &impl Fn(String)) -> Result<Self> {
         let Size { founding, gateways, body_bytes, node } = size;
         say(format!("founding an alliance of {} with {gateways} gateways", founding.members));
-        let alliance = Alliance::found_of(programs, folder, founding).await?;
-        let mut nodes = Node::start_all(&alliance, node)?;
-        let patient = Credentials::open(&alliance.enrol("patient", "patient").await?, &held(&alliance))?;
-        for node in &mut nodes {
-            node.answers("patient").await?;
-        }
+        let sites = Site::on_loopback(founding.members)?;
+        let standing = Standing::found(programs, folder, founding, sites, node).await?;
+        Self::on(standing, gateways, body_bytes, say).await
+    }
+
+    /// Makes gateways with rooms where nodes run already.
+    pub async fn on(standing: Standing, gateways: usize, body_bytes: usize, say: &impl Fn(String)) -> Result<Self> {
+        let Standing { alliance, nodes, patient } = standing;
         Ok(Self { nodes, body_bytes, ..Self::among(&alliance, patient, gateways, say).await? })
     }
 
@@ -230,6 +264,15 @@ impl Crowd {
         Writer::begin(gateway, seed, self.body_bytes, &self.charter).await
     }
 
+    /// Connects each gateway again to a node of its room's group, after that was started again.
+    pub async fn reconnect(&mut self) -> Result<()> {
+        for gateway in &mut self.gateways {
+            let node = *self.charter.group(gateway.shard).first().context("the shard has a group")?;
+            gateway.connection = gateway.line.connection(node, LIMIT).await?;
+        }
+        Ok(())
+    }
+
     /// Loses all gateways but so many.
     pub fn shrink(&mut self, gateways: usize) {
         self.gateways.truncate(gateways);
@@ -266,53 +309,6 @@ fn enrol(alliance: &Alliance, gateways: usize) -> Result<Vec<Credentials>> {
         Ok(Credentials::load(&folder)?)
     };
     (0..gateways).map(enrol).collect()
-}
-
-/// A new room, with one epoch and one appender.
-struct Room {
-    room: RoomId,
-    epoch: EpochId,
-    group: KemSecret,
-    submission: Submission,
-    next: ControlLink,
-}
-
-impl Room {
-    fn make(seed: u64, patient: &Identity, appender: &PublicIdentity, charter: &VerifiedCharter) -> Result<Self> {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let (alliance, owner, author, at) =
-            (charter.alliance_id(), patient.public().clone(), patient.author_id(), now());
-        let create = RoomCreate { alliance, nonce: Nonce(rng.random()), owner, recovery: Hash::ZERO };
-        let room = create.room_id();
-        let create = Control::RoomCreate(create).event(&mut rng, room, author, at, None)?;
-        let (epoch, group) = (EpochId(rng.random()), KemSecret::generate(&mut rng));
-        let seed = SeedWrap::make(&mut rng, room, epoch, patient.party(), group.seed())?;
-        let record = EpochRecord {
-            link: ControlLink { seq: 1, previous: create.id() },
-            epoch,
-            group_key: group.public(),
-            supersedes: None,
-            continues: vec![],
-            seeds: vec![seed],
-        };
-        let record = Control::Epoch(record).event(&mut rng, room, author, at, None)?;
-        let grant = Grant {
-            link: ControlLink { seq: 2, previous: record.id() },
-            subject: appender.clone(),
-            right: Right::Append,
-            epochs: vec![epoch],
-            from: None,
-            until: None,
-            expires: None,
-            seeds: vec![],
-        };
-        let grant = Control::Grant(grant).event(&mut rng, room, author, at, None)?;
-        let next = ControlLink { seq: 3, previous: grant.id() };
-        let events = [create, record, grant];
-        let run = Strand::new(room, StrandId(rng.random()), None).link_events(patient, &events).run;
-        let submission = Submission { run, events: events.into_iter().map(CheckedEvent::into_event).collect() };
-        Ok(Self { room, epoch, group, submission, next })
-    }
 }
 
 impl Writer {
