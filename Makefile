@@ -4,7 +4,7 @@ SHELL := /bin/bash
 # /usr/sbin: Debian puts mosquitto there, outside an ordinary user's PATH. target/tools: programs that scripts/setup built.
 export PATH := $(CURDIR)/target/tools/bin:$(PATH):/usr/sbin
 
-.PHONY: help test sim sim-soak demo bench soak red check fuzz fmt advisories clean setup
+.PHONY: help test sim sim-soak demo bench growth soak red check fuzz fmt advisories clean setup
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -47,6 +47,11 @@ bench: setup ## measure: a table of target and measured value; options: make ben
 	@cargo build --release --workspace --bins --example outage --locked
 	@cargo bench --workspace --bench '*' --locked -- $(ARGS) > $(TARGET)/bench.jsonl
 	@$(TARGET)/release/ehe-demo --bench --library $(TARGET)/bench.jsonl --out $(TARGET)/bench $(ARGS)
+
+# Apart from bench: it takes some 20 minutes and up to 9 GiB of disk, which it gives back. growth.md beside the table has the narrow tables.
+growth: setup ## measure what more shards and more rooms cost: 1, 16, 64 shards on three nodes, up to a million rooms on one
+	@cargo build --release --workspace --bins --locked
+	@$(TARGET)/release/ehe-demo --bench --only growth --out $(TARGET)/growth
 
 soak: setup ## faults against real nodes for an hour or more, then the simulation's long run; options: make soak ARGS="--kills 200 --others 20 --seed 1 --hours 6"
 	@cargo build --workspace --bins --locked

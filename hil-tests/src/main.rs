@@ -33,7 +33,7 @@ struct Args {
     /// Measure instead: prints a table of targets and measured values, which stays in table.md
     #[arg(long, conflicts_with_all = ["once", "capture"])]
     bench: bool,
-    /// With --bench: these groups of rows only
+    /// With --bench: these groups of rows only. The group growth, which takes long, is measured only if it is named
     #[arg(long, value_name = "GROUP", requires = "bench", value_delimiter = ',')]
     only: Vec<String>,
     /// With --bench: rows that the libraries' benches printed, JSON lines

@@ -78,6 +78,12 @@ pub(super) fn disk_bytes(folder: &Path, counts: &impl Fn(&str) -> bool) -> Resul
     Ok(bytes)
 }
 
+/// Bytes that the disk under a folder has left for this user.
+pub(super) fn free_bytes(folder: &Path) -> Result<u64> {
+    let disk = rustix::fs::statvfs(folder).with_context(|| folder.display().to_string())?;
+    Ok(disk.f_bavail * disk.f_frsize)
+}
+
 /// Whether a file of a node holds a shard's state.
 pub(super) fn is_state(name: &str) -> bool {
     name.starts_with("shard-")
@@ -106,6 +112,7 @@ mod tests {
         std::fs::create_dir(folder.path().join("in")).unwrap();
         std::fs::write(folder.path().join("in/shard-0000.redb"), [7; 10_000]).unwrap();
         std::fs::write(folder.path().join("raft.redb"), [7; 10_000]).unwrap();
+        assert!(free_bytes(folder.path()).unwrap() > 0);
         let (all, state) =
             (disk_bytes(folder.path(), &|_| true).unwrap(), disk_bytes(folder.path(), &is_state).unwrap());
         assert!(state >= 10_000 && all >= 2 * state, "{all}, {state}");

@@ -27,6 +27,8 @@ const WATCHED: Duration = Duration::from_secs(15);
 const STARTS: Duration = Duration::from_secs(120);
 /// More is not made of this machine's disk and time.
 const DISK_MAX_BYTES: u64 = 9 << 30;
+/// Of the disk, others keep this.
+const DISK_LEFT_BYTES: u64 = 4 << 30;
 const GROWING_MAX: Duration = Duration::from_secs(900);
 
 /// Among so many rooms.
@@ -68,7 +70,8 @@ pub(super) async fn run(programs: &Programs, out: &Path, say: &impl Fn(String)) 
     ]);
     let mut last: Option<Figures> = None;
     for (turn, rooms) in (0..).zip(ROOMS) {
-        if let Some(why) = last.as_ref().and_then(|last| last.too_much(rooms)) {
+        let free = usage::free_bytes(out)?;
+        if let Some(why) = last.as_ref().and_then(|last| last.too_much(rooms, free)) {
             rows.push(Row::new(GROUP, format!("a node with {rooms} rooms"), "not measured", why));
             break;
         }
@@ -142,21 +145,22 @@ impl Figures {
         self.state_bytes / self.rooms
     }
 
-    /// Why so many are too many for this machine, going by what was seen so far.
-    fn too_much(&self, rooms: u64) -> Option<String> {
+    /// Why so many are too many for this machine, going by what was seen so far and by what is free on the disk.
+    fn too_much(&self, rooms: u64, free: u64) -> Option<String> {
         let bytes = self.disk_bytes / self.rooms * rooms;
-        let seconds = (rooms - self.rooms) as f64 / self.made_per_s;
-        if bytes > DISK_MAX_BYTES {
+        let most = DISK_MAX_BYTES.min((free + self.disk_bytes).saturating_sub(DISK_LEFT_BYTES));
+        if bytes > most {
             return Some(format!(
-                "would take {} MiB of disk; the bench takes {} at most",
+                "would take {} MiB of disk; the bench takes no more than {} of this one",
                 mib(bytes),
-                mib(DISK_MAX_BYTES)
+                mib(most)
             ));
         }
+        let seconds = (rooms - self.rooms) as f64 / self.made_per_s;
         (seconds > GROWING_MAX.as_secs_f64()).then(|| {
+            let rate = self.made_per_s;
             format!(
-                "at {:.0} rooms/s, making them would take {seconds:.0} s; the bench waits {GROWING_MAX:?} at most",
-                self.made_per_s
+                "at {rate:.0} rooms/s, making them would take {seconds:.0} s; the bench waits {GROWING_MAX:?} at most"
             )
         })
     }
