@@ -246,6 +246,24 @@ pub struct NodeStatus {
     /// How far it is in looking again at what it has stored, shard by shard.
     #[n(7)]
     pub scrub: Option<Vec<ScrubStatus>>,
+    /// What it still has of shards that live elsewhere now; absent where it has nothing.
+    #[n(8)]
+    pub moved: Option<Vec<MovedStatus>>,
+}
+
+/// What a node still has of a shard that lives on other nodes now.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct MovedStatus {
+    /// The shard.
+    #[n(0)]
+    pub shard: u16,
+    /// Leaves of its log.
+    #[n(1)]
+    pub leaves: u64,
+    /// Why it is kept, and for how long, for people.
+    #[n(2)]
+    pub why: String,
 }
 
 /// How far a node is in looking again at what it has stored of a shard, and what it found.

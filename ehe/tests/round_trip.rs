@@ -27,8 +27,8 @@ use ehe::run::{Run, SeenCheckpoint, SignedRun, StrandEnd};
 use ehe::sign::VerifyKey;
 use ehe::time::{Day, Hour, UnixMs};
 use ehe::wire::{
-    GroupNode, GroupStatus, Head, Item, KnownRun, NodeStatus, Request, Response, RoomInfo, ScrubStatus, ShardStatus,
-    Submission, Submitted,
+    GroupNode, GroupStatus, Head, Item, KnownRun, MovedStatus, NodeStatus, Request, Response, RoomInfo, ScrubStatus,
+    ShardStatus, Submission, Submitted,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -325,9 +325,11 @@ fn from_node() -> impl Strategy<Value = Response> {
             first,
         });
     let scrub = option::of(vec(scrub, 0..3));
-    let groups = option::of(vec(group, 0..3));
+    let moved =
+        (any::<u16>(), any::<u64>(), "[ -~]{0,20}").prop_map(|(shard, leaves, why)| MovedStatus { shard, leaves, why });
+    let groups = (option::of(vec(group, 0..3)), option::of(vec(moved, 0..3)));
     let status = (id8(NodeId), "[ -~]{0,20}", any::<u32>(), vec(shard, 0..3), ms(), (groups, count, scrub)).prop_map(
-        |(node, program, charter_version, shards, at, (groups, evidence, scrub))| NodeStatus {
+        |(node, program, charter_version, shards, at, ((groups, moved), evidence, scrub))| NodeStatus {
             node,
             program,
             charter_version,
@@ -336,6 +338,7 @@ fn from_node() -> impl Strategy<Value = Response> {
             groups,
             evidence,
             scrub,
+            moved,
         },
     );
     prop_oneof![

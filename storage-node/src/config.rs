@@ -40,6 +40,9 @@ pub struct Config {
     /// Looking again at what is stored.
     #[serde(default)]
     pub scrub: Scrub,
+    /// Shards that move.
+    #[serde(default)]
+    pub placement: Placement,
     /// Running.
     #[serde(default)]
     pub running: Running,
@@ -219,6 +222,21 @@ impl Default for Scrub {
     }
 }
 
+/// Shards that move.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Placement {
+    /// What this node has of a shard that lives elsewhere now is kept for so long, and then until those who have the shard show that they
+    /// have all of it.
+    pub keep_moved_s: u64,
+}
+
+impl Default for Placement {
+    fn default() -> Self {
+        Self { keep_moved_s: 3_600 }
+    }
+}
+
 /// Running.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -317,6 +335,7 @@ impl Config {
             ("consensus.snapshot_bytes_per_s", c.snapshot_bytes_per_s, MIB / 4, 1024 * 1024 * MIB),
             ("scrub.events_per_s", self.scrub.events_per_s, 1, 10_000_000),
             ("scrub.every_s", self.scrub.every_s, 1, 31_536_000),
+            ("placement.keep_moved_s", self.placement.keep_moved_s, 0, 31_536_000),
             ("running.counters_interval_ms", r.counters_interval_ms, 100, 86_400_000),
             ("running.stop_grace_ms", r.stop_grace_ms, 0, 600_000),
             ("running.credentials_reload_s", r.credentials_reload_s, 1, 86_400),

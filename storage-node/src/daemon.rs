@@ -35,7 +35,7 @@ use crate::leadership;
 use crate::node::{Node, node_id, raft_id};
 use crate::one_each::OneEach;
 use crate::peers::{self, Accepting, Alliance, Reach, ReadDoor, Repairs};
-use crate::placement::{Mover, Progress};
+use crate::placement::{Leaver, Moved, Mover, Progress, under_what_was_left};
 use crate::scrub::{self, Memory, Pace, Patrol};
 use crate::server::{Between, serve};
 use crate::shard::{Decisions, Notary, Place, Readers, Sequencer, Shard, ShardMachine, Store, StoreError, order};
@@ -93,12 +93,15 @@ impl Daemon {
         let board = Arc::new(Board::default());
         let evidence = Keeper::new(charters.first().alliance_id(), shelf, Arc::clone(&board), Arc::clone(&stats));
         let (mut machines, mut lines, mut halves) = (Vec::new(), BTreeMap::new(), Vec::new());
+        let mut notaries = BTreeMap::new();
         for (place, store) in stores {
             let machine = ShardMachine::new(place, store.clone(), Arc::clone(&board));
             let machine = machine.map_err(|source| StartError::Store { shard: place.shard, source })?;
             let (shown, checkpoints) = watch::channel(Checkpointed::None);
             let known = charters.clone();
-            let machine = machine.attested_by(Notary::new(move |version| known.of(version), checkpoints.clone()));
+            let notary = Notary::new(move |version| known.of(version), checkpoints.clone());
+            notaries.insert(place.shard, notary.clone());
+            let machine = machine.attested_by(notary);
             let readers = Readers { decisions: Decisions::new(id), ..Readers::default() };
             let machine = machine.attended(readers.clone(), clock.clone());
             let (rooms, recent) = (machine.rooms(), machine.recent());
@@ -116,6 +119,8 @@ impl Daemon {
         let waiting = needed.keys().map(|shard| GroupId(*shard)).collect();
         let raft_config = consensus::Config { bootstrap, waiting, held, ..raft_config(&config, raft_id(id)) };
         let consensus = Consensus::open_with_link(raft_config, &config.data_dir, machines, link).await?;
+
+        under_what_was_left(&consensus, &board, &charters);
 
         // 4. Checkpoints: one thread, because it syncs.
         let (leaders, outbound, may_order) = (consensus.clone(), Outbound::default(), MayOrder::default());
@@ -208,6 +213,25 @@ impl Daemon {
         };
         others.tasks.spawn(patrol.run());
 
+        // And giving up what lives elsewhere now.
+        let moved = Moved::default();
+        for (number, notary) in notaries {
+            let Some(shard) = shards.get(&number) else { continue };
+            let leaver = Leaver {
+                shard: number,
+                consensus: consensus.clone(),
+                board: Arc::clone(&board),
+                charters: charters.clone(),
+                alliance: Arc::clone(&alliance),
+                others: Arc::new(peers::Others::new(others.reach.clone(), charters.clone(), id)),
+                store: shard.store.clone(),
+                notary,
+                keep: Duration::from_secs(config.placement.keep_moved_s),
+                shown: moved.clone(),
+            };
+            others.tasks.spawn(leaver.run(others.stop.clone()));
+        }
+
         // 8. Clients.
         let (stop, kill, connections) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
         let (admission, standing) = Admission::new(Arc::clone(&server), credentials.clone(), clock.now());
@@ -234,6 +258,7 @@ impl Daemon {
             blocking: Blocking::new(config.limits.blocking_threads_max),
             clock: clock.clone(),
             scrub: shown,
+            moved,
             stats: Arc::clone(&stats),
             streams: Arc::new(Semaphore::new(config.limits.streams_max)),
             listing: OneEach::default(),
@@ -314,7 +339,9 @@ fn open(config: &Config) -> Result<Opened, StartError> {
     place::make_data_dir(&config.data_dir)?;
     let (alliance, shard_count) = (placed.credentials.alliance_id(), placed.charters.shard_count());
     let (mut stores, mut broken) = (Vec::new(), Vec::new());
-    let mut empty = true;
+    // The file of cosigned checkpoints is older than the log, whose shards may all have been given up.
+    let log = config.data_dir.join(consensus::LOG_FILE);
+    let mut empty = !log.try_exists().map_err(|source| StartError::DataDir { path: log, source })?;
     for shard in placed.shards.iter().copied() {
         let opened = Store::open(&config.data_dir, alliance, shard, config.storage.shard_cache_bytes);
         let place = Place { alliance, shard_count, shard };

@@ -33,6 +33,11 @@ pub async fn watch(consensus: Consensus, group: GroupId, board: Arc<Board>, stop
                 board.wake();
             }
             Err(WaitError::TimedOut(_)) => {}
+            // It is stopped: for good, or because this node gives it up, and then it goes on.
+            Err(WaitError::Stopped) => tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(STEP_BACK) => {}
+            },
             Err(_) => return,
         }
     }

@@ -24,6 +24,7 @@ use crate::consensus::{self, Consensus, GroupId, Role};
 use crate::evidence::Keeper;
 use crate::one_each::OneEach;
 use crate::peers::{Alliance, Reach};
+use crate::placement::Moved;
 use crate::scrub::Shown;
 use crate::shard::{InEffect, Shard, Stopped, StoreError, Unordered, View};
 use crate::stats::Stats;
@@ -56,6 +57,8 @@ pub struct Node {
     pub clock: Clock,
     /// How far the scrub is.
     pub scrub: Shown,
+    /// What is here of shards that live elsewhere.
+    pub moved: Moved,
     /// Counters.
     pub stats: Arc<Stats>,
     /// Bounds.

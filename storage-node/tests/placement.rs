@@ -324,6 +324,78 @@ async fn charters_that_come_close_together_are_carried_out_one_after_the_other()
     stop(nodes).await;
 }
 
+/// The file of a node's shard 0, as the file system counts it.
+fn file(hospitals: &Hospitals, n: usize) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(hospitals.path(&format!("data{n}/shard-0000.redb"))).unwrap().ino()
+}
+
+async fn start_forgetting(hospitals: &Hospitals, n: usize) -> Daemon {
+    let mut config = hospitals.config(n);
+    config.placement.keep_moved_s = 0;
+    Daemon::start(config, ehe_node::clock::Clock::system()).await.unwrap()
+}
+
+async fn gives_up(hospitals: &Hospitals, n: usize, before: u64) {
+    let going = async {
+        while file(hospitals, n) == before {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, going).await.expect("it gives up what it has");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_has_of_a_shard_that_moved_away_is_removed_and_comes_again_when_the_shard_does() {
+    let hospitals = Arc::new(Hospitals::new(2, &placed(&[0])));
+    let owner = hospitals.person("patient", Role::Patient);
+    let mut first = start_forgetting(&hospitals, 0).await;
+    let second = hospitals.start(1).await;
+    let writing = Writing::start(&hospitals, &owner, &[0, 1]);
+    writing.more(20).await;
+    let before = file(&hospitals, 0);
+    hospitals.next(&placed(&[1]), &[0]);
+    gives_up(&hospitals, 0, before).await;
+    lives_on(&hospitals, &owner, 1, 2, &[1]).await;
+    writing.more(20).await;
+    // The one that founded the shard, and ordered it alone, knows that it is not its own: before and after it is started again.
+    let room = ehe::id::RoomId([0; 16]);
+    for _ in 0..2 {
+        let (_client, connection) = hospitals.connect(&owner, 0).await;
+        let said = asked(&connection, &Request::Head(room, ehe::id::Nonce([1; 16]))).await;
+        assert!(matches!(said, Some(Response::AskNode(node)) if node == hospitals.id(1)), "{said:?}");
+        let status = status(&hospitals, &owner, 0).await;
+        assert!(status.shards.is_empty() && status.moved.is_none(), "{status:?}");
+        first.stop().await.unwrap();
+        first = start_forgetting(&hospitals, 0).await;
+    }
+    // Given again, it takes all of it and serves; the other one keeps its own for a while, and says so.
+    hospitals.next(&placed(&[0]), &[1]);
+    lives_on(&hospitals, &owner, 0, 3, &[0]).await;
+    writing.more(20).await;
+    let kept = async {
+        loop {
+            if let Some(moved) = status(&hospitals, &owner, 1).await.moved {
+                assert!(moved[0].shard == 0 && moved[0].leaves > 20, "{moved:?}");
+                if moved[0].why.starts_with("kept for 3") {
+                    return;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, kept).await.expect("it says for how long it keeps it");
+    second.stop().await.unwrap();
+    writing.more(20).await;
+    let (patient, versions, _) = writing.end().await;
+    assert!(versions.is_sorted() && versions.last() == Some(&3), "{versions:?}");
+    has_all(&hospitals, &owner, 0, &patient, versions.len()).await;
+    first.stop().await.unwrap();
+    let first = hospitals.start(0).await;
+    has_all(&hospitals, &owner, 0, &patient, versions.len()).await;
+    first.stop().await.unwrap();
+}
+
 #[test]
 fn a_charter_that_too_few_have_signed_or_that_skips_one_is_not_taken_up_and_the_newest_outlives_its_file() {
     let hospitals = Hospitals::new(3, &placed(&[0]));

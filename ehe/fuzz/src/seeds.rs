@@ -348,6 +348,7 @@ impl Seeds<'_> {
             }]),
             evidence: core::num::NonZeroU32::new(2),
             scrub: Some(vec![scrub]),
+            moved: None,
         };
         let item = |run, events, access| Item { leaf: receipt.leaf.clone(), run, events, access };
         vec![

@@ -91,9 +91,13 @@ impl Board {
         state.peers = peers;
     }
 
-    /// Shows the charter that is in effect in a shard's newest state, which is shown next.
+    /// Shows the charter that is in effect in a shard's newest state, which is shown next. An earlier one than was shown before is of a state
+    /// that this node gets anew, after it had given it up: the shard is under the later one all the same.
     pub fn under(&self, shard: u16, in_effect: InEffect) {
         let mut state = self.lock();
+        if state.in_effect.get(&shard).is_some_and(|old| old.committed > in_effect.committed) {
+            return;
+        }
         let same = |old: &InEffect| Arc::ptr_eq(&old.charter, &in_effect.charter) && old.before == in_effect.before;
         if !state.in_effect.get(&shard).is_some_and(same) {
             state.in_effect.insert(shard, in_effect.clone());

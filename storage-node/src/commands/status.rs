@@ -140,6 +140,14 @@ fn shown(status: &NodeStatus, charter: &VerifiedCharter) -> String {
             text += &format!("  charter {} has it live on {}\n", charter.version(), wanted(group.shard, charter));
         }
     }
+    for moved in status.moved.iter().flatten() {
+        text += &format!(
+            "here is what was shard {}'s before it moved away: {} leaves; {}\n",
+            moved.shard,
+            moved.leaves,
+            escaped(&moved.why)
+        );
+    }
     text
 }
 
@@ -167,11 +175,14 @@ fn to_json(status: &NodeStatus, charter: &VerifiedCharter) -> Value {
             })).collect::<Vec<_>>(),
         })
     });
+    let moved = status.moved.iter().flatten();
+    let moved = moved.map(|moved| json!({ "shard": moved.shard, "leaves": moved.leaves, "why": moved.why }));
     json!({
         "node": status.node,
         "program": status.program,
         "charter": status.charter_version,
         "settled": settled(status, charter),
         "groups": groups.collect::<Vec<_>>(),
+        "moved": moved.collect::<Vec<_>>(),
     })
 }

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! log id      = [term, index]
+//! left        = [term, index, note]              where the log of a group ended that was given up
 //! vote        = [term, node, committed: bool]
 //! membership  = [[* [* voter]], [* node]]        two voter lists while a change is under way; ids rise
 //! entry       = [term, kind, body]               the index is the key that it is stored under
@@ -22,6 +23,7 @@ use openraft::vote::RaftLeaderId;
 
 use super::{
     ids::{NodeId, NodeUid},
+    log::file::Left,
     types::{Entry, EntryPayload, LeaderId, LogId, Membership, Payload, StoredMembership, Vote, log_id},
 };
 
@@ -88,6 +90,20 @@ pub(super) fn encode_log_id(id: &LogId) -> Vec<u8> {
 /// See [`encode_log_id`].
 pub(super) fn decode_log_id(bytes: &[u8]) -> Result<LogId, CodecError> {
     read(bytes, get_log_id)
+}
+
+/// `[term, index, note]`
+pub(super) fn encode_left(left: &Left) -> Vec<u8> {
+    let Left { last, under } = left;
+    write(|e| e.array(3)?.u64(last.committed_leader_id().term)?.u64(last.index())?.u32(*under)?.ok())
+}
+
+/// See [`encode_left`].
+pub(super) fn decode_left(bytes: &[u8]) -> Result<Left, CodecError> {
+    read(bytes, |d| {
+        array(d, 3)?;
+        Ok(Left { last: log_id(d.u64()?, d.u64()?), under: d.u32()? })
+    })
 }
 
 pub(super) fn put_log_id(e: &mut Out, id: &LogId) -> Written {

@@ -221,12 +221,12 @@ pub(super) async fn compact(
 /// Purges up to an entry. openraft does so as far as it was told of a snapshot, which to this node is that the state is durable. False:
 /// it was told of less, of one that was being made already, say.
 async fn shorten(group: &Group, upto: u64) -> bool {
-    let mut metrics = group.raft.metrics();
+    let mut metrics = group.raft().metrics();
     let told = |of: &RaftMetrics<Types>| of.snapshot.as_ref().map(LogId::index);
     let mut durable = told(&metrics.borrow_watched());
     if durable < Some(upto) {
         // A group that has stopped needs no shortening.
-        if group.raft.trigger().snapshot().await.is_err() {
+        if group.raft().trigger().snapshot().await.is_err() {
             return true;
         }
         let telling = async {
@@ -239,7 +239,7 @@ async fn shorten(group: &Group, upto: u64) -> bool {
         durable = told(&metrics.borrow_watched());
     }
     if let Some(durable) = durable {
-        drop(group.raft.trigger().purge_log(upto.min(durable)).await);
+        drop(group.raft().trigger().purge_log(upto.min(durable)).await);
     }
     durable >= Some(upto)
 }

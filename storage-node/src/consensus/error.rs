@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     ids::{GroupId, NodeId, NodeUid},
     machine::MachineError,
+    status::Role,
 };
 
 /// Why a group was stopped for good on this node. It stays stopped until the program is started again.
@@ -264,6 +265,27 @@ pub enum ChangeError {
     /// The group is stopped.
     #[error("the group is stopped")]
     Stopped,
+}
+
+/// Why a group was not given up.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LeaveError {
+    /// This node does not run that group.
+    #[error("group {0} is not on this node")]
+    NoSuchGroup(GroupId),
+    /// Whoever leads, stands for election or is held does not give up. Nothing was changed.
+    #[error("this node is {0:?} in the group, or held there")]
+    NotNow(Role),
+    /// Nothing was changed.
+    #[error("another node's stream does not end")]
+    NotSilent,
+    /// The node is stopping. What was begun, the next start ends.
+    #[error("the group is stopped")]
+    Stopped,
+    /// The group is stopped by a fault. What was begun, the next start ends.
+    #[error("{0}")]
+    Fault(#[source] Arc<Fault>),
 }
 
 /// Why a reader cannot be told that it sees everything.

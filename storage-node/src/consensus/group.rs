@@ -24,9 +24,8 @@ use super::{
 /// What the handle keeps for each group.
 pub(super) struct Group {
     pub(super) id: GroupId,
-    pub(super) raft: Raft,
+    pub(super) running: RwLock<Running>,
     pub(super) log: Arc<GroupLog>,
-    pub(super) worker: WorkerHandle,
     pub(super) stages: Stages,
     pub(super) vetting: Vetting,
     pub(super) accept: Accept,
@@ -35,9 +34,18 @@ pub(super) struct Group {
     /// Nodes that may have a part in it though its members, as known here, do not say so.
     pub(super) circle: RwLock<BTreeSet<NodeId>>,
     pub(super) thread: Mutex<Option<Thread>>,
+    /// One gives it up at a time.
+    pub(super) leaving: tokio::sync::Mutex<()>,
     /// Proposals under way, by count and by bytes.
     pub(super) slots: Arc<Semaphore>,
     pub(super) bytes: Arc<Semaphore>,
+}
+
+/// openraft's part of a group and the state that it drives: given up, the group goes on with others.
+#[derive(Clone)]
+pub(super) struct Running {
+    pub(super) raft: Raft,
+    pub(super) worker: WorkerHandle,
 }
 
 impl fmt::Debug for Group {
@@ -47,8 +55,23 @@ impl fmt::Debug for Group {
 }
 
 impl Group {
+    /// openraft's handle, as of now.
+    pub(super) fn raft(&self) -> Raft {
+        self.running.read().unwrap_or_else(PoisonError::into_inner).raft.clone()
+    }
+
+    /// The machine's thread, as of now.
+    pub(super) fn worker(&self) -> WorkerHandle {
+        self.running.read().unwrap_or_else(PoisonError::into_inner).worker.clone()
+    }
+
+    /// Goes on with another openraft and another state.
+    pub(super) fn go_on(&self, running: Running) {
+        *self.running.write().unwrap_or_else(PoisonError::into_inner) = running;
+    }
+
     pub(super) fn status(&self) -> Status {
-        let metrics = self.raft.metrics();
+        let metrics = self.raft().metrics();
         let metrics = metrics.borrow_watched();
         let held = self.log.hold.why();
         Status::new(&metrics, self.log.durable.index(), self.log.purged_index(), self.log.fence.fault(), held)
@@ -56,7 +79,7 @@ impl Group {
 
     /// What this node is in the group: the part of [`status`](Self::status) that is asked for most.
     pub(super) fn role(&self) -> Role {
-        let metrics = self.raft.metrics();
+        let metrics = self.raft().metrics();
         let metrics = metrics.borrow_watched();
         Role::of(&metrics, self.log.fence.fault().is_some())
     }
@@ -65,14 +88,16 @@ impl Group {
     /// while this node was away. Those that the group began with count only as long as it has no members. A node may have a part in
     /// some groups of this one and none in others. A group that waits for others knows nobody yet, and listens to all.
     pub(super) fn listens_to(&self, peer: NodeId) -> bool {
-        let metrics = self.raft.metrics();
+        let metrics = self.raft().metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
         if membership.get_node(&peer.0).is_some() {
             return true;
         }
         if membership.nodes().next().is_none() {
-            return self.founders.as_ref().is_none_or(|founders| founders.contains(&peer));
+            // Of a group that was given up, those are long gone perhaps.
+            let founders = self.founders.as_ref().filter(|_| self.log.left().is_none());
+            return founders.is_none_or(|founders| founders.contains(&peer));
         }
         self.circle.read().unwrap_or_else(PoisonError::into_inner).contains(&peer)
     }
@@ -82,7 +107,7 @@ impl Group {
         if let Some(fault) = self.log.fence.fault() {
             return Some(fault);
         }
-        let metrics = self.raft.metrics();
+        let metrics = self.raft().metrics();
         let running = metrics.borrow_watched().running_state.clone();
         match running {
             Ok(()) | Err(openraft::errors::Fatal::Stopped) => None,
@@ -94,10 +119,11 @@ impl Group {
     /// Stops in order: no more proposals, then the state is made durable and closed.
     pub(super) async fn shutdown(&self) -> Result<(), ShutdownError> {
         self.accept.close();
+        let _leaving = self.leaving.lock().await;
         self.log.hold.end();
         // The only error is that the task panicked, and the fence tells of that below.
-        drop(self.raft.shutdown().await);
-        let stopped = self.worker.stop().await;
+        drop(self.raft().shutdown().await);
+        let stopped = self.worker().stop().await;
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             thread.ended().await;

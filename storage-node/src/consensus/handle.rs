@@ -172,7 +172,7 @@ impl Consensus {
     ) -> Result<Status, WaitError> {
         let group = self.group(group).ok_or(WaitError::NoSuchGroup(group))?;
         let waiting = async move {
-            let mut metrics = group.raft.metrics();
+            let mut metrics = group.raft().metrics();
             loop {
                 let status = group.status();
                 if what(&status) {
@@ -192,7 +192,7 @@ impl Consensus {
     /// [`ProposeError::NoSuchGroup`], [`ProposeError::Stopped`], [`ProposeError::Fault`].
     pub async fn make_durable(&self, group: GroupId) -> Result<Option<Position>, ProposeError> {
         let group = self.group(group).ok_or(ProposeError::NoSuchGroup(group))?;
-        match group.worker.make_durable().await {
+        match group.worker().make_durable().await {
             Ok(last) => Ok(last.as_ref().map(position)),
             Err(_) => Err(group.stopped_by().map_or(ProposeError::Stopped, ProposeError::Fault)),
         }

@@ -60,17 +60,17 @@ impl Consensus {
     pub fn hold(&self, group: GroupId, why: &str) -> bool {
         let Some(group) = self.group(group) else { return false };
         group.log.hold.set(Some(why));
-        group.raft.runtime_config().elect(false);
-        group.raft.runtime_config().heartbeat(false);
+        group.raft().runtime_config().elect(false);
+        group.raft().runtime_config().heartbeat(false);
         true
     }
 
     /// Lifts a hold: what was committed meanwhile is applied, and the node may lead again.
     pub fn release(&self, group: GroupId) {
         if let Some(group) = self.group(group) {
-            group.raft.runtime_config().elect(true);
-            group.raft.runtime_config().heartbeat(true);
             group.log.hold.set(None);
+            group.raft().runtime_config().elect(group.may_stand());
+            group.raft().runtime_config().heartbeat(true);
         }
     }
 }

@@ -80,6 +80,13 @@ pub trait Machine: Send + 'static {
     /// # Errors
     /// If the state cannot be written.
     fn adopt(&mut self, staged: <Self::Stage as Stage>::Staged, meta: &[u8]) -> Result<(), MachineError>;
+
+    /// Gives the whole state up: it is as if nothing had ever been applied. Durable when it returns `Ok`, and of its bytes nothing is left on
+    /// this node's disk that the file system still has a name for.
+    ///
+    /// # Errors
+    /// If the state cannot be removed.
+    fn forget(&mut self) -> Result<(), MachineError>;
 }
 
 /// Judges a command before it is stored. See [`Machine::vetting`].

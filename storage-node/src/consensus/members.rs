@@ -40,7 +40,8 @@ impl Consensus {
     /// let go, or was never taken in, would stand for ever and be listened to by nobody. Alone it need not.
     pub fn mind_time(&self, group: GroupId, has_part: bool) {
         if let Some(group) = self.group(group) {
-            group.raft.runtime_config().tick(has_part && !self.is_alone(group));
+            group.raft().runtime_config().tick(has_part && !self.is_alone(group));
+            group.raft().runtime_config().elect(group.may_stand());
         }
     }
 
@@ -53,8 +54,8 @@ impl Consensus {
         let group = self.group(group).ok_or(ChangeError::NoSuchGroup(group))?;
         self.still_member(group)?;
         // It is nobody's sole voter any more, or soon: heartbeats and elections from here on.
-        group.raft.runtime_config().tick(true);
-        changed(group.raft.add_learner(node.0, (), false).await)
+        group.raft().runtime_config().tick(true);
+        changed(group.raft().add_learner(node.0, (), false).await)
     }
 
     /// Makes `voters`, each of which must be a learner or a voter already, those who vote, by way of a joint membership. Returns when
@@ -66,9 +67,9 @@ impl Consensus {
     pub async fn change_voters(&self, group: GroupId, voters: &BTreeSet<NodeId>) -> Result<(), ChangeError> {
         let group = self.group(group).ok_or(ChangeError::NoSuchGroup(group))?;
         self.still_member(group)?;
-        group.raft.runtime_config().tick(true);
+        group.raft().runtime_config().tick(true);
         let ids: BTreeSet<u64> = voters.iter().map(|voter| voter.0).collect();
-        changed(group.raft.change_membership(ChangeMembers::ReplaceAllVoters(ids), false).await)?;
+        changed(group.raft().change_membership(ChangeMembers::ReplaceAllVoters(ids), false).await)?;
         self.rest_if_alone(group);
         Ok(())
     }
@@ -81,7 +82,7 @@ impl Consensus {
         let group = self.group(group).ok_or(ChangeError::NoSuchGroup(group))?;
         self.still_member(group)?;
         let gone = ChangeMembers::RemoveNodes(BTreeSet::from([node.0]));
-        changed(group.raft.change_membership(gone, false).await)?;
+        changed(group.raft().change_membership(gone, false).await)?;
         self.rest_if_alone(group);
         Ok(())
     }
@@ -99,7 +100,7 @@ impl Consensus {
     /// A group that is this node's alone is quiet again.
     fn rest_if_alone(&self, group: &Group) {
         if self.is_alone(group) {
-            group.raft.runtime_config().tick(false);
+            group.raft().runtime_config().tick(false);
         }
     }
 
@@ -126,7 +127,7 @@ impl Consensus {
         if !status.voters.contains(&to) {
             return Err(ChangeError::NotNow(format!("node {to} has no vote in the group")));
         }
-        group.raft.trigger().transfer_leader(to.0).await.map_err(|_| ChangeError::Stopped)
+        group.raft().trigger().transfer_leader(to.0).await.map_err(|_| ChangeError::Stopped)
     }
 
     /// Returns when this node's state has everything that was acknowledged to anybody before this was called; and up to
@@ -137,7 +138,7 @@ impl Consensus {
     pub async fn read_index(&self, group: GroupId, limit: Duration) -> Result<Position, ReadError> {
         let entry = self.group(group).ok_or(ReadError::NoSuchGroup(group))?;
         let reading = async {
-            let leader = match entry.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
+            let leader = match entry.raft().ensure_linearizable(ReadPolicy::ReadIndex).await {
                 Ok(read) => return Ok(position(read.log_id())),
                 Err(RaftError::Fatal(_)) => return Err(ReadError::Stopped),
                 Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {

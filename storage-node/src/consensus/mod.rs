@@ -59,6 +59,7 @@ mod group;
 mod handle;
 mod hold;
 mod ids;
+mod leave;
 mod log;
 mod machine;
 mod members;
@@ -78,12 +79,16 @@ mod suite;
 
 pub use begin::{Begun, begin, entries_until};
 pub use config::{Bootstrap, Config, MAX_GROUPS, Timing};
-pub use error::{ChangeError, ConfigError, Fault, OpenError, ProposeError, ReadError, ShutdownError, WaitError};
+pub use error::{
+    ChangeError, ConfigError, Fault, LeaveError, OpenError, ProposeError, ReadError, ShutdownError, WaitError,
+};
 pub use handle::Consensus;
 pub use ids::{GroupId, NodeId, NodeUid, Position};
+pub use leave::Aside;
 pub use log::verify::{GroupFound, LogFound};
 pub use machine::{AppliedMeta, Command, Machine, MachineError, Stage, Stager, Unfit, Vetting};
 pub use network::{Alone, FrameReceiver, FrameSender, Link, LinkError, MAX_FRAME_BYTES, Purpose, Stream, Unserved};
+pub use open::LOG_FILE;
 pub use propose::Pending;
 pub use rebuild::replace_state;
 #[cfg(ehe_sim)]

@@ -22,7 +22,7 @@ use super::{
     config::{Config, MAX_GROUPS},
     error::{ConfigError, Fault, OpenError},
     fence::Fence,
-    group::Group,
+    group::{Group, Running},
     handle::{Consensus, Inner, fault_of},
     ids::{GroupId, NodeId, NodeUid},
     log::{
@@ -38,7 +38,8 @@ use super::{
     types::{Raft, Types},
 };
 
-pub(super) const LOG_FILE: &str = "raft.redb";
+/// Name of the log's file in the data directory.
+pub const LOG_FILE: &str = "raft.redb";
 /// The log's file while it is made. What has this name was never used.
 const NEW_LOG_FILE: &str = "raft.redb.new";
 
@@ -130,7 +131,7 @@ fn check_groups<M>(machines: &[(GroupId, M)]) -> Result<(), ConfigError> {
     machines.iter().try_for_each(|(id, _)| if seen.insert(*id) { Ok(()) } else { Err(ConfigError::GroupTwice(*id)) })
 }
 
-fn raft_config(config: &Config) -> Result<Arc<openraft::Config>, ConfigError> {
+pub(super) fn raft_config(config: &Config) -> Result<Arc<openraft::Config>, ConfigError> {
     let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 4);
     let raft = openraft::Config {
         cluster_name: "ehe".into(),
@@ -156,14 +157,25 @@ fn raft_config(config: &Config) -> Result<Arc<openraft::Config>, ConfigError> {
     raft.validate().map(Arc::new).map_err(|error| ConfigError::Timing(error.to_string()))
 }
 
-fn find<M: Machine>(db: &Database, node: Option<&NodeRecord>, id: GroupId, machine: M) -> Result<Found<M>, OpenError> {
+fn find<M: Machine>(
+    db: &Database,
+    node: Option<&NodeRecord>,
+    id: GroupId,
+    mut machine: M,
+) -> Result<Found<M>, OpenError> {
     let fault = |fault| OpenError::Fault { group: id, fault: Arc::new(fault) };
     let load = |error| match error {
         LoadError::Log(error) => OpenError::Log(error),
         LoadError::Corrupt(corrupt) => fault(corrupt),
     };
     let stored = node.map(|_| file::load(db, id)).transpose().map_err(load)?.unwrap_or_default();
-    let meta = machine.applied().map_err(|source| fault(Fault::Machine { group: id, doing: "opening", source }))?;
+    let failed = |doing| move |source| fault(Fault::Machine { group: id, doing, source });
+    let mut meta = machine.applied().map_err(failed("opening"))?;
+    if meta.is_some() && stored.is_given_up() {
+        // It was given up, and the node stopped before the state was removed.
+        machine.forget().map_err(failed("giving up the state"))?;
+        meta = None;
+    }
     let applied = meta.map(|meta| codec::decode_applied(&meta.0)).transpose().map_err(|error| {
         fault(Fault::Corrupt { group: id, what: format!("what the state says of the log ({error})") })
     })?;
@@ -245,15 +257,15 @@ async fn start<M: Machine>(
                     let thread = Mutex::new(Some(worker_thread));
                     let group = Group {
                         id,
-                        raft,
+                        running: RwLock::new(Running { raft, worker }),
                         log,
-                        worker,
                         stages,
                         vetting,
                         accept,
                         founders,
                         circle: RwLock::default(),
                         thread,
+                        leaving: tokio::sync::Mutex::default(),
                         slots,
                         bytes,
                     };
@@ -314,9 +326,11 @@ async fn lead(consensus: &Consensus) -> Result<(), OpenError> {
 
 /// Makes a group that is nothing yet what the configuration says, if it is to `begin`. `Err`: it has stopped, and its fence says why.
 pub(super) async fn lead_group(config: &Config, group: &Group, begin: bool) -> Result<(), ()> {
-    let raft = &group.raft;
+    let raft = &group.raft();
     let me = config.node_id.0;
-    if let Some(voters) = config.bootstrap.voters(group.id).filter(|_| begin)
+    // What was given up is not begun again: others have it.
+    if group.log.left().is_none()
+        && let Some(voters) = config.bootstrap.voters(group.id).filter(|_| begin)
         && !raft.is_initialized().await.map_err(drop)?
     {
         let voters: BTreeSet<u64> = voters.iter().map(|voter| voter.0).collect();
@@ -327,6 +341,11 @@ pub(super) async fn lead_group(config: &Config, group: &Group, begin: bool) -> R
         (membership.voter_ids().collect::<Vec<_>>(), membership.nodes().count())
     });
     let (voters, members) = members.await.map_err(drop)?;
+    if group.log.is_short() {
+        // It may say that nobody else has a vote.
+        raft.runtime_config().elect(false);
+        return Ok(());
+    }
     if group.log.hold.why().is_some() {
         raft.runtime_config().elect(false);
         raft.runtime_config().heartbeat(false);

@@ -42,7 +42,7 @@ type Permits = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 pub(super) async fn submit(group: Arc<Group>, command: Bytes) -> Result<Pending, ProposeError> {
     let permits = permits(&group, command.len())?;
     let (responder, receiver) = ProgressResponder::complete_only();
-    match group.raft.client_write_ff(Payload(command), Some(responder)).await {
+    match group.raft().client_write_ff(Payload(command), Some(responder)).await {
         Ok(()) => Ok(Pending { group, waiting: Some((receiver, permits)) }),
         Err(fatal) => Err(stopped(&group, &fatal)),
     }

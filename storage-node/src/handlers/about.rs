@@ -33,6 +33,7 @@ pub(super) fn status(node: &Node) -> Response {
         groups: Some(groups(node.charter.shard_count().get(), &node.alliance.reports(node.id))),
         evidence: NonZeroU32::new(number(node.evidence.count())),
         scrub: Some(node.scrub.now()),
+        moved: Some(node.moved.now()).filter(|moved| !moved.is_empty()),
     })
 }
 

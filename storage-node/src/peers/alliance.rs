@@ -216,6 +216,16 @@ impl Alliance {
         groups.filter(|group| group.leader.is_some()).max_by_key(|group| (group.charter, group.term))?.leader
     }
 
+    /// The charter under which a shard goes on without a node, if the one that leads it says so.
+    pub fn goes_on_without(&self, shard: u16, node: NodeId) -> Option<u32> {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let led = heard.iter().flat_map(|(from, (_, report))| report.groups.iter().map(move |group| (from, group)));
+        let led = led.filter(|(from, group)| group.shard == shard && group.leader == Some(**from));
+        let (_, newest) = led.max_by_key(|(_, group)| (group.charter, group.term))?;
+        let member = newest.voters.iter().chain(&newest.learners).any(|member| *member == node);
+        (!member && newest.doing.is_none()).then_some(newest.charter)
+    }
+
     fn hear(&self, from: NodeId, report: Report) {
         // Of a shard that there is not, nobody asks.
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(from, (Instant::now(), report));

@@ -1,9 +1,13 @@
-//! Entries that a node's disk damaged, asked of the other nodes of the shard.
+//! Entries that a node's disk damaged, asked of the other nodes of the shard; and whether a node that has no part in a shard any more may give up
+//! what it has of it.
 //!
 //! ```text
-//! request = version (1) ‖ what (1) ‖ shard (2) ‖ log index (8)             numbers big-endian; what 0 an entry, 1 the whole state
+//! request = version (1) ‖ what (1) ‖ shard (2) ‖ log index (8)             numbers big-endian; what 0 an entry, 1 the whole state,
+//!                                                                          2 may I go? with my leaves for an index
 //! entry   = row …, finished;  row = record (8) ‖ offset (4) ‖ bytes        one a frame; none: this node does not have it
 //! state   = what consensus keeps, piece …, finished                        each a frame; none: this node has no state for others
+//! go      = note, 0 ‖ hash (32) …, finished                                two frames: a quorum's checkpoint, and the proof that it extends the
+//!                                                                          leaves that were named; none: no, or this node does not lead
 //! ```
 //!
 //! Only a node that has a part in the shard is given something of it: who has none learns neither the ciphertext nor who read it.
@@ -18,7 +22,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use certs::{ChannelError, CloseCode, Exchange, Lane};
-use ehe::id::NodeId;
+use ehe::id::{Hash, NodeId};
+use ehe::limits::{CHECKPOINT_MAX_BYTES, PROOF_HASHES_MAX};
+use ehe::merkle;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{Semaphore, mpsc};
@@ -29,6 +35,7 @@ use crate::charters::Charters;
 use crate::checkpoint::{Board, Checkpointed};
 use crate::consensus::{Consensus, GroupId, LinkError, MachineError, Stage};
 use crate::one_each::OneEach;
+use crate::node::raft_id;
 use crate::scrub::{Elsewhere, Line, Sent, caught};
 use crate::shard::{Arrived, Incoming, LogRow, ROWS_MAX};
 
@@ -36,6 +43,7 @@ const VERSION: u8 = 1;
 const REQUEST_BYTES: usize = 1 + 1 + 2 + 8;
 const ENTRY: u8 = 0;
 const STATE: u8 = 1;
+const FAREWELL: u8 = 2;
 const KEY_BYTES: usize = 8 + 4;
 /// A row fills a page.
 const ROW_BYTES: usize = KEY_BYTES + 4096;
@@ -47,6 +55,8 @@ const APPLIED_BYTES: usize = 16 << 10;
 const PIECE_BYTES: usize = 1 << 20;
 /// Pieces between the disk and the network.
 const PIECES: usize = 2;
+/// A majority confirms a leader within this time.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
 /// States that are sent at a time. Of one node one request is answered at a time.
 const STATES_AT_A_TIME: usize = 2;
 /// How late a state may be, whatever of it is there.
@@ -103,6 +113,20 @@ impl Others {
             }
         }
         if rows.is_empty() { Err("it does not have the entry either".into()) } else { Ok(rows) }
+    }
+
+    /// Whether a node leads a shard and has let this one go; then a checkpoint of its log, and the proof that this extends one of `leaves`
+    /// leaves. Nothing of that is verified here.
+    pub async fn may_go(&self, node: NodeId, shard: u16, leaves: u64) -> Result<(String, Vec<Hash>), String> {
+        let mut exchange = self.open(node, FAREWELL, shard, leaves).await.map_err(|error| error.to_string())?;
+        let no = || "it does not say that this node may go".to_owned();
+        let note = next(&mut exchange, CHECKPOINT_MAX_BYTES).await?.ok_or_else(no)?;
+        let note = String::from_utf8(note.to_vec()).map_err(|_| "its note is no text")?;
+        let proof = next(&mut exchange, 1 + PROOF_HASHES_MAX * 32).await?.ok_or_else(no)?;
+        match proof.split_first().map(|(first, hashes)| (first, hashes.as_chunks::<32>())) {
+            Some((0, (hashes, []))) => Ok((note, hashes.iter().copied().map(Hash).collect())),
+            _ => Err("its proof is none".into()),
+        }
     }
 
     /// A node's whole state of a shard, received by `incoming`.
@@ -192,7 +216,8 @@ impl Repairs {
             exchange.abort(CloseCode::Protocol);
             return Err(NONE);
         };
-        if !self.takes_part(from, shard) {
+        // Who asks whether it may go has no part in it any more.
+        if what != FAREWELL && !self.takes_part(from, shard) {
             tracing::warn!(%from, shard, "a node asks for what a shard has, of whose group it is not: it gets nothing");
             exchange.abort(CloseCode::NotAuthorized);
             return Ok(());
@@ -203,6 +228,9 @@ impl Repairs {
         // Nothing said is "not from here, not now": the other node asks the next one, or again.
         let served = match (&answering, line) {
             (Some(_), Some(line)) if what == ENTRY => entry(&mut exchange, line, log_index).await,
+            (Some(_), Some(line)) if what == FAREWELL => {
+                self.farewell(&mut exchange, line, (from, shard), log_index).await
+            }
             (Some(_), Some(line)) if !held => match self.states.try_acquire() {
                 Ok(_permit) => state(&mut exchange, line).await,
                 Err(_) => Ok(()),
@@ -214,6 +242,31 @@ impl Repairs {
             let _ = exchange.delivered(FRAME_WITHIN).await;
         }
         Ok(())
+    }
+}
+
+impl Repairs {
+    /// Sends a node away that has no part in the shard: with what a quorum has cosigned, at least as much as it has itself.
+    async fn farewell(
+        &self,
+        exchange: &mut Exchange,
+        line: Line,
+        (from, shard): (NodeId, u16),
+        leaves: u64,
+    ) -> Result<(), ChannelError> {
+        if !self.consensus.has_let_go(GroupId(shard), raft_id(from), CONFIRMED_WITHIN).await {
+            return Ok(());
+        }
+        let published = match &*line.checkpoints.borrow() {
+            Checkpointed::At(published) if published.size >= leaves => Arc::clone(published),
+            _ => return Ok(()),
+        };
+        let size = published.size;
+        let proving = move || caught(|| merkle::consistency_proof(&line.store.view()?, leaves, size));
+        let Ok(Ok(proof)) = tokio::task::spawn_blocking(proving).await else { return Ok(()) };
+        exchange.send(published.note.as_bytes(), FRAME_WITHIN).await?;
+        let proof = std::iter::once(0).chain(proof.iter().flat_map(|hash| hash.0)).collect::<Vec<u8>>();
+        exchange.send(&proof, FRAME_WITHIN).await
     }
 }
 
@@ -274,7 +327,7 @@ fn asked(frame: &[u8]) -> Option<(u8, u16, u64)> {
     let ([version, what], rest) = frame.split_first_chunk()?;
     let (shard, rest) = rest.split_first_chunk()?;
     let (log_index, rest) = rest.split_first_chunk()?;
-    let known = *version == VERSION && [ENTRY, STATE].contains(what) && rest.is_empty();
+    let known = *version == VERSION && [ENTRY, STATE, FAREWELL].contains(what) && rest.is_empty();
     known.then_some((*what, u16::from_be_bytes(*shard), u64::from_be_bytes(*log_index)))
 }
 

@@ -93,7 +93,9 @@ impl Mover {
             let given: Nodes = self.charters.given_since(since, self.shard).collect();
             let has_part = given.contains(&me) || now.nodes(self.shard).contains(&me);
             self.consensus.mind_time(GroupId(self.shard), has_part);
-            self.consensus.listen_to(GroupId(self.shard), given.into_iter().map(raft_id).collect());
+            // To those under whom the shard is, too: who gets its log anew knows members of long ago for a while.
+            let circle = given.into_iter().chain(now.nodes(self.shard)).map(raft_id);
+            self.consensus.listen_to(GroupId(self.shard), circle.collect());
             let step = next_step(&self.look(now));
             if self.progress.set(self.shard, &step) {
                 tracing::info!(shard = self.shard, "{}", Said(&step));

@@ -202,4 +202,13 @@ impl Machine for ShardMachine {
         self.show();
         Ok(())
     }
+
+    fn forget(&mut self) -> Result<(), MachineError> {
+        self.store.forget().map_err(failed)?;
+        self.carried = load(&self.store, self.place, (self.rooms(), self.recent())).map_err(failed)?;
+        self.noted = 0;
+        self.readers.rights.all_changed();
+        self.show();
+        Ok(())
+    }
 }

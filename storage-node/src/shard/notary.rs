@@ -18,10 +18,10 @@ pub struct Notary {
 
 /// What a quorum cosigned of a log, and how it says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Attested {
-    pub(super) incarnation: u32,
-    pub(super) size: u64,
-    pub(super) root: Hash,
+pub(crate) struct Attested {
+    pub(crate) incarnation: u32,
+    pub(crate) size: u64,
+    pub(crate) root: Hash,
     pub(super) note: String,
 }
 
@@ -43,7 +43,7 @@ impl Notary {
     }
 
     /// What a note of this shard's log attests.
-    pub(super) fn verify(&self, shard: u16, note: &str) -> Result<Attested, CheckpointError> {
+    pub(crate) fn verify(&self, shard: u16, note: &str) -> Result<Attested, CheckpointError> {
         let of = |version| (self.charters)(version).ok_or(CheckpointError::OtherCharter(version));
         let mut charter = of(1)?;
         let mut verified = VerifiedCheckpoint::verify(note, shard, &charter);

@@ -256,11 +256,7 @@ impl Store {
     }
 
     fn initialise(&self, marker: &Marker) -> Result<(), StoreError> {
-        self.write(Durability::Immediate, |tables| {
-            tables.meta.insert(META_MARKER, cbor::to_vec(marker).as_slice())?;
-            tables.meta.insert(META_SHARD, cbor::to_vec(&ShardMeta::default()).as_slice())?;
-            Ok(())
-        })
+        self.write(Durability::Immediate, |tables| initialise(tables, marker))
     }
 
     /// The marker is read before any other table is touched: another format may have other tables.
@@ -301,6 +297,26 @@ impl Store {
         before.replaced.store(true, Ordering::Release);
     }
 
+    /// Puts an empty file in the place of this one. Durable when it returns; a crash leaves the one or the other.
+    pub(super) fn forget(&self) -> Result<(), StoreError> {
+        let none = StoreError::Corrupt("it is no file, and cannot be given up");
+        let Beside { folder, cache_bytes } = self.beside().ok_or(none)?;
+        // Not held to the room that is left for others: whoever gives a shard up makes some.
+        let file = OpenFile::new(folder.begin(&builder(cache_bytes))?);
+        let LogName { alliance, shard } = self.log;
+        let made = begin(file.db()?, Durability::Immediate).and_then(|txn| {
+            initialise(&mut Tables::open(&txn)?, &Marker { format: FORMAT, alliance, shard })?;
+            Ok(txn.commit()?)
+        });
+        if let Err(error) = made.and_then(|()| folder.replace()) {
+            drop(file);
+            folder.discard();
+            return Err(error);
+        }
+        self.replace(file);
+        Ok(())
+    }
+
     /// The state as of the last commit.
     pub fn view(&self) -> Result<View, StoreError> {
         View::open(&self.read()?, self.log)
@@ -314,6 +330,13 @@ impl Store {
     pub(super) fn read(&self) -> Result<Moment, StoreError> {
         self.current().moment()
     }
+}
+
+/// What a file has in which nothing was ever applied.
+fn initialise(tables: &mut Tables<'_>, marker: &Marker) -> Result<(), StoreError> {
+    tables.meta.insert(META_MARKER, cbor::to_vec(marker).as_slice())?;
+    tables.meta.insert(META_SHARD, cbor::to_vec(&ShardMeta::default()).as_slice())?;
+    Ok(())
 }
 
 /// A transaction as a shard's file has them.

@@ -184,6 +184,13 @@ impl Machine for Journal {
         self.probe.adopted.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
+
+    fn forget(&mut self) -> Result<(), MachineError> {
+        self.write(Durability::Immediate, |txn| {
+            txn.delete_table(COMMANDS).unwrap();
+            txn.delete_table(META).unwrap();
+        })
+    }
 }
 
 /// The commands of a state, with their positions.

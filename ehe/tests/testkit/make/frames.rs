@@ -39,6 +39,7 @@ fn many(kit: &mut Kit, room: ehe::id::RoomId) {
         groups: None,
         evidence: None,
         scrub: None,
+        moved: None,
     };
     for (slug, title, message) in [
         ("rooms-1025", "1,025 rooms in an answer", Response::Rooms(vec![info; ehe::limits::ROOMS_PER_ANSWER_MAX + 1])),
@@ -151,6 +152,7 @@ fn frames(kit: &mut Kit) {
         groups: None,
         evidence: None,
         scrub: None,
+        moved: None,
     };
     let member =
         |node, votes, applied: Option<u64>| GroupNode { node, votes, applied, heard_ms: applied, faulted: false };
@@ -184,6 +186,8 @@ fn frames(kit: &mut Kit) {
     let keeps = NodeStatus { evidence: NonZeroU32::new(2), ..status.clone() };
     let too_many = ehe::limits::RESTORATIONS_PER_ANSWER_MAX + 1;
     numbers(kit, &keeps);
+    let kept = ehe::wire::MovedStatus { shard: 1, leaves: 7, why: "kept for 60 s more".to_owned() };
+    let moved = NodeStatus { moved: Some(vec![kept]), ..status.clone() };
     for (slug, message) in [
         ("submitted", Response::Submitted(Submitted { receipt: log.receipt(0), control_seq: 4 })),
         ("known", Response::Known(vec![KnownRun { run, receipt: log.receipt(0) }])),
@@ -205,6 +209,7 @@ fn frames(kit: &mut Kit) {
         ("status-of-all-shards", Response::Status(of_all)),
         ("status-scrub", Response::Status(scrubbed)),
         ("status-evidence", Response::Status(keeps)),
+        ("status-moved", Response::Status(moved)),
         ("wrap", Response::Wrap(wrap.event().clone())),
         ("evidence", Response::Evidence(2, vec![0xa0])),
         ("evidence-none", Response::Evidence(u32::MAX, vec![])),

@@ -38,10 +38,12 @@ pub(in crate::consensus) enum Field {
     Purged = 2,
     /// A snapshot up to here is being installed, or was and the log was not shortened yet.
     Installing = 3,
+    /// The group was given up: where its log ended then. It stays for good, see [`Left`].
+    Left = 4,
 }
 
 /// The greatest number of a [`Field`].
-pub(super) const LAST_FIELD: u8 = Field::Installing as u8;
+pub(super) const LAST_FIELD: u8 = Field::Left as u8;
 
 /// What a group has on disk.
 #[derive(Clone, Debug, Default)]
@@ -50,10 +52,27 @@ pub(in crate::consensus) struct Stored {
     pub(in crate::consensus) committed: Option<LogId>,
     pub(in crate::consensus) purged: Option<LogId>,
     pub(in crate::consensus) installing: Option<LogId>,
+    pub(in crate::consensus) left: Option<Left>,
     /// The last entry, or `purged` if there is none.
     pub(in crate::consensus) last: Option<LogId>,
     /// Bytes of the entries, about.
     pub(in crate::consensus) bytes: u64,
+}
+
+impl Stored {
+    /// The group was given up and has got nothing of its log since: what its machine still has is of before.
+    pub(in crate::consensus) fn is_given_up(&self) -> bool {
+        self.left.is_some() && self.last.is_none() && self.purged.is_none() && self.installing.is_none()
+    }
+}
+
+/// What is kept of the log of a group that was given up, beside the vote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::consensus) struct Left {
+    /// Its last entry then.
+    pub(in crate::consensus) last: LogId,
+    /// What the one who gave it up noted.
+    pub(in crate::consensus) under: u32,
 }
 
 /// Opens the log, or makes an empty one if `backend` is empty.
@@ -205,6 +224,9 @@ pub(in crate::consensus) fn load(db: &Database, group: GroupId) -> Result<Stored
     let committed = id(Field::Committed, "the committed position")?;
     let purged = id(Field::Purged, "the purged position")?;
     let installing = id(Field::Installing, "the installing position")?;
+    let left =
+        field(Field::Left)?.map(|bytes| codec::decode_left(&bytes).map_err(|_| corrupt("where it was given up")));
+    let left = left.transpose()?;
 
     let entries = txn.open_table(ENTRIES).map_err(redb::Error::from)?;
     let mut range = entries.range((group.0, 0)..=(group.0, u64::MAX)).map_err(redb::Error::from)?;
@@ -225,7 +247,7 @@ pub(in crate::consensus) fn load(db: &Database, group: GroupId) -> Result<Stored
         (Some(first), Some(last)) => weigh(&entries, group, first.index(), last.index())?,
         _ => 0,
     };
-    Ok(Stored { vote, committed, purged, installing, last: last.or(purged), bytes })
+    Ok(Stored { vote, committed, purged, installing, left, last: last.or(purged), bytes })
 }
 
 /// Bytes of the entries from `first` to `last`, about: some of them are weighed, at equal distances.

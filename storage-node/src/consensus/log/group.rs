@@ -8,7 +8,10 @@ use std::{
     },
 };
 
-use super::{file::Stored, growth::Growth};
+use super::{
+    file::{Left, Stored},
+    growth::Growth,
+};
 use crate::consensus::{
     error::Fault,
     fence::Fence,
@@ -30,6 +33,11 @@ impl Durable {
     /// The state up to and including `index` survives a crash.
     pub(in crate::consensus) fn advance(&self, index: u64) {
         self.0.fetch_max(index.saturating_add(1), Ordering::Release);
+    }
+
+    /// The state is given up.
+    pub(in crate::consensus) fn forget(&self) {
+        self.0.store(0, Ordering::Release);
     }
 
     /// Index of the last entry that survives a crash as state.
@@ -58,6 +66,8 @@ pub(super) struct Ends {
     pub(super) committed: Option<LogId>,
     pub(super) committed_dirty: bool,
     pub(super) purged: Option<LogId>,
+    /// Where the log ended when the group was last given up.
+    left: Option<Left>,
     /// Index of the first entry: 0, or behind `purged`; only openraft's test suite begins elsewhere.
     pub(super) first: u64,
     /// The last entry, on disk or on its way, or `purged`.
@@ -79,20 +89,7 @@ impl GroupLog {
         tail_bytes: usize,
         stored: Stored,
     ) -> Self {
-        let ends = Ends {
-            vote: stored.vote,
-            committed: stored.committed,
-            committed_dirty: false,
-            purged: stored.purged,
-            first: next_index(stored.purged.as_ref()),
-            last: stored.last,
-            flushed_end: next_index(stored.last.as_ref()),
-            epoch: 0,
-            tail: VecDeque::new(),
-            tail_bytes: 0,
-            growth: Growth::of(next_index(stored.purged.as_ref()), next_index(stored.last.as_ref()), stored.bytes),
-        };
-        Self { fence, hold: Hold::default(), durable, tail_bytes, ends: Mutex::new(ends) }
+        Self { fence, hold: Hold::default(), durable, tail_bytes, ends: Mutex::new(Ends::of(stored)) }
     }
 
     pub(super) fn ends(&self) -> MutexGuard<'_, Ends> {
@@ -120,6 +117,27 @@ impl GroupLog {
         self.ends().growth.before_last(bytes)
     }
 
+    /// Where the log ended when the group was last given up, if it ever was.
+    pub(in crate::consensus) fn left(&self) -> Option<Left> {
+        self.ends().left
+    }
+
+    /// Whether the log is shorter than when the group was last given up: then its members are perhaps those of long ago.
+    pub(in crate::consensus) fn is_short(&self) -> bool {
+        let ends = self.ends();
+        ends.left.is_some_and(|left| ends.last < Some(left.last))
+    }
+
+    /// Forgets everything but the vote and where the log ended; `None` if it is empty. Nothing may use the log meanwhile.
+    pub(super) fn leave(&self, under: u32) -> Option<Left> {
+        let mut ends = self.ends();
+        let before = ends.left.map(|left| left.last);
+        let left = Left { last: ends.last.max(before)?, under };
+        let (vote, epoch) = (ends.vote, ends.epoch.wrapping_add(1));
+        *ends = Ends { left: Some(left), epoch, ..Ends::of(Stored { vote, ..Stored::default() }) };
+        Some(left)
+    }
+
     /// What peers' words are held against.
     pub(in crate::consensus) fn known(&self) -> (Option<Vote>, Option<LogId>) {
         let ends = self.ends();
@@ -137,6 +155,23 @@ impl GroupLog {
 }
 
 impl Ends {
+    fn of(stored: Stored) -> Self {
+        Self {
+            vote: stored.vote,
+            committed: stored.committed,
+            committed_dirty: false,
+            purged: stored.purged,
+            left: stored.left,
+            first: next_index(stored.purged.as_ref()),
+            last: stored.last,
+            flushed_end: next_index(stored.last.as_ref()),
+            epoch: 0,
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+            growth: Growth::of(next_index(stored.purged.as_ref()), next_index(stored.last.as_ref()), stored.bytes),
+        }
+    }
+
     /// Takes entries at the end. `Err` says what is wrong with them.
     pub(super) fn push(&mut self, entries: &[Entry]) -> Result<(), String> {
         let mut next = self.last.map(|id| id.index().saturating_add(1));

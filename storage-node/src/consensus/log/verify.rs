@@ -119,6 +119,10 @@ impl LogFound {
     /// # Errors
     /// As when the node starts.
     pub fn fits(&self, group: GroupId, applied: Option<&[u8]>) -> Result<(), String> {
+        // A state that is left over of a group that was given up: the next start removes it.
+        if self.groups.get(&group).and_then(|found| found.stored.as_ref()).is_some_and(Stored::is_given_up) {
+            return Ok(());
+        }
         let applied = applied.map(codec::decode_applied).transpose();
         let applied = applied.map_err(|error| format!("what the state says of the log does not decode ({error})"))?;
         let stored = self.groups.get(&group).and_then(|found| found.stored.clone());

@@ -12,7 +12,7 @@ use redb::{Database, ReadableTable, Table};
 use tokio::sync::oneshot;
 
 use super::{
-    file::{self, ENTRIES, FIELDS, Field, LogFile},
+    file::{self, ENTRIES, FIELDS, Field, Left, LogFile},
     group::{GroupLog, Outcome, next_index, weight},
 };
 use crate::consensus::{
@@ -54,6 +54,8 @@ pub(super) enum What {
         whole: bool,
     },
     Installing(LogId),
+    /// The group is given up: nothing of its log stays but the vote and this.
+    Leave(Left),
     /// That a peer is the one that it says it is, from now on. Rides with the group that it asked about.
     Peer(NodeId, NodeUid),
     /// Nothing, but everything before it is on disk.
@@ -110,6 +112,14 @@ impl LogQueue {
         uid: NodeUid,
     ) -> io::Result<oneshot::Receiver<Outcome>> {
         self.request(group, What::Peer(peer, uid))
+    }
+
+    /// Forgets the log of `group` and notes `under` beside where it ended; returns when that is on disk. Nothing may use the log meanwhile.
+    pub(in crate::consensus) async fn leave(&self, group: &Arc<GroupLog>, under: u32) -> io::Result<()> {
+        match group.leave(under) {
+            None => Ok(()),
+            Some(left) => outcome(self.request(group, What::Leave(left))?.await),
+        }
     }
 
     /// Returns when it is on disk that a snapshot up to `upto` is being installed. For a thread of the [`runtime`]'s.
@@ -287,6 +297,15 @@ impl Writer {
             What::Installing(upto) => {
                 fields.insert((g, Field::Installing as u8), codec::encode_log_id(upto).as_slice())?;
             }
+            What::Leave(left) => {
+                // In one transaction: half a log is none that a restart could go on with.
+                self.purges.remove(&group);
+                entries.retain_in((g, 0)..=(g, u64::MAX), |_, _| false)?;
+                for field in [Field::Committed, Field::Purged, Field::Installing] {
+                    fields.remove((g, field as u8))?;
+                }
+                fields.insert((g, Field::Left as u8), codec::encode_left(left).as_slice())?;
+            }
             What::Peer(..) | What::Barrier => {}
         }
         Ok(())
@@ -356,7 +375,12 @@ impl Op {
                 self.group.flushed(next_index(entries.last().map(|entry| &entry.log_id)), *epoch);
             }
             What::Vote(vote) => self.group.ends().vote = Some(*vote),
-            What::Truncate { .. } | What::Purge { .. } | What::Installing(_) | What::Peer(..) | What::Barrier => {}
+            What::Truncate { .. }
+            | What::Purge { .. }
+            | What::Installing(_)
+            | What::Leave(_)
+            | What::Peer(..)
+            | What::Barrier => {}
         }
     }
 }

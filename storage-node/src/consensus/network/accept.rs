@@ -95,6 +95,8 @@ pub(in crate::consensus) struct Accept {
     /// Read by whoever hands openraft a message of a leader's; taken whole by whoever must know that none is under way.
     handing: Arc<RwLock<()>>,
     staging: Arc<AsyncMutex<()>>,
+    /// Read by every stream that is served; taken whole by whoever must know that none is.
+    present: Arc<RwLock<()>>,
     /// Those of the node.
     snapshots: Arc<Semaphore>,
 }
@@ -105,6 +107,8 @@ struct Inner {
     /// The streams that last, one of a kind for each peer: whoever is dropped from here ends.
     open: BTreeMap<(NodeId, Purpose), oneshot::Sender<()>>,
     closed: bool,
+    /// This node is silent in the group, for a while.
+    aside: bool,
     /// No snapshot is received before.
     not_before: Option<InstantOf<Types>>,
 }
@@ -127,6 +131,7 @@ impl Accept {
             requests: Arc::new(Semaphore::new(REQUESTS)),
             handing: Arc::default(),
             staging: Arc::default(),
+            present: Arc::default(),
             snapshots,
         }
     }
@@ -140,7 +145,7 @@ impl Accept {
     pub(super) fn enter(&self, peer: NodeId, purpose: Purpose) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
         let mut inner = self.inner();
-        if !inner.closed {
+        if !inner.closed && !inner.aside {
             inner.open.insert((peer, purpose), sender);
         }
         receiver
@@ -151,6 +156,33 @@ impl Accept {
         let mut inner = self.inner();
         inner.closed = true;
         inner.open.clear();
+    }
+
+    /// Falls silent: no stream is served any more, and none that lasts goes on.
+    pub(in crate::consensus) fn step_aside(&self) {
+        let mut inner = self.inner();
+        inner.aside = true;
+        inner.open.clear();
+    }
+
+    /// Returns when nothing that was served before goes on. For whoever has stepped aside.
+    pub(in crate::consensus) async fn silence(&self) {
+        drop(self.present.write().await);
+    }
+
+    /// Speaks again.
+    pub(in crate::consensus) fn come_back(&self) {
+        self.inner().aside = false;
+    }
+
+    /// Held by a stream as long as it is served; `None`: this node is silent.
+    pub(super) async fn present(&self) -> Option<OwnedRwLockReadGuard<()>> {
+        if self.inner().aside {
+            return None;
+        }
+        let present = self.present.clone().read_owned().await;
+        // It may have fallen silent meanwhile: whoever waits for silence waits for this one too, so it looks again.
+        (!self.inner().aside).then_some(present)
     }
 
     pub(super) fn request_slot(&self) -> Option<OwnedSemaphorePermit> {

@@ -28,6 +28,11 @@ impl Confirmed {
         }
     }
 
+    /// `peer` is let go: what it confirmed counts for nothing any more, and it may not have it when it comes again.
+    pub(super) fn forget(&self, group: GroupId, peer: NodeId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&(group, peer));
+    }
+
     /// Whether `peer` says that it does not have `at`, though it did.
     pub(super) fn denies(&self, group: GroupId, peer: NodeId, vote: &Vote, at: &LogId) -> bool {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);

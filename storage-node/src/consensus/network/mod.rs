@@ -99,6 +99,11 @@ impl Router {
         Network(GroupNetworkFactory::new(self.clone(), group))
     }
 
+    /// A member of a group was let go, and may give up what it has of it.
+    pub(super) fn let_go(&self, group: GroupId, member: NodeId) {
+        self.confirmed().forget(group, member);
+    }
+
     /// Serves one stream that `peer` opened, to its end.
     pub(super) async fn serve(
         &self,

@@ -62,6 +62,11 @@ impl Server<'_> {
                 return Err(ServeError::Refused(reason));
             }
         };
+        let Some(_present) = group.accept.present().await else {
+            sender.send(codec::encode_welcome(&Welcome::No(Reason::Stopped))).await?;
+            sender.finish();
+            return Err(ServeError::Refused(Reason::Stopped));
+        };
         let slot = if hello.purpose == Purpose::Request { group.accept.request_slot() } else { None };
         if hello.purpose == Purpose::Request && slot.is_none() {
             sender.send(codec::encode_welcome(&Welcome::No(Reason::Busy))).await?;
@@ -121,12 +126,17 @@ impl Server<'_> {
 async fn answer(group: &Group, peer: NodeId, frame: &[u8]) -> Result<Answer, ServeError> {
     let request = codec::decode_request(frame)?;
     group.accept.request(&group.log, peer, &request)?;
-    let raft = &group.raft;
+    if let Request::Vote(asked) | Request::PreVote(asked) = &request
+        && let Some(answer) = group.too_early(asked)
+    {
+        return Ok(Answer::Vote(answer));
+    }
+    let raft = &group.raft();
     Ok(match request {
         Request::Vote(request) => Answer::Vote(raft.vote(request).await.map_err(|_| ServeError::Stopped)?),
         Request::PreVote(request) => Answer::Vote(raft.pre_vote(request).await.map_err(|_| ServeError::Stopped)?),
         // Who asks goes on as if this node had not answered.
-        Request::Transfer(_) if group.log.hold.why().is_some() => return Err(ServeError::Stopped),
+        Request::Transfer(_) if !group.may_stand() => return Err(ServeError::Stopped),
         Request::Transfer(request) => {
             match raft.handle_transfer_leader(request).await.map_err(|_| ServeError::Stopped)? {
                 Ok(()) => Answer::Transferring,
@@ -163,7 +173,8 @@ async fn appends(
         ended: ended.map(drop).boxed().shared(),
         handed: None,
     };
-    let mut answers = pin!(group.raft.stream_append(requests(source).boxed()));
+    let raft = group.raft();
+    let mut answers = pin!(raft.stream_append(requests(source).boxed()));
     let served = async {
         while let Some(result) = answers.next().await {
             let result = result.map_err(|_| ServeError::Stopped)?;

@@ -257,15 +257,16 @@ async fn stage(stages: Stages, mut arrived: mpsc::Receiver<Bytes>, turn: Turn) -
 async fn install(group: &Group, peer: NodeId, header: Header, data: SnapshotData) -> Result<Vote, ServeError> {
     let alone = group.accept.alone().await;
     group.accept.snapshot(&group.log, peer, &header)?;
+    let raft = group.raft();
     let committed =
-        group.raft.with_raft_state(|state| [state.local_committed().copied(), state.cluster_committed().copied()]);
+        raft.with_raft_state(|state| [state.local_committed().copied(), state.cluster_committed().copied()]);
     let committed = committed.await.map_err(|_| ServeError::Stopped)?;
     let last = header.meta.last_log_id;
     if !last.iter().all(|last| committed.iter().flatten().all(|committed| check::in_one_log(committed, last))) {
         return Err(Unsound::Order.into());
     }
     let snapshot = Snapshot { meta: header.meta, snapshot: data };
-    let mut installing = pin!(group.raft.install_full_snapshot(header.vote, snapshot));
+    let mut installing = pin!(raft.install_full_snapshot(header.vote, snapshot));
     // The first poll hands it in; what follows may take its time and nobody waits for it.
     let first = futures::poll!(installing.as_mut());
     drop(alone);

@@ -35,6 +35,7 @@ pub(super) enum Job {
     MakeDurable { done: oneshot::Sender<io::Result<Option<LogId>>> },
     Snapshot { done: oneshot::Sender<io::Result<Snapshot>> },
     Install { meta: SnapshotMeta, data: SnapshotData, done: oneshot::Sender<io::Result<()>> },
+    Forget { done: oneshot::Sender<io::Result<()>> },
     Stop { done: oneshot::Sender<io::Result<Option<LogId>>> },
 }
 
@@ -72,19 +73,29 @@ pub(in crate::consensus) struct Setup {
 
 /// Asks the thread. It ends when the last handle is dropped, or when it is stopped.
 #[derive(Clone, Debug)]
-pub(in crate::consensus) struct WorkerHandle(Sender<Job>);
+pub(in crate::consensus) struct WorkerHandle {
+    jobs: Sender<(u64, Job)>,
+    /// How often the state had been given up when this handle was made. What is asked for a state that is gone is not done to the next one.
+    life: u64,
+}
 
 impl WorkerHandle {
     /// Hands a job in and waits for its result.
     pub(super) async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<io::Result<T>>) -> Job) -> io::Result<T> {
         let (sender, receiver) = oneshot::channel();
-        self.0.send(job(sender)).map_err(|_| gone())?;
+        self.jobs.send((self.life, job(sender))).map_err(|_| gone())?;
         receiver.await.map_err(|_| gone())?
     }
 
     /// Makes everything durable that was applied, and says how far that is.
     pub(in crate::consensus) async fn make_durable(&self) -> io::Result<Option<LogId>> {
         self.ask(|done| Job::MakeDurable { done }).await
+    }
+
+    /// Gives the state up. Who has the handle that is returned goes on with an empty one; whoever has an older one is refused.
+    pub(in crate::consensus) async fn forget(&self) -> io::Result<Self> {
+        self.ask(|done| Job::Forget { done }).await?;
+        Ok(Self { jobs: self.jobs.clone(), life: self.life.saturating_add(1) })
     }
 
     /// Makes everything durable and ends the thread.
@@ -106,12 +117,13 @@ pub(in crate::consensus) fn spawn<M: Machine>(machine: M, setup: Setup) -> io::R
         stages: stages.clone(),
         machine,
         dirty: None,
+        life: 0,
         since_compact: Grown::default(),
         since_durable: 0,
         setup,
     };
     let thread = runtime::thread(name, worker.run(receiver))?;
-    Ok((WorkerHandle(sender), stages, thread))
+    Ok((WorkerHandle { jobs: sender, life: 0 }, stages, thread))
 }
 
 /// What a panic is to the operator: nothing of the disk's, nothing of the configuration's.
@@ -129,6 +141,8 @@ struct Worker<M> {
     setup: Setup,
     /// When the oldest change was made that is not durable.
     dirty: Option<InstantOf<Types>>,
+    /// How often the state was given up.
+    life: u64,
     since_durable: u64,
     since_compact: Grown,
 }
@@ -141,11 +155,17 @@ struct Grown {
 }
 
 impl<M: Machine> Worker<M> {
-    async fn run(mut self, mut jobs: Receiver<Job>) {
+    async fn run(mut self, mut jobs: Receiver<(u64, Job)>) {
         loop {
             let job = match self.dirty {
                 None => Ok(jobs.next().await),
                 Some(since) => jobs.next_within(self.setup.policy.durable_after.saturating_sub(since.elapsed())).await,
+            };
+            let job = match job {
+                // Whoever asked hears that there is nobody.
+                Ok(Some((life, _))) if life != self.life => continue,
+                Ok(job) => Ok(job.map(|(_, job)| job)),
+                Err(late) => Err(late),
             };
             match job {
                 Ok(Some(Job::Apply { steps, done })) => {
@@ -159,6 +179,7 @@ impl<M: Machine> Worker<M> {
                 }
                 Ok(Some(Job::MakeDurable { done })) => drop(done.send(self.make_durable().await)),
                 Ok(Some(Job::Snapshot { done })) => drop(done.send(self.snapshot().await)),
+                Ok(Some(Job::Forget { done })) => drop(done.send(self.forget())),
                 Ok(Some(Job::Install { meta, data, done })) => drop(done.send(self.install(meta, data).await)),
                 Err(Late) => {
                     if self.make_durable().await.is_err() {
@@ -288,6 +309,17 @@ impl<M: Machine> Worker<M> {
         installed.map_err(|source| self.failed("installing a snapshot", source))?;
         self.setup.applied = Some(applied);
         self.durable(last);
+        Ok(())
+    }
+
+    fn forget(&mut self) -> io::Result<()> {
+        self.setup.log.fence.check().map_err(io_error)?;
+        caught(|| self.machine.forget()).map_err(|source| self.failed("giving up the state", source))?;
+        self.setup.applied = None;
+        self.dirty = None;
+        (self.since_durable, self.since_compact) = (0, Grown::default());
+        self.setup.log.durable.forget();
+        self.life = self.life.saturating_add(1);
         Ok(())
     }
 
