@@ -15,9 +15,8 @@ use ehe::time::UnixMs;
 
 use super::author;
 use super::finding::{Table, What};
-use super::room::{Replayed, replay};
 use super::sum::Sum;
-use crate::shard::{Entry, Form, Roots, StoreError, View};
+use crate::shard::{Entry, Form, Replayed, Roots, StoreError, View};
 
 /// Rooms whose rules stay decoded while one view is looked at.
 const ROOMS_KEPT: usize = 256;
@@ -176,7 +175,7 @@ fn run(
         return Ok(());
     }
     // By the stored rules it is false, or these are to be looked at anyway: what do the room's own records make of it?
-    let Some(replayed) = soft(checked, What::Table(Table::Rooms), replay(view, entry.room, &mut looked.roots))? else {
+    let Some(replayed) = soft(checked, What::Table(Table::Rooms), view.replay(entry.room, &mut looked.roots))? else {
         return Ok(());
     };
     let made = match replayed {
@@ -262,7 +261,7 @@ fn access(view: &View, looked: &mut Looked, entry: &Entry, checked: &mut Checked
     };
     let mut asked = author::asked(&stored.0, &record);
     if asked.is_err() {
-        match soft(checked, What::Table(Table::Rooms), replay(view, entry.room, &mut looked.roots))? {
+        match soft(checked, What::Table(Table::Rooms), view.replay(entry.room, &mut looked.roots))? {
             Some(Replayed::State(made)) => {
                 checked.require(*made == stored.0, || What::Table(Table::Rooms));
                 asked = author::asked(&made, &record);

@@ -20,7 +20,7 @@
 //! | an access record | its request signed by the reader, of this room; granted ones as apply makes them |
 //! | `known`, `positions`, `heads`, `wraps`, `wrap_names` | what the entries say, and no row more |
 //! | `strands`, `strand_names` | the ends to which the runs lead ([`sum`]) |
-//! | `rooms`, `parties` | what the room's control events make of it, by the rules ([`room`]) |
+//! | `rooms`, `parties` | what the room's control events make of it, by the rules ([`View::replay`](crate::shard::View::replay)) |
 //! | `nonces` | those of granted requests that are not stale |
 //! | `read_refusals`, `run_refusals` | decodable, and about the request that they hold: they follow from requests that left no entry |
 //! | `meta` | the counts of the above, this shard of this alliance, not earlier than the last entry |
@@ -39,7 +39,6 @@ mod memory;
 mod mend;
 mod patrol;
 mod rebuild;
-mod room;
 mod sum;
 mod walk;
 mod whole;

@@ -5,7 +5,7 @@
 
 use redb::{ReadableTable, ReadableTableMetadata};
 
-use ehe::id::{AllianceId, AuthorId, EheId, Hash, RoomId, StrandId, WrapId};
+use ehe::id::{AuthorId, EheId, Hash, RoomId, StrandId, WrapId};
 use ehe::merkle::Peaks;
 use ehe::room::{RoomState, WrapFact};
 use ehe::run::StrandEnd;
@@ -15,6 +15,7 @@ use super::entry::{Entry, Names};
 use super::known;
 use super::places::Head;
 use super::record::{KeptEvent, Record, Seen, What};
+use super::replay::control_at;
 use super::segments::{self, FIRST_BYTES, NONE_BEGINS, RECORD_MAX_BYTES, SEGMENT_BYTES, SegmentKey};
 use super::store::{StoreError, check_marker};
 use super::tree::{ROW_LEAVES, STORED_LEVEL, Tree};
@@ -189,11 +190,6 @@ pub(crate) struct Tally {
 }
 
 impl View {
-    /// The alliance.
-    pub(crate) fn alliance(&self) -> AllianceId {
-        self.log_name().alliance
-    }
-
     /// What the state says of the log.
     pub(crate) fn applied(&self) -> Result<Option<Vec<u8>>, StoreError> {
         self.meta(super::schema::META_APPLIED)
@@ -242,8 +238,7 @@ impl View {
 
     /// Control events of a room as of one of its entries.
     pub(crate) fn control_at(&self, log_index: u64) -> Result<u64, StoreError> {
-        let bytes = segments::read(&self.tables().log, log_index)?;
-        Ok(Record::decode(&bytes).ok_or(RECORD)?.control)
+        control_at(self.tables(), log_index)
     }
 
     /// The stored hash of a perfect subtree, above the leaves as far as it is stored at all; `Ok(None)`: of that level none is.

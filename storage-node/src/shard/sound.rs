@@ -1,8 +1,9 @@
 //! Whether a shard's tables say what its log says, and its log is the one that a quorum cosigned.
 //!
 //! Asked of a state that another node sent, before anybody relies on it: every entry is put together and its leaf computed anew,
-//! the tree above them is built from nothing, and the places, counts and rules that stand beside the log have to fit it. What this
-//! cannot show is that the rules of each room are those to which its control events lead: that takes applying them again.
+//! the tree above them is built from nothing, and the places, counts and rules that stand beside the log have to fit it. The rules of each
+//! room are those to which its control events lead: these are applied again, room by room, and those that the quorum has not cosigned yet
+//! have to be signed by who may.
 
 use ehe::event::Header;
 use ehe::limits;
@@ -18,6 +19,7 @@ use super::notary::Attested;
 use super::place::Place;
 use super::places;
 use super::record::{KeptHeader, Record, What};
+use super::replay::Log;
 use super::schema::{ReadTables, RunRefusal, ShardMeta, StoredWrap};
 use super::segments;
 use super::store::{StoreError, check_marker, shard_meta};
@@ -47,7 +49,25 @@ fn sound(tables: &ReadTables, place: &Place, attested: Option<&Attested>) -> Res
     Charters::load(&tables.meta, place.alliance)?;
     log(tables, place, &shard, attested)?;
     counts(tables, &shard)?;
+    rooms(tables, place, attested.map_or(0, |attested| attested.size))?;
     rows(tables)
+}
+
+/// The rules of each room: what its control events make of it, one room in memory at a time.
+fn rooms(tables: &ReadTables, place: &Place, vouched: u64) -> Result<(), StoreError> {
+    let name = LogName { alliance: place.alliance, shard: place.shard };
+    let (log, names) = (Log { tables, name, vouched }, Names::new(tables, name, None));
+    for row in tables.rooms.iter()? {
+        let (key, value) = row?;
+        let state = RoomState::decode(value.value(), ROOM_STATE_MAX_BYTES);
+        let Some(state) = state.ok().filter(|state| state.room.as_bytes() == key.value()) else {
+            return unsound("a room's rules do not decode");
+        };
+        if !log.leads_to(&names, state.room, &state)? {
+            return unsound("a room's rules are not those to which its records lead");
+        }
+    }
+    Ok(())
 }
 
 /// Entries, leaves, tree and places.
@@ -121,13 +141,6 @@ fn counts(tables: &ReadTables, shard: &ShardMeta) -> Result<(), StoreError> {
 
 /// What apply would stumble over.
 fn rows(tables: &ReadTables) -> Result<(), StoreError> {
-    for row in tables.rooms.iter()? {
-        let (key, value) = row?;
-        let state = RoomState::decode(value.value(), ROOM_STATE_MAX_BYTES);
-        if !state.is_ok_and(|state| state.room.as_bytes() == key.value()) {
-            return unsound("a room's rules do not decode");
-        }
-    }
     for row in tables.wraps.iter()? {
         let (_, value) = row?;
         if ehe::cbor::from_slice::<StoredWrap>(value.value(), 128).is_err() {

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Mutex;
 
 use ehe::checkpoint::{Checkpoint, Signer};
+use ehe::room::RoomState;
 use redb::Database;
 use tokio::sync::watch;
 
@@ -307,6 +308,16 @@ fn a_state_whose_tables_do_not_fit_its_log_is_refused() {
     let room = number("rooms");
     judged(&|rows| rows.iter_mut().filter(|row| row.0 == room).for_each(|row| row.2.truncate(row.2.len() - 1)));
     judged(&|rows| rows.iter_mut().filter(|row| row.0 == room).for_each(|row| row.1[0] ^= 1));
+    // Rules that the room's records do not give: somebody else's key, in their one encoding.
+    let other = Identity::generate(&mut rng());
+    let ruled = judged(&|rows| {
+        for row in rows.iter_mut().filter(|row| row.0 == room) {
+            let mut state = RoomState::decode(&row.2, usize::MAX).unwrap();
+            state.grants.values_mut().for_each(|grant| grant.subject_key = other.public().sign);
+            row.2 = ehe::cbor::to_vec(&state);
+        }
+    });
+    assert!(ruled.contains("records lead"), "{ruled}");
     let wraps = number("wraps");
     judged(&|rows| rows.iter_mut().filter(|row| row.0 == wraps).for_each(|row| row.2.truncate(row.2.len() - 1)));
     for (name, key) in [("read_refusals", 36), ("run_refusals", 32)] {

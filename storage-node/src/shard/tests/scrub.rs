@@ -9,6 +9,8 @@ use super::super::schema::Tables;
 use super::super::store;
 use super::*;
 use crate::scrub::{Fault, Finding, Pass, Remedy, Table, Target, Walk, What};
+use crate::shard::entry::Names;
+use crate::shard::replay::Log;
 
 type Rows = Vec<(u8, Vec<u8>, Vec<u8>)>;
 
@@ -292,6 +294,33 @@ fn rules_of_a_room_that_were_altered_are_found_as_such_and_nobody_is_accused_of_
     row.2 = ehe::cbor::to_vec(&state);
     let found = scrubbed(&store_of(&altered), Some(target(&bench)), u64::MAX);
     assert!(!found.is_empty() && found.iter().all(|found| found.what == What::Table(Table::Rooms)), "{found:?}");
+}
+
+#[test]
+fn a_control_run_for_which_no_quorum_vouches_has_to_be_signed_by_who_may() {
+    let bench = lived();
+    let (at, room) = {
+        let view = bench.store.view().unwrap();
+        let at = view.shard().leaves - 1;
+        (at, view.entry(at).unwrap().room)
+    };
+    let leads = |store: &Store, room, vouched| {
+        let view = store.view().unwrap();
+        let (tables, name, state) = (view.tables(), view.log_name(), view.room(room).unwrap().unwrap());
+        Log { tables, name, vouched }.leads_to(&Names::new(tables, name, None), room, &state).unwrap()
+    };
+    let first = bench.store.view().unwrap().entry(0).unwrap().room;
+    assert!(first != room && [0, at, u64::MAX].iter().all(|vouched| leads(&bench.store, room, *vouched)));
+    assert!(leads(&bench.store, first, 0), "with keys that were replaced since");
+    let mut forged = rows(&bench.store);
+    let signature = bench.store.view().unwrap().entry(at).unwrap().bytes;
+    let needle = &signature[signature.len() - 20..];
+    let row = forged.iter_mut().rfind(|row| row.0 == LOG && row.2.windows(20).any(|window| window == needle)).unwrap();
+    let place = row.2.windows(20).position(|window| window == needle).unwrap();
+    row.2[place] ^= 1;
+    let forged = store_of(&forged);
+    assert!(leads(&forged, room, at + 1), "a quorum took it in");
+    assert!(!leads(&forged, room, at));
 }
 
 #[test]
