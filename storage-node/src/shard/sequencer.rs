@@ -204,8 +204,11 @@ pub async fn run(
             if late.len() >= UNDER_WAY_MAX {
                 late.next().await;
             }
+            // Nobody of it comes back soon.
+            pace = Pace::default();
+            continue;
         }
-        pace.went(count, begun.elapsed());
+        pace.went(count, queue.len() + usize::from(held.is_some()), begun.elapsed());
     }
     while late.next().await.is_some() {}
 }

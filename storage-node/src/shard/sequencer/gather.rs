@@ -7,10 +7,12 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Answer, BLOCK_COMMANDS_MAX, BLOCK_MAX_BYTES, Command, Waiting};
 
-/// Nobody waits longer for others.
-const WAIT_MAX: Duration = Duration::from_millis(25);
-/// A block of this size is worth its syncs and signatures as it is.
-const ENOUGH_BYTES: usize = 64 << 10;
+/// Nobody waits longer for others. Where a block takes half of it, more is gained by fewer blocks than by sooner ones.
+const WAIT_MAX: Duration = Duration::from_millis(200);
+/// A block of this size is worth its syncs and signatures as it is: twice a backlog's longest runs.
+const ENOUGH_BYTES: usize = 512 << 10;
+/// Of what a block took, whoever was in it needs as much again for the cosignatures, and some for the way to the client and back.
+const TAKEN_TIMES: u32 = 2;
 
 /// The commands of a block, and who waits for their outcomes.
 pub(super) struct Gathered {
@@ -43,17 +45,30 @@ impl Gathered {
 /// How blocks follow each other.
 ///
 /// Each costs the same syncs, signatures and messages, however little is in it. Of writers who wait for their receipts, half come while a block is
-/// under way and the others after it; taken as they come, they stay apart in many small blocks. So a block waits for the others as long as the last
-/// one took, where that one held several commands. Who writes alone waits for nobody.
+/// under way and the others after it; taken as they come, they stay apart in many small blocks. So a block waits until as many are in it as there are
+/// writers: those of the last one, and those who came while that one was under way, of whom none was in it. Once they have met they come back
+/// together, and nobody waits for the limit. Who writes alone waits for nobody.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
+    /// How many write, as far as the last block showed.
+    writers: usize,
     wait: Duration,
+    /// When the last block had its outcome.
+    ended: Option<Instant>,
 }
 
 impl Pace {
-    /// The last block held so many commands, and its outcome was there after that time.
-    pub(super) fn went(&mut self, commands: usize, took: Duration) {
-        self.wait = if commands > 1 { took.min(WAIT_MAX) } else { Duration::ZERO };
+    /// The last block held so many commands, so many waited when its outcome was there, after that time.
+    pub(super) fn went(&mut self, commands: usize, waiting: usize, took: Duration) {
+        self.writers = commands.saturating_add(waiting);
+        self.wait = took.saturating_mul(TAKEN_TIMES).min(WAIT_MAX);
+        self.ended = Some(Instant::now());
+    }
+
+    /// Until when a block that begins now waits for others; none: whoever was in the last one would have come back already.
+    fn until(&self) -> Option<Instant> {
+        let (now, ended) = (Instant::now(), self.ended?);
+        (now.saturating_duration_since(ended) <= self.wait.saturating_mul(2)).then(|| now + self.wait)
     }
 
     /// The block that begins with `first`; what has no room in it any more is `held` for the next.
@@ -63,12 +78,13 @@ impl Pace {
         queue: &mut mpsc::Receiver<Waiting>,
         held: &mut Option<Waiting>,
     ) -> Gathered {
-        let (mut gathered, until) = (Gathered::new(first), Instant::now() + self.wait);
+        let (mut gathered, until) = (Gathered::new(first), self.until());
         while gathered.commands.len() < BLOCK_COMMANDS_MAX {
-            let next = match queue.try_recv() {
-                Ok(next) => next,
-                Err(_) if self.wait.is_zero() || gathered.bytes >= ENOUGH_BYTES => break,
-                Err(_) => match timeout_at(until, queue.recv()).await {
+            let all = gathered.commands.len() >= self.writers || gathered.bytes >= ENOUGH_BYTES;
+            let next = match (queue.try_recv(), until.filter(|_| !all)) {
+                (Ok(next), _) => next,
+                (Err(_), None) => break,
+                (Err(_), Some(until)) => match timeout_at(until, queue.recv()).await {
                     Ok(Some(next)) => next,
                     Ok(None) | Err(_) => break,
                 },
@@ -103,9 +119,9 @@ mod tests {
         (Waiting { command, bytes, answer, _share: share }, answered)
     }
 
-    fn after(commands: usize, took: Duration) -> Pace {
+    fn after(commands: usize, waiting: usize, took: Duration) -> Pace {
         let mut pace = Pace::default();
-        pace.went(commands, took);
+        pace.went(commands, waiting, took);
         pace
     }
 
@@ -126,17 +142,35 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_writes_alone_waits_for_nobody_and_nobody_longer_than_the_last_block_took() {
+    async fn who_writes_alone_waits_for_nobody_and_nobody_longer_than_the_last_block_took_twice() {
+        let long = Duration::from_secs(9);
         assert_eq!(at_once(&Pace::default(), 10, &[10, 10]), Some((3, false)));
-        assert_eq!(at_once(&after(1, Duration::from_secs(9)), 10, &[10, 10]), Some((3, false)));
-        assert_eq!(at_once(&after(2, Duration::from_secs(9)), 10, &[10, 10]), None);
-        assert_eq!(after(2, Duration::from_millis(7)).wait, Duration::from_millis(7));
-        assert_eq!(after(2, Duration::from_secs(9)).wait, WAIT_MAX);
+        assert_eq!(at_once(&after(1, 0, long), 10, &[]), Some((1, false)));
+        assert_eq!(at_once(&after(1, 0, long), 10, &[10, 10]), Some((3, false)));
+        assert_eq!(at_once(&after(4, 0, long), 10, &[10, 10]), None);
+        assert_eq!(after(2, 0, Duration::from_millis(7)).wait, Duration::from_millis(14));
+        assert_eq!(after(2, 0, long).wait, WAIT_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_block_goes_when_all_have_come_who_were_in_the_last_one_or_came_meanwhile() {
+        let pace = after(2, 1, WAIT_MAX);
+        assert_eq!(at_once(&pace, 10, &[10]), None, "one of three is still to come");
+        assert_eq!(at_once(&pace, 10, &[10, 10]), Some((3, false)));
+        assert_eq!(at_once(&pace, 10, &[10, 10, 10]), Some((4, false)), "who is there already is taken along");
+    }
+
+    #[tokio::test]
+    async fn nobody_is_waited_for_who_would_have_come_back_long_ago() {
+        let mut pace = after(2, 1, WAIT_MAX);
+        assert_eq!(at_once(&pace, 10, &[10]), None);
+        pace.ended = pace.ended.and_then(|ended| ended.checked_sub(2 * WAIT_MAX));
+        assert_eq!(at_once(&pace, 10, &[10]), Some((2, false)));
     }
 
     #[tokio::test]
     async fn a_block_that_is_large_or_full_waits_for_nobody() {
-        let pace = after(9, WAIT_MAX);
+        let pace = after(9, 9, WAIT_MAX);
         assert_eq!(at_once(&pace, ENOUGH_BYTES, &[10]), Some((2, false)));
         assert_eq!(
             at_once(&pace, BLOCK_MAX_BYTES, &[10, 10]),
@@ -148,7 +182,7 @@ mod tests {
     #[tokio::test]
     async fn who_comes_while_it_is_waited_is_in_the_block_and_who_has_gone_away_is_not() {
         let (queue, mut taken) = mpsc::channel(10);
-        let (pace, mut held) = (after(2, WAIT_MAX), None);
+        let (pace, mut held) = (after(2, 0, WAIT_MAX), None);
         let (first, _answered) = waiting(1);
         let (gone, answered) = waiting(1);
         drop(answered);
