@@ -161,30 +161,35 @@ impl<'a, T: Look> Names<'a, T> {
                 let events = events.iter().map(|event| self.event(*room, nobody, event)).collect::<Result<_, _>>()?;
                 Ok(entry(*room, run.to_vec(), events))
             }
-            What::Parts { strand, next, link, seen, continues, signature, events } => {
-                let row = self.tables.strand_names().get(*strand)?.ok_or(CORRUPT)?;
-                let (room, author, strand) = row.value();
-                let (room, author, strand) = (RoomId(*room), AuthorId(*author), StrandId(*strand));
+            What::Parts { strand, signature, events, .. } => {
+                let (room, author, _) = self.strand(*strand)?;
                 let events: Vec<_> =
                     events.iter().map(|event| self.event(room, author, event)).collect::<Result<_, _>>()?;
-                let seen = match seen {
-                    Seen::None => None,
-                    Seen::Ours { incarnation, behind } => {
-                        Some(self.checkpoint(*incarnation, log_index.checked_sub(*behind).ok_or(CORRUPT)?)?)
-                    }
-                    Seen::Other(seen) => Some(seen.clone()),
-                };
-                let run = Run {
-                    room,
-                    author,
-                    from: StrandEnd { strand, next: *next, link: *link },
-                    ids: events.iter().map(StoredEvent::id).collect(),
-                    seen,
-                    continues: *continues,
-                };
+                let run = self.run(log_index, what, events.iter().map(StoredEvent::id).collect())?;
                 Ok(entry(room, SignedRun::assemble(&run, *signature).0, events))
             }
         }
+    }
+
+    fn strand(&self, number: u64) -> Result<(RoomId, AuthorId, StrandId), StoreError> {
+        let row = self.tables.strand_names().get(number)?.ok_or(CORRUPT)?;
+        let (room, author, strand) = row.value();
+        Ok((RoomId(*room), AuthorId(*author), StrandId(*strand)))
+    }
+
+    /// The run of an entry in parts, whose events have these ids.
+    fn run(&self, log_index: u64, what: &What<'_>, ids: Vec<EheId>) -> Result<Run, StoreError> {
+        let What::Parts { strand, next, link, seen, continues, .. } = what else { return Err(CORRUPT) };
+        let (room, author, strand) = self.strand(*strand)?;
+        let seen = match seen {
+            Seen::None => None,
+            Seen::Ours { incarnation, behind } => {
+                Some(self.checkpoint(*incarnation, log_index.checked_sub(*behind).ok_or(CORRUPT)?)?)
+            }
+            Seen::Other(seen) => Some(seen.clone()),
+        };
+        let from = StrandEnd { strand, next: *next, link: *link };
+        Ok(Run { room, author, from, ids, seen, continues: *continues })
     }
 
     fn event(&self, room: RoomId, author: AuthorId, kept: &KeptEvent<'_>) -> Result<StoredEvent, StoreError> {
@@ -192,6 +197,18 @@ impl<'a, T: Look> Names<'a, T> {
             true => kept.body.first_chunk().copied().map(Hash).ok_or(CORRUPT),
             false => Ok(Hash(Sha256::digest(kept.body).into())),
         };
+        let header = self.header(room, author, &kept.header, body_hash)?;
+        Ok(StoredEvent { header, body: (!kept.erased).then(|| kept.body.to_vec()) })
+    }
+
+    /// The bytes of a header, of a body with this hash.
+    fn header(
+        &self,
+        room: RoomId,
+        author: AuthorId,
+        kept: &KeptHeader<'_>,
+        body_hash: impl FnOnce() -> Result<Hash, StoreError>,
+    ) -> Result<Vec<u8>, StoreError> {
         let core = |kind, hour, salt| Core {
             version: VERSION,
             suite: Suite::One,
@@ -203,7 +220,7 @@ impl<'a, T: Look> Names<'a, T> {
             hour,
             salt,
         };
-        let header = match &kept.header {
+        Ok(match kept {
             KeptHeader::Whole(header) => header.to_vec(),
             KeptHeader::Content { kind, wrap, hour, salt, commitment } => {
                 let (wrap, epoch) = self.wrap(*wrap)?;
@@ -215,8 +232,7 @@ impl<'a, T: Look> Names<'a, T> {
                 let core = Core { room, ..core(*kind, *hour, *salt) };
                 cbor::to_vec(&Header { core, commitment: *commitment, body_hash: body_hash()? })
             }
-        };
-        Ok(StoredEvent { header, body: (!kept.erased).then(|| kept.body.to_vec()) })
+        })
     }
 }
 
@@ -243,16 +259,32 @@ impl Admitted<'_> {
     /// The stored form: in parts if these parts give exactly the bytes that came, else as it came.
     pub(super) fn record<T: Look>(&self, names: &Names<'_, T>) -> Result<Vec<u8>, StoreError> {
         let parts = self.parts(names)?.to_vec();
-        let again = Record::decode(&parts).map(|record| names.rebuild(self.log_index, &record)).transpose()?;
-        let same = again.is_some_and(|again| {
-            again.room == self.run.room
-                && again.bytes == self.signed.0
-                && again.events.len() == self.events.len()
-                && again.events.iter().zip(self.events).all(|(again, event)| {
-                    again.header == event.event().header && again.body.as_deref() == Some(event.body())
-                })
-        });
+        let same = match Record::decode(&parts) {
+            Some(record) => self.comes_back(names, &record.what)?,
+            None => false,
+        };
         Ok(if same { parts } else { self.whole().to_vec() })
+    }
+
+    /// Whether reading these parts gives exactly the bytes that came. What [`Event::check`](ehe::event::Event::check) computed is not computed
+    /// again: a body's hash is what its header names, an event's id the hash of its header.
+    fn comes_back<T: Look>(&self, names: &Names<'_, T>, parts: &What<'_>) -> Result<bool, StoreError> {
+        let What::Parts { strand, signature, events, .. } = parts else { return Ok(false) };
+        let (room, author, _) = names.strand(*strand)?;
+        if room != self.run.room || events.len() != self.events.len() {
+            return Ok(false);
+        }
+        for (kept, event) in events.iter().zip(self.events) {
+            let body_hash = || Ok(event.header().body_hash);
+            let same = !kept.erased
+                && kept.body == event.body()
+                && names.header(room, author, &kept.header, body_hash)? == event.event().header;
+            if !same {
+                return Ok(false);
+            }
+        }
+        let run = names.run(self.log_index, parts, self.events.iter().map(CheckedEvent::id).collect())?;
+        Ok(SignedRun::assemble(&run, *signature) == *self.signed)
     }
 
     fn parts<T: Look>(&self, names: &Names<'_, T>) -> Result<Record<'_>, StoreError> {
