@@ -97,8 +97,15 @@ impl<'a, 't> Apply<'a, 't> {
         Self { place, tables, carried }
     }
 
-    /// Writes the shard's record: once, after the transaction's last block.
-    pub(super) fn finish(self) -> Result<(), StoreError> {
+    /// Has the tables hold all that was appended. Before that, who looks at the log or the tree in them may miss the end.
+    fn settle(&mut self) -> Result<(), StoreError> {
+        self.carried.log.store(&mut self.tables.log)?;
+        self.carried.leaves.store(self.tables)
+    }
+
+    /// Writes what was appended last, and the shard's record: once, after the transaction's last block.
+    pub(super) fn finish(mut self) -> Result<(), StoreError> {
+        self.settle()?;
         self.carried.shard.leaves = self.carried.peaks.size();
         self.tables.meta.insert(META_SHARD, cbor::to_vec(&self.carried.shard).as_slice())?;
         Ok(())
@@ -262,6 +269,10 @@ impl<'a, 't> Apply<'a, 't> {
             strand,
             wraps: &wraps,
         };
+        // A run may name any size, also one that this very block made: then its root is computed from the tables.
+        if run.seen.as_ref().is_some_and(|seen| seen.size > self.carried.leaves.stored()) {
+            self.settle()?;
+        }
         let names = Names::new(&*self.tables, self.log(), Some(&self.carried.roots));
         let record = admitted.record(&names)?;
         self.append(room, head, control, signed.hash(), &record)?;

@@ -30,23 +30,25 @@ pub(super) const RECORD_MAX_BYTES: usize = 16 * 1024 * 1024;
 
 const CORRUPT: StoreError = StoreError::Corrupt("a record of the log is not where it should be");
 
-/// The last row, where the next record goes.
+/// The last row, where the next record goes. It is stored when it is full, and by [`Tail::store`].
 #[derive(Debug, Default)]
 pub(super) struct Tail {
     key: SegmentKey,
     row: Vec<u8>,
+    /// The table has less of the row.
+    unstored: bool,
 }
 
 impl Tail {
     /// The stream's end, as the table has it.
     pub(super) fn load(table: &impl ReadableTable<SegmentKey, &'static [u8]>) -> Result<Self, StoreError> {
         Ok(match table.last()? {
-            Some((key, row)) => Self { key: key.value(), row: row.value().to_vec() },
+            Some((key, row)) => Self { key: key.value(), row: row.value().to_vec(), unstored: false },
             None => Self::default(),
         })
     }
 
-    /// Appends record number `number`.
+    /// Appends record number `number`. Until [`Tail::store`], its end may not be in the table.
     pub(super) fn append(
         &mut self,
         table: &mut Table<'_, SegmentKey, &'static [u8]>,
@@ -67,9 +69,20 @@ impl Tail {
             }
             let (now, later) = rest.split_at(rest.len().min(SEGMENT_BYTES.saturating_sub(self.row.len())));
             self.row.extend_from_slice(now);
-            table.insert(self.key, self.row.as_slice())?;
+            self.unstored = true;
+            if self.row.len() >= SEGMENT_BYTES {
+                self.store(table)?;
+            }
             offset = offset.saturating_add(u32::try_from(now.len()).unwrap_or(u32::MAX));
             rest = later;
+        }
+        Ok(())
+    }
+
+    /// Puts all that was appended in the table: before the end of a transaction, and once for all its records.
+    pub(super) fn store(&mut self, table: &mut Table<'_, SegmentKey, &'static [u8]>) -> Result<(), StoreError> {
+        if std::mem::take(&mut self.unstored) {
+            table.insert(self.key, self.row.as_slice())?;
         }
         Ok(())
     }

@@ -18,25 +18,33 @@ pub(super) const ROW_LEAVES: u64 = 127;
 const MISSING: StoreError = StoreError::Corrupt("a hash of the Merkle tree is missing");
 const OTHER: StoreError = StoreError::Corrupt("the stored Merkle tree is not that of the entries");
 
-/// The last row of leaf hashes.
+/// The last row of leaf hashes. It is stored when it is full, and by [`LeafTail::store`].
 #[derive(Debug, Default)]
-pub(super) struct LeafTail(Vec<u8>);
+pub(super) struct LeafTail {
+    row: Vec<u8>,
+    /// Leaves of the tree, and how many of them the table has.
+    leaves: u64,
+    stored: u64,
+}
 
 impl LeafTail {
     /// The end of `leaves` leaf hashes, as the table has it.
     pub(super) fn load(tables: &impl Look, leaves: u64) -> Result<Self, StoreError> {
         let row = tables.leaves().get(leaves / ROW_LEAVES)?;
-        Ok(Self(row.map(|row| row.value().to_vec()).unwrap_or_default()))
+        Ok(Self { row: row.map(|row| row.value().to_vec()).unwrap_or_default(), leaves, stored: leaves })
     }
 
-    /// Appends a leaf to the tree and to the tables.
+    /// Appends a leaf to the tree and to the tables. Until [`LeafTail::store`], its hash may not be among them.
     pub(super) fn append(&mut self, tables: &mut Tables<'_>, peaks: &mut Peaks, leaf: Hash) -> Result<(), StoreError> {
         let index = peaks.size();
         if index.is_multiple_of(ROW_LEAVES) {
-            self.0.clear();
+            self.row.clear();
         }
-        self.0.extend_from_slice(leaf.as_bytes());
-        tables.leaves.insert(index / ROW_LEAVES, self.0.as_slice())?;
+        self.row.extend_from_slice(leaf.as_bytes());
+        self.leaves = index.saturating_add(1);
+        if self.leaves.is_multiple_of(ROW_LEAVES) {
+            self.store(tables)?;
+        }
         let nodes = &mut tables.nodes;
         peaks.append(leaf, |at, hash| {
             if at.level >= STORED_LEVEL {
@@ -44,6 +52,20 @@ impl LeafTail {
             }
             Ok(())
         })
+    }
+
+    /// Leaves up to which [`Tree`] can be asked.
+    pub(super) fn stored(&self) -> u64 {
+        self.stored
+    }
+
+    /// Puts all that was appended in the tables: before the end of a transaction, and once for all its leaves.
+    pub(super) fn store(&mut self, tables: &mut Tables<'_>) -> Result<(), StoreError> {
+        if let Some(last) = self.leaves.checked_sub(1).filter(|_| self.stored < self.leaves) {
+            tables.leaves.insert(last / ROW_LEAVES, self.row.as_slice())?;
+            self.stored = self.leaves;
+        }
+        Ok(())
     }
 }
 

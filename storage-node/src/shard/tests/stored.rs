@@ -274,6 +274,28 @@ fn what_would_not_come_back_as_it_was_is_kept_as_it_came() {
 }
 
 #[test]
+fn a_run_may_name_a_size_that_the_block_made_in_which_it_is() {
+    let mut bench = Bench::new();
+    let mut home = home(&mut bench);
+    bench.kept(home.gateway.run(&[home.sealer.wrap.clone()]));
+    // More than a row of leaves, so that some are stored before the block ends and some are not.
+    let runs: Vec<_> = (0..200u64)
+        .map(|n| {
+            let event = home.sealer.seal(&n.to_be_bytes());
+            let run = home.gateway.run(std::slice::from_ref(&event));
+            home.gateway.strand.saw(SeenCheckpoint { size: bench.root().0 + n + 1, ..seen(&bench) });
+            run
+        })
+        .collect();
+    let outcomes = bench.block(runs.iter().cloned().map(Command::Submit).collect());
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Submitted { .. })), "{outcomes:?}");
+    let (view, last) = (bench.store.view().unwrap(), bench.root().0);
+    for (at, run) in (last - 200..last).zip(&runs) {
+        assert_eq!(view.entry(at).unwrap().bytes, run.run.0, "{at}");
+    }
+}
+
+#[test]
 fn an_event_is_known_by_hour_and_id_as_far_as_both_go() {
     use known::{find, insert};
     let bench = Bench::new();
@@ -302,10 +324,12 @@ fn records_of_every_length_lie_one_after_the_other_in_full_rows() {
         for n in 0..400 {
             // Every so often as after a restart.
             if n % 7 == 0 {
+                tail.store(&mut tables.log)?;
                 tail = segments::Tail::load(&tables.log)?;
             }
             tail.append(&mut tables.log, n, &record(n))?;
         }
+        tail.store(&mut tables.log)?;
         for n in 0..400 {
             assert!(segments::read(&tables.log, n)? == record(n), "{n}");
         }
