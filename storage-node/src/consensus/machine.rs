@@ -64,12 +64,13 @@ pub trait Machine: Send + 'static {
     fn stager(&self) -> Stager<Self::Stage>;
 
     /// Judges what a leader sends before it is in this node's log, beside this machine at work. Called once; what it returns
-    /// looks at nothing but a command's bytes and a clock.
+    /// looks at nothing but a command's bytes and a clock. The very [`Bytes`] that it is given come to [`apply`](Self::apply) as a rule, so it may
+    /// keep what it made of them.
     ///
     /// What it refuses is not stored here, so nothing becomes committed that the machines of a majority refuse. It must take
     /// whatever an honest leader ordered, however long ago: who comes back after years is sent all of it.
     fn vetting(&self) -> Vetting {
-        Arc::new(|_: &[u8]| Ok(()))
+        Arc::new(|_: &Bytes| Ok(()))
     }
 
     /// Replaces the whole state by what was staged, and stores `meta`. Durable when it returns `Ok`.
@@ -90,7 +91,7 @@ pub trait Machine: Send + 'static {
 }
 
 /// Judges a command before it is stored. See [`Machine::vetting`].
-pub type Vetting = Arc<dyn Fn(&[u8]) -> Result<(), Unfit> + Send + Sync>;
+pub type Vetting = Arc<dyn Fn(&Bytes) -> Result<(), Unfit> + Send + Sync>;
 
 /// Why a command that a leader sent is not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -10,6 +10,7 @@ use redb::Durability;
 use super::apply::{Apply, Carried};
 use super::block::{self, Block, RULES};
 use super::charters::Charters;
+use super::decoded::Decoded;
 use super::export::Export;
 use super::incoming::{Arrived, Incoming, fault};
 use super::notary::Notary;
@@ -36,6 +37,8 @@ pub struct ShardMachine {
     noted: u64,
     readers: Readers,
     clock: Option<Clock>,
+    /// What was judged and is not applied yet.
+    decoded: Decoded,
     /// As of when what is carried was read from the file.
     mended: u64,
 }
@@ -62,10 +65,22 @@ impl ShardMachine {
     pub fn new(place: Place, store: Store, board: Arc<Board>) -> Result<Self, StoreError> {
         let (rooms, recent) = (Rooms::default(), Recent::default());
         let carried = load(&store, place, (rooms.clone(), recent.clone()))?;
-        let (readers, clock) = (Readers::default(), None);
+        let (readers, clock, decoded) = (Readers::default(), None, Decoded::default());
         let mended = store.mended().load(Ordering::Acquire);
-        let machine =
-            Self { place, store, carried, board, rooms, recent, notary: None, noted: 0, readers, clock, mended };
+        let machine = Self {
+            place,
+            store,
+            carried,
+            board,
+            rooms,
+            recent,
+            notary: None,
+            noted: 0,
+            readers,
+            clock,
+            decoded,
+            mended,
+        };
         machine.show();
         Ok(machine)
     }
@@ -131,7 +146,10 @@ impl Machine for ShardMachine {
     fn apply(&mut self, batch: &[Command], meta: &[u8]) -> Result<Vec<Bytes>, MachineError> {
         let mut blocks = Vec::with_capacity(batch.len());
         for Command { position: at, bytes } in batch {
-            let block = Block::decode(bytes).map_err(|why| failed(ApplyError::Block { at: *at, why }))?;
+            let block = match self.decoded.take(bytes) {
+                Some(block) => block,
+                None => Block::decode(bytes).map_err(|why| failed(ApplyError::Block { at: *at, why }))?,
+            };
             if block.rules != RULES {
                 return Err(failed(ApplyError::Rules { at: *at, found: block.rules }));
             }
@@ -189,8 +207,11 @@ impl Machine for ShardMachine {
     }
 
     fn vetting(&self) -> Vetting {
-        let clock = self.clock.clone();
-        Arc::new(move |bytes: &[u8]| vet(bytes, clock.as_ref().map(Clock::now)))
+        let (clock, decoded) = (self.clock.clone(), self.decoded.clone());
+        Arc::new(move |bytes: &Bytes| {
+            decoded.keep(bytes, vet(bytes, clock.as_ref().map(Clock::now))?);
+            Ok(())
+        })
     }
 
     fn adopt(&mut self, staged: Arrived, meta: &[u8]) -> Result<(), MachineError> {

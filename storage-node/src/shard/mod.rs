@@ -11,6 +11,7 @@ mod audit;
 mod block;
 mod charters;
 mod chunks;
+mod decoded;
 mod entry;
 mod export;
 mod folder;
