@@ -16,10 +16,12 @@ use crate::bench::crowd::Crowd;
 use crate::checker::history::{Finals, History, Outcome};
 use crate::checker::{Limits, Violation, judge};
 use crate::lab::alliance::Founding;
+use crate::lab::charters::Charters;
 use crate::lab::leaders::Leaders;
 use crate::lab::process::until;
 use crate::nemesis::fault::{Fault, Injected, Planned, Sort, Whom};
 use crate::nemesis::ground::{Ground, Laying};
+use crate::nemesis::members::Members;
 use crate::nemesis::plan::{Wanted, plan};
 use crate::nemesis::strike::Field;
 use crate::scenario::{self, Options, Scene};
@@ -61,8 +63,10 @@ pub struct Campaign {
     pub out: PathBuf,
     /// Decides the plan, the readings, and who asks for what.
     pub seed: u64,
-    /// Nodes.
+    /// Nodes that have the shards.
     pub nodes: usize,
+    /// A node more, which has none and waits: without it none is added and removed.
+    pub spare: bool,
     /// How many kills.
     pub kills: usize,
     /// How many of each other sort of fault.
@@ -82,12 +86,13 @@ pub struct Campaign {
 }
 
 impl Campaign {
-    /// Three nodes, eight writers.
+    /// Three nodes and one that waits, eight writers.
     pub fn new(out: impl Into<PathBuf>, seed: u64) -> Self {
         Self {
             out: out.into(),
             seed,
             nodes: 3,
+            spare: true,
             kills: 0,
             others: 0,
             faults: None,
@@ -158,7 +163,8 @@ pub async fn run(campaign: &Campaign, view: &View) -> Result<Report> {
     let say = |text: String| view.say(text);
     crate::folder::anew(&campaign.out)?;
     let out = campaign.out.canonicalize()?;
-    let laying = Laying { nodes: campaign.nodes, relay: campaign.relay };
+    let wait = usize::from(campaign.spare);
+    let laying = Laying { nodes: campaign.nodes + wait, wait, relay: campaign.relay };
     let (mut ground, mut sites) = Ground::lay(&out.join("ground"), laying, &say).await?;
     if let Some(red) = &campaign.red {
         for (number, site) in (1..).zip(&mut sites) {
@@ -169,7 +175,7 @@ pub async fn run(campaign: &Campaign, view: &View) -> Result<Report> {
         }
     }
     let options = Options {
-        founding: Founding { members: campaign.nodes, shards: Some(SHARDS) },
+        founding: Founding { members: laying.nodes, shards: Some(SHARDS) },
         node: NODE,
         window_ms: WINDOW_MS,
         sites: Some(sites),
@@ -180,8 +186,9 @@ pub async fn run(campaign: &Campaign, view: &View) -> Result<Report> {
         ground.runs(node.number, node.daemon.id());
     }
     let leaders = Leaders::asked_by(&scene.alliance, "clinician")?;
-    let all: Vec<usize> = scene.alliance.numbers().collect();
-    leaders.agreed(&all, Duration::from_secs(30)).await?;
+    let charters = leaders.charters();
+    let mut members = Members::new(&scene.alliance, &charters, ground.small_disk())?;
+    leaders.agreed(&members.holders(), Duration::from_secs(30)).await?;
     let crowd = crowd(&scene, campaign.writers, &say).await?;
 
     if campaign.disks_lie {
@@ -191,12 +198,12 @@ pub async fn run(campaign: &Campaign, view: &View) -> Result<Report> {
     let book = Book::new(begun);
     let (stop, stopped) = watch::channel(false);
     let mut publishing = scene.publish(&stopped)?;
-    let mut clients = clients(&scene, &crowd, campaign, &book, &stopped).await?;
+    let mut clients = clients(&scene, &crowd, &charters, campaign, &book, &stopped).await?;
 
     let faults = match &campaign.faults {
         Some(faults) => faults.clone(),
         None => {
-            let possible = |sort| ground.can(sort);
+            let possible = |sort| ground.can(sort) && (campaign.spare || sort != Sort::Members);
             plan(campaign.seed, &Wanted::kills_and_others(campaign.nodes, campaign.kills, campaign.others, possible))
         }
     };
@@ -204,6 +211,7 @@ pub async fn run(campaign: &Campaign, view: &View) -> Result<Report> {
         nodes: std::iter::once(&mut scene.node).chain(&mut scene.others).collect(),
         gateway: Some(&mut scene.gateway),
         ground: &mut ground,
+        members: &mut members,
         leaders: &leaders,
         begun,
         injected: Vec::new(),
@@ -222,9 +230,11 @@ pub async fn run(campaign: &Campaign, view: &View) -> Result<Report> {
     say("all clients are silent".into());
 
     let rooms: BTreeSet<RoomId> = crowd.gateways.iter().map(|gateway| gateway.room).collect();
+    // Whoever was removed is asked for nothing any more, but for evidence.
+    let all = field.members.holders();
     let ids = all.iter().map(|number| leaders.id(*number)).collect::<Result<Vec<NodeId>>>()?;
     let (identity, line) = crowd.patient();
-    let mut inspector = Inspector::new(identity, line, &crowd.charter);
+    let mut inspector = Inspector::new(identity, line, &charters);
     inspector.collect(&ids, &rooms).await;
     for _ in 0..if all.len() <= 3 { TOUR } else { 0 } {
         if inspector.has_all(&ids, &rooms) {
@@ -243,9 +253,14 @@ pub async fn run(campaign: &Campaign, view: &View) -> Result<Report> {
     let whole = ids.iter().filter(|id| inspector.has_all(std::slice::from_ref(id), &rooms)).count();
     let mut finals =
         Finals { replicas: inspector.replicas(&ids, &rooms).await, own: rooms, unhealed, ..Finals::default() };
-    for (id, number) in ids.iter().zip(&all) {
-        let kept = leaders.status(*number).await.and_then(|status| status.evidence);
-        finals.replicas.entry(*id).or_default().evidence = kept.map_or(0, |kept| u64::from(kept.get()));
+    for number in scene.alliance.numbers() {
+        let kept = leaders.status(number).await.and_then(|status| status.evidence);
+        let kept = kept.map_or(0, |kept| u64::from(kept.get()));
+        match finals.replicas.get_mut(&leaders.id(number)?) {
+            Some(replica) => replica.evidence = kept,
+            None if kept > 0 => finals.unhealed.push(format!("node {number}, which was removed, has evidence")),
+            None => {}
+        }
     }
     let readings = match home(&mut scene, &mut publishing, &mut finals).await {
         Ok(readings) => readings,
@@ -284,6 +299,7 @@ async fn crowd(scene: &Scene, writers: usize, say: &impl Fn(String)) -> Result<C
 async fn clients(
     scene: &Scene,
     crowd: &Crowd,
+    charters: &Charters,
     campaign: &Campaign,
     book: &Book,
     stop: &watch::Receiver<bool>,
@@ -292,18 +308,19 @@ async fn clients(
     for (n, writer) in crowd.writers(campaign.writers).await?.into_iter().enumerate() {
         // One of them tries what it must not.
         let (name, forges) = (format!("writer {n}"), n == 0);
-        clients.spawn(write(writer, name, forges, crowd.charter.clone(), book.clone(), stop.clone()));
+        clients.spawn(write(writer, name, forges, charters.clone(), book.clone(), stop.clone()));
     }
     let mut readers = Vec::new();
     for (who, watches) in [("reader1", false), ("reader2", false), ("watcher", true)] {
         let folder = scene.alliance.enrol(who, "clinician").await?;
         let credentials = Credentials::open(&folder, &Source::File(scene.alliance.path("passphrase")))?;
         readers.push(credentials.identity().public().clone());
-        let reader = Reader::new(who.into(), &credentials, crowd.gateways.clone(), watches, campaign.seed ^ 0x5ead)?;
+        let rooms = crowd.gateways.clone();
+        let reader = Reader::new(who.into(), &credentials, charters, rooms, watches, campaign.seed ^ 0x5ead)?;
         clients.spawn(reader.read(book.clone(), stop.clone()));
     }
     let rooms = crowd.gateways.clone();
-    let patient = Patient::new(crowd.patient(), &crowd.charter, rooms, readers, campaign.seed ^ 0xda7e);
+    let patient = Patient::new(crowd.patient(), charters, rooms, readers, campaign.seed ^ 0xda7e);
     clients.spawn(patient.decide(book.clone(), stop.clone()));
     Ok(clients)
 }

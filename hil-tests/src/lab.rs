@@ -2,6 +2,7 @@
 
 pub mod alliance;
 pub mod broker;
+pub mod charters;
 pub mod daemon;
 pub mod home;
 pub mod leaders;

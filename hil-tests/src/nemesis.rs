@@ -4,6 +4,7 @@ mod clock;
 mod disk;
 pub mod fault;
 pub mod ground;
+pub mod members;
 pub mod net;
 pub mod plan;
 mod power;

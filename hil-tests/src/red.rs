@@ -47,6 +47,7 @@ pub async fn goes_red(broken: Broken, program: Option<PathBuf>, out: &Path, view
     let campaign = Campaign {
         faults: Some(faults(broken.fault)),
         writers: 4,
+        spare: false,
         disks_lie: broken == NO_FSYNC,
         red: program.map(|program| Red { program, fault: broken.fault, nodes }),
         ..Campaign::new(out.join(broken.fault), 5)

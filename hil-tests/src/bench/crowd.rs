@@ -32,6 +32,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::room::Room;
 use crate::lab::alliance::{Alliance, Founding};
+use crate::lab::charters::Charters;
 use crate::lab::line::{self, Line};
 use crate::lab::node::Node;
 use crate::lab::process::Programs;
@@ -375,8 +376,8 @@ impl Writer {
 }
 
 /// Verifies receipts as a gateway does, except that a checkpoint that vouches for many is verified once.
-pub struct Verifier<'a> {
-    charter: &'a VerifiedCharter,
+pub struct Verifier {
+    charters: Charters,
     checkpoints: HashMap<(u16, String), (Checkpoint, Vec<NodeId>)>,
 }
 
@@ -393,10 +394,15 @@ pub struct Proven {
     pub cosigners: Vec<NodeId>,
 }
 
-impl<'a> Verifier<'a> {
+impl Verifier {
     /// Under a charter.
-    pub fn new(charter: &'a VerifiedCharter) -> Self {
-        Self { charter, checkpoints: HashMap::new() }
+    pub fn new(charter: &VerifiedCharter) -> Self {
+        Self::under(Charters::only(charter))
+    }
+
+    /// Under whichever of these a checkpoint names.
+    pub fn under(charters: Charters) -> Self {
+        Self { charters, checkpoints: HashMap::new() }
     }
 
     /// Fails unless the answer proves that the run is in the log, now or from before.
@@ -411,12 +417,13 @@ impl<'a> Verifier<'a> {
             other => bail!("a run under load was answered {other:?}"),
         };
         ensure!(receipt.leaf.room == sent.room && receipt.leaf.entry == sent.run, "a receipt for another run");
-        let shard = sent.room.shard(self.charter.shard_count());
+        let charter = self.charters.of(&receipt.checkpoint)?;
+        let shard = sent.room.shard(charter.shard_count());
         let key = (shard, receipt.checkpoint);
         let (tree, cosigners) = match self.checkpoints.get(&key) {
             Some(known) => known.clone(),
             None => {
-                let verified = VerifiedCheckpoint::verify(&key.1, shard, self.charter)?;
+                let verified = VerifiedCheckpoint::verify(&key.1, shard, &charter)?;
                 let cosigners = verified.cosigners().iter().map(|(node, _)| *node).collect();
                 let new = (verified.checkpoint().clone(), cosigners);
                 self.checkpoints.insert(key, new.clone());

@@ -13,8 +13,8 @@ use hil_tests::nemesis::fault::Sort;
 use hil_tests::red;
 use hil_tests::view::{View, print};
 
-/// Kills, pauses, partitions, cuts the power, fills disks, skews clocks and moves leaders of real nodes under load, and holds what clients
-/// were told against what every node shows afterwards.
+/// Kills, pauses, partitions, cuts the power, fills disks, skews clocks, moves leaders, adds and removes real nodes under load, and holds
+/// what clients were told against what every node shows afterwards.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
@@ -24,8 +24,8 @@ struct Args {
     /// Faults of each other sort, over all campaigns
     #[arg(long, default_value_t = 20)]
     others: usize,
-    /// Campaigns to spread them over; each founds an alliance of its own, of three and of five nodes in turn
-    #[arg(long, default_value_t = 8)]
+    /// Campaigns to spread them over; each founds an alliance of its own, of three and of five nodes in turn, and one node more
+    #[arg(long, default_value_t = 5)]
     campaigns: usize,
     /// No fault is begun after so many hours
     #[arg(long, default_value_t = 6.0)]

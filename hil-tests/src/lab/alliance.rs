@@ -92,7 +92,7 @@ impl Alliance {
         self.certs(&[&["identity", "new", "--role", "node", "--out", &folder][..], &names].concat()).await
     }
 
-    /// What charter 1 is written from. Without a placement every node holds every shard.
+    /// What charter 1 is written from. Every node holds every shard, except those that wait.
     fn description(&self, shards: Option<u16>) -> String {
         let mut text = String::from("alliance = \"The lab's alliance\"\n");
         if let Some(shards) = shards {
@@ -108,6 +108,11 @@ impl Alliance {
                 "[[node]]\nname = \"{name}\"\nmember = \"{member}\"\nidentity = \"{folder}/identity.pub\"\n\
                  addresses = [\"{address}\"]\n"
             ));
+        }
+        let holders = self.numbers().zip(&self.sites).filter(|(_, site)| !site.waits);
+        let holders: Vec<String> = holders.map(|(number, _)| format!("{:?}", node_name(number))).collect();
+        if holders.len() < self.sites.len() {
+            text.push_str(&format!("[placement]\neverywhere = [{}]\n", holders.join(", ")));
         }
         text
     }
@@ -204,7 +209,8 @@ pub fn node(number: usize) -> String {
     format!("node{number}")
 }
 
-fn node_name(number: usize) -> String {
+/// What the charter calls a node.
+pub fn node_name(number: usize) -> String {
     format!("node{number}.lab.example")
 }
 

@@ -44,11 +44,16 @@ impl Daemon {
 
     /// Starts it, again if it ran before.
     pub fn start(&mut self) -> Result<()> {
+        self.start_to("run")
+    }
+
+    /// Starts it for the first time, with another command than `run`.
+    pub fn start_to(&mut self, command_word: &str) -> Result<()> {
         let mut words = self.before.iter().map(OsStr::new).chain([self.path.as_os_str()]);
         let mut command = Command::new(words.next().unwrap_or(self.path.as_os_str()));
         command.args(words).envs(self.programs.environment());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command.arg("run").arg("--config").arg(&self.config);
+        command.arg(command_word).arg("--config").arg(&self.config);
         self.running = Some(Running::start(self.program, command, &self.config.with_extension("log"))?);
         Ok(())
     }

@@ -12,6 +12,7 @@ use ehe::wire::{NodeStatus, Request, Response};
 use futures::future::join_all;
 
 use super::alliance::Alliance;
+use super::charters::Charters;
 use super::line::Line;
 use super::process::until;
 
@@ -31,6 +32,11 @@ impl Leaders {
         let passphrase = Source::File(alliance.path("passphrase"));
         let credentials = Credentials::open(&alliance.path(who), &passphrase)?;
         Ok(Self { line: Line::new(&credentials)?, charter: credentials.charter().clone() })
+    }
+
+    /// The charter that it asks under, alone; others may be made known there.
+    pub fn charters(&self) -> Charters {
+        Charters::only(&self.charter)
     }
 
     /// The id of the node of this number.

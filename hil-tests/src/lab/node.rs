@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::alliance::{self, Alliance};
 use super::daemon::Daemon;
+use super::leaders::Leaders;
 use super::process::until;
 
 /// A node of the alliance, running or not.
@@ -32,11 +33,15 @@ impl Node {
         Ok(node)
     }
 
-    /// Writes the configurations of all nodes, with more in each, and starts them.
+    /// Writes the configurations of all nodes, with more in each, and starts those that have shards.
     pub fn start_all(alliance: &Alliance, more: &str) -> Result<Vec<Self>> {
         let mut nodes =
             alliance.numbers().map(|number| Self::new(alliance, number, more)).collect::<Result<Vec<_>>>()?;
-        nodes.iter_mut().try_for_each(|node| node.daemon.start())?;
+        for node in &mut nodes {
+            if !alliance.site(node.number)?.waits {
+                node.daemon.start()?;
+            }
+        }
         Ok(nodes)
     }
 
@@ -57,14 +62,28 @@ impl Node {
         self.alliance.path(&format!("{}.log", alliance::node(self.number)))
     }
 
-    /// Waits until it answers somebody.
+    /// Waits until it answers somebody, and with it every other node that has shards.
     pub async fn answers(&mut self, who: &str) -> Result<()> {
         let (daemon, alliance) = (&mut self.daemon, &self.alliance);
+        let mut holders = Vec::new();
+        for number in alliance.numbers() {
+            if !alliance.site(number)?.waits {
+                holders.push(number);
+            }
+        }
+        // To the reader's program a node that waits is one that is silent.
+        let asks =
+            if holders.len() == alliance.numbers().count() { None } else { Some(Leaders::asked_by(alliance, who)?) };
+        let (asks, holders) = (asks.as_ref(), holders.as_slice());
         until("the node answers", Duration::from_secs(20), || {
             let alive = daemon.check();
             async move {
                 alive?;
-                Ok((alliance.ehe(who, &["--timeout", "2", "status"]).await?.code == Some(0)).then_some(()))
+                let answered = match asks {
+                    Some(leaders) => leaders.now(holders).await.is_some(),
+                    None => alliance.ehe(who, &["--timeout", "2", "status"]).await?.code == Some(0),
+                };
+                Ok(answered.then_some(()))
             }
         })
         .await

@@ -23,6 +23,8 @@ pub struct Site {
     pub environment: Vec<(String, String)>,
     /// Its data directory, if it is not beside its configuration.
     pub data: Option<PathBuf>,
+    /// Charter 1 names the node and gives it no shard, and it does not run: it joins later.
+    pub waits: bool,
 }
 
 impl Site {

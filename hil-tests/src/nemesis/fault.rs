@@ -32,6 +32,15 @@ pub enum Cut {
     Unreached,
 }
 
+/// How one node takes another one's place in all shards, while everybody works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum Change {
+    /// It is said who comes: `ehe-node replace`.
+    Replace,
+    /// It is said who goes: `ehe-node drain`.
+    Drain,
+}
+
 /// A fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum Fault {
@@ -49,9 +58,16 @@ pub enum Fault {
     Skew(Whom, i64),
     /// It ends in order, and another one leads.
     MoveLeader,
+    /// It goes, and the node that has no shards comes. Over when the shards live there.
+    Members(Whom, Change),
+    /// As `Members`; and on the way, after so long as it lasts, the leader is killed (SIGKILL) and started again.
+    MembersAndKill(Whom, Change),
     /// The home's gateway is killed (SIGKILL).
     KillGateway,
 }
+
+/// By so much clocks may differ; a leader that is further ahead is taken nothing from.
+const AGREES_S: i64 = 60;
 
 /// Sorts of faults, to count them by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -66,13 +82,15 @@ pub enum Sort {
     Unreached,
     FullDisk,
     Skew,
+    Ahead,
     MoveLeader,
+    Members,
     KillGateway,
 }
 
 impl Sort {
     /// All.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Kill,
         Self::PowerCut,
         Self::Pause,
@@ -82,7 +100,9 @@ impl Sort {
         Self::Unreached,
         Self::FullDisk,
         Self::Skew,
+        Self::Ahead,
         Self::MoveLeader,
+        Self::Members,
         Self::KillGateway,
     ];
 }
@@ -99,7 +119,9 @@ impl fmt::Display for Sort {
             Self::Unreached => "unreached by clients",
             Self::FullDisk => "full disk",
             Self::Skew => "wrong clock",
+            Self::Ahead => "leader's clock far ahead",
             Self::MoveLeader => "leader moved",
+            Self::Members => "node added and node removed",
             Self::KillGateway => "gateway killed",
         })
     }
@@ -117,8 +139,10 @@ impl Fault {
             Self::Cut(_, Cut::Flapping) => Sort::Flapping,
             Self::Cut(_, Cut::Unreached) => Sort::Unreached,
             Self::FullDisk => Sort::FullDisk,
+            Self::Skew(Whom::Leader, seconds) if seconds > AGREES_S => Sort::Ahead,
             Self::Skew(..) => Sort::Skew,
             Self::MoveLeader => Sort::MoveLeader,
+            Self::Members(..) | Self::MembersAndKill(..) => Sort::Members,
             Self::KillGateway => Sort::KillGateway,
         }
     }
@@ -144,7 +168,8 @@ impl Injected {
     pub fn counted(injected: &[Self]) -> BTreeMap<Sort, usize> {
         let mut counts: BTreeMap<Sort, usize> = BTreeMap::new();
         for it in injected {
-            *counts.entry(it.fault.sort()).or_default() += it.nodes.len().max(1);
+            let sort = it.fault.sort();
+            *counts.entry(sort).or_default() += if sort == Sort::Members { 1 } else { it.nodes.len().max(1) };
         }
         counts
     }

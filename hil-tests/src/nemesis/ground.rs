@@ -18,6 +18,8 @@ use crate::lab::site::Site;
 pub struct Laying {
     /// Nodes.
     pub nodes: usize,
+    /// Of these, the last ones that wait to be added.
+    pub wait: usize,
     /// A relay, though there may be namespaces.
     pub relay: bool,
 }
@@ -35,8 +37,9 @@ struct Plot {
 pub struct Ground {
     net: Net,
     plots: Vec<Plot>,
-    /// Of the last node.
     small: Option<SmallDisk>,
+    /// Whose it is: the last node's that has shards from the beginning.
+    small_of: usize,
     slow: PathBuf,
     lies: PathBuf,
 }
@@ -70,7 +73,10 @@ impl Ground {
             site.data = Some(data.clone());
             plots.push(Plot { clock, data, undo });
         }
-        let (last, site) = (plots.last_mut().context("there are nodes")?, sites.last_mut().context("there are nodes")?);
+        let small_of = laying.nodes.saturating_sub(laying.wait);
+        sites.iter_mut().skip(small_of).for_each(|site| site.waits = true);
+        let at = small_of.saturating_sub(1);
+        let (last, site) = plots.get_mut(at).zip(sites.get_mut(at)).context("there are nodes")?;
         let small = SmallDisk::mount(&last.data)?;
         match &small {
             Some(disk) => {
@@ -80,7 +86,7 @@ impl Ground {
             }
             None => say("this user may mount nothing: no disk is filled".into()),
         }
-        Ok((Self { net, plots, small, slow, lies }, sites))
+        Ok((Self { net, plots, small, small_of, slow, lies }, sites))
     }
 
     /// Whether this machine lets this user do such a thing.
@@ -124,8 +130,8 @@ impl Ground {
     }
 
     /// Which node has the small disk.
-    pub(super) fn small_disk(&self) -> usize {
-        self.plots.len()
+    pub fn small_disk(&self) -> usize {
+        self.small_of
     }
 
     /// The small disk has no room, or has some again.

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
-use super::fault::{Cut, Fault, Planned, Sort, Whom};
+use super::fault::{Change, Cut, Fault, Planned, Sort, Whom};
 
 /// What is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,9 +27,11 @@ impl Wanted {
     }
 }
 
-/// A clock that is ahead by more than 60 s is refused by the others, and what it ordered before stops its shard until the others' clocks
-/// are there: the bound is the promise. Behind, a leader only lets time stand still.
+/// Within what clocks may differ by: nobody minds.
 const AHEAD_S: i64 = 45;
+/// Far beyond it: nobody takes what such a leader orders, and it gives way.
+const FAR_AHEAD_S: i64 = 600;
+/// A leader that is behind only lets time stand still; a follower that is, takes nothing until it is mended.
 const BEHIND_S: i64 = -600;
 
 /// Makes it.
@@ -68,7 +70,11 @@ fn one(sort: Sort, turn: usize, nodes: usize, rng: &mut StdRng) -> Planned {
         Sort::Unreached => (Fault::Cut(Whom::Leader, Cut::Unreached), 1_500, 3_000),
         Sort::FullDisk => (Fault::FullDisk, 2_000, 4_000),
         Sort::Skew => (Fault::Skew(either, if turn % 4 < 2 { AHEAD_S } else { BEHIND_S }), 2_000, 4_000),
+        Sort::Ahead => (Fault::Skew(Whom::Leader, FAR_AHEAD_S), 3_000, 6_000),
         Sort::MoveLeader => (Fault::MoveLeader, 300, 1_000),
+        Sort::Members if turn % 4 == 3 => (Fault::MembersAndKill(follower, Change::Replace), 50, 800),
+        Sort::Members if odd => (Fault::Members(Whom::Leader, Change::Replace), 0, 0),
+        Sort::Members => (Fault::Members(either, Change::Drain), 0, 0),
         Sort::KillGateway => (Fault::KillGateway, 300, 2_000),
     };
     let lasts = Duration::from_millis(rng.random_range(from_ms..=to_ms));
@@ -97,6 +103,10 @@ mod tests {
             assert!(has(|fault| matches!(fault, Fault::Cut(_, Cut::Mute))));
             assert!(has(|fault| matches!(fault, Fault::Cut(_, Cut::Deaf))));
             assert!(has(|fault| matches!(fault, Fault::Skew(_, AHEAD_S))));
+            assert!(has(|fault| matches!(fault, Fault::Skew(Whom::Leader, FAR_AHEAD_S))));
+            assert!(has(|fault| matches!(fault, Fault::Members(Whom::Leader, Change::Replace))));
+            assert!(has(|fault| matches!(fault, Fault::Members(_, Change::Drain))));
+            assert!(has(|fault| matches!(fault, Fault::MembersAndKill(..))));
             assert!(has(|fault| matches!(fault, Fault::Skew(_, BEHIND_S))));
             assert!(planned.iter().all(|it| it.lasts <= Duration::from_secs(6)));
         }

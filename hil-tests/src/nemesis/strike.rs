@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
-use super::fault::{Cut, Fault, Injected, Planned, Whom};
+use super::fault::{Change, Cut, Fault, Injected, Planned, Whom};
 use super::ground::Ground;
+use super::members::Members;
 use super::net::End;
 use crate::lab::home::Gateway;
 use crate::lab::leaders::Leaders;
@@ -28,6 +29,8 @@ pub struct Field<'a> {
     pub gateway: Option<&'a mut Gateway>,
     /// What lies around the nodes.
     pub ground: &'a mut Ground,
+    /// Which nodes have the shards.
+    pub members: &'a mut Members,
     /// Who leads.
     pub leaders: &'a Leaders,
     /// Since when.
@@ -43,8 +46,9 @@ impl Field<'_> {
         u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// Those that have the shards.
     fn all(&self) -> Vec<usize> {
-        (1..=self.nodes.len()).collect()
+        self.members.holders()
     }
 
     fn node(&mut self, number: usize) -> Result<&mut Node> {
@@ -65,9 +69,12 @@ impl Field<'_> {
         if whom == Whom::Everybody {
             return Ok(self.all());
         }
-        let leader = self.leaders.first(&self.all(), HEALED).await?;
+        let all = self.all();
+        let leader = self.leaders.first(&all, HEALED).await?;
+        let followers: Vec<usize> =
+            all.iter().filter(|it| **it > leader).chain(all.iter().filter(|it| **it < leader)).copied().collect();
         Ok(match whom {
-            Whom::Follower(n) => vec![(leader + n % (self.nodes.len() - 1).max(1)) % self.nodes.len() + 1],
+            Whom::Follower(n) => vec![*followers.get(n % followers.len().max(1)).unwrap_or(&leader)],
             Whom::Leader | Whom::Everybody => vec![leader],
         })
     }
@@ -82,6 +89,11 @@ impl Field<'_> {
             | Fault::Pause(whom)
             | Fault::Cut(whom, _)
             | Fault::Skew(whom, _) => self.whom(whom).await?,
+            Fault::Members(whom, _) | Fault::MembersAndKill(whom, _) => {
+                let wanted = self.whom(whom).await?.first().copied().context("somebody is to go")?;
+                let (goes, comes) = self.members.turn(wanted)?;
+                vec![goes, comes]
+            }
             Fault::MoveLeader => self.whom(Whom::Leader).await?,
             Fault::FullDisk => vec![self.ground.small_disk()],
             Fault::KillGateway => vec![],
@@ -90,6 +102,8 @@ impl Field<'_> {
         self.begin(fault, &nodes).await?;
         match fault {
             Fault::Cut(_, Cut::Flapping) => self.flap(&nodes, planned.lasts).await?,
+            Fault::Members(_, change) => self.change(change, &nodes, None).await,
+            Fault::MembersAndKill(_, change) => self.change(change, &nodes, Some(planned.lasts)).await,
             _ => tokio::time::sleep(planned.lasts).await,
         }
         let told = self.heal(fault, &nodes).await?;
@@ -149,6 +163,16 @@ impl Field<'_> {
                     self.node(*number)?.daemon.stop().await?;
                 }
             }
+            Fault::Members(..) | Fault::MembersAndKill(..) => {
+                for number in nodes {
+                    if self.members.is_new(*number) {
+                        let daemon = &mut self.node(*number)?.daemon;
+                        daemon.start_to("join")?;
+                        let process = daemon.id();
+                        self.ground.runs(*number, process);
+                    }
+                }
+            }
             Fault::KillGateway => {
                 if let Some(gateway) = &mut self.gateway {
                     gateway.daemon.kill().await?;
@@ -167,6 +191,35 @@ impl Field<'_> {
             self.ground.cut(self.ground.ways(nodes, true, true)).await?;
         }
         Ok(())
+    }
+
+    /// One node goes and another one comes; `kill`: the leader is killed so long after the charter was given to a node.
+    async fn change(&mut self, change: Change, nodes: &[usize], kill: Option<Duration>) {
+        if let Err(why) = self.try_change(change, nodes, kill).await {
+            self.unhealed.push(format!("{change:?} of {nodes:?}: {why:#}"));
+        }
+    }
+
+    async fn try_change(&mut self, change: Change, nodes: &[usize], kill: Option<Duration>) -> Result<()> {
+        let [goes, comes] = *nodes else { bail!("one goes and one comes") };
+        let leader = self.leaders.first(&self.all(), HEALED).await?;
+        // Another one than who leads or goes is given it: whoever is killed or removed has nothing more to do with it.
+        let given = self.all().into_iter().find(|it| ![leader, goes].contains(it)).unwrap_or(leader);
+        let file = self.members.signed(change, (goes, comes), given).await?;
+        let Some(after) = kill else { return self.members.install(&file, (goes, comes), given).await };
+        let Self { members, nodes, ground, .. } = self;
+        let killed = async {
+            tokio::time::sleep(after).await;
+            let node = nodes.iter_mut().find(|node| node.number == leader).context("who leads is a node")?;
+            node.daemon.kill().await?;
+            tokio::time::sleep(after).await;
+            node.daemon.start()?;
+            ground.runs(leader, node.daemon.id());
+            anyhow::Ok(())
+        };
+        let (installed, killed) = tokio::join!(members.install(&file, (goes, comes), given), killed);
+        killed?;
+        installed
     }
 
     /// What there is to tell of it.
@@ -197,6 +250,9 @@ impl Field<'_> {
                 self.start(number)?;
             }
             Fault::Skew(..) => nodes.iter().try_for_each(|number| self.ground.set_clock(*number, 0))?,
+            Fault::Members(..) | Fault::MembersAndKill(..) => {
+                told = format!("; {:?} have the shards now", self.all());
+            }
             Fault::KillGateway => {
                 if let Some(gateway) = &mut self.gateway {
                     gateway.daemon.start()?;

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use super::book::{ATTEMPT, Book, now, rest};
 use crate::bench::crowd::Gateway;
 use crate::checker::history::{Outcome, Read};
+use crate::lab::charters::Charters;
 use crate::lab::line::Line;
 
 /// Between two requests of one reader.
@@ -44,7 +45,9 @@ pub struct Reader {
     name: String,
     identity: Identity,
     line: Line,
+    /// The one that it was enrolled with: whom it asks first. Others are what answers stand under.
     charter: VerifiedCharter,
+    charters: Charters,
     rooms: Vec<Gateway>,
     watches: bool,
     rng: StdRng,
@@ -52,10 +55,18 @@ pub struct Reader {
 
 impl Reader {
     /// Who may or may not read these rooms.
-    pub fn new(name: String, credentials: &Credentials, rooms: Vec<Gateway>, watches: bool, seed: u64) -> Result<Self> {
-        let (identity, charter) = (credentials.identity().clone(), credentials.charter().clone());
+    pub fn new(
+        name: String,
+        credentials: &Credentials,
+        charters: &Charters,
+        rooms: Vec<Gateway>,
+        watches: bool,
+        seed: u64,
+    ) -> Result<Self> {
+        let (identity, charter, charters) =
+            (credentials.identity().clone(), credentials.charter().clone(), charters.clone());
         let (line, rng) = (Line::new(credentials)?, StdRng::seed_from_u64(seed));
-        Ok(Self { name, identity, line, charter, rooms, watches, rng })
+        Ok(Self { name, identity, line, charter, charters, rooms, watches, rng })
     }
 
     /// Reads until it is told to stop.
@@ -156,7 +167,8 @@ impl Reader {
                     }
                 }
                 Response::Head(head) => {
-                    let checkpoint = verify_head(room.room, &head, nonce, &self.charter).context("a head")?;
+                    let charter = self.charters.of(&head.last.checkpoint)?;
+                    let checkpoint = verify_head(room.room, &head, nonce, &charter).context("a head")?;
                     book.saw(&checkpoint.checkpoint().seen());
                     first_head.get_or_insert(head.last.leaf.index);
                     if !self.watches || begun.elapsed() > WATCH {

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use ehe::charter::VerifiedCharter;
 use ehe::id::{Hash, NodeId, Nonce, RoomId};
 use ehe::identity::Identity;
 use ehe::leaf::Leaf;
@@ -21,6 +20,7 @@ use rand::RngExt;
 
 use super::book::now;
 use crate::checker::history::{Entry, Replica, Room, Shown};
+use crate::lab::charters::Charters;
 use crate::lab::line::Line;
 use crate::lab::process::until;
 
@@ -36,7 +36,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 pub struct Inspector<'a> {
     identity: &'a Identity,
     line: &'a Line,
-    charter: &'a VerifiedCharter,
+    charters: &'a Charters,
     wholes: BTreeMap<(NodeId, RoomId), Result<Whole, String>>,
 }
 
@@ -56,9 +56,9 @@ enum Said {
 }
 
 impl<'a> Inspector<'a> {
-    /// Whose the rooms are, the way to the nodes, and the charter.
-    pub fn new(identity: &'a Identity, line: &'a Line, charter: &'a VerifiedCharter) -> Self {
-        Self { identity, line, charter, wholes: BTreeMap::new() }
+    /// Whose the rooms are, the way to the nodes, and the charters.
+    pub fn new(identity: &'a Identity, line: &'a Line, charters: &'a Charters) -> Self {
+        Self { identity, line, charters, wholes: BTreeMap::new() }
     }
 
     /// Asks these nodes for what they have not shown whole yet. Each waits until it is healed.
@@ -133,13 +133,14 @@ impl<'a> Inspector<'a> {
         let nonce = Nonce(rand::rng().random());
         let answer = self.line.ask_node(node, &Request::Head(room, nonce).to_vec(), FRAME).await?;
         let Response::Head(head) = Response::decode(&answer)? else { anyhow::bail!("no head") };
-        let checkpoint = verify_head(room, &head, nonce, self.charter)?;
+        let charter = self.charters.of(&head.last.checkpoint)?;
+        let checkpoint = verify_head(room, &head, nonce, &charter)?;
         Ok((head.last.leaf, checkpoint.checkpoint().seen()))
     }
 
     async fn whole(&self, node: NodeId, room: RoomId) -> Result<Said, Failed> {
         let nonce = Nonce(rand::rng().random());
-        let alliance = self.charter.alliance_id();
+        let alliance = self.charters.newest().map_err(|why| Failed::Wrong(why.to_string()))?.alliance_id();
         let request = ReadRequest {
             alliance,
             room,
@@ -169,7 +170,9 @@ impl<'a> Inspector<'a> {
                     entries.push((entry(verified, run)?, leaf.accepted_at));
                 }
                 Response::Head(head) => {
-                    let confirmed = follower.confirm(&head, nonce, None, self.charter);
+                    let charter = self.charters.of(&head.last.checkpoint);
+                    let charter = charter.map_err(|why| Failed::Wrong(why.to_string()))?;
+                    let confirmed = follower.confirm(&head, nonce, None, &charter);
                     let shown = confirmed.map_err(|why| Failed::Wrong(why.to_string()))?.checkpoint().seen();
                     let room = Room { entries, last: follower.last() };
                     return Ok(Said::Whole(Box::new(Whole { room, leaves, shown })));

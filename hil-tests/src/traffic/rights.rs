@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::Result;
 use bytes::Bytes;
 use ehe::author::Strand;
-use ehe::charter::VerifiedCharter;
 use ehe::control::{Control, ControlLink, Ending, Grant, Revoke, Right as Kind, SeedWrap};
 use ehe::event::CheckedEvent;
 use ehe::id::{EheId, RoomId, StrandId};
@@ -19,6 +18,7 @@ use tokio::sync::watch;
 use super::book::{ATTEMPT, Book, PATIENCE, now, rest};
 use crate::bench::crowd::{Gateway, Prepared, Verifier};
 use crate::checker::history::Right;
+use crate::lab::charters::Charters;
 use crate::lab::line::Line;
 
 /// Between two of the patient's decisions.
@@ -31,7 +31,7 @@ const GRANTS_MAX: u64 = 900;
 pub struct Patient {
     identity: Identity,
     line: Line,
-    charter: VerifiedCharter,
+    charters: Charters,
     rooms: Vec<Gateway>,
     readers: Vec<PublicIdentity>,
     links: BTreeMap<RoomId, ControlLink>,
@@ -44,7 +44,7 @@ impl Patient {
     /// Who owns these rooms, and decides about these readers.
     pub fn new(
         (identity, line): (&Identity, &Line),
-        charter: &VerifiedCharter,
+        charters: &Charters,
         rooms: Vec<Gateway>,
         readers: Vec<PublicIdentity>,
         seed: u64,
@@ -53,7 +53,7 @@ impl Patient {
         Self {
             identity: identity.clone(),
             line: line.clone(),
-            charter: charter.clone(),
+            charters: charters.clone(),
             rooms,
             readers,
             links,
@@ -121,7 +121,7 @@ impl Patient {
         let frame = Bytes::from(Request::Submit(Submission { run, events: vec![event.into_event()] }).to_vec());
         let prepared = Prepared { frame, room: room.room, run: hash, events };
         let (_, answer) = self.line.ask(room.shard, &prepared.frame, ATTEMPT, PATIENCE).await?;
-        let proven = Verifier::new(&self.charter).verify(&prepared, &answer)?;
+        let proven = Verifier::under(self.charters.clone()).verify(&prepared, &answer)?;
         book.saw(&proven.checkpoint);
         Ok(proven.leaf.index)
     }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use ehe::charter::VerifiedCharter;
 use ehe::time::UnixMs;
 use ehe::wire::{Request, Response};
 use tokio::sync::watch;
@@ -13,6 +12,7 @@ use tokio::sync::watch;
 use super::book::{ATTEMPT, Book, PATIENCE, now, rest};
 use crate::bench::crowd::{Prepared, Verifier, Writer};
 use crate::checker::history::{Received, Sent};
+use crate::lab::charters::Charters;
 
 /// Between two runs of one writer: many hearts beat, none of them a thousand times a second.
 const PAUSE: Duration = Duration::from_millis(15);
@@ -24,7 +24,7 @@ pub async fn write(
     mut writer: Writer,
     name: String,
     forges: bool,
-    charter: VerifiedCharter,
+    charters: Charters,
     book: Book,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -37,7 +37,7 @@ pub async fn write(
             other => return book.wrong(&name, format!("it cannot seal: {:?}", other.err())),
         };
         if forges && turn.is_multiple_of(FORGED_EVERY) {
-            match hand_in_forged(&writer, &prepared, &charter, &book).await {
+            match hand_in_forged(&writer, &prepared, &charters, &book).await {
                 Ok(false) => {}
                 // The strand goes on behind it.
                 Ok(true) => continue,
@@ -45,7 +45,7 @@ pub async fn write(
             }
         }
         book.write(|history| history.sent.push(sent(&prepared, true)));
-        if let Err(why) = hand_in(&writer, &prepared, &charter, &book).await {
+        if let Err(why) = hand_in(&writer, &prepared, &charters, &book).await {
             return book.wrong(&name, format!("{why:#}"));
         }
     }
@@ -55,14 +55,14 @@ fn sent(prepared: &Prepared, genuine: bool) -> Sent {
     Sent { room: prepared.room, run: prepared.run, events: prepared.events.clone(), genuine }
 }
 
-async fn hand_in(writer: &Writer, prepared: &Prepared, charter: &VerifiedCharter, book: &Book) -> Result<()> {
+async fn hand_in(writer: &Writer, prepared: &Prepared, charters: &Charters, book: &Book) -> Result<()> {
     let (line, shard, sent_at) = (&writer.gateway().line, writer.gateway().shard, now());
     let (_, answer) = line.ask(shard, &prepared.frame, ATTEMPT, PATIENCE).await?;
-    received(prepared, &answer, sent_at, charter, book)
+    received(prepared, &answer, sent_at, charters, book)
 }
 
-fn received(prepared: &Prepared, answer: &[u8], sent_at: UnixMs, charter: &VerifiedCharter, book: &Book) -> Result<()> {
-    let proven = Verifier::new(charter).verify(prepared, answer)?;
+fn received(prepared: &Prepared, answer: &[u8], sent_at: UnixMs, charters: &Charters, book: &Book) -> Result<()> {
+    let proven = Verifier::under(charters.clone()).verify(prepared, answer)?;
     book.saw(&proven.checkpoint);
     let received = Received {
         room: prepared.room,
@@ -77,7 +77,7 @@ fn received(prepared: &Prepared, answer: &[u8], sent_at: UnixMs, charter: &Verif
 }
 
 /// The same run, of which one bit of the signature is another. Whether it was taken.
-async fn hand_in_forged(writer: &Writer, prepared: &Prepared, charter: &VerifiedCharter, book: &Book) -> Result<bool> {
+async fn hand_in_forged(writer: &Writer, prepared: &Prepared, charters: &Charters, book: &Book) -> Result<bool> {
     let Request::Submit(mut submission) = Request::decode(&prepared.frame)? else { return Ok(false) };
     *submission.run.0.last_mut().context("a run has bytes")? ^= 1;
     let run = submission.run.hash();
@@ -89,6 +89,6 @@ async fn hand_in_forged(writer: &Writer, prepared: &Prepared, charter: &Verified
     if matches!(Response::decode(&answer)?, Response::Refused(_)) {
         return Ok(false);
     }
-    received(&forged, &answer, sent_at, charter, book)?;
+    received(&forged, &answer, sent_at, charters, book)?;
     Ok(true)
 }
