@@ -61,7 +61,7 @@ soak: setup ## faults against real nodes for an hour or more, then the simulatio
 # A node that is broken on purpose, in a target directory of its own: nothing that is shipped is built with this flag.
 red: setup ## show that the fault suite's checker sees nodes that are broken on purpose
 	@cargo build --workspace --bins --locked
-	@RUSTFLAGS="--cfg ehe_red" cargo build -p ehe-node --locked --bin ehe-node --target-dir $(TARGET)/red
+	@RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/scripts/rustc-red cargo build --workspace --locked --bin ehe-node --target-dir $(TARGET)/red
 	@$(TARGET)/debug/ehe-soak --out $(TARGET)/soak --red $(TARGET)/red/debug/ehe-node
 
 # Private items are documented too: in a workspace of programs most of the documentation is for those who work on them.
