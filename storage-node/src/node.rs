@@ -16,7 +16,7 @@ use ehe::wire::Response;
 
 use crate::blocking::{Blocking, NotDone};
 use crate::charters::Charters;
-use crate::checkpoint::Board;
+use crate::checkpoint::{Board, Published};
 use crate::clock::Clock;
 use crate::config::Limits;
 use crate::confirmation::Confirmation;
@@ -152,6 +152,15 @@ impl Node {
     /// for nobody.
     pub fn holds(&self, shard: u16) -> bool {
         self.in_effect(shard).nodes(shard).contains(&self.id)
+    }
+
+    /// Whether this node may say where a room ends as of a checkpoint: readers look for its key in the group that the charter gives the
+    /// shard which the checkpoint names. While a shard moves, who comes may be here before that is the new one, and who goes
+    /// may be here after it; another node is named then.
+    pub fn speaks_as_of(&self, shard: u16, checkpoint: &Published) -> Result<(), NotServed> {
+        let named = self.charter.of(checkpoint.charter_version);
+        let speaks = named.is_some_and(|charter| charter.group(shard).contains(&self.id));
+        if speaks { Ok(()) } else { Err(self.elsewhere(shard)) }
     }
 
     /// Names a node that has a shard: who leads it by what its nodes say, or else the first that should have it.

@@ -18,12 +18,14 @@ use std::time::Duration;
 use certs::{Client, Connection, Credentials, Role};
 use ehe::charter::{CharterChain, SignedCharter};
 use ehe::checkpoint::{Checkpoint, VerifiedCheckpoint};
-use ehe::id::NodeId;
+use ehe::id::{NodeId, Nonce, RoomId};
+use ehe::ledger::verify_head;
 use ehe::note::Note;
 use ehe::refusal::Refusal;
 use ehe::wire::{NodeStatus, Request, Response, Submission};
 use ehe_node::charters::{CharterFault, Charters};
 use ehe_node::daemon::Daemon;
+use tokio_util::sync::CancellationToken;
 
 #[path = "support/hospitals.rs"]
 mod hospitals;
@@ -89,6 +91,7 @@ async fn lives_on(hospitals: &Hospitals, who: &Credentials, n: usize, version: u
 struct Writing {
     stop: Arc<AtomicBool>,
     count: Arc<AtomicU64>,
+    room: RoomId,
     task: tokio::task::JoinHandle<(people::Patient, Vec<u32>, Duration)>,
 }
 
@@ -151,7 +154,7 @@ impl Writing {
         let (stopped, counted, hospitals) = (Arc::clone(&stop), Arc::clone(&count), Arc::clone(hospitals));
         let alliance = hospitals.charter().alliance_id();
         let mut patient = people::Patient::new(owner.identity(), alliance, (0, 1), now());
-        let events = patient.opening(now());
+        let (events, room) = (patient.opening(now()), patient.room);
         let opening = patient.writer.run(&events);
         let sealer = people::Sealer::new(owner.identity(), &patient, now());
         let wrap = patient.writer.run(std::slice::from_ref(&sealer.wrap));
@@ -171,7 +174,7 @@ impl Writing {
             }
             (patient, versions, longest)
         });
-        Self { stop, count, task }
+        Self { stop, count, room, task }
     }
 
     /// Waits for so many more.
@@ -417,4 +420,66 @@ fn a_charter_that_too_few_have_signed_or_that_skips_one_is_not_taken_up_and_the_
     assert_eq!(Charters::open(&hospitals.credentials(0), &data).unwrap().version(), 3);
     let other = Hospitals::new(3, &placed(&[0]));
     assert!(matches!(charters.take_up(&other.credentials(0).charter_chain().clone()), Err(CharterFault::Other(1))));
+}
+
+/// Asks a node over and over where a room ends, and verifies what it says as a reader does. How often it said it.
+async fn heads(
+    hospitals: Arc<Hospitals>,
+    owner: Credentials,
+    n: usize,
+    room: RoomId,
+    stop: CancellationToken,
+) -> usize {
+    let (mut said, mut open) = (0, None);
+    while !stop.is_cancelled() {
+        if open.is_none() {
+            open = hospitals.try_connect(&owner, n).await;
+        }
+        let nonce = Nonce([7; 16]);
+        let answer = match &open {
+            Some((_, connection)) => asked(connection, &Request::Head(room, nonce)).await,
+            None => None,
+        };
+        match answer {
+            Some(Response::Head(head)) => {
+                let version = VerifiedCheckpoint::charter_of(&head.last.checkpoint).unwrap();
+                let verified = verify_head(room, &head, nonce, &hospitals.charter_of(version));
+                assert!(verified.is_ok(), "node {n} under charter {version}: {verified:?}");
+                said += 1;
+            }
+            Some(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+            None => open = None,
+        }
+    }
+    said
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_where_a_room_ends_while_its_shard_moves_is_in_the_charter_that_the_checkpoint_names() {
+    let hospitals = Arc::new(Hospitals::new(4, &placed(&[0, 1, 2])));
+    let owner = hospitals.person("patient", Role::Patient);
+    let mut nodes = Vec::new();
+    for n in 0..4 {
+        nodes.push(hospitals.start(n).await);
+    }
+    let writing = Writing::start(&hospitals, &owner, &[0, 1, 2]);
+    writing.more(10).await;
+    let stop_asking = CancellationToken::new();
+    let asking = [0, 1, 3]
+        .map(|n| tokio::spawn(heads(Arc::clone(&hospitals), owner.clone(), n, writing.room, stop_asking.clone())));
+    writing.more(10).await;
+    // There and back again: each of two nodes comes once and goes once.
+    for (version, group) in [(2, [3, 1, 2]), (3, [0, 1, 2])] {
+        hospitals.next(&placed(&group), &[1]);
+        let mut sorted = group;
+        sorted.sort_unstable();
+        lives_on(&hospitals, &owner, 1, version, &sorted).await;
+        writing.more(10).await;
+    }
+    stop_asking.cancel();
+    for asking in asking {
+        assert!(asking.await.unwrap() > 0);
+    }
+    writing.end().await;
+    stop(nodes).await;
 }

@@ -32,6 +32,7 @@ pub(super) async fn head_of(
     }
     let checkpoint = tokio::time::timeout(node.limits.submit(), shard.checkpoint_of(leaves)).await;
     let checkpoint = checkpoint.map_err(|_| Refusal::Overloaded)??;
+    node.speaks_as_of(shard.place.shard, &checkpoint)?;
     let (identity, now) = (node.identity.clone(), node.clock.now());
     node.look(shard, move |view| {
         let party = view.room(room)?.is_some_and(|state| state.is_party(author, judged_at(view, now)));

@@ -53,7 +53,7 @@ pub(super) async fn stream(
 ) -> Result<(), ChannelError> {
     let mut checkpoints = shard.checkpoints.clone();
     let mut rights = shard.readers.rights.watch(release.room());
-    let mut told: Option<Instant> = None;
+    let (mut told, mut begun): (Option<Instant>, _) = (None, false);
     loop {
         // The rules below are those of this node's state: a majority has to say that there are no newer ones.
         let since = Instant::now().checked_sub(CONFIRMED_WITHIN).unwrap_or_else(Instant::now);
@@ -66,6 +66,11 @@ pub(super) async fn stream(
         let Ok(Some(checkpoint)) = shard.newest_checkpoint() else {
             return last_word(exchange, &Response::Refused(Refusal::StorageFault)).await;
         };
+        if let Err(why) = node.speaks_as_of(shard.place.shard, &checkpoint) {
+            // In the middle of an answer there is nobody to be named: who is asked next says who has the shard now.
+            let why = if begun { Response::Refused(Refusal::NoLeader) } else { why.into() };
+            return answer(node, exchange, &why).await;
+        }
         let decided = Instant::now();
         let head_is_due = told.is_none_or(|told| left(told, LEASE).is_zero());
         let next = match next(node, shard, release, (checkpoint, head_is_due)).await {
@@ -81,6 +86,7 @@ pub(super) async fn stream(
         };
         let mut unsent = None;
         for frame in page.frames {
+            begun = true;
             // The lease is over before the reader took the page: ask the rules again.
             let left = lease_left();
             if left.is_zero() {
@@ -110,7 +116,7 @@ pub(super) async fn stream(
                 return answer(node, exchange, &head).await;
             }
             exchange.send(&head.to_vec(), node.limits.send()).await?;
-            told = Some(Instant::now());
+            (told, begun) = (Some(Instant::now()), true);
         }
         let rest = told.map_or(LEASE, |told| left(told, LEASE)).min(left(decided, ends_in));
         let mut resting = std::pin::pin!(tokio::time::sleep(rest));
