@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ehe_node::consensus::{Bootstrap, MAX_FRAME_BYTES, NodeId, Role};
+use ehe_node::consensus::{Bootstrap, ChangeError, GroupId, MAX_FRAME_BYTES, NodeId, Role};
 use minicbor::Encoder;
 
 mod api {
@@ -122,4 +122,36 @@ async fn a_member_that_was_away_while_the_others_changed_is_found_by_those_that_
     several.level(0, &[stays, 4, 5]).await;
     let states = several.close(0).await;
     node::assert_contains(&states[&stays], &acknowledged);
+}
+
+/// As a mover whose step took too long and that takes it again does: nobody waits for the other's answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_takes_itself_out_of_a_group_and_is_told_to_over_and_over_goes_on() {
+    for _ in 0..4 {
+        let mut several = Several::new(&[1, 2, 3], 1);
+        several.open_all().await;
+        let leader = several.leader(0, &[1, 2, 3]).await;
+        let rest: BTreeSet<NodeId> = [1, 2, 3].into_iter().filter(|id| *id != leader).map(NodeId).collect();
+        let asked = (0..8).map(|_| {
+            let (node, rest) = (several.up[&leader].clone(), rest.clone());
+            tokio::spawn(async move {
+                loop {
+                    match node.change_voters(GroupId(0), &rest).await {
+                        Err(ChangeError::NotLeader { .. }) => return,
+                        Err(ChangeError::Stopped) => panic!("the group is stopped"),
+                        Ok(()) | Err(_) => tokio::task::yield_now().await,
+                    }
+                }
+            })
+        });
+        for asked in asked.collect::<Vec<_>>() {
+            asked.await.unwrap();
+        }
+        until("the others are alone", || (several.status(leader, 0).voters == rest).then_some(())).await;
+        assert_ne!(several.status(leader, 0).role, Role::Stopped);
+        assert!(several.status(leader, 0).fault.is_none());
+        for (_, node) in std::mem::take(&mut several.up) {
+            node.shutdown().await.unwrap();
+        }
+    }
 }

@@ -1,10 +1,16 @@
 //! Who is in a group, who leads it, and what a reader must have seen: asked of the leader.
 
-use std::{collections::BTreeSet, sync::PoisonError, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::PoisonError,
+    time::Duration,
+};
 
 use openraft::{
     ChangeMembers, ReadPolicy,
+    async_runtime::WatchReceiver,
     errors::{ChangeMembershipError, ClientWriteError, LinearizableReadError, RaftError},
+    raft::Precondition,
     type_config::TypeConfigExt,
 };
 
@@ -15,7 +21,7 @@ use super::{
     ids::{GroupId, NodeId, Position},
     open::lead_group,
     status::Role,
-    types::{Types, position},
+    types::{LogId, Types, position},
 };
 
 type Changed = Result<openraft::raft::ClientWriteResponse<Types>, RaftError<Types, ClientWriteError<Types>>>;
@@ -52,10 +58,11 @@ impl Consensus {
     /// [`ChangeError`].
     pub async fn add_learner(&self, group: GroupId, node: NodeId) -> Result<(), ChangeError> {
         let group = self.group(group).ok_or(ChangeError::NoSuchGroup(group))?;
-        self.still_member(group)?;
+        let unchanged = self.still_member(group)?;
         // It is nobody's sole voter any more, or soon: heartbeats and elections from here on.
         group.raft().runtime_config().tick(true);
-        changed(group.raft().add_learner(node.0, (), false).await)
+        let new = ChangeMembers::AddNodes(BTreeMap::from([(node.0, ())]));
+        shown(group, group.raft().change_membership_if(new, true, [unchanged]).await).await
     }
 
     /// Makes `voters`, each of which must be a learner or a voter already, those who vote, by way of a joint membership. Returns when
@@ -66,10 +73,11 @@ impl Consensus {
     /// [`ChangeError`].
     pub async fn change_voters(&self, group: GroupId, voters: &BTreeSet<NodeId>) -> Result<(), ChangeError> {
         let group = self.group(group).ok_or(ChangeError::NoSuchGroup(group))?;
-        self.still_member(group)?;
+        let unchanged = self.still_member(group)?;
         group.raft().runtime_config().tick(true);
         let ids: BTreeSet<u64> = voters.iter().map(|voter| voter.0).collect();
-        changed(group.raft().change_membership(ChangeMembers::ReplaceAllVoters(ids), false).await)?;
+        let set = ChangeMembers::ReplaceAllVoters(ids);
+        shown(group, group.raft().change_membership_if(set, false, [unchanged]).await).await?;
         self.rest_if_alone(group);
         Ok(())
     }
@@ -80,21 +88,26 @@ impl Consensus {
     /// [`ChangeError`].
     pub async fn remove_learner(&self, group: GroupId, node: NodeId) -> Result<(), ChangeError> {
         let group = self.group(group).ok_or(ChangeError::NoSuchGroup(group))?;
-        self.still_member(group)?;
+        let unchanged = self.still_member(group)?;
         let gone = ChangeMembers::RemoveNodes(BTreeSet::from([node.0]));
-        changed(group.raft().change_membership(gone, false).await)?;
+        shown(group, group.raft().change_membership_if(gone, false, [unchanged]).await).await?;
         self.rest_if_alone(group);
         Ok(())
     }
 
     /// A leader that took itself out of the group goes on leading for a moment. openraft takes no change of members from it:
-    /// its core asserts that a leader is a member.
-    fn still_member(&self, group: &Group) -> Result<(), ChangeError> {
-        let status = group.status();
-        if status.voters.is_empty() || status.voters.union(&status.learners).any(|node| *node == self.node_id()) {
-            return Ok(());
+    /// its core asserts that a leader is a member. What is seen here may be over when the core gets to the change, if another one is
+    /// under way whose caller did not wait for it: so the core is told to make this one only if the members are still those.
+    fn still_member(&self, group: &Group) -> Result<Precondition<Types>, ChangeError> {
+        let metrics = group.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let (members, me) = (metrics.membership_config.membership(), self.node_id());
+        if members.nodes().next().is_none() || members.get_node(&me.0).is_some() {
+            return Ok(Precondition::LastMembershipLogId {
+                last_membership_log_id: *metrics.membership_config.log_id(),
+            });
         }
-        Err(ChangeError::NotLeader { leader: status.leader.filter(|leader| *leader != self.node_id()) })
+        Err(ChangeError::NotLeader { leader: metrics.current_leader.map(NodeId).filter(|leader| *leader != me) })
     }
 
     /// A group that is this node's alone is quiet again.
@@ -160,9 +173,19 @@ impl Consensus {
     }
 }
 
-fn changed(result: Changed) -> Result<(), ChangeError> {
+/// A change that was made is seen by whoever looks from now on: the next one starts from it.
+async fn shown(group: &Group, result: Changed) -> Result<(), ChangeError> {
+    let at = changed(result)?;
+    let mut metrics = group.raft.metrics();
+    while metrics.borrow_watched().membership_config.log_id().as_ref() < Some(&at) {
+        metrics.changed().await.map_err(|_| ChangeError::Stopped)?;
+    }
+    Ok(())
+}
+
+fn changed(result: Changed) -> Result<LogId, ChangeError> {
     match result {
-        Ok(_) => Ok(()),
+        Ok(response) => Ok(response.log_id),
         Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
             Err(ChangeError::NotLeader { leader: to.leader_id.map(NodeId) })
         }
