@@ -99,7 +99,7 @@ impl Consensus {
     /// its core asserts that a leader is a member. What is seen here may be over when the core gets to the change, if another one is
     /// under way whose caller did not wait for it: so the core is told to make this one only if the members are still those.
     fn still_member(&self, group: &Group) -> Result<Precondition<Types>, ChangeError> {
-        let metrics = group.raft.metrics();
+        let metrics = group.raft().metrics();
         let metrics = metrics.borrow_watched();
         let (members, me) = (metrics.membership_config.membership(), self.node_id());
         if members.nodes().next().is_none() || members.get_node(&me.0).is_some() {
@@ -176,7 +176,7 @@ impl Consensus {
 /// A change that was made is seen by whoever looks from now on: the next one starts from it.
 async fn shown(group: &Group, result: Changed) -> Result<(), ChangeError> {
     let at = changed(result)?;
-    let mut metrics = group.raft.metrics();
+    let mut metrics = group.raft().metrics();
     while metrics.borrow_watched().membership_config.log_id().as_ref() < Some(&at) {
         metrics.changed().await.map_err(|_| ChangeError::Stopped)?;
     }
