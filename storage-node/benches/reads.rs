@@ -208,12 +208,12 @@ fn print(count: usize, events: usize, mut brought: Vec<Brought>, [blocks, reads,
         0 => "of a room in which nothing is new".to_owned(),
         events => format!("of {events} events"),
     };
+    let content = if events == 0 { String::new() } else { format!(" ({:.0} EHE/s)", rate * events as f64) };
     println!(
         "{{\"group\":\"reads\",\"what\":\"reads/s with audit, {what}: {READERS} readers, {nodes}\",\"target\":\"< 1 synced block a read\",\
-         \"measured\":\"{rate:.0}/s ({:.0} EHE/s), p50 {:.1} ms, p99 {:.1} ms; {syncs:.3} synced blocks a read\",\"met\":{},\
+         \"measured\":\"{rate:.0}/s{content}, p50 {:.1} ms, p99 {:.1} ms; {syncs:.3} synced blocks a read\",\"met\":{},\
          \"where\":\"{:.1} access records share a block, {:.1} a checkpoint; a read is {:.1} entries in {:.1} KiB; each request's signature is \
          checked by the node that is asked, by the one that orders and in apply; then checkpoint, proof and head\"}}",
-        rate * events as f64,
         at(50),
         at(99),
         syncs < 1.0,
