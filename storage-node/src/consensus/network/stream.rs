@@ -100,14 +100,17 @@ pub(super) async fn append<S>(
     router: &Router,
     peer: NodeId,
     group: GroupId,
-    input: S,
+    mut input: S,
 ) -> Result<BoxStream<'static, Appended>, CallError>
 where
     S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
 {
+    // Before a stream is opened: openraft waits between two attempts to reach a peer while it makes the request, and nowhere else. Without
+    // one, a peer that is away was tried again as fast as this node could.
+    let Some(first) = input.next().await else { return Ok(futures::stream::empty().boxed()) };
     let (sender, answers) = router.caller().open(router.log(group)?, peer, Purpose::Append).await?;
     let flight = Flight::new();
-    let sending = send(input, sender, flight.clone()).boxed();
+    let sending = send(futures::stream::iter([first]).chain(input), sender, flight.clone()).boxed();
     let receiving = Receiving { answers, flight: flight.clone(), router: router.clone(), peer, group };
     let answers = futures::stream::unfold(Some(receiving), |receiving| async {
         let mut receiving = receiving?;

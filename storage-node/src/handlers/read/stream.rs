@@ -68,8 +68,10 @@ pub(super) async fn stream(
         };
         if let Err(why) = node.speaks_as_of(shard.place.shard, &checkpoint) {
             // In the middle of an answer there is nobody to be named: who is asked next says who has the shard now.
-            let why = if begun { Response::Refused(Refusal::NoLeader) } else { why.into() };
-            return answer(node, exchange, &why).await;
+            if begun {
+                return last_word(exchange, &Response::Refused(Refusal::NoLeader)).await;
+            }
+            return answer(node, exchange, &why.into()).await;
         }
         let decided = Instant::now();
         let head_is_due = told.is_none_or(|told| left(told, LEASE).is_zero());
