@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! step aside: no stream of the group is served ─► (the leader is asked: is this node let go?) ─► openraft ends
-//!   ─► log: one transaction, all of it goes, [`Left`] and the vote stay ─► state: goes ─► another openraft, as if it had never had a part
+//!   ─► log: one transaction, all of it goes, `Left` and the vote stay ─► state: goes ─► another openraft, as if it had never had a part
 //! ```
 //!
 //! What stays, and why:
 //!
 //! - **The vote.** A leader of an old term whom this node has left behind must find it so.
-//! - **Where the log ended** ([`Left`]). While it had its log, this node gave its vote to nobody whose log was shorter. A candidate that knows only
+//! - **Where the log ended** ([`Left`](super::log::file::Left)). While it had its log, this node gave its vote to nobody whose log was shorter. A candidate that knows only
 //!   the members of long ago counts on such votes; to whom this node had refused one, it refuses one without its log, too. And it stands for no
 //!   election itself before its log is as long again: on the way there it may find that it alone votes.
 //! - **Who the others are** (their uids): they are of the whole node.
