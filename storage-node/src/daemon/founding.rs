@@ -66,7 +66,9 @@ pub(super) async fn begin(
     loop {
         let is_something = |shard: u16| {
             let status = consensus.status(GroupId(shard));
-            status.is_none_or(|status| !status.voters.is_empty() || status.fault.is_some())
+            // What this node gave up, others have; it comes from them when it is this node's again.
+            let left = consensus.left_under(GroupId(shard)).is_some();
+            left || status.is_none_or(|status| !status.voters.is_empty() || status.fault.is_some())
         };
         needed.retain(|shard, _| !is_something(*shard));
         alliance.wait_to_begin(!needed.is_empty());

@@ -34,8 +34,8 @@ use super::{Kind, Reach};
 use crate::charters::Charters;
 use crate::checkpoint::{Board, Checkpointed};
 use crate::consensus::{Consensus, GroupId, LinkError, MachineError, Stage};
-use crate::one_each::OneEach;
 use crate::node::raft_id;
+use crate::one_each::OneEach;
 use crate::scrub::{Elsewhere, Line, Sent, caught};
 use crate::shard::{Arrived, Incoming, LogRow, ROWS_MAX};
 
