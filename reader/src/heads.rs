@@ -269,7 +269,7 @@ async fn one_log(session: &mut Session, node: &Node, shown: &VerifiedCheckpoint,
         let kept = kept.unwrap_or_default();
         Said::Contradicts(format!("it shows another log of {size} leaves than node {other}{kept}"))
     };
-    let Some(other) = seen.of_the_log(shown).cloned() else { return None };
+    let other = seen.of_the_log(shown).cloned()?;
     let (new, before) = (shown.checkpoint().seen(), other.1.checkpoint().seen());
     if new.size == before.size {
         return (new.root != before.root).then(|| contradicts(session, &other, None));
