@@ -1,16 +1,22 @@
 //! Whether a log goes on from what was seen of it: its sizes only grow, and each is proven to begin with the one before (SPEC L4).
 
+use std::time::Duration;
+
 use ehe::charter::VerifiedCharter;
 use ehe::extension::{self, Begins};
 use ehe::id::{NodeId, Nonce};
 use ehe::run::SeenCheckpoint;
 use ehe::wire::{Head, Request, Response};
+use tokio::time::timeout;
 
 use crate::error::Error;
 use crate::evidence;
 use crate::follow::Following;
 use crate::memory::{MemoryError, RoomMemory};
 use crate::session::{Session, kind};
+
+/// A node that showed a head a moment ago says within this time how its log came to it.
+const WITHIN: Duration = Duration::from_secs(5);
 
 /// What is proven of two sizes of one log.
 pub(crate) enum Proven {
@@ -86,7 +92,14 @@ impl Session {
         let Some(shard) = larger.origin.split('/').nth(2).and_then(|shard| shard.parse().ok()) else {
             return Err(not("the log has no shard".into(), self.nodes.name_of(node)).into());
         };
-        let mut answers = self.nodes.ask_node(node, &Request::Extends(shard, smaller.size, larger.size)).await?;
+        let request = Request::Extends(shard, smaller.size, larger.size);
+        let Ok(asked) = timeout(WITHIN, self.nodes.ask_node(node, &request)).await else {
+            // It was there just now: it may have been killed meanwhile, and another one goes on.
+            self.nodes.ask_last(node);
+            let why = "it does not say how its log goes on".into();
+            return Err(Error::BrokeOff { node: self.nodes.name_of(node), why });
+        };
+        let mut answers = asked?;
         let (root, proof) = match answers.next().await? {
             Response::Extends(root, proof) => (root, proof),
             other => return Err(answers.unexpected(kind(&other))),
