@@ -77,6 +77,12 @@ class ScrubStatus(Record):
     first: str | None = member(7, text, optional=True)
 
 
+class MovedStatus(Record):
+    shard: int = member(0, uint(16))
+    leaves: int = member(1, uint())
+    why: str = member(2, text)
+
+
 class Status(Record):
     node: bytes = member(0, octets(8))
     program: str = member(1, text)
@@ -86,6 +92,7 @@ class Status(Record):
     groups: list[GroupStatus] | None = member(5, array(GroupStatus.read), optional=True)
     evidence: int | None = member(6, integer(1, 0xFFFFFFFF), optional=True)
     scrub: list[ScrubStatus] | None = member(7, array(ScrubStatus.read), optional=True)
+    moved: list[MovedStatus] | None = member(8, array(MovedStatus.read), optional=True)
 
 
 _fetch: list[Form] = [blob, PublicIdentity.read]

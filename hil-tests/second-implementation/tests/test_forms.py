@@ -174,12 +174,13 @@ class Counts(unittest.TestCase):
         self.assertEqual(read_message([7, [room] * 1025], "response"), 7)
 
     def test_evidence_that_a_node_keeps(self) -> None:
-        for number in (0, 2**64 - 1):
+        for number in (0, 2**32 - 1):
             self.assertEqual(read_message([9, number], "request"), 9)
             for evidence in (b"", b"any"):
                 self.assertEqual(read_message([12, number, evidence], "response"), 12)
-        for direction, wrong in (("request", [9]), ("request", [9, -1]), ("request", [9, 1 << 64]), ("request", [9, 0, 0]),
-                                 ("response", [12, 0]), ("response", [12, b""]), ("response", [12, 0, ""])):
+        for direction, wrong in (("request", [9]), ("request", [9, -1]), ("request", [9, 1 << 32]), ("request", [9, 0, 0]),
+                                 ("response", [12, 0]), ("response", [12, 1 << 32, b""]), ("response", [12, b""]),
+                                 ("response", [12, 0, ""])):
             with self.subTest(wrong), self.assertRaises(Refused):
                 read_message(wrong, direction)
 
@@ -191,6 +192,31 @@ class Counts(unittest.TestCase):
         for wrong in (0, 1 << 32, None, True):
             with self.subTest(wrong), self.assertRaises(Refused):
                 Status.read(status | {6: wrong})
+
+    def test_a_status_tells_of_shards_that_moved_away(self) -> None:
+        status = {0: bytes(8), 1: "program", 2: 1, 3: [], 4: 0}
+        moved = {0: 0xFFFF, 1: 2**64 - 1, 2: ""}
+        self.assertIsNone(Status.read(status).moved)
+        for good in ([moved], [moved] * 1025, []):
+            self.assertEqual(len(Status.read(status | {8: good}).moved or []), len(good))
+        for wrong in (None, moved, [moved | {0: 1 << 16}], [moved | {1: -1}], [moved | {2: b""}], [moved | {3: 0}],
+                      [{0: 1, 1: 1}]):
+            with self.subTest(wrong), self.assertRaises(Refused):
+                Status.read(status | {8: wrong})
+
+    def test_how_a_log_goes_on(self) -> None:
+        # A smaller size that is larger is refused by the node that is asked, with the same number.
+        for sizes in ((0, 0), (0, 2**64 - 1), (2**64 - 1, 0)):
+            self.assertEqual(read_message([16, 0xFFFF, *sizes], "request"), 16)
+        for wrong in ([16, 0, 1], [16, 1 << 16, 0, 1], [16, 0, -1, 1], [16, 0, 1, 1 << 64], [16, 0, 1, 2, 3]):
+            with self.subTest(wrong), self.assertRaises(Refused):
+                read_message(wrong, "request")
+        for hashes in ([], [bytes(32)], [bytes(32)] * 65):
+            self.assertEqual(read_message([16, bytes(32), hashes], "response"), 16)
+        for wrong in ([16, bytes(32)], [16, bytes(31), []], [16, bytes(32), [bytes(33)]], [16, bytes(32), bytes(32)],
+                      [16, bytes(32), [], 0]):
+            with self.subTest(wrong), self.assertRaises(Refused):
+                read_message(wrong, "response")
 
     def test_records_of_restored_logs_are_asked_for_by_shard_and_incarnation(self) -> None:
         self.assertEqual(read_message([12, 0xFFFF, 0xFFFFFFFF], "request"), 12)
