@@ -67,6 +67,7 @@ class Checkpoint:
     incarnation: int
     size: int
     root: bytes
+    charter_version: int
     ordering_party: bytes
     cosigners: list[Cosigner]
 
@@ -149,7 +150,8 @@ def verify_statement(said: Statement, shard: int, charter: Charter) -> Checkpoin
     cosigners = _cosigners(said.note, shard, charter)
     voices = {charter.node(cosigner.node).of_member for cosigner in cosigners}
     require(len(voices) >= charter.quorum(shard), "no quorum of members cosigned")
-    return Checkpoint(said.origin, shard, said.incarnation, said.size, said.root, ordering_parties[0], cosigners)
+    return Checkpoint(said.origin, shard, said.incarnation, said.size, said.root, said.charter_version,
+                      ordering_parties[0], cosigners)
 
 
 def signers_of(said: Statement, charter: Charter) -> list[Node]:

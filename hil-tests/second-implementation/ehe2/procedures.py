@@ -383,7 +383,7 @@ def _restoration(given: Input, keys: Input) -> Finding:
     ]}
     if "remembered" in given:
         of = given["remembered"]
-        remembered = restored.Remembered(of["incarnation"], of["size"], octets(of["root"]))
+        remembered = restored.Remembered(of["incarnation"], of["size"], octets(of["root"]), of.get("charter", 1))
         shown = verify_checkpoint(given["shown"].encode(), given["shard"], charters[-1])
         kept, lost = restored.follow_restorations(records, remembered, shown)
         found["kept"] = {"origin": shown.origin, "size": kept.size, "root": kept.root}

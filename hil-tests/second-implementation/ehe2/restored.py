@@ -59,9 +59,12 @@ class Restored:
 
 @dataclass(frozen=True)
 class Remembered:
+    """Of a log: so many of its leaves, seen in a checkpoint that stood under this charter version."""
+
     incarnation: int
     size: int
     root: bytes
+    charter_version: int
 
 
 @dataclass(frozen=True)
@@ -136,20 +139,20 @@ def follow_restorations(records: Sequence[Restored], remembered: Remembered,
     incarnation, begins = remembered.incarnation, (remembered.size, remembered.root)
     size, root = begins
     lost: list[Lost] = []
-    before: Restored | None = None
+    charter_version, at = remembered.charter_version, 0
     for record in records:
         require(record.incarnation == incarnation, "a record of another incarnation")
-        if before is not None:
-            require(record.charter_version >= before.charter_version, "under an older charter than the record before")
-            require(record.at >= before.at, "made before the record before")
+        require(record.charter_version >= charter_version, "under an earlier charter than what came before it")
+        require(record.at >= at, "made before the record before")
         if record.kept == size:
             require(record.root == root, "what was kept is not what is remembered")
         elif record.kept < size:
             lost.append(Lost(record.incarnation, record.kept, size))
             size, root = record.kept, record.root
-        incarnation, begins, before = incarnation + 1, (record.kept, record.root), record
+        incarnation, begins = incarnation + 1, (record.kept, record.root)
+        charter_version, at = record.charter_version, record.at
     require(shown.incarnation == incarnation, "the log shown is of another incarnation")
     least, least_root = begins
     require(shown.size >= least, "the log shown has fewer leaves than there were")
     require(shown.size > least or shown.root == least_root, "the log shown has another root")
-    return Remembered(incarnation, size, root), lost
+    return Remembered(incarnation, size, root, shown.charter_version), lost

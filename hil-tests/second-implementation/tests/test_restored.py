@@ -25,12 +25,12 @@ def record(incarnation: int, kept: int, root: bytes | None = None, version: int 
     return Restored(ZERO32, SHARD, incarnation, kept, root or root_of(LEAVES[:kept]), kept, version, at)
 
 
-def shown(incarnation: int, size: int, root: bytes | None = None) -> Checkpoint:
-    return Checkpoint("shown", SHARD, incarnation, size, root or root_of(LEAVES[:size]), bytes(8), [])
+def shown(incarnation: int, size: int, root: bytes | None = None, version: int = 1) -> Checkpoint:
+    return Checkpoint("shown", SHARD, incarnation, size, root or root_of(LEAVES[:size]), version, bytes(8), [])
 
 
-def remembered(incarnation: int, size: int) -> Remembered:
-    return Remembered(incarnation, size, root_of(LEAVES[:size]))
+def remembered(incarnation: int, size: int, version: int = 1) -> Remembered:
+    return Remembered(incarnation, size, root_of(LEAVES[:size]), version)
 
 
 class Records(unittest.TestCase):
@@ -116,7 +116,7 @@ class Records(unittest.TestCase):
         restored = self.verified(self.restoration(5))
         note = self.alliance.note(9, root_of(LEAVES), incarnation=1, version=2)
         kept, lost = follow_restorations([restored], remembered(0, 7), verify_checkpoint(note.encode(), SHARD, self.charters[-1]))
-        self.assertEqual((kept, lost), (remembered(1, 5), [Lost(0, 5, 7)]))
+        self.assertEqual((kept, lost), (remembered(1, 5, version=2), [Lost(0, 5, 7)]))
 
 
 class Following(unittest.TestCase):
@@ -163,6 +163,16 @@ class Following(unittest.TestCase):
                     follow_restorations([record(0, 5), later], remembered(0, 5), shown(2, 5))
                 else:
                     self.refused([record(0, 5), later], remembered(0, 5), shown(2, 5))
+
+    def test_not_under_an_earlier_charter_than_what_is_remembered(self) -> None:
+        for version, right in ((1, False), (2, True), (3, True)):
+            records = [record(0, 5, version=version), record(1, 5, version=3)]
+            with self.subTest(version):
+                if right:
+                    found = follow_restorations(records, remembered(0, 5, version=2), shown(2, 5, version=3))
+                    self.assertEqual(found, (remembered(2, 5, version=3), []))
+                else:
+                    self.refused(records, remembered(0, 5, version=2), shown(2, 5, version=3))
 
     def test_a_record_of_what_is_behind_is_one_too_many(self) -> None:
         self.refused([record(0, 5), record(1, 5)], remembered(1, 5), shown(2, 5))
