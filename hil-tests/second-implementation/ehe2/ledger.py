@@ -7,16 +7,20 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from .charter import Charter, read_chain, verify_chain
+from . import cbor
+from .charter import Charter, named, verify_charters
 from .event import VERSION, CheckedEvent, Event, check_event, version_of
 from .follow import Follower
+from .goes_on import Extends, check_goes_on
 from .identity import SecretIdentity
 from .ids import sha256
 from .limits import FRAME_MAX_BYTES
 from .log import Head, VerifiedHead
+from .note import read_checkpoint, verify_statement
 from .octets import KitError, as_octets
 from .opening import Opener
 from .refused import Refused, require
+from .wire import read_message
 
 KIND_NAMES = {
     1: "vitals", 2: "device status", 3: "clinical record", 4: "goal", 5: "note", 6: "instruction", 16: "room-create",
@@ -45,8 +49,8 @@ def verify_ledger_file(path: Path) -> bool:
 def verify_ledger(given: dict[str, Any], keys: dict[str, Any]) -> list[str]:
     """What was verified, as lines; raises at the first thing that does not stand."""
     alliance, room = as_octets(given["alliance"]), as_octets(given["room"])
-    chain = as_octets(given["charter"])
-    charter = verify_chain(chain, alliance)
+    charters = verify_charters(as_octets(given["charter"]), alliance)
+    charter = charters[-1]
     follower = Follower(alliance, room, given["whole"])
     for index, item in enumerate(given["items"]):
         try:
@@ -57,7 +61,9 @@ def verify_ledger(given: dict[str, Any], keys: dict[str, Any]) -> list[str]:
     verified = follower.check_head(head, as_octets(given["nonce"]), charter, given.get("known"))
     if "now" in given:
         verified.check_fresh(given["now"], charter)
-    lines = _charter_lines(charter, len(read_chain(chain))) + _room_lines(follower) + _head_lines(verified)
+    lines = _charter_lines(charter, len(charters)) + _room_lines(follower) + _head_lines(verified)
+    if "remembered" in given:
+        lines += _goes_on_lines(given["remembered"], head.last.checkpoint, charters)
     if "reader" in keys:
         lines += _content_lines(given, keys, follower)
     return lines
@@ -97,6 +103,27 @@ def _head_lines(head: VerifiedHead) -> list[str]:
         f"ordered by {checkpoint.ordering_party.hex()}, cosigned by {cosigners}",
         f"head: at {head.at} ms, last entry {head.leaf.index}",
     ]
+
+
+EXTENDS = 16
+
+
+def _read_extends(data: bytes) -> Extends:
+    message = cbor.decode(data, FRAME_MAX_BYTES)
+    require(read_message(message, "response") == EXTENDS, "another answer than how the log goes on")
+    return Extends(*message[1:])
+
+
+def _goes_on_lines(remembered: dict[str, Any], shown: str, charters: list[Charter]) -> list[str]:
+    """L4. The checkpoint remembered has to stand under the charter that it names; the one shown was judged with the head."""
+    said, head = read_checkpoint(remembered["checkpoint"].encode()), read_checkpoint(shown.encode())
+    verify_statement(said, head.shard, named(charters, said.charter_version))
+    answer = _read_extends(as_octets(remembered["extends"])) if "extends" in remembered else None
+    contradiction = check_goes_on(remembered["checkpoint"], shown, answer)
+    require(contradiction is None, "the log is not the one that is remembered: both checkpoints are evidence")
+    if said.size > head.size:
+        return [f"log: the beginning of the {said.size} leaves remembered"]
+    return [f"log: goes on from the {said.size} leaves remembered"]
 
 
 def _contents(given: dict[str, Any], follower: Follower) -> list[CheckedEvent]:
