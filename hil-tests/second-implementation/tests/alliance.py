@@ -38,10 +38,11 @@ def consistency(old: int, of: list[bytes]) -> list[bytes]:
 
 
 class Alliance:
-    """Node n is of member n. `rekeyed` are nodes that have another key from charter 2 on."""
+    """Node n is of member n. `rekeyed` are nodes that have another key from charter 2 on, `renamed` those that have another id."""
 
-    def __init__(self, versions: int = 1, rekeyed: tuple[int, ...] = ()) -> None:
+    def __init__(self, versions: int = 1, rekeyed: tuple[int, ...] = (), renamed: tuple[int, ...] = ()) -> None:
         self.rekeyed = rekeyed
+        self.renamed = renamed
         chain: list[bytes] = []
         hash_ = None
         for version in range(1, versions + 1):
@@ -55,15 +56,15 @@ class Alliance:
     def node(self, number: int, version: int = 1) -> SecretIdentity:
         return secret(f"node {number}" + (" again" if number in self.rekeyed and version > 1 else ""))
 
-    def node_id(self, number: int) -> bytes:
-        return bytes([9 - number]) * 8
+    def node_id(self, number: int, version: int = 1) -> bytes:
+        return bytes([9 - number + (0x80 if number in self.renamed and version > 1 else 0)]) * 8
 
     def _charter(self, version: int, before: bytes | None) -> bytes:
         ids = [bytes([number + 1]) * 8 for number in range(len(MEMBERS))]
         members = [{0: id_, 1: f"Member {n}", 2: member.public.raw} for n, (id_, member) in enumerate(zip(ids, MEMBERS))]
-        nodes = [{0: self.node_id(n), 1: id_, 2: f"node-{n}.example", 3: self.node(n, version).public.sign,
+        nodes = [{0: self.node_id(n, version), 1: id_, 2: f"node-{n}.example", 3: self.node(n, version).public.sign,
                   4: [f"node-{n}.example:1"]} for n, id_ in enumerate(ids)]
-        group = [self.node_id(n) for n in range(len(MEMBERS))]
+        group = [self.node_id(n, version) for n in range(len(MEMBERS))]
         charter: dict[int, Any] = {0: version, 1: "Tests", 3: 2, 4: members, 5: nodes, 6: [0, [group]], 7: {0: 2, 1: 8, 2: 1},
                                    8: 1000}
         return cbor.encode(charter if before is None else charter | {2: before})

@@ -74,6 +74,15 @@ class Findings(Case):
         judged = self.two_roots({}, {"version": 2}, alliance)
         self.assertEqual((judged.finding, judged.accused), ("signed both", self.ids(0)))
 
+    def test_a_key_under_two_ids_is_of_two_nodes(self) -> None:
+        alliance = Alliance(2, renamed=(2,))
+        judged = self.two_roots({}, {"ordered": (), "cosigned": (2,), "version": 2}, alliance)
+        self.assertEqual((judged.finding, judged.accused), ("against quorum", [alliance.node_id(2, version=2)]))
+        alone = {"ordered": (), "cosigned": (2,)}
+        judged = self.two_roots(alone, alone | {"version": 2}, alliance)
+        self.assertEqual((judged.finding, judged.culprits), ("sides", []))
+        self.assertEqual(judged.accused, [alliance.node_id(2), alliance.node_id(2, version=2)])
+
     def test_the_other_shard_and_a_later_incarnation(self) -> None:
         other = {"shard": 0, "incarnation": 7}
         judged = self.two_roots(other, other)
