@@ -219,15 +219,23 @@ def alliance_of(chain: bytes) -> bytes:
     return sha256(SignedCharter.decode(versions[0], CHARTER_MAX_BYTES).charter)
 
 
-def verify_chain(chain: bytes, alliance_id: bytes) -> Charter:
-    """H1 to H3 and H5: the newest charter of the chain."""
-    return verify_charters(chain, alliance_id)[-1]
-
-
 def named(charters: list[Charter], version: int) -> Charter:
     """The charter of a chain that has this version: they go up one by one from 1."""
     require(1 <= version <= len(charters), "a charter version that is not at hand")
     return charters[version - 1]
+
+
+def at_hand(charters: list[Charter], shard: int, version: int, seen: int = 0) -> Charter:
+    """C2: under which charter a checkpoint has to stand that names this version; `seen` is the latest under which the log was seen.
+
+    It is the newest, but where that gives the shard to other nodes it may not have come there yet.
+    """
+    newest = charters[-1]
+    if not max(seen, 1) <= version < newest.version:
+        return newest
+    before = named(charters, version)
+    moves = {node.id for node in before.group(shard)} != {node.id for node in newest.group(shard)}
+    return before if moves else newest
 
 
 def verify_charters(chain: bytes, alliance_id: bytes) -> list[Charter]:

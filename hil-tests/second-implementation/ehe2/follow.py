@@ -176,9 +176,9 @@ class Follower:
     def distrusted_reads(self) -> list[int]:
         return [entry.leaf.index for entry in self.not_the_owners() if entry.ids is None]
 
-    def check_head(self, head: Head, nonce: bytes, charter: Charter, known: int | None) -> VerifiedHead:
-        """C4 and L4."""
-        verified = verify_head(head, self.room, nonce, charter)
+    def check_head(self, head: Head, nonce: bytes, charters: list[Charter], known: int | None, seen: int = 0) -> VerifiedHead:
+        """C4, and of L4 that the log did not become smaller."""
+        verified = verify_head(head, self.room, nonce, charters, seen)
         require(self.last is not None and verified.leaf == self.last, "the head is of another entry than the last shown")
         require(known is None or verified.checkpoint.size >= known, "the log became smaller")
         return verified

@@ -58,7 +58,8 @@ def verify_ledger(given: dict[str, Any], keys: dict[str, Any]) -> list[str]:
         except Refused as refused:
             raise Refused(f"item {index}: {refused.reason}", refused.code) from refused
     head = Head.decode(as_octets(given["head"]), FRAME_MAX_BYTES)
-    verified = follower.check_head(head, as_octets(given["nonce"]), charter, given.get("known"))
+    seen = read_checkpoint(given["remembered"]["checkpoint"].encode()).charter_version if "remembered" in given else 0
+    verified = follower.check_head(head, as_octets(given["nonce"]), charters, given.get("known"), seen)
     if "now" in given:
         verified.check_fresh(given["now"], charter)
     lines = _charter_lines(charter, len(charters)) + _room_lines(follower) + _head_lines(verified)

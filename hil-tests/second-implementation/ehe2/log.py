@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .charter import Charter
+from .charter import Charter, at_hand, named
 from .cose import Signed
 from .event import ms
 from .form import Record, array, blob, member, octets, text, uint
 from .ids import sha256, shard_of
 from .limits import HEAD_SIGNATURE_MAX_BYTES, PROOF_HASHES_MAX
-from .note import Checkpoint, verify_checkpoint
+from .note import Checkpoint, read_checkpoint, verify_statement
 from .refused import Refused, require
 from .run import SignedRun
 
@@ -116,19 +116,20 @@ def verify_consistency(old: int, old_root: bytes, new: int, new_root: bytes, pro
     require(fr == old_root and sr == new_root, "the proof leads to other roots")
 
 
-def verify_receipt(receipt: Receipt, charter: Charter) -> Checkpoint:
-    """The checkpoint stands and includes the leaf: what C3 and C4 share."""
-    shard = shard_of(receipt.leaf.room, charter.shard_count)
-    checkpoint = verify_checkpoint(receipt.checkpoint.encode(), shard, charter)
+def verify_receipt(receipt: Receipt, charters: list[Charter], seen: int = 0) -> Checkpoint:
+    """The checkpoint stands under the charter at hand (C2) and includes the leaf: what C3 and C4 share."""
+    shard = shard_of(receipt.leaf.room, charters[-1].shard_count)
+    said = read_checkpoint(receipt.checkpoint.encode())
+    checkpoint = verify_statement(said, shard, at_hand(charters, shard, said.charter_version, seen))
     verify_inclusion(receipt.leaf.hash, receipt.log_index, checkpoint.size, receipt.proof, checkpoint.root)
     return checkpoint
 
 
-def verify_run_receipt(receipt: Receipt, run: SignedRun, charter: Charter) -> Checkpoint:
+def verify_run_receipt(receipt: Receipt, run: SignedRun, charters: list[Charter]) -> Checkpoint:
     """C3."""
     require(receipt.leaf.room == run.run.room, "the receipt is for another room")
     require(receipt.leaf.entry == run.hash, "the receipt is for another entry")
-    return verify_receipt(receipt, charter)
+    return verify_receipt(receipt, charters)
 
 
 @dataclass(frozen=True)
@@ -138,20 +139,21 @@ class VerifiedHead:
     at: int
 
     def check_fresh(self, now: int, charter: Charter) -> None:
+        """By the newest charter, whichever the checkpoint stands under (section 12)."""
         require(now - self.at <= charter.head_fresh, "the head is stale")
 
 
-def verify_head(head: Head, room: bytes, nonce: bytes, charter: Charter) -> VerifiedHead:
+def verify_head(head: Head, room: bytes, nonce: bytes, charters: list[Charter], seen: int = 0) -> VerifiedHead:
     """C4."""
     leaf = head.last.leaf
     require(leaf.room == room, "the head is of another room")
     require(head.nonce == nonce, "the head answers another question")
-    checkpoint = verify_receipt(head.last, charter)
+    checkpoint = verify_receipt(head.last, charters, seen)
     signed = Signed.decode(head.signature, HEAD_SIGNATURE_MAX_BYTES)
     statement = HeadStatement.decode(signed.payload, HEAD_SIGNATURE_MAX_BYTES)
     stated = (statement.room, statement.last, statement.size, statement.at, statement.nonce)
     require(stated == (room, leaf.hash, checkpoint.size, head.at, nonce), "the head states something else")
-    for node in charter.group(checkpoint.shard):
+    for node in named(charters, checkpoint.charter_version).group(checkpoint.shard):
         try:
             signed.verify("head", node.key)
         except Refused:

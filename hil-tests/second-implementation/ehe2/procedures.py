@@ -284,12 +284,12 @@ def _answer(the_shard: shard.Shard, ask: Input) -> Any:
 
 def _followed(given: Input) -> tuple[Follower, dict[str, Any]]:
     alliance = octets(given["alliance"])
-    newest = charter.verify_chain(octets(given["charter"]), alliance)
+    charters = charter.verify_charters(octets(given["charter"]), alliance)
     follower = Follower(alliance, octets(given["room"]), given["whole"])
     for item in _all_octets(given["items"]):
         follower.follow(item)
     head = log.Head.decode(octets(given["head"]), FRAME_MAX_BYTES)
-    verified = follower.check_head(head, octets(given["nonce"]), newest, given.get("known"))
+    verified = follower.check_head(head, octets(given["nonce"]), charters, given.get("known"))
     found = {"verified": follower.verified, "size": verified.checkpoint.size, "next_control": follower.next_control,
              "distrusted": follower.distrusted(), "distrusted_reads": follower.distrusted_reads()}
     if follower.unknown:
@@ -337,12 +337,12 @@ def _consistency(given: Input, keys: Input) -> Finding:
     return Finding({})
 
 
-def _newest(given: Input) -> charter.Charter:
-    return charter.verify_chain(octets(given["charter"]), octets(given["alliance"]))
+def _charters(given: Input) -> list[charter.Charter]:
+    return charter.verify_charters(octets(given["charter"]), octets(given["alliance"]))
 
 
 def _charter(given: Input, keys: Input) -> Finding:
-    newest = _newest(given)
+    newest = _charters(given)[-1]
     quorums = [newest.quorum(number) for number in range(newest.shard_count)]
     return Finding({"version": newest.version, "hash": newest.hash, "shard_count": newest.shard_count,
                     "quorums": quorums})
@@ -355,28 +355,28 @@ def _of_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _checkpoint(given: Input, keys: Input) -> Finding:
-    return Finding(_of_checkpoint(verify_checkpoint(given["note"].encode(), given["shard"], _newest(given))))
+    return Finding(_of_checkpoint(verify_checkpoint(given["note"].encode(), given["shard"], _charters(given)[-1])))
 
 
 def _receipt(given: Input, keys: Input) -> Finding:
-    newest = _newest(given)
+    charters = _charters(given)
     signed = run.SignedRun.decode(octets(given["run"]))
     signed.verify(octets(given["key"]))
     receipt = log.Receipt.decode(octets(given["receipt"]), FRAME_MAX_BYTES)
-    checkpoint = log.verify_run_receipt(receipt, signed, newest)
+    checkpoint = log.verify_run_receipt(receipt, signed, charters)
     return Finding({"leaf_hash": receipt.leaf.hash, "accepted_at": receipt.leaf.accepted_at} | _of_checkpoint(checkpoint))
 
 
 def _head(given: Input, keys: Input) -> Finding:
-    newest = _newest(given)
+    charters = _charters(given)
     head = log.Head.decode(octets(given["head"]), FRAME_MAX_BYTES)
-    verified = log.verify_head(head, octets(given["room"]), octets(given["nonce"]), newest)
-    verified.check_fresh(given["now"], newest)
+    verified = log.verify_head(head, octets(given["room"]), octets(given["nonce"]), charters)
+    verified.check_fresh(given["now"], charters[-1])
     return Finding({"size": verified.checkpoint.size, "entries": verified.leaf.index + 1})
 
 
 def _restoration(given: Input, keys: Input) -> Finding:
-    charters = charter.verify_charters(octets(given["charter"]), octets(given["alliance"]))
+    charters = _charters(given)
     records = [restored.verify_restoration(record, given["shard"], charters) for record in _all_octets(given["records"])]
     found: dict[str, Any] = {"restored": [
         {"origin": record.origin, "kept": record.kept, "root": record.root, "known": record.known} for record in records
