@@ -242,6 +242,7 @@ impl Daemon {
             identity: Arc::clone(&identity),
             charters: charters.clone(),
             shards: shards.clone(),
+            consensus: consensus.clone(),
             clock: clock.clone(),
         });
         let node = Arc::new(Node {

@@ -18,6 +18,7 @@ use certs::{Connection, Credentials, Role};
 use ehe::id::{Hash, NodeId, Nonce, RoomId};
 use ehe::refusal::Refusal;
 use ehe::wire::{NodeStatus, Request, Response, ScrubStatus};
+use ehe_node::backup::{Chain, rehearse, save};
 use ehe_node::clock::Clock;
 use ehe_node::daemon::Daemon;
 use ehe_node::verify::{Progress, Report, verify};
@@ -194,6 +195,20 @@ async fn what_a_disk_altered_while_its_node_was_stopped_is_noticed_held_had_agai
     }
     alter(&scene.file(2), &scene.bodies[12]);
     alter(&scene.file(2), &scene.bodies[30]);
+    // Before it is noticed a backup is taken, and shows what it is worth; afterwards none is taken.
+    let unaware = [scene.start_after(2, 1, 3_600).await, scene.start_after(0, 1, 3_600).await];
+    let (data, file) = (scene.hospitals.path("data2"), scene.hospitals.path("unaware"));
+    let saved = {
+        let file = file.clone();
+        tokio::task::spawn_blocking(move || save(&data, &file, None, 64 << 20)).await.unwrap()
+    };
+    saved.unwrap();
+    let chain = Chain::open(&[file], None).unwrap();
+    let rehearsed = rehearse(&chain, &scene.hospitals.path("")).unwrap_err().to_string();
+    assert!(rehearsed.contains("shard 0"), "{rehearsed}");
+    for node in unaware {
+        node.stop().await.unwrap();
+    }
     let report = scene.verified(2);
     assert!(report.to_string().contains("entry 14: it is not the entry that the log's tree has"), "{report}");
     // With nobody to ask, it tells nothing of the shard.
@@ -204,6 +219,9 @@ async fn what_a_disk_altered_while_its_node_was_stopped_is_noticed_held_had_agai
     assert!(scrub.first.as_ref().unwrap().contains("entry 14"), "{scrub:?}");
     let (_client, connection) = scene.hospitals.connect(&scene.owner, 2).await;
     assert_eq!(heard(&connection, scene.patient.room).await, Response::Refused(Refusal::StorageFault));
+    let (data, file) = (scene.hospitals.path("data2"), scene.hospitals.path("aware"));
+    let saved = tokio::task::spawn_blocking(move || save(&data, &file, None, 64 << 20)).await.unwrap();
+    assert!(saved.unwrap_err().to_string().contains("is held on this node"));
     alone.stop().await.unwrap();
     // It knows that after a restart, before it has looked again; and the others go on without it.
     let nodes = [scene.start(2, 1).await, scene.start(0, 100_000).await, scene.start(1, 100_000).await];

@@ -13,7 +13,7 @@ use ehe::restoration::{decode_all, encode_all};
 use ehe::time::UnixMs;
 
 use super::restore::{self, RECORDS_MAX_BYTES};
-use super::{Chain, save};
+use super::{Chain, rehearse, save};
 use crate::config::Config;
 use crate::daemon::placed;
 
@@ -32,9 +32,13 @@ pub struct Backup {
     /// Most MiB that are taken in a second, so that clients notice little.
     #[arg(long, value_name = "MIB", default_value_t = 64)]
     rate: u64,
-    /// Take none; verify these files, the full one first: hashes, signatures, the log's root, its checkpoint.
+    /// Take none; verify these files, the full one first: hashes, signatures, the log's root, its checkpoint, and each entry, by restoring it
+    /// for the look of it.
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["to", "since"])]
     verify: Vec<PathBuf>,
+    /// With --verify: a directory with room for the largest shard, for the time of the look; by default that of the last file.
+    #[arg(long, value_name = "DIR", requires = "verify")]
+    scratch: Option<PathBuf>,
     /// The alliance whose backup it has to be; without it or a configuration, the id is shown to be compared.
     #[arg(long, value_name = "ID")]
     alliance: Option<AllianceId>,
@@ -88,6 +92,8 @@ pub fn backup(args: &Backup, out: &mut dyn Write) -> anyhow::Result<()> {
         (None, None) => None,
     };
     let chain = Chain::open(&args.verify, pinned)?;
+    let beside = args.verify.last().and_then(|path| path.parent()).filter(|path| !path.as_os_str().is_empty());
+    rehearse(&chain, args.scratch.as_deref().or(beside).unwrap_or(Path::new(".")))?;
     writeln!(out, "alliance {}, node {}, taken at {} (ms)", chain.begin.alliance, chain.begin.node, chain.begin.at.0)?;
     for (shard, held) in &chain.shards {
         let said = &held.statement;

@@ -22,6 +22,7 @@
 pub mod chain;
 pub mod command;
 mod piece;
+mod rehearse;
 pub mod restore;
 mod save;
 mod serve;
@@ -39,6 +40,7 @@ use ehe::time::UnixMs;
 use minicbor::{Decode, Encode};
 
 pub use chain::Chain;
+pub use rehearse::rehearse;
 pub use save::{Saved, save};
 pub use serve::{Backups, SOCKET};
 

@@ -24,6 +24,7 @@ use super::Statement;
 use super::piece::{self, Begin, Kind, ShardEnd};
 use crate::charters::Charters;
 use crate::clock::Clock;
+use crate::consensus::{Consensus, GroupId};
 use crate::shard::{Shard, StoreError, Taken};
 
 /// Name of the socket in the data directory.
@@ -47,6 +48,8 @@ pub struct Backups {
     pub charters: Charters,
     /// The shards that are here.
     pub shards: BTreeMap<u16, Shard>,
+    /// Says which of them are damaged.
+    pub consensus: Consensus,
     /// The clock.
     pub clock: Clock,
 }
@@ -60,6 +63,11 @@ enum NotMade {
     Store { shard: u16, source: StoreError },
     #[error("shard {0} is stopped")]
     Stopped(u16),
+    #[error(
+        "shard {shard} is held on this node ({why}): take the backup of another node of its group, or when this one has had again what its \
+         disk damaged"
+    )]
+    Held { shard: u16, why: Arc<str> },
     #[error(
         "no quorum of members cosigned shard {0} in time; without that a backup proves nothing. Look whether the other nodes of its group run"
     )]
@@ -143,21 +151,25 @@ impl Backups {
     }
 
     fn make(&self, to: &mut impl Write, handle: &Handle, stop: &CancellationToken) -> Result<(), NotMade> {
-        let mut held = Vec::new();
+        let mut ours = Vec::new();
         for (number, shard) in &self.shards {
             let store = |source| NotMade::Store { shard: *number, source };
             let view = shard.store.view().map_err(store)?;
             let holders = view.holders(self.alliance).map_err(store)?.unwrap_or_else(|| self.charters.first());
             // Others may be open here, empty, or on their way.
             if holders.group(*number).contains(&self.id) {
-                held.push((*number, shard));
+                // What is known to be damaged would be kept for years as if it were not.
+                if let Some(why) = self.consensus.status(GroupId(*number)).and_then(|status| status.held) {
+                    return Err(NotMade::Held { shard: *number, why });
+                }
+                ours.push((*number, shard));
             }
         }
-        let shards = u16::try_from(held.len()).unwrap_or(u16::MAX);
+        let shards = u16::try_from(ours.len()).unwrap_or(u16::MAX);
         let begin = Begin { alliance: self.alliance, node: self.id, at: self.clock.now(), shards, since: None };
         piece::write(to, Kind::Begin, &cbor::to_vec(&begin))?;
         piece::write(to, Kind::Charters, &self.charters.encoded())?;
-        for (number, shard) in held {
+        for (number, shard) in ours {
             let stopped = || io::Error::other("the node is stopping");
             let taken = shard.store.take(|chunk, _| {
                 if stop.is_cancelled() { Err(stopped()) } else { piece::write(to, Kind::Chunk, chunk) }
