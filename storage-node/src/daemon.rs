@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 pub use error::StartError;
 pub use place::{Placed, placed};
 
-use rebuild::Files;
+use rebuild::{Files, Rebuild};
 
 use crate::admission::Admission;
 use crate::backup::{Backups, restore};
@@ -72,6 +72,16 @@ struct Others {
 impl Daemon {
     /// Starts a node: files, then consensus (which replays), then checkpoints, then other nodes and clients.
     pub async fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
+        Self::start_telling(config, clock, &|| {}).await
+    }
+
+    /// The same; `goes_on` is called every few seconds while a state comes from another node before anything is served, which takes as long
+    /// as that state is large.
+    pub async fn start_telling(
+        config: Config,
+        clock: Clock,
+        goes_on: &(dyn Fn() + Send + Sync),
+    ) -> Result<Self, StartError> {
         // 1. Who are we, and what is ours to hold? Then the files, all checked before anything is written.
         let opening = config.clone();
         let Opened { placed, mut files, cosigned, shelf } =
@@ -86,7 +96,10 @@ impl Daemon {
             let (dir, alliance) = (&config.data_dir, charters.first().alliance_id());
             move |shard| Store::open(dir, alliance, shard, config.storage.shard_cache_bytes)
         };
-        rebuild::rebuild(&config.data_dir, (id, &charters), &reach, &mut files, open_again).await?;
+        let (dir, charters_known, signed) = (&config.data_dir, &charters, &cosigned);
+        let rebuild =
+            Rebuild { dir, me: id, charters: charters_known, reach: &reach, cosigned: signed, clock: &clock, goes_on };
+        rebuild.all(&mut files, open_again).await?;
         let Files { stores, memory, .. } = files;
 
         // 3. The shards: their machines run under consensus, which replays its log before it opens.

@@ -189,7 +189,7 @@ fn run(path: PathBuf) -> anyhow::Result<()> {
     runtime.block_on(async {
         // Before the start, so that a signal during a long replay is not lost.
         let asked_to_stop = asked_to_stop()?;
-        let daemon = Daemon::start(config, Clock::system()).await?;
+        let daemon = Daemon::start_telling(config, Clock::system(), &start_goes_on).await?;
         let address = daemon.local_addr()?;
         tracing::info!(%address, "ready");
         notify(NotifyState::Ready);
@@ -261,6 +261,11 @@ fn asked_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => {}
         }
     })
+}
+
+/// A state that comes from another node may take longer than systemd allows for a start (TimeoutStartSec): so much more, from now on.
+fn start_goes_on() {
+    notify(NotifyState::ExtendTimeoutUsec(600_000_000));
 }
 
 /// Tells systemd. Outside of it there is nobody to tell, and that is no fault.

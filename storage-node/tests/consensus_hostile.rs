@@ -10,7 +10,7 @@
     clippy::indexing_slicing
 )]
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use ehe_node::consensus::{MAX_FRAME_BYTES, Purpose, Role};
@@ -210,6 +210,35 @@ async fn a_hostile_member_harms_nobody_and_stops_nothing() {
     let states = three.close(0).await;
     node::assert_contains(&states[&leader], &acknowledged);
     assert!(Purpose::Snapshot.priority() < Purpose::Append.priority());
+}
+
+/// Whoever leads may say of any state that it goes up to any place. Sound in itself, it would have a node let go of what it has confirmed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_has_less_than_the_nodes_own_is_not_installed() {
+    let mut three = Several::new(&[1, 2, 3], 1);
+    three.nodes.remove(&HOSTILE);
+    three.open_all().await;
+    let leader = three.leader(0, &[1, 2]).await;
+    let writer = Writer::start(&three, 0, 0, 0);
+    writer.more(50).await;
+    let term = three.status(leader, 0).term;
+    // One command of no bytes.
+    let state = [0; 24];
+    let piece = Bytes::from([&[1][..], &state].concat());
+    let end = [&[0][..], &(state.len() as u64).to_be_bytes(), &sha2::Sha256::digest(state)[..]].concat();
+    for to in [3 - leader, leader] {
+        let header = header((term + 1, HOSTILE, true), (term, 1 << 30));
+        let frames = vec![hello(3, to), header, piece.clone(), Bytes::from(end.clone())];
+        let heard = say(&three.hub, to, frames).await;
+        assert_eq!(heard.get(1).map(|frame| &frame[..]), Some(&[1, 0x81, 1][..]), "{heard:?}");
+        assert_eq!(three.nodes[&to].probes[0].staged.load(Ordering::SeqCst), 1, "it came as far as that");
+        assert_eq!(three.nodes[&to].probes[0].adopted.load(Ordering::SeqCst), 0);
+        assert!(three.status(to, 0).fault.is_none(), "and nothing stops for it");
+    }
+    writer.more(5).await;
+    let acknowledged = writer.stop().await;
+    let states = three.close(0).await;
+    node::assert_contains(&states[&leader], &acknowledged);
 }
 
 /// A node of the alliance that has no part in this group, though it may have in others of this node.

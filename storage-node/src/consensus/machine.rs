@@ -128,6 +128,15 @@ pub trait Stage: Send + 'static {
     /// # Errors
     /// As [`write`](Self::write); also if the end is missing.
     fn finish(self) -> Result<Self::Staged, MachineError>;
+
+    /// Whether what was staged may still take the place of the machine's state, which may have gone on meanwhile. Asked just before it is
+    /// installed, when the machine has applied all that is committed; what is found later, in [`Machine::adopt`], stops the group.
+    ///
+    /// # Errors
+    /// If it may not. Nothing is lost but the transfer.
+    fn still_fits(_staged: &Self::Staged) -> Result<(), MachineError> {
+        Ok(())
+    }
 }
 
 /// One committed command.

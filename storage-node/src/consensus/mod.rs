@@ -90,7 +90,7 @@ pub use machine::{AppliedMeta, Command, Machine, MachineError, Stage, Stager, Un
 pub use network::{Alone, FrameReceiver, FrameSender, Link, LinkError, MAX_FRAME_BYTES, Purpose, Stream, Unserved};
 pub use open::LOG_FILE;
 pub use propose::Pending;
-pub use rebuild::replace_state;
+pub use rebuild::{applied_at, replace_state};
 #[cfg(ehe_sim)]
 pub use runtime::simulated as sim;
 pub use status::{Role, Status};

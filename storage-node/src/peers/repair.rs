@@ -3,11 +3,12 @@
 //!
 //! ```text
 //! request = version (1) ‖ what (1) ‖ shard (2) ‖ log index (8)             numbers big-endian; what 0 an entry, 1 the whole state,
-//!                                                                          2 may I go? with my leaves for an index
+//!                                                                          2 may I go? with my leaves for an index, 3 how far
 //! entry   = row …, finished;  row = record (8) ‖ offset (4) ‖ bytes        one a frame; none: this node does not have it
 //! state   = what consensus keeps, piece …, finished                        each a frame; none: this node has no state for others
 //! go      = note, 0 ‖ hash (32) …, finished                                two frames: a quorum's checkpoint, and the proof that it extends the
 //!                                                                          leaves that were named; none: no, or this node does not lead
+//! how far = what consensus keeps, finished                                 as of a state, without the state
 //! ```
 //!
 //! Only a node that has a part in the shard is given something of it: who has none learns neither the ciphertext nor who read it.
@@ -44,6 +45,7 @@ const REQUEST_BYTES: usize = 1 + 1 + 2 + 8;
 const ENTRY: u8 = 0;
 const STATE: u8 = 1;
 const FAREWELL: u8 = 2;
+const APPLIED: u8 = 3;
 const KEY_BYTES: usize = 8 + 4;
 /// A row fills a page.
 const ROW_BYTES: usize = KEY_BYTES + 4096;
@@ -61,6 +63,8 @@ const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
 const STATES_AT_A_TIME: usize = 2;
 /// How late a state may be, whatever of it is there.
 const LATE_MAX: Duration = Duration::from_secs(30);
+/// Whoever waits for a state is told that often that this goes on.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 /// Slower than this it is too slow: 2 Mbit/s.
 const STATE_BYTES_PER_S_MIN: u64 = 256 << 10;
 
@@ -129,17 +133,35 @@ impl Others {
         }
     }
 
-    /// A node's whole state of a shard, received by `incoming`.
-    pub async fn state(&self, node: NodeId, shard: u16, incoming: Incoming) -> Result<Sent, String> {
+    /// How far a node has applied a shard's log, as its machine keeps it for consensus.
+    pub async fn applied(&self, node: NodeId, shard: u16) -> Result<Vec<u8>, String> {
+        let mut exchange = self.open(node, APPLIED, shard, 0).await.map_err(|error| error.to_string())?;
+        let none = || "it has no state for this node".to_owned();
+        Ok(next(&mut exchange, APPLIED_BYTES).await?.ok_or_else(none)?.to_vec())
+    }
+
+    /// A node's whole state of a shard, received by `incoming`. `goes_on` is called every few seconds while it comes, and while it is looked at.
+    pub async fn state(
+        &self,
+        node: NodeId,
+        shard: u16,
+        incoming: Incoming,
+        goes_on: &(dyn Fn() + Send + Sync),
+    ) -> Result<Sent, String> {
         let mut exchange = self.open(node, STATE, shard, 0).await.map_err(|error| error.to_string())?;
         let none = || "it has no state for this node".to_owned();
         let applied = next(&mut exchange, APPLIED_BYTES).await?.ok_or_else(none)?.to_vec();
         let (pieces, arrived) = mpsc::channel::<Bytes>(PIECES);
-        let writing = tokio::task::spawn_blocking(move || received(incoming, arrived));
-        let mut pace = Pace::new(Instant::now());
+        let mut writing = tokio::task::spawn_blocking(move || received(incoming, arrived));
+        let (mut pace, mut told) = (Pace::new(Instant::now()), Instant::now());
+        goes_on();
         while let Some(piece) = next(&mut exchange, PIECE_BYTES).await? {
             if !pace.keeps(piece.len(), Instant::now()) {
                 return Err("it sends too slowly".into());
+            }
+            if told.elapsed() >= SIGN_OF_LIFE {
+                told = Instant::now();
+                goes_on();
             }
             // If it is not taken, the writer says why.
             if pieces.send(piece).await.is_err() {
@@ -147,7 +169,13 @@ impl Others {
             }
         }
         drop(pieces);
-        let state = writing.await.map_err(|_| "it was interrupted")?.map_err(|error| error.to_string())?;
+        let written = loop {
+            match tokio::time::timeout(SIGN_OF_LIFE, &mut writing).await {
+                Ok(written) => break written,
+                Err(_) => goes_on(),
+            }
+        };
+        let state = written.map_err(|_| "it was interrupted")?.map_err(|error| error.to_string())?;
         Ok(Sent { applied, state })
     }
 }
@@ -231,6 +259,7 @@ impl Repairs {
             (Some(_), Some(line)) if what == FAREWELL => {
                 self.farewell(&mut exchange, line, (from, shard), log_index).await
             }
+            (Some(_), Some(line)) if !held && what == APPLIED => applied(&mut exchange, line).await,
             (Some(_), Some(line)) if !held => match self.states.try_acquire() {
                 Ok(_permit) => state(&mut exchange, line).await,
                 Err(_) => Ok(()),
@@ -276,6 +305,14 @@ async fn entry(exchange: &mut Exchange, line: Line, log_index: u64) -> Result<()
         exchange.send(&frame_of(&row), FRAME_WITHIN).await?;
     }
     Ok(())
+}
+
+async fn applied(exchange: &mut Exchange, line: Line) -> Result<(), ChannelError> {
+    let looking = tokio::task::spawn_blocking(move || caught(|| line.store.view()?.applied()));
+    match looking.await.ok().and_then(Result::ok).flatten() {
+        Some(applied) => exchange.send(&applied, FRAME_WITHIN).await,
+        None => Ok(()),
+    }
 }
 
 async fn state(exchange: &mut Exchange, line: Line) -> Result<(), ChannelError> {
@@ -327,7 +364,7 @@ fn asked(frame: &[u8]) -> Option<(u8, u16, u64)> {
     let ([version, what], rest) = frame.split_first_chunk()?;
     let (shard, rest) = rest.split_first_chunk()?;
     let (log_index, rest) = rest.split_first_chunk()?;
-    let known = *version == VERSION && [ENTRY, STATE, FAREWELL].contains(what) && rest.is_empty();
+    let known = *version == VERSION && [ENTRY, STATE, FAREWELL, APPLIED].contains(what) && rest.is_empty();
     known.then_some((*what, u16::from_be_bytes(*shard), u64::from_be_bytes(*log_index)))
 }
 
@@ -364,7 +401,10 @@ mod tests {
         fn requests_and_rows_come_back_and_nothing_else_is_one(
             shard: u16, log_index: u64, key: (u64, u32), bytes: Vec<u8>, noise in prop::collection::vec(any::<u8>(), 0..20),
         ) {
-            prop_assert_eq!(asked(&request(STATE, shard, log_index)), Some((STATE, shard, log_index)));
+            for what in [ENTRY, STATE, APPLIED] {
+                prop_assert_eq!(asked(&request(what, shard, log_index)), Some((what, shard, log_index)));
+            }
+            prop_assert_eq!(asked(&request(APPLIED + 1, shard, log_index)), None);
             let sent = LogRow { key, bytes };
             prop_assert_eq!(row(&frame_of(&sent)), Some(sent));
             prop_assert!(asked(&noise).is_none() || noise.len() == REQUEST_BYTES && noise[0] == VERSION);

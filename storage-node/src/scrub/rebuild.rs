@@ -2,7 +2,11 @@
 //!
 //! It is received as a snapshot is: beside the damaged file, verified as a whole against what a quorum cosigned. Then it takes that
 //! file's place. The node's log and votes stay: it is the same node. What a snapshot's verification does not ask, the scrub asks next.
+//!
+//! This node's own state is damaged and tells nothing of how far its log went. What it has put its name to is known from another file: a state
+//! that has less is not taken.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::consensus::{self, GroupId, OpenError, replace_state};
@@ -27,9 +31,16 @@ pub enum NotRebuilt {
     Store(#[from] StoreError),
 }
 
-/// Puts a state that was sent in the place of a shard's file in `dir`. The shard's file must not be open.
-pub fn rebuild(dir: &Path, place: Place, me: consensus::NodeId, sent: Sent) -> Result<(), NotRebuilt> {
+/// Puts a state that was sent in the place of a shard's file in `dir`. The shard's file must not be open. `may_vote`: whether these can be the
+/// shard's voters.
+pub fn rebuild(
+    dir: &Path,
+    place: Place,
+    me: consensus::NodeId,
+    sent: Sent,
+    may_vote: impl Fn(&BTreeSet<consensus::NodeId>) -> bool,
+) -> Result<(), NotRebuilt> {
     let Sent { applied, state } = sent;
-    let mine = replace_state(dir, me, GroupId(place.shard), &applied)?;
+    let mine = replace_state(dir, me, GroupId(place.shard), &applied, may_vote)?;
     Ok(state.take_place(&mine)?)
 }

@@ -11,10 +11,10 @@ use ehe::room::{RoomState, WrapFact};
 use ehe::run::StrandEnd;
 use ehe::time::Hour;
 
-use super::entry::{Entry, Names};
+use super::entry::{Entry, Names, is_whole};
 use super::known;
 use super::places::Head;
-use super::record::{KeptEvent, Record, Seen, What};
+use super::record::{Record, Seen, What};
 use super::replay::control_at;
 use super::segments::{self, FIRST_BYTES, NONE_BEGINS, RECORD_MAX_BYTES, SEGMENT_BYTES, SegmentKey};
 use super::store::{StoreError, check_marker};
@@ -144,7 +144,7 @@ pub(crate) struct Row {
     pub(crate) entry: Entry,
     /// The number of its strand, where it is stored in parts.
     pub(crate) strand: Option<u64>,
-    /// Whether the record is whole: in the one form in which it would be written, and erased bodies as an erasure leaves them.
+    /// Whether the record is whole: in the one form in which it would be written, with every event's body.
     pub(crate) form: Form,
 }
 
@@ -217,16 +217,8 @@ impl View {
                 }
             }
         }
-        let erasure = |event: &KeptEvent<'_>| {
-            !event.erased
-                || event.body.split_at_checked(Hash::LEN).is_some_and(|(_, rest)| rest.iter().all(|byte| *byte == 0))
-        };
-        let erased = match &record.what {
-            What::Access { .. } => true,
-            What::Whole { events, .. } | What::Parts { events, .. } => events.iter().all(erasure),
-        };
-        let form = if erased && record.to_vec() == bytes { Form::Sound } else { Form::Other };
         let entry = Names::new(self.tables(), self.log_name(), Some(roots)).rebuild(log_index, &record)?;
+        let form = if is_whole(&record, bytes, &entry) { Form::Sound } else { Form::Other };
         Ok(Row { entry, strand, form })
     }
 

@@ -141,8 +141,9 @@ impl Store {
         }
         let meta = meta.and_then(|meta| ehe::cbor::from_slice::<ShardMeta>(&meta, 256).ok());
         let meta = meta.ok_or(StoreError::Stream("the shard's record is missing"))?;
-        let attested = Attested { incarnation: meta.incarnation, size: meta.leaves, root, note: String::new() };
-        let staged = staging.finish(|tables| sound::check(tables, place, Some(&attested)))?;
+        let (incarnation_before, size, note) = (meta.incarnation, meta.leaves, String::new());
+        let attested = Attested { incarnation: incarnation_before, size, root, charter_version: 1, note };
+        let staged = staging.finish(|tables| sound::check(tables, place, Some(&attested), None))?;
         let (meta, records) = (ehe::cbor::to_vec(&ShardMeta { incarnation, ..meta }), records(before)?);
         let begun = [(META_SHARD, meta.as_slice()), (META_RESTORED, records.as_slice()), (META_APPLIED, applied)];
         self.replace(staged.settle(begun)?);

@@ -236,6 +236,34 @@ impl<'a, T: Look> Names<'a, T> {
     }
 }
 
+/// Whether the record in `bytes` is whole, from which `entry` was put together.
+///
+/// A leaf vouches for the signed run, and so for its events' ids, which are hashes of their headers: not for the form of the record, nor
+/// for a body that a header names. So this is asked wherever a record comes from another node or may have been altered. Nothing
+/// of this version erases a body: one that is said to be erased is lost.
+pub(super) fn is_whole(record: &Record<'_>, bytes: &[u8], entry: &Entry) -> bool {
+    let events = match &record.what {
+        // A run that is stored as an access record would have lost its events.
+        What::Access { .. } => return !entry.is_run() && record.to_vec() == bytes,
+        // Its ids are made of the events.
+        What::Parts { events, .. } => events,
+        What::Whole { run, events, .. } => {
+            let named = SignedRun(run.to_vec()).decode();
+            if !named.is_ok_and(|run| run.claims().ids.iter().copied().eq(entry.events.iter().map(StoredEvent::id))) {
+                return false;
+            }
+            events
+        }
+    };
+    let body_fits = |event: &KeptEvent<'_>| match &event.header {
+        KeptHeader::Whole(header) => cbor::from_slice::<Header>(header, header.len())
+            .is_ok_and(|header| header.body_hash.0 == <[u8; 32]>::from(Sha256::digest(event.body))),
+        // Its header is made with the hash of the body.
+        KeptHeader::Content { .. } | KeptHeader::Control { .. } => true,
+    };
+    events.iter().all(|event| !event.erased && body_fits(event)) && record.to_vec() == bytes
+}
+
 /// A run that is admitted, as it came.
 pub(super) struct Admitted<'a> {
     pub(super) log_index: u64,

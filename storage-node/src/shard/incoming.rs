@@ -1,17 +1,21 @@
 //! Another node's state on its way to this one, into a file beside this node's: filled while it comes, verified when it is whole.
 //!
 //! Nothing of this node's is touched before that, and what it is asked meanwhile it answers from the file that it has. Then the new
-//! one takes that one's place, which takes as long as two syncs and a name, whatever it holds.
+//! one takes that one's place, which takes as long as two syncs and a name, whatever it holds: if it has all that this node's log has,
+//! asked when it is whole and once more before it takes the place ([`super::extent`]).
 
 use std::time::Instant;
 
+use super::charters::{Charters, InEffect};
 use super::export::{Item, OWN, Parser};
+use super::extent::Own;
 use super::notary::{Attested, Notary};
 use super::place::Place;
 use super::schema::{META_APPLIED, META_NOTE};
 use super::sound;
 use super::staging::{Staged, Staging};
 use super::store::{Beside, OpenFile, StoreError};
+use crate::clock::Clock;
 use crate::consensus::{MachineError, Stage};
 
 /// A state that is being received.
@@ -20,6 +24,8 @@ pub struct Incoming {
     filling: Filling,
     bytes: u64,
     begun: Instant,
+    own: Own,
+    clock: Option<Clock>,
 }
 
 struct Filling {
@@ -33,15 +39,23 @@ struct Filling {
 pub struct Arrived {
     staged: Staged,
     attested: Option<Attested>,
+    place: Place,
+    own: Own,
 }
 
 impl Incoming {
-    pub(super) fn begin(beside: Option<Beside>, place: Place, notary: Option<Notary>) -> Result<Self, StoreError> {
+    /// `own`: how far this node's log goes. `clock`: no state from ahead of it is taken.
+    pub(super) fn begin(
+        beside: Option<Beside>,
+        place: Place,
+        notary: Option<Notary>,
+        (own, clock): (Own, Option<Clock>),
+    ) -> Result<Self, StoreError> {
         let Beside { folder, cache_bytes } =
             beside.ok_or(StoreError::Stream("this store has no directory to receive one in"))?;
         let staging = Staging::begin(folder, cache_bytes)?;
         let filling = Filling { place, notary, attested: None, staging };
-        Ok(Self { parser: Parser::default(), filling, bytes: 0, begun: Instant::now() })
+        Ok(Self { parser: Parser::default(), filling, bytes: 0, begun: Instant::now(), own, clock })
     }
 }
 
@@ -64,8 +78,19 @@ impl Filling {
 }
 
 impl Arrived {
-    /// Takes the place of this node's own.
+    /// The charter that is in effect in it; `None`: charter 1, of which its log says nothing yet.
+    pub(crate) fn in_effect(&self) -> Result<Option<InEffect>, StoreError> {
+        self.staged.look(|tables| Ok(Charters::load(&tables.meta, self.place.alliance)?.in_effect()))
+    }
+
+    /// Whether it has all that this node's own has by now.
+    fn still_extends(&self) -> Result<(), StoreError> {
+        self.staged.look(|tables| sound::extends(tables, &self.place, &self.own.now()))
+    }
+
+    /// Takes the place of this node's own, which may have gone on since it was found good.
     pub(super) fn settle(self, applied: &[u8]) -> Result<OpenFile, StoreError> {
+        self.still_extends()?;
         let note = self.attested.as_ref().map(|attested| (META_NOTE, attested.note.as_bytes()));
         self.staged.settle(note.into_iter().chain([(META_APPLIED, applied)]))
     }
@@ -83,11 +108,21 @@ impl Stage for Incoming {
         self.parser.finish().map_err(fault)?;
         let (received, verifying) = (self.begun.elapsed(), Instant::now());
         let Filling { place, attested, staging, .. } = self.filling;
-        let staged = staging.finish(|tables| sound::check(tables, &place, attested.as_ref())).map_err(fault)?;
+        let (own, now) = (self.own, self.clock.as_ref().map(Clock::now));
+        let staged = staging.finish(|tables| {
+            sound::check(tables, &place, attested.as_ref(), now)?;
+            // Its tree is known to be that of its entries by now.
+            sound::extends(tables, &place, &own.now())
+        });
+        let staged = staged.map_err(fault)?;
         let (received_s, verified_s) = (received.as_secs_f32(), verifying.elapsed().as_secs_f32());
         let (shard, mib) = (place.shard, self.bytes >> 20);
         tracing::info!(shard, mib, received_s, verified_s, "the state that another node sent was found good");
-        Ok(Arrived { staged, attested })
+        Ok(Arrived { staged, attested, place, own })
+    }
+
+    fn still_fits(staged: &Arrived) -> Result<(), MachineError> {
+        staged.still_extends().map_err(fault)
     }
 }
 

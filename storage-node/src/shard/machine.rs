@@ -12,6 +12,7 @@ use super::block::{self, Block, RULES};
 use super::charters::Charters;
 use super::decoded::Decoded;
 use super::export::Export;
+use super::extent::{Extent, Own};
 use super::incoming::{Arrived, Incoming, fault};
 use super::notary::Notary;
 use super::place::Place;
@@ -41,6 +42,8 @@ pub struct ShardMachine {
     decoded: Decoded,
     /// As of when what is carried was read from the file.
     mended: u64,
+    /// How far the log goes, for those who receive another's state.
+    own: Own,
 }
 
 /// Why a shard cannot go on.
@@ -67,26 +70,15 @@ impl ShardMachine {
         let carried = load(&store, place, (rooms.clone(), recent.clone()))?;
         let (readers, clock, decoded) = (Readers::default(), None, Decoded::default());
         let mended = store.mended().load(Ordering::Acquire);
-        let machine = Self {
-            place,
-            store,
-            carried,
-            board,
-            rooms,
-            recent,
-            notary: None,
-            noted: 0,
-            readers,
-            clock,
-            decoded,
-            mended,
-        };
+        let (notary, noted, own) = (None, 0, Own::default());
+        let machine =
+            Self { place, store, carried, board, rooms, recent, notary, noted, readers, clock, decoded, mended, own };
         machine.show();
         Ok(machine)
     }
 
     /// Has a quorum's notes go with its state to other nodes, and takes theirs if it comes with one. Without, it takes no state but
-    /// an empty one.
+    /// an empty one in the place of an empty one.
     #[must_use]
     pub fn attested_by(self, notary: Notary) -> Self {
         Self { notary: Some(notary), ..self }
@@ -121,6 +113,7 @@ impl ShardMachine {
         let Carried { peaks, shard, charters, .. } = &self.carried;
         let ShardMeta { incarnation, rooms, time, .. } = *shard;
         let (size, root) = (peaks.size(), peaks.root());
+        self.own.show(Extent::of(shard, root, charters));
         // First: what is signed of this state is signed under the charter that is in effect with it.
         if let Some(in_effect) = charters.in_effect() {
             self.board.under(self.place.shard, in_effect);
@@ -203,7 +196,10 @@ impl Machine for ShardMachine {
 
     fn stager(&self) -> Stager<Incoming> {
         let (beside, place, notary) = (self.store.beside(), self.place, self.notary.clone());
-        Box::new(move || Incoming::begin(beside.clone(), place, notary.clone()).map_err(fault))
+        let (own, clock) = (self.own.clone(), self.clock.clone());
+        Box::new(move || {
+            Incoming::begin(beside.clone(), place, notary.clone(), (own.clone(), clock.clone())).map_err(fault)
+        })
     }
 
     fn vetting(&self) -> Vetting {

@@ -1,5 +1,5 @@
-//! Damaged rows of the log had again from another node: replicas have the same rows, byte for byte, and the tree says which entries
-//! belong in them, so nothing of the other node is believed.
+//! Damaged rows of the log had again from another node: replicas have the same rows, byte for byte. The tree says which entries belong in
+//! them, and an entry's run, by its events' ids, which bodies belong to it ([`is_whole`]): so nothing of the other node is believed.
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -15,8 +15,9 @@ use ehe::merkle::{NodeAt, Nodes};
 use ehe::read::record_hash;
 
 use super::audit::Records;
-use super::entry::{Entry, LogName, Names};
+use super::entry::{Entry, LogName, Names, is_whole};
 use super::export::Export;
+use super::extent::{Extent, Own};
 use super::folder::Dir;
 use super::incoming::{Arrived, Incoming};
 use super::notary::Notary;
@@ -28,6 +29,7 @@ use super::segments::{self, FIRST_BYTES, SEGMENT_BYTES, SegmentKey};
 use super::store::{Beside, Store, StoreError};
 use super::tree::Tree;
 use super::view::View;
+use crate::clock::Clock;
 
 /// A record of the greatest length takes so many rows, and its neighbours one more at each end.
 pub(crate) const ROWS_MAX: usize = segments::RECORD_MAX_BYTES / (SEGMENT_BYTES - FIRST_BYTES) + 3;
@@ -43,10 +45,17 @@ pub struct LogRow {
     pub bytes: Vec<u8>,
 }
 
-/// Receives another node's state of a shard beside this node's file in `dir`, which is not open.
-pub(crate) fn receive(dir: &Path, place: Place, notary: Notary, cache_bytes: usize) -> Result<Incoming, StoreError> {
+/// Receives another node's state of a shard beside this node's file in `dir`, which is not open. What it cannot tell any more is known from
+/// elsewhere: `own`, so far its log went at least.
+pub(crate) fn receive(
+    dir: &Path,
+    place: Place,
+    notary: Notary,
+    (own, clock): (Extent, Clock),
+    cache_bytes: usize,
+) -> Result<Incoming, StoreError> {
     let folder = Arc::new(Dir::new(dir, place.shard));
-    Incoming::begin(Some(Beside { folder, cache_bytes }), place, Some(notary))
+    Incoming::begin(Some(Beside { folder, cache_bytes }), place, Some(notary), (Own::at(own), Some(clock)))
 }
 
 impl Arrived {
@@ -182,15 +191,21 @@ fn is_sound(tables: &impl Look, log: LogName, log_index: u64) -> Result<bool, St
 
 fn is_leaf(tables: &impl Look, log: LogName, log_index: u64, bytes: &[u8]) -> Result<bool, StoreError> {
     match leaf_of(tables, log, log_index, bytes) {
-        Ok(leaf) => Ok(Tree(tables).node(NodeAt { level: 0, index: log_index })? == leaf),
+        Ok(Some(leaf)) => Ok(Tree(tables).node(NodeAt { level: 0, index: log_index })? == leaf),
+        Ok(None) => Ok(false),
         Err(StoreError::Corrupt(_)) => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-fn leaf_of(tables: &impl Look, log: LogName, log_index: u64, bytes: &[u8]) -> Result<Hash, StoreError> {
+/// `None`: the record is not whole.
+fn leaf_of(tables: &impl Look, log: LogName, log_index: u64, bytes: &[u8]) -> Result<Option<Hash>, StoreError> {
     const RECORD: StoreError = StoreError::Corrupt("an entry of the log does not decode");
-    let entry: Entry = Names::new(tables, log, None).rebuild(log_index, &Record::decode(bytes).ok_or(RECORD)?)?;
+    let record = Record::decode(bytes).ok_or(RECORD)?;
+    let entry: Entry = Names::new(tables, log, None).rebuild(log_index, &record)?;
+    if !is_whole(&record, bytes, &entry) {
+        return Ok(None);
+    }
     let previous = match entry.index.checked_sub(1) {
         None => Hash::ZERO,
         Some(before) => {
@@ -199,5 +214,5 @@ fn leaf_of(tables: &impl Look, log: LogName, log_index: u64, bytes: &[u8]) -> Re
         }
     };
     let Entry { room, index, accepted_at, control, .. } = entry;
-    Ok(Leaf { room, index, previous, entry: record_hash(&entry.bytes), accepted_at, control }.hash())
+    Ok(Some(Leaf { room, index, previous, entry: record_hash(&entry.bytes), accepted_at, control }.hash()))
 }

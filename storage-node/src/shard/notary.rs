@@ -22,6 +22,8 @@ pub(crate) struct Attested {
     pub(crate) incarnation: u32,
     pub(crate) size: u64,
     pub(crate) root: Hash,
+    /// Version of the charter under which it is cosigned.
+    pub(crate) charter_version: u32,
     pub(super) note: String,
 }
 
@@ -57,6 +59,6 @@ impl Notary {
         let (size, root, origin) = (checkpoint.size, checkpoint.root, &checkpoint.origin);
         let incarnation = charter.incarnation_of(origin, shard);
         let incarnation = incarnation.ok_or_else(|| CheckpointError::OtherLog(origin.clone()))?;
-        Ok(Attested { incarnation, size, root, note: note.into() })
+        Ok(Attested { incarnation, size, root, charter_version: charter.version(), note: note.into() })
     }
 }

@@ -1,19 +1,23 @@
 //! Whether a shard's tables say what its log says, and its log is the one that a quorum cosigned.
 //!
 //! Asked of a state that another node sent, before anybody relies on it: every entry is put together and its leaf computed anew,
-//! the tree above them is built from nothing, and the places, counts and rules that stand beside the log have to fit it. The rules of each
-//! room are those to which its control events lead: these are applied again, room by room, and those that the quorum has not cosigned yet
-//! have to be signed by who may.
+//! every event has the body that its header names, the tree above them is built from nothing, and the places, counts, times and rules
+//! that stand beside the log have to fit it; and it has all that this node's own log has ([`extends`]). The rules of each room are those
+//! to which its control events lead: these are applied again, room by room, and those that the quorum has not cosigned yet have to be
+//! signed by who may. What this cannot show is that the leaves behind the quorum's note, and how far the charter in effect is vouched
+//! for, are what the others have: the next checkpoint shows it.
 
 use ehe::event::Header;
 use ehe::limits;
 use ehe::merkle::Peaks;
 use ehe::read::AccessRecord;
 use ehe::room::RoomState;
+use ehe::time::UnixMs;
 use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::charters::Charters;
-use super::entry::{Entry, LogName, Names};
+use super::entry::{Entry, LogName, Names, is_whole};
+use super::extent::Extent;
 use super::known;
 use super::notary::Attested;
 use super::place::Place;
@@ -25,17 +29,38 @@ use super::segments;
 use super::store::{StoreError, check_marker, shard_meta};
 use super::tree::Built;
 use super::view::ROOM_STATE_MAX_BYTES;
+use crate::checkpoint::CLOCK_DIFFERS_MAX_MS;
 
-/// Judges the tables of a shard. `attested`: what a quorum cosigned; it may be older than the state, never newer.
-pub(super) fn check(tables: &ReadTables, place: &Place, attested: Option<&Attested>) -> Result<(), StoreError> {
-    sound(tables, place, attested).map_err(|error| match error {
-        // This node's own file is not in question.
-        StoreError::Corrupt(what) => StoreError::Stream(what),
-        other => other,
-    })
+/// Judges the tables of a shard. `attested`: what a quorum cosigned; it may be older than the state, never newer. `now`: no time of it is
+/// ahead of that by more than clocks may differ.
+pub(super) fn check(
+    tables: &ReadTables,
+    place: &Place,
+    attested: Option<&Attested>,
+    now: Option<UnixMs>,
+) -> Result<(), StoreError> {
+    sound(tables, place, attested, now).map_err(theirs)
 }
 
-fn sound(tables: &ReadTables, place: &Place, attested: Option<&Attested>) -> Result<(), StoreError> {
+/// Whether the tables have all that `own` has, and go on from there.
+pub(super) fn extends(tables: &ReadTables, place: &Place, own: &Extent) -> Result<(), StoreError> {
+    own.is_in(tables, place.alliance).map_err(theirs)
+}
+
+/// This node's own file is not in question.
+fn theirs(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Corrupt(what) => StoreError::Stream(what),
+        other => other,
+    }
+}
+
+fn sound(
+    tables: &ReadTables,
+    place: &Place,
+    attested: Option<&Attested>,
+    now: Option<UnixMs>,
+) -> Result<(), StoreError> {
     check_marker(&tables.meta, place.alliance, place.shard)?;
     let shard = shard_meta(&tables.meta)?;
     match attested {
@@ -46,7 +71,17 @@ fn sound(tables: &ReadTables, place: &Place, attested: Option<&Attested>) -> Res
         Some(attested) if attested.size > shard.leaves => return unsound("its note is of a longer log"),
         _ => {}
     }
-    Charters::load(&tables.meta, place.alliance)?;
+    let charters = Charters::load(&tables.meta, place.alliance)?;
+    // Before the first entry that brings one, it is charter 1.
+    let in_effect = charters.in_effect().map_or(1, |now| now.charter.version());
+    if attested.is_some_and(|attested| attested.charter_version > in_effect) {
+        return unsound("its note is of a later charter than the one in effect in it");
+    }
+    // The ledger's time never goes back: one from ahead of the clocks would end every grant before its time.
+    let ahead_ms = now.map_or(0, |now| shard.time.since(now));
+    if ahead_ms > CLOCK_DIFFERS_MAX_MS {
+        return Err(StoreError::Ahead { ahead_ms });
+    }
     log(tables, place, &shard, attested)?;
     counts(tables, &shard)?;
     rooms(tables, place, attested.map_or(0, |attested| attested.size))?;
@@ -73,7 +108,7 @@ fn rooms(tables: &ReadTables, place: &Place, vouched: u64) -> Result<(), StoreEr
 /// Entries, leaves, tree and places.
 fn log(tables: &ReadTables, place: &Place, shard: &ShardMeta, attested: Option<&Attested>) -> Result<(), StoreError> {
     let names = Names::new(tables, LogName { alliance: place.alliance, shard: place.shard }, None);
-    let (mut built, mut events) = (Built::new(tables)?, 0u64);
+    let (mut built, mut events, mut time) = (Built::new(tables)?, 0u64, UnixMs(0));
     let attests = |peaks: &Peaks| match attested {
         Some(attested) if attested.size == peaks.size() && attested.root != peaks.root() => {
             unsound("its log is not the one that the quorum cosigned")
@@ -84,6 +119,13 @@ fn log(tables: &ReadTables, place: &Place, shard: &ShardMeta, attested: Option<&
     let entries = segments::walk(&tables.log, |log_index, bytes| {
         let record = Record::decode(bytes).ok_or(StoreError::Stream("an entry does not decode"))?;
         let entry = names.rebuild(log_index, &record)?;
+        if !is_whole(&record, bytes, &entry) {
+            return unsound("an entry is not whole");
+        }
+        if entry.accepted_at < time {
+            return unsound("its time goes back");
+        }
+        time = entry.accepted_at;
         events = events.saturating_add(u64::try_from(entry.events.len()).unwrap_or(u64::MAX));
         if entry.room.shard(place.shard_count) != place.shard {
             return unsound("an entry is of another shard's room");
@@ -100,6 +142,9 @@ fn log(tables: &ReadTables, place: &Place, shard: &ShardMeta, attested: Option<&
     built.finish()?;
     if entries != shard.leaves {
         return unsound("its log has another length than it says");
+    }
+    if shard.time < time {
+        return unsound("its time is before that of its last entry");
     }
     if tables.known.len()? != events {
         return unsound("it does not know each event of its log");

@@ -88,6 +88,12 @@ impl Staging {
 }
 
 impl Staged {
+    /// Looks at it.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&ReadTables) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let txn = self.0.db()?.begin_read()?;
+        look(&ReadTables::open(&txn)?)
+    }
+
     /// Takes the shard's place, with what this node alone says in its `meta`. Durable when it returns.
     pub(super) fn settle<'m>(
         mut self,

@@ -60,6 +60,15 @@ pub enum StoreError {
         "the state that was to be installed is not one: {0}; the node that sent it is faulty or of another version"
     )]
     Stream(&'static str),
+    /// A state that was sent by another node is ahead of this node's clock.
+    #[error(
+        "the state that was to be installed is {ahead_ms} ms ahead of this node's clock: that one or the clocks of the nodes that have it are \
+         wrong"
+    )]
+    Ahead {
+        /// By how much.
+        ahead_ms: u64,
+    },
     /// There is no room for a state that another node sends.
     #[error(
         "the disk has no room for the shard's state, which another node sends beside the one that is here: make room for it; it is sent \

@@ -40,6 +40,8 @@ pub struct Probe {
     pub staged: AtomicU64,
     /// How many were adopted.
     pub adopted: AtomicU64,
+    /// How many commands are in the state.
+    pub length: AtomicU64,
 }
 
 /// The machine.
@@ -56,6 +58,8 @@ fn failed(error: impl Into<redb::Error>) -> MachineError {
 impl Journal {
     pub fn open(backend: impl StorageBackend, probe: Arc<Probe>) -> Self {
         let db = redb::Builder::new().set_cache_size(1 << 20).create_with_backend(backend).unwrap();
+        let length = read(&db.begin_read().unwrap()).unwrap().len();
+        probe.length.store(length as u64, Ordering::SeqCst);
         Self { db, probe, last: 0 }
     }
 
@@ -150,6 +154,7 @@ impl Machine for Journal {
             self.last = command.position.index + 1;
         }
         self.probe.applied.fetch_add(batch.len() as u64, Ordering::SeqCst);
+        self.probe.length.fetch_add(batch.len() as u64, Ordering::SeqCst);
         Ok(responses)
     }
 
@@ -167,11 +172,11 @@ impl Machine for Journal {
         let probe = self.probe.clone();
         Box::new(move || {
             probe.staged.fetch_add(1, Ordering::SeqCst);
-            Ok(Receiving(Vec::new()))
+            Ok(Receiving(Vec::new(), probe.clone()))
         })
     }
 
-    fn adopt(&mut self, staged: List, meta: &[u8]) -> Result<(), MachineError> {
+    fn adopt(&mut self, Received(staged, _): Received, meta: &[u8]) -> Result<(), MachineError> {
         drop(self.probe.hold_adopt.lock());
         self.write(Durability::Immediate, |txn| {
             txn.delete_table(COMMANDS).unwrap();
@@ -181,11 +186,13 @@ impl Machine for Journal {
             }
             txn.open_table(META).unwrap().insert((), meta).unwrap();
         })?;
+        self.probe.length.store(staged.len() as u64, Ordering::SeqCst);
         self.probe.adopted.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 
     fn forget(&mut self) -> Result<(), MachineError> {
+        self.probe.length.store(0, Ordering::SeqCst);
         self.write(Durability::Immediate, |txn| {
             txn.delete_table(COMMANDS).unwrap();
             txn.delete_table(META).unwrap();
@@ -197,17 +204,26 @@ impl Machine for Journal {
 pub type List = Vec<(Position, Vec<u8>)>;
 
 /// A snapshot on its way.
-pub struct Receiving(Vec<u8>);
+pub struct Receiving(Vec<u8>, Arc<Probe>);
+
+/// One that is whole.
+pub struct Received(List, Arc<Probe>);
 
 impl Stage for Receiving {
-    type Staged = List;
+    type Staged = Received;
 
     fn write(&mut self, piece: &[u8]) -> Result<(), MachineError> {
         self.0.extend_from_slice(piece);
         Ok(())
     }
 
-    fn finish(self) -> Result<List, MachineError> {
+    /// Nothing is let go of: a state is only ever longer.
+    fn still_fits(Received(list, probe): &Received) -> Result<(), MachineError> {
+        let has = probe.length.load(Ordering::SeqCst);
+        if list.len() as u64 >= has { Ok(()) } else { Err(MachineError::new("it has less than is here")) }
+    }
+
+    fn finish(self) -> Result<Received, MachineError> {
         let mut rest = &self.0[..];
         let mut list = Vec::new();
         let cut = || MachineError::new("it ends early");
@@ -219,6 +235,6 @@ impl Stage for Receiving {
             list.push((Position { term: number(0), index: number(8) }, command.to_vec()));
             rest = tail;
         }
-        Ok(list)
+        Ok(Received(list, self.1))
     }
 }

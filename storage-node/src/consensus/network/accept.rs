@@ -81,6 +81,8 @@ pub(super) enum ServeError {
     Stage(#[from] MachineError),
     #[error("a state was not taken a moment ago")]
     NotAgain,
+    #[error("what is committed here is not applied yet")]
+    Applying,
     #[error("the group is stopped")]
     Stopped,
     #[error("what the leader sent is not stored: {0}")]

@@ -11,7 +11,7 @@ use crate::consensus::types::{LogId, Types, Vote};
 
 /// A term may be that much greater than the one that is known here. A vote that is taken over is on disk for good, so a peer
 /// that could name any term could use them all up; elections do not raise it so far in years.
-const TERM_LEAP: u64 = 1 << 24;
+pub(in crate::consensus) const TERM_LEAP: u64 = 1 << 24;
 
 /// What a peer said cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

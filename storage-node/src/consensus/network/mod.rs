@@ -32,7 +32,7 @@
 
 mod accept;
 mod call;
-mod check;
+pub(super) mod check;
 mod client;
 mod codec;
 mod confirmed;

@@ -44,6 +44,8 @@ const PIECE_BYTES: usize = 1 << 20;
 const PIECES: usize = 2;
 /// A receiver says that often that it is still there.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+/// Between two looks at how far the machine is.
+const A_MOMENT: Duration = Duration::from_millis(20);
 /// The longest header: a membership has 64 nodes at most.
 const HEADER_BYTES: usize = 16 << 10;
 
@@ -225,7 +227,7 @@ async fn take(
         }
     };
     let staged = staged.map_err(|_| ServeError::Ended)??;
-    install(group, peer, header, staged).await
+    install(group, peer, header, staged, patience).await
 }
 
 /// On a thread that may block.
@@ -244,7 +246,8 @@ async fn stage(stages: Stages, mut arrived: mpsc::Receiver<Bytes>, turn: Turn) -
                 if counted != length.to_be_bytes() || hashed != hash.finalize().as_slice() {
                     return Err(ServeError::Damaged);
                 }
-                return Ok(SnapshotData::Staged { state: stage.finish()?, turn });
+                let fits = stage.fits();
+                return Ok(SnapshotData::Staged { state: stage.finish()?, fits, turn });
             }
             _ => return Err(ServeError::Damaged),
         }
@@ -253,14 +256,37 @@ async fn stage(stages: Stages, mut arrived: mpsc::Receiver<Bytes>, turn: Turn) -
 }
 
 /// openraft would stop the core if this snapshot contradicted what is committed. So it is asked, while nothing else is handed in, what
-/// that is.
-async fn install(group: &Group, peer: NodeId, header: Header, data: SnapshotData) -> Result<Vote, ServeError> {
-    let alone = group.accept.alone().await;
-    group.accept.snapshot(&group.log, peer, &header)?;
-    let raft = group.raft();
-    let committed =
-        raft.with_raft_state(|state| [state.local_committed().copied(), state.cluster_committed().copied()]);
-    let committed = committed.await.map_err(|_| ServeError::Stopped)?;
+/// that is. And what is installed is to have all that this node's state has: that is asked when the state has all that is committed, as
+/// far as its log goes, and nothing can be added to it.
+async fn install(
+    group: &Group,
+    peer: NodeId,
+    header: Header,
+    data: SnapshotData,
+    patience: Duration,
+) -> Result<Vote, ServeError> {
+    let until = Types::now() + patience;
+    let (alone, raft, committed) = loop {
+        let alone = group.accept.alone().await;
+        group.accept.snapshot(&group.log, peer, &header)?;
+        let raft = group.raft();
+        let committed =
+            raft.with_raft_state(|state| [state.local_committed().copied(), state.cluster_committed().copied()]);
+        let committed = committed.await.map_err(|_| ServeError::Stopped)?;
+        let [local, _] = &committed;
+        if group.status().applied.map(|at| at.index) >= local.as_ref().map(LogId::index) {
+            break (alone, raft, committed);
+        }
+        // Heartbeats come in meanwhile.
+        drop(alone);
+        if Types::now() >= until {
+            return Err(ServeError::Applying);
+        }
+        Types::sleep(A_MOMENT).await;
+    };
+    let asked = runtime::blocking(move || (data.still_fits(), data)).await;
+    let (fits, data) = asked.map_err(|_| ServeError::Ended)?;
+    fits?;
     let last = header.meta.last_log_id;
     if !last.iter().all(|last| committed.iter().flatten().all(|committed| check::in_one_log(committed, last))) {
         return Err(Unsound::Order.into());

@@ -19,6 +19,8 @@ pub(in crate::consensus) enum SnapshotData {
     Staged {
         /// The `Staged` of the group's machine.
         state: Box<dyn Any + Send>,
+        /// Whether it may still be installed: [`Stage::still_fits`].
+        fits: Fits,
         /// Given back behind that.
         turn: Turn,
     },
@@ -29,6 +31,21 @@ pub(in crate::consensus) enum SnapshotData {
 pub(in crate::consensus) struct Turn {
     pub(in crate::consensus) _group: OwnedMutexGuard<()>,
     pub(in crate::consensus) _node: OwnedSemaphorePermit,
+}
+
+/// Asks something of the `Staged` of a group's machine.
+pub(in crate::consensus) type Fits = fn(&(dyn Any + Send)) -> Result<(), MachineError>;
+
+const OTHER: &str = "a state was staged for another machine";
+
+impl SnapshotData {
+    /// Whether it may still be installed.
+    pub(in crate::consensus) fn still_fits(&self) -> Result<(), MachineError> {
+        match self {
+            Self::Own(_) => Ok(()),
+            Self::Staged { state, fits, .. } => fits(&**state),
+        }
+    }
 }
 
 impl fmt::Debug for SnapshotData {
@@ -44,6 +61,7 @@ impl fmt::Debug for SnapshotData {
 pub(in crate::consensus) trait AnyStage: Send {
     fn write(&mut self, piece: &[u8]) -> Result<(), MachineError>;
     fn finish(self: Box<Self>) -> Result<Box<dyn Any + Send>, MachineError>;
+    fn fits(&self) -> Fits;
 }
 
 impl<S: Stage> AnyStage for S {
@@ -53,6 +71,10 @@ impl<S: Stage> AnyStage for S {
 
     fn finish(self: Box<Self>) -> Result<Box<dyn Any + Send>, MachineError> {
         Ok(Box::new(Stage::finish(*self)?))
+    }
+
+    fn fits(&self) -> Fits {
+        |state| state.downcast_ref().map_or_else(|| Err(MachineError::new(OTHER)), S::still_fits)
     }
 }
 
@@ -85,7 +107,7 @@ pub(super) fn adopt<M: Machine>(
     meta: &[u8],
 ) -> Result<(), MachineError> {
     let (state, _turn) = match data {
-        SnapshotData::Staged { state, turn } => (state, Some(turn)),
+        SnapshotData::Staged { state, turn, .. } => (state, Some(turn)),
         SnapshotData::Own(mut reader) => {
             let mut stage = stages.begin()?;
             io::copy(&mut reader, &mut Writer(&mut *stage)).map_err(MachineError::new)?;
@@ -93,7 +115,7 @@ pub(super) fn adopt<M: Machine>(
         }
     };
     let staged = state.downcast::<<M::Stage as Stage>::Staged>();
-    let staged = staged.map_err(|_| MachineError::new("a state was staged for another machine"))?;
+    let staged = staged.map_err(|_| MachineError::new(OTHER))?;
     machine.adopt(*staged, meta)
 }
 

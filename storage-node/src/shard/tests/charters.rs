@@ -4,7 +4,7 @@ use ehe::charter::{SignedCharter, VerifiedCharter};
 
 use tokio::sync::watch;
 
-use super::incoming::published;
+use super::incoming::{published, rewritten};
 use super::*;
 use crate::consensus::{MachineError, Stage};
 use crate::shard::block::decode_outcomes;
@@ -63,19 +63,27 @@ impl Shard {
         note: Option<&str>,
         charters: &[Arc<VerifiedCharter>],
     ) -> Result<(), MachineError> {
-        let charters = charters.to_vec();
-        let of = move |version: u32| charters.get(version as usize - 1).cloned();
+        let known = charters.to_vec();
+        let of = move |version: u32| known.get(version as usize - 1).cloned();
         let (shown, checkpoints) = watch::channel(Checkpointed::None);
         let sends = ShardMachine::new(from.place, from.store.clone(), Arc::clone(&from.board)).unwrap();
-        from.machine = sends.attested_by(Notary::new(of.clone(), checkpoints.clone()));
+        from.machine = sends.attested_by(Notary::new(of, checkpoints));
         if let Some(note) = note {
             shown.send_replace(published(root(&from.store).0, note));
         }
         let bytes = from.state();
+        self.take(&bytes, charters)
+    }
+
+    /// Takes over the state in these bytes.
+    fn take(&mut self, bytes: &[u8], charters: &[Arc<VerifiedCharter>]) -> Result<(), MachineError> {
+        let charters = charters.to_vec();
+        let of = move |version: u32| charters.get(version as usize - 1).cloned();
+        let checkpoints = watch::channel(Checkpointed::None).1;
         let receives = ShardMachine::new(self.place, self.store.clone(), Arc::clone(&self.board)).unwrap();
         self.machine = receives.attested_by(Notary::new(of, checkpoints));
         let mut stage = self.machine.stager()()?;
-        stage.write(&bytes)?;
+        stage.write(bytes)?;
         self.machine.adopt(stage.finish()?, b"meta")
     }
 
@@ -170,6 +178,18 @@ fn what_charter_is_in_effect_survives_a_restart_and_travels_with_the_state() {
         assert_eq!(it.entry(chain[2].signed(), None), (3, false));
     }
     assert_eq!(other.state(), shard.state());
+    // One from before is none that this node has any use for.
+    let before = snapshot(&shard.machine);
+    assert_eq!(shard.entry(chain[2].signed(), Some(alliance.note(&chain[2], at, &[1, 2]))), (3, true));
+    let why = shard.take(&before, &chain).unwrap_err().to_string();
+    assert!(why.contains("charter is older"), "{why}");
+    // Nor one that has lost those under which its note was cosigned.
+    let (note, mut empty) = (alliance.note(&chain[1], at, &[1, 2]), Shard::of(&chain[0]));
+    let whole = rewritten(&before, Some(&note), |_| {});
+    let lost = rewritten(&whole, None, |rows| rows.retain(|row| row.0 != 0 || row.1 != b"charters"));
+    let why = empty.take(&lost, &chain).unwrap_err().to_string();
+    assert!(why.contains("later charter"), "{why}");
+    empty.take(&whole, &chain).unwrap();
     // A state whose charters somebody wrote is none.
     let forged = Alliance::of(1).chain(&[&[1]]);
     let mut another = Shard::of(&forged[0]);

@@ -6,17 +6,22 @@ use std::sync::Mutex;
 
 use ehe::checkpoint::{Checkpoint, Signer};
 use ehe::room::RoomState;
+use ehe::time::UnixMs;
 use redb::Database;
 use tokio::sync::watch;
 
+use super::scrub::as_if_erased;
 use super::*;
-use crate::checkpoint::Published;
+use crate::checkpoint::{CLOCK_DIFFERS_MAX_MS, Published};
+use crate::clock::Clock;
 use crate::consensus::{MachineError, Stage};
+use crate::cosign::Cosigned;
 use crate::shard::entry::LogName;
 use crate::shard::export::{Item, Parser};
 use crate::shard::folder::Folder;
-use crate::shard::incoming::Arrived;
-use crate::shard::schema::META_APPLIED;
+use crate::shard::incoming::{Arrived, Incoming};
+use crate::shard::schema::{META_APPLIED, META_SHARD};
+use crate::shard::segments;
 use crate::test_disk::{Disk, Unsynced};
 use crate::test_members::{Seat, seats};
 
@@ -66,23 +71,38 @@ impl Alliance {
     /// Has a machine show and judge notes. What is sent on the channel is the newest.
     fn attested(&self, machine: ShardMachine) -> (ShardMachine, watch::Sender<Checkpointed>) {
         let (shown, checkpoints) = watch::channel(Checkpointed::None);
-        let charter = self.seats[0].charter.clone();
-        let charters = move |version| (version == charter.version()).then(|| Arc::clone(&charter));
-        (machine.attested_by(Notary::new(charters, checkpoints)), shown)
+        (machine.attested_by(self.notary(checkpoints)), shown)
     }
 
-    /// A node with another state of this shard.
-    fn receiver(&self) -> Bench {
-        let mut bench = Bench::of(self.place);
-        home(&mut bench);
-        let Bench { place, dir, machine, store, blocks, now } = bench;
-        Bench { place, dir, machine: self.attested(machine).0, store, blocks, now }
+    fn notary(&self, checkpoints: watch::Receiver<Checkpointed>) -> Notary {
+        let charter = self.seats[0].charter.clone();
+        Notary::new(move |version| (version == charter.version()).then(|| Arc::clone(&charter)), checkpoints)
+    }
+
+    /// A replica that has the first blocks alone.
+    fn behind(&self, sender: &Bench, blocks: usize) -> Bench {
+        let Bench { place, dir, machine, store, blocks: none, now } = Bench::of(self.place);
+        let mut bench = Bench { place, dir, machine: self.attested(machine).0, store, blocks: none, now };
+        sender.blocks[..blocks].iter().for_each(|block| applied(&mut bench, block));
+        bench
+    }
+
+    /// One that has the first block.
+    fn receiver(&self, sender: &Bench) -> Bench {
+        self.behind(sender, 1)
     }
 
     /// The state of a shard as it is sent, with a note of all of it.
     fn state(&self, bench: &Bench) -> Vec<u8> {
         rewritten(&snapshot(&bench.machine), Some(&self.quorum(bench, bench.root().0)), |_| {})
     }
+}
+
+fn applied(bench: &mut Bench, block: &Bytes) {
+    bench.blocks.push(block.clone());
+    let position = Position { term: 1, index: bench.blocks.len() as u64 };
+    let command = consensus::Command { position, bytes: block.clone() };
+    bench.machine.apply(&[command], &position.index.to_be_bytes()).unwrap();
 }
 
 pub(super) fn published(size: u64, note: &str) -> Checkpointed {
@@ -97,10 +117,10 @@ pub(super) fn published(size: u64, note: &str) -> Checkpointed {
     }))
 }
 
-type Rows = Vec<(u8, Vec<u8>, Vec<u8>)>;
+pub(super) type Rows = Vec<(u8, Vec<u8>, Vec<u8>)>;
 
 /// A stream with another note, and other rows.
-fn rewritten(bytes: &[u8], note: Option<&str>, change: impl FnOnce(&mut Rows)) -> Vec<u8> {
+pub(super) fn rewritten(bytes: &[u8], note: Option<&str>, change: impl FnOnce(&mut Rows)) -> Vec<u8> {
     let (mut rows, mut said) = (Rows::new(), None);
     let taken = Parser::default().feed(bytes, |item| {
         match item {
@@ -159,7 +179,7 @@ fn a_state_with_a_quorum_behind_it_is_taken_whole_and_goes_on_the_same_way() {
     let note = alliance.quorum(&sender, 150);
     shown.send_replace(published(150, &note));
     let bytes = snapshot(&sender.machine);
-    let mut receiver = alliance.receiver();
+    let mut receiver = alliance.receiver(&sender);
     // The note is older than the state, as it mostly is.
     let arrived = staged(&receiver.machine, &bytes).unwrap();
     assert_eq!(names(&receiver).len(), 2, "it lies beside this node's own");
@@ -185,7 +205,8 @@ fn a_state_with_a_quorum_behind_it_is_taken_whole_and_goes_on_the_same_way() {
 #[test]
 fn what_was_opened_before_stays_what_it_was_and_nothing_of_the_old_file_is_left() {
     let alliance = Alliance::new();
-    let (sender, mut receiver) = (alliance.bench(), alliance.receiver());
+    let sender = alliance.bench();
+    let mut receiver = alliance.receiver(&sender);
     let before = snapshot(&receiver.machine);
     let (view, mut reading, other) =
         (receiver.store.view().unwrap(), receiver.machine.snapshot().unwrap(), receiver.store.clone());
@@ -221,7 +242,8 @@ fn held(bench: &Bench) -> usize {
 #[test]
 fn a_state_that_ends_early_or_is_altered_anywhere_in_its_log_is_refused_and_leaves_nothing() {
     let alliance = Alliance::new();
-    let (sender, receiver) = (alliance.bench(), alliance.receiver());
+    let sender = alliance.bench();
+    let receiver = alliance.receiver(&sender);
     let (bytes, own) = (alliance.state(&sender), snapshot(&receiver.machine));
     for cut in (0..bytes.len()).step_by(97).chain(bytes.len() - 12..bytes.len()) {
         refused(&receiver.machine, &bytes[..cut]);
@@ -257,7 +279,8 @@ fn a_state_that_ends_early_or_is_altered_anywhere_in_its_log_is_refused_and_leav
 #[test]
 fn a_state_is_refused_unless_a_quorum_cosigned_its_log() {
     let alliance = Alliance::new();
-    let (sender, receiver) = (alliance.bench(), alliance.receiver());
+    let sender = alliance.bench();
+    let receiver = alliance.receiver(&sender);
     let bytes = snapshot(&sender.machine);
     let (size, root) = sender.root();
     let checkpoint = alliance.checkpoint((size, root));
@@ -283,14 +306,134 @@ fn a_state_is_refused_unless_a_quorum_cosigned_its_log() {
     // Who has no charter takes nothing but a state in which nothing has happened.
     let alone = Bench::of(alliance.place);
     assert!(refused(&alone.machine, &with(&alliance.note(&checkpoint, 3))).contains("no charter"));
-    assert!(staged(&receiver.machine, &snapshot(&alone.machine)).is_ok());
+    let empty = Bench::of(alliance.place);
+    assert!(staged(&empty.machine, &snapshot(&alone.machine)).is_ok(), "where nothing has happened here either");
     assert!(staged(&receiver.machine, &with(&alliance.note(&checkpoint, 2))).is_ok());
+}
+
+#[test]
+fn a_state_is_refused_unless_it_has_all_that_this_node_has() {
+    let alliance = Alliance::new();
+    let sender = alliance.bench();
+    let receiver = alliance.behind(&sender, 20);
+    let own = snapshot(&receiver.machine);
+    let empty = snapshot(&Bench::of(alliance.place).machine);
+    assert!(refused(&receiver.machine, &empty).contains("shorter"), "a state without a leaf needs no quorum");
+    let earlier = alliance.state(&alliance.behind(&sender, 19));
+    assert!(refused(&receiver.machine, &earlier).contains("shorter"), "a quorum's note of then stands behind it");
+    let other = alliance.bench();
+    assert!(other.root().0 > receiver.root().0);
+    assert!(refused(&receiver.machine, &alliance.state(&other)).contains("not this node's and more"));
+    assert!(staged(&receiver.machine, &alliance.state(&alliance.behind(&sender, 20))).is_ok(), "the same");
+    assert!(staged(&receiver.machine, &alliance.state(&sender)).is_ok(), "and more");
+    assert_eq!(snapshot(&receiver.machine), own);
+    assert_eq!(names(&receiver), ["shard-0000.redb"]);
+}
+
+#[test]
+fn a_node_that_went_on_while_a_state_was_found_good_keeps_what_it_has() {
+    let alliance = Alliance::new();
+    let sender = alliance.bench();
+    let mut receiver = alliance.behind(&sender, 20);
+    let as_it_was = staged(&receiver.machine, &alliance.state(&receiver)).unwrap();
+    assert!(Incoming::still_fits(&as_it_was).is_ok());
+    applied(&mut receiver, &sender.blocks[20]);
+    let own = snapshot(&receiver.machine);
+    let why = Incoming::still_fits(&as_it_was).unwrap_err();
+    assert!(why.to_string().contains("shorter") && !why.is_at_home(), "asked before it is installed: {why}");
+    let why = receiver.machine.adopt(as_it_was, b"theirs").unwrap_err();
+    assert!(why.to_string().contains("shorter"), "{why}");
+    assert!(snapshot(&receiver.machine) == own && receiver.machine.applied().unwrap().unwrap().0 != b"theirs");
+    assert_eq!(names(&receiver), ["shard-0000.redb"]);
+    let more = staged(&receiver.machine, &alliance.state(&sender)).unwrap();
+    applied(&mut receiver, &sender.blocks[21]);
+    receiver.machine.adopt(more, b"theirs").unwrap();
+    assert_eq!(receiver.root(), sender.root());
+}
+
+#[test]
+fn a_node_whose_own_state_is_damaged_takes_none_that_lacks_what_it_has_signed() {
+    let alliance = Alliance::new();
+    let sender = alliance.bench();
+    let (earlier, other, dir) = (alliance.behind(&sender, 19), alliance.bench(), tempfile::tempdir().unwrap());
+    let offered = |signed: Option<Cosigned>, bytes: &[u8]| {
+        let own = signed.map(crate::shard::Extent::from).unwrap_or_default();
+        let (notary, now) = (alliance.notary(watch::channel(Checkpointed::None).1), sender.now);
+        let stage = crate::shard::receive(dir.path(), alliance.place, notary, (own, Clock::new(move || now)), CACHE);
+        let mut stage = stage.map_err(|error| error.to_string())?;
+        stage.write(bytes).and_then(|()| stage.finish()).map(drop).map_err(|error| error.to_string())
+    };
+    let signed = |bench: &Bench| {
+        let (size, root) = bench.root();
+        Some(Cosigned { incarnation: 0, size, root })
+    };
+    let all = alliance.state(&sender);
+    assert_eq!(offered(signed(&earlier), &all), Ok(()));
+    assert_eq!(offered(signed(&sender), &all), Ok(()));
+    assert_eq!(offered(None, &all), Ok(()), "it has signed nothing");
+    assert!(offered(signed(&sender), &alliance.state(&earlier)).unwrap_err().contains("shorter"));
+    assert!(offered(signed(&earlier), &snapshot(&Bench::of(alliance.place).machine)).unwrap_err().contains("shorter"));
+    assert!(offered(signed(&earlier), &alliance.state(&other)).unwrap_err().contains("not this node's and more"));
+    let next = signed(&earlier).map(|signed| Cosigned { incarnation: 1, ..signed });
+    assert!(offered(next, &all).unwrap_err().contains("incarnation"));
+}
+
+#[test]
+fn a_state_from_ahead_of_this_nodes_clock_or_older_than_its_own_entries_is_refused() {
+    let alliance = Alliance::new();
+    let sender = alliance.bench();
+    let mut receiver = alliance.receiver(&sender);
+    let (bytes, now) = (alliance.state(&sender), sender.now);
+    receiver.machine = receiver.machine.attended(Readers::default(), Clock::new(move || now));
+    let at = |time: UnixMs| {
+        rewritten(&bytes, None, |rows| {
+            let row = rows.iter_mut().find(|row| row.0 == 0 && row.1 == META_SHARD.as_bytes()).unwrap();
+            let meta: ShardMeta = ehe::cbor::from_slice(&row.2, 256).unwrap();
+            row.2 = ehe::cbor::to_vec(&ShardMeta { time, ..meta });
+        })
+    };
+    assert!(staged(&receiver.machine, &at(now.plus_ms(CLOCK_DIFFERS_MAX_MS))).is_ok());
+    for ahead in [now.plus_ms(CLOCK_DIFFERS_MAX_MS + 1), UnixMs(u64::MAX)] {
+        let error = staged(&receiver.machine, &at(ahead)).err().unwrap();
+        assert!(error.to_string().contains("ahead of this node's clock"), "{error}");
+        assert!(error.is_at_home(), "which of the clocks is wrong, nobody knows here");
+    }
+    let before = UnixMs(now.0 - 1);
+    assert!(refused(&receiver.machine, &at(before)).contains("last entry"));
+}
+
+#[test]
+fn a_state_in_which_a_body_is_gone_is_refused_though_its_leaves_are_the_logs() {
+    let alliance = Alliance::new();
+    let sender = alliance.bench();
+    let (receiver, bytes) = (alliance.receiver(&sender), alliance.state(&sender));
+    let view = sender.store.view().unwrap();
+    let mut tried = 0;
+    for log_index in 0..view.shard().leaves {
+        let record = segments::read(&view.tables().log, log_index).unwrap();
+        let Some(lie) = as_if_erased(&record) else { continue };
+        let mut lied = false;
+        let altered = rewritten(&bytes, None, |rows| {
+            for (.., row) in rows {
+                if let Some(at) = row.windows(record.len()).position(|window| window == record) {
+                    row[at..at + record.len()].copy_from_slice(&lie);
+                    lied = true;
+                }
+            }
+        });
+        if lied {
+            tried += 1;
+            assert!(refused(&receiver.machine, &altered).contains("not whole"));
+        }
+    }
+    assert!(tried > 10, "{tried}");
 }
 
 #[test]
 fn a_state_whose_tables_do_not_fit_its_log_is_refused() {
     let alliance = Alliance::new();
-    let (sender, receiver) = (alliance.bench(), alliance.receiver());
+    let sender = alliance.bench();
+    let receiver = alliance.receiver(&sender);
     let bytes = alliance.state(&sender);
     let names = crate::shard::schema::ReadTables::NAMES;
     let number = |name: &str| u8::try_from(names.iter().position(|it| *it == name).unwrap()).unwrap();
@@ -346,7 +489,7 @@ fn a_state_whose_tables_do_not_fit_its_log_is_refused() {
 #[test]
 fn what_a_crash_left_of_a_transfer_is_gone_at_the_next_start() {
     let alliance = Alliance::new();
-    let Bench { place, dir, machine, store, .. } = alliance.receiver();
+    let Bench { place, dir, machine, store, .. } = alliance.bench();
     let root = super::root(&store);
     drop((machine, store));
     std::fs::write(dir.path().join("shard-0000.redb.incoming"), b"half a state").unwrap();
@@ -392,11 +535,13 @@ impl Folder for Disks {
 #[test]
 fn a_state_whose_arrival_fails_at_any_step_is_there_whole_or_not_at_all_and_the_shard_goes_on() {
     let alliance = Alliance::new();
-    let mut here = Bench::of(alliance.place);
-    let mut home = home(&mut here);
+    let mut sender = Bench::of(alliance.place);
+    let mut home = home(&mut sender);
+    let here = alliance.receiver(&sender);
     let (block, log) = (here.blocks[0].clone(), LogName { alliance: alliance.place.alliance, shard: 0 });
-    let later = Block::new(NOON, vec![Command::Submit(home.gateway.run(&[home.sealer.wrap.clone()]))]).to_vec();
-    let sender = alliance.bench();
+    let run = home.gateway.run(&[home.sealer.wrap.clone()]);
+    let later = Block::new(NOON, vec![Command::Submit(run)]).to_vec();
+    busy(&mut sender);
     let (after, old) = (alliance.state(&sender), snapshot(&here.machine));
     let base = Disk::default();
     let apply = |machine: &mut ShardMachine, bytes: &[u8]| {

@@ -5,8 +5,9 @@ use ehe::wire::Submission;
 
 use super::super::entry::LogName;
 use super::super::export::{self, Export};
+use super::super::record::{Record, What as Kept};
 use super::super::schema::Tables;
-use super::super::store;
+use super::super::{segments, store};
 use super::*;
 use crate::scrub::{Fault, Finding, Pass, Remedy, Table, Target, Walk, What};
 use crate::shard::entry::Names;
@@ -414,4 +415,57 @@ fn the_last_entry_is_mended_though_the_replica_has_more_by_now() {
     store.mend(last, &bench.store.view().unwrap().rows_of(last).unwrap()).unwrap();
     assert!(rows(&store) == before, "and no byte of what came later");
     assert_eq!(scrubbed(&store, Some(cosigned), u64::MAX), []);
+}
+
+/// A record of a run as an erasure of its first event's body would leave it: of the same length, with the same leaf. `None`: it is of no run, or
+/// the body is too short for that.
+pub(super) fn as_if_erased(record: &[u8]) -> Option<Vec<u8>> {
+    use sha2::Digest;
+    let mut decoded = Record::decode(record).unwrap();
+    let Kept::Parts { events, .. } = &mut decoded.what else { return None };
+    let event = events.first_mut().filter(|event| event.body.len() >= 32)?;
+    let mut left = vec![0; event.body.len()];
+    left[..32].copy_from_slice(&sha2::Sha256::digest(event.body));
+    (event.body, event.erased) = (&left, true);
+    let lie = decoded.to_vec();
+    assert_eq!(lie.len(), record.len());
+    Some(lie)
+}
+
+#[test]
+fn a_body_that_somebody_says_was_erased_is_found_had_again_and_taken_from_no_liar() {
+    let bench = lived();
+    let (all, view) = (rows(&bench.store), bench.store.view().unwrap());
+    let replaced = |row: &mut Vec<u8>, record: &[u8], lie: &[u8]| {
+        let at = row.windows(record.len()).position(|window| window == record);
+        at.map(|at| row[at..at + record.len()].copy_from_slice(lie)).is_some()
+    };
+    // One whose record lies in one row.
+    let (log_index, altered, record, lie) = (20..60u64)
+        .find_map(|log_index| {
+            let record = segments::read(&view.tables().log, log_index).unwrap();
+            let (lie, mut altered) = (as_if_erased(&record)?, all.clone());
+            let found = altered.iter_mut().any(|row| row.0 == LOG && replaced(&mut row.2, &record, &lie));
+            found.then_some((log_index, altered, record, lie))
+        })
+        .unwrap();
+    let store = store_of(&altered);
+    let lost = store.view().unwrap().entry(log_index).unwrap();
+    assert!(lost.events[0].body.is_none());
+    assert_eq!(store.view().unwrap().own_leaf(log_index, &lost).unwrap().hash(), {
+        view.own_leaf(log_index, &view.entry(log_index).unwrap()).unwrap().hash()
+    });
+    assert!(store.view().unwrap().rows_of(log_index).is_err(), "it is not handed on");
+    let found = scrubbed(&store, Some(target(&bench)), u64::MAX);
+    assert_eq!(found, [Finding { shard: 0, entry: Some(log_index), what: What::Record }]);
+    assert_eq!((found[0].what.fault(), found[0].what.remedy()), (Fault::Disk, Remedy::Fetch));
+    let good = view.rows_of(log_index).unwrap();
+    let mut lies = good.clone();
+    assert!(lies.iter_mut().any(|row| replaced(&mut row.bytes, &record, &lie)));
+    let damaged = store_of(&damaged(&bench, log_index));
+    let before = rows(&damaged);
+    assert!(damaged.mend(log_index, &lies).is_err());
+    assert!(rows(&damaged) == before);
+    store.mend(log_index, &good).unwrap();
+    assert!(rows(&store) == all, "byte for byte what the replica has");
 }

@@ -12,7 +12,7 @@ use ehe::time::Hour;
 use ehe::wire::Submission;
 use proptest::prelude::*;
 
-use super::super::entry::{Admitted, LogName, Names};
+use super::super::entry::{Admitted, LogName, Names, is_whole};
 use super::super::record::{KeptEvent, KeptHeader, Record, What};
 use super::super::schema::ReadTables;
 use super::super::{known, segments};
@@ -157,6 +157,59 @@ fn the_largest_run_and_bodies_of_any_length_come_back_and_can_be_erased() {
     assert_eq!(entry.bytes, submission.run.0, "the run's ids are those of the headers, which stand");
     assert!(entry.events.iter().zip(&submission.events).all(|(kept, came)| kept.header == came.header));
     assert!(entry.events.iter().all(|event| event.body.is_none()));
+}
+
+#[test]
+fn a_record_that_lacks_a_body_or_has_another_is_not_whole_though_its_run_is_the_same() {
+    let mut bench = Bench::new();
+    let mut home = home(&mut bench);
+    bench.kept(home.gateway.run(&[home.sealer.wrap.clone()]));
+    let submission = home.gateway.run(&[home.sealer.seal(b"one"), home.sealer.seal(b"two")]);
+    let stored = bench.kept(submission.clone());
+    let (tables, at) = (bench.tables(), bench.root().0 - 1);
+    let names = Names::new(&tables, LOG, None);
+    let parts = Record::decode(&stored).unwrap();
+    let entry = names.rebuild(at, &parts).unwrap();
+    // (the leaf is the same, it is whole)
+    let judged = |what: What<'_>| {
+        let bytes = Record { what, ..parts.clone() }.to_vec();
+        let record = Record::decode(&bytes).unwrap();
+        let again = names.rebuild(at, &record).unwrap();
+        let same = (again.room, again.index, again.accepted_at, again.control) == {
+            (entry.room, entry.index, entry.accepted_at, entry.control)
+        };
+        (same && again.bytes == submission.run.0, is_whole(&record, &bytes, &again))
+    };
+    assert_eq!(judged(parts.what.clone()), (true, true));
+    let kept: Vec<_> = (entry.events.iter())
+        .map(|event| KeptEvent {
+            header: KeptHeader::Whole(&event.header),
+            body: event.body.as_deref().unwrap(),
+            erased: false,
+        })
+        .collect();
+    let whole = |events: Vec<_>| What::Whole { room: entry.room, run: &submission.run.0, events };
+    assert_eq!(judged(whole(kept.clone())), (true, true));
+    let other = vec![7; kept[1].body.len()];
+    let [one, two] = [0, 1].map(|n| kept[n].clone());
+    let lies = [
+        vec![one.clone()],
+        vec![],
+        vec![two.clone(), one.clone()],
+        vec![one.clone(), KeptEvent { body: &other, ..two.clone() }],
+        vec![one.clone(), KeptEvent { body: &[], ..two.clone() }],
+        vec![one.clone(), KeptEvent { erased: true, ..two.clone() }],
+        vec![one.clone(), two.clone(), two],
+    ];
+    for lie in lies {
+        assert_eq!(judged(whole(lie.clone())), (true, false), "{lie:?}");
+    }
+    assert_eq!(judged(What::Access { room: entry.room, bytes: &submission.run.0 }), (true, false), "no event at all");
+    // A header that stands as it came names a body, in a run in parts as well.
+    let What::Parts { strand, next, link, seen, continues, signature, .. } = parts.what.clone() else { panic!() };
+    let events = vec![one, KeptEvent { body: &other, ..kept[1].clone() }];
+    let in_parts = What::Parts { strand, next, link, seen, continues, signature, events };
+    assert_eq!(judged(in_parts), (true, false));
 }
 
 fn erased_body(body: &[u8]) -> Vec<u8> {
