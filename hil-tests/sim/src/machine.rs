@@ -45,4 +45,8 @@ impl<M: Machine> Machine for Watched<M> {
     fn adopt(&mut self, staged: <M::Stage as Stage>::Staged, meta: &[u8]) -> Result<(), MachineError> {
         self.inner.adopt(staged, meta)
     }
+
+    fn forget(&mut self) -> Result<(), MachineError> {
+        self.inner.forget()
+    }
 }
