@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use certs::{Connection, Credentials, Role};
@@ -301,7 +302,13 @@ async fn where_more_than_entries_is_damaged_the_next_start_takes_the_state_from_
     scene.until(2, "it is held", |scrub, _| scrub.held && scrub.ended.is_some()).await;
     scene.write(3, &[0, 1]).await;
     third.stop().await.unwrap();
-    let third = scene.start(2, 100_000).await;
+    let (told, mut config) = (AtomicU64::new(0), scene.hospitals.config(2));
+    (config.scrub.events_per_s, config.scrub.every_s) = (100_000, 1);
+    let goes_on = || {
+        told.fetch_add(1, Ordering::SeqCst);
+    };
+    let third = Daemon::start_telling(config, Clock::system(), &goes_on).await.unwrap();
+    assert!(told.load(Ordering::SeqCst) > 0, "whoever started it heard that this takes longer");
     scene
         .until(2, "it is sound again", |scrub, status| {
             scrub.found == 0 && scrub.ended.is_some() && !status.shards[0].faulted
