@@ -125,11 +125,11 @@ async fn an_answer_does_not_pass_for_one_to_a_later_request_that_ends_at_the_sam
     let (router, mut peer) = node();
     let (requests, input) = mpsc::unbounded_channel::<Append>();
     let input = futures::stream::unfold(input, |mut input| async { Some((input.recv().await?, input)) }).boxed();
-    let mut answers = append(&router, PEER, GROUP, input).await.unwrap();
-    peer.welcome().await;
     requests.send(request(10, 5)).unwrap();
     requests.send(request(15, 0)).unwrap();
     requests.send(request(15, 2)).unwrap();
+    let mut answers = append(&router, PEER, GROUP, input).await.unwrap();
+    peer.welcome().await;
     peer.confirm(15);
     // It takes the log's thread to remember who the peer is; after that all that comes is there at once.
     let waited = tokio::time::timeout(std::time::Duration::from_millis(200), answers.next()).await;
@@ -144,6 +144,21 @@ async fn an_answer_does_not_pass_for_one_to_a_later_request_that_ends_at_the_sam
     assert_eq!(now(&mut answers), Some(Some(log_id(3, 17))));
     drop(requests);
     assert!(answers.next().await.is_none(), "and the end");
+}
+
+#[tokio::test]
+async fn no_stream_is_opened_before_there_is_something_to_send() {
+    let (router, mut peer) = node();
+    let (requests, input) = mpsc::unbounded_channel::<Append>();
+    let input = futures::stream::unfold(input, |mut input| async { Some((input.recv().await?, input)) }).boxed();
+    let mut opening = append(&router, PEER, GROUP, input).boxed();
+    assert!((&mut opening).now_or_never().is_none() && peer.from.try_recv().is_err());
+    requests.send(request(10, 5)).unwrap();
+    let _answers = opening.await.unwrap();
+    peer.welcome().await;
+    let (router, _peer) = node();
+    let mut answers = append(&router, PEER, GROUP, futures::stream::empty()).await.unwrap();
+    assert!(answers.next().await.is_none());
 }
 
 #[tokio::test]
@@ -175,10 +190,10 @@ async fn who_does_not_store_what_it_is_sent_is_noted_until_it_does() {
     let (router, mut peer) = node();
     let (requests, input) = mpsc::unbounded_channel::<Append>();
     let input = futures::stream::unfold(input, |mut input| async { Some((input.recv().await?, input)) }).boxed();
-    let mut answers = append(&router, PEER, GROUP, input).await.unwrap();
-    peer.welcome().await;
     requests.send(request(10, 5)).unwrap();
     requests.send(request(15, 1)).unwrap();
+    let mut answers = append(&router, PEER, GROUP, input).await.unwrap();
+    peer.welcome().await;
     peer.confirm(15);
     assert!(answers.next().await.unwrap().is_ok());
     peer.to.send(encode_not_stored(Unfit::Ahead { ahead_ms: 7_200_000 })).unwrap();
