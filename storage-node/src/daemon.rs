@@ -35,7 +35,7 @@ use crate::leadership;
 use crate::node::{Node, node_id, raft_id};
 use crate::one_each::OneEach;
 use crate::peers::{self, Accepting, Alliance, Reach, ReadDoor, Repairs};
-use crate::placement::{Leaver, Moved, Mover, Progress, under_what_was_left};
+use crate::placement::{self, Leaver, Moved, Mover, Progress, under_what_was_left};
 use crate::scrub::{self, Memory, Pace, Patrol};
 use crate::server::{Between, serve};
 use crate::shard::{Decisions, Notary, Place, Readers, Sequencer, Shard, ShardMachine, Store, StoreError, order};
@@ -56,10 +56,17 @@ pub struct Daemon {
     connections: TaskTracker,
     tasks: TaskTracker,
     others: Others,
+    scrub: Task,
     board: Arc<Board>,
     checkpointer: std::thread::JoinHandle<()>,
     grace: Duration,
     stats: Arc<Stats>,
+}
+
+/// One task, and how it is stopped.
+struct Task {
+    running: tokio::task::JoinHandle<()>,
+    stop: CancellationToken,
 }
 
 /// What runs between this node and others. It goes on until nothing is replicated any more.
@@ -170,6 +177,9 @@ impl Daemon {
             shards.insert(shard.place.shard, shard);
         }
 
+        for group in consensus.groups() {
+            consensus.judge_members(group, placement::judge(group.0, charters.clone(), Arc::clone(&board)));
+        }
         futures::future::join_all(movers.iter().map(Mover::at_start)).await;
 
         // 6. Other nodes, who are let in by the same door as clients.
@@ -222,9 +232,10 @@ impl Daemon {
             shown: shown.clone(),
             clock: clock.clone(),
             stats: Arc::clone(&stats),
-            stop: others.stop.clone(),
+            stop: others.stop.child_token(),
         };
-        others.tasks.spawn(patrol.run());
+        let stop = patrol.stop.clone();
+        let scrub = Task { running: tokio::spawn(patrol.run()), stop };
 
         // And giving up what lives elsewhere now.
         let moved = Moved::default();
@@ -292,7 +303,7 @@ impl Daemon {
         let every = Duration::from_millis(config.running.counters_interval_ms);
         tasks.spawn(report(Arc::clone(&stats), Arc::clone(&server), every, stop.clone()));
         let grace = Duration::from_millis(config.running.stop_grace_ms);
-        Ok(Self { server, consensus, stop, kill, connections, tasks, others, board, checkpointer, grace, stats })
+        Ok(Self { server, consensus, stop, kill, connections, tasks, others, scrub, board, checkpointer, grace, stats })
     }
 
     /// The address that clients reach.
@@ -305,8 +316,8 @@ impl Daemon {
         self.stats.snapshot()
     }
 
-    /// Stops in the opposite order: clients, ordering, what it leads (which others take over), consensus (which makes every shard
-    /// durable), other nodes, checkpoints.
+    /// Stops in the opposite order: clients, ordering, what it leads (which others take over), the scrub (which writes to shards),
+    /// consensus (which makes every shard durable), other nodes, checkpoints.
     pub async fn stop(self) -> Result<(), ShutdownError> {
         self.stop.cancel();
         self.connections.close();
@@ -319,6 +330,9 @@ impl Daemon {
         self.tasks.close();
         let _ = tokio::time::timeout(HAND_OVER, self.tasks.wait()).await;
         leadership::hand_over_all(&self.consensus, HAND_OVER).await;
+        self.scrub.stop.cancel();
+        // The only error is that it panicked.
+        let _ = self.scrub.running.await;
         let done = self.consensus.shutdown().await;
         self.tasks.wait().await;
         let Others { reach, tasks, stop } = self.others;

@@ -22,6 +22,7 @@ pub mod daemon;
 pub mod evidence;
 mod handlers;
 pub mod leadership;
+mod least_pace;
 pub mod node;
 mod one_each;
 pub mod peers;

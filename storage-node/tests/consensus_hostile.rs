@@ -32,6 +32,7 @@ mod node;
 mod three;
 
 use hub::Hub;
+use node::id;
 use three::{Several, Writer, until};
 
 const UID: [u8; 16] = [3; 16];
@@ -130,7 +131,8 @@ async fn a_hostile_member_harms_nobody_and_stops_nothing() {
     let writer = Writer::start(&three, 0, 0, 0);
     writer.more(100).await;
     let term = three.status(leader, 0).term;
-    let (mine, far) = ((term + 1, HOSTILE, true), term + (1 << 25));
+    // Far enough that none of these attempts brings it into reach: each one that is refused counts a little.
+    let (mine, far) = ((term + 1, HOSTILE, true), term + (1 << 40));
     let last = three.status(follower, 0).applied.unwrap().index;
     // What a machine takes: one command of no bytes. And ends, of nothing and of that, that fit.
     let state = [0; 24];
@@ -236,6 +238,46 @@ async fn a_state_that_has_less_than_the_nodes_own_is_not_installed() {
         assert!(three.status(to, 0).fault.is_none(), "and nothing stops for it");
     }
     writer.more(5).await;
+    let acknowledged = writer.stop().await;
+    let states = three.close(0).await;
+    node::assert_contains(&states[&leader], &acknowledged);
+}
+
+/// It leads, says it, and what it orders is well-formed: that it alone be the group from now on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_makes_itself_the_group_is_not_followed() {
+    let mut three = Several::new(&[1, 2, 3], 1);
+    three.nodes.remove(&HOSTILE);
+    three.open_all().await;
+    let leader = three.leader(0, &[1, 2]).await;
+    for consensus in three.up.values() {
+        consensus.judge_members(id(0), Box::new(|lists| lists.iter().all(|list| list.len() > 1)));
+    }
+    let writer = Writer::start(&three, 0, 0, 0);
+    writer.more(20).await;
+    let term = three.status(leader, 0).term;
+    let mine = (term + 1, HOSTILE, true);
+    let state = [0; 24];
+    let piece = Bytes::from([&[1][..], &state].concat());
+    let end = [&[0][..], &(state.len() as u64).to_be_bytes(), &sha2::Sha256::digest(state)[..]].concat();
+    for to in [3 - leader, leader] {
+        let snapshot = vec![hello(3, to), header(mine, (term, 1 << 30)), piece.clone(), Bytes::from(end.clone())];
+        let heard = say(&three.hub, to, snapshot).await;
+        assert!(heard.iter().skip(1).all(|frame| frame[..] == [1, 0x81, 1]), "it is not taken: {heard:?}");
+        let last = three.status(to, 0).applied.unwrap();
+        let members = frame(|e| {
+            e.array(4).unwrap();
+            vote(e, mine.0, mine.1, mine.2);
+            log_id(e, (last.term, last.index));
+            e.null().unwrap().array(1).unwrap().array(3).unwrap().u64(term + 1).unwrap().u8(2).unwrap();
+            e.array(2).unwrap().array(1).unwrap().array(1).unwrap().u64(3).unwrap().array(1).unwrap().u64(3).unwrap();
+        });
+        let heard = say(&three.hub, to, vec![hello(0, to), members]).await;
+        assert_eq!(heard.len(), 1, "a welcome, and no answer: {heard:?}");
+        let status = three.status(to, 0);
+        assert_eq!((status.voters, status.changing), (three::voters(&[1, 2, 3]), false));
+        writer.more(5).await;
+    }
     let acknowledged = writer.stop().await;
     let states = three.close(0).await;
     node::assert_contains(&states[&leader], &acknowledged);

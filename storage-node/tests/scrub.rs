@@ -50,7 +50,11 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let hospitals = Hospitals::new(3, "");
+        Self::of(3)
+    }
+
+    fn of(hospitals: usize) -> Self {
+        let hospitals = Hospitals::new(hospitals, "");
         let owner = hospitals.person("patient", Role::Patient);
         let patient = people::Patient::new(owner.identity(), hospitals.charter().alliance_id(), (0, 1), now());
         let sealer = people::Sealer::new(owner.identity(), &patient, now());
@@ -330,4 +334,18 @@ async fn where_more_than_entries_is_damaged_the_next_start_takes_the_state_from_
         node.stop().await.unwrap();
     }
     scene.assert_sound();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_alone_and_forgot_what_it_found_leads_again_once_it_has_looked_through_its_shards() {
+    let mut scene = Scene::of(1);
+    let node = scene.start(0, 1_000_000).await;
+    scene.write(3, &[0]).await;
+    scene.until(0, "it was looked through", |scrub, _| scrub.ended.is_some()).await;
+    node.stop().await.unwrap();
+    let memory = scene.file(0).with_file_name("scrub");
+    std::fs::write(&memory, b"not what it wrote").unwrap();
+    let node = scene.start(0, 1_000_000).await;
+    scene.write(3, &[0]).await;
+    node.stop().await.unwrap();
 }

@@ -54,6 +54,8 @@ struct State {
     /// The charter in effect in each shard, as far as its log says; those that are news.
     in_effect: BTreeMap<u16, InEffect>,
     charters: BTreeMap<u16, InEffect>,
+    /// Version of the charter that is in effect in a shard's state, which may be an earlier one while this node gets it anew.
+    applied_under: BTreeMap<u16, u32>,
     newest: BTreeMap<u16, Applied>,
     sizes: BTreeMap<u16, u64>,
     distrusted: BTreeSet<Distrusted>,
@@ -103,6 +105,16 @@ impl Board {
             state.in_effect.insert(shard, in_effect.clone());
             state.charters.insert(shard, in_effect);
         }
+    }
+
+    /// Shows the version of the charter that is in effect in a shard's state.
+    pub fn show_applied_under(&self, shard: u16, version: u32) {
+        self.lock().applied_under.insert(shard, version);
+    }
+
+    /// Version of the charter that is in effect in a shard's state; the first, if nothing was shown of it.
+    pub fn applied_under(&self, shard: u16) -> u32 {
+        self.lock().applied_under.get(&shard).copied().unwrap_or(1)
     }
 
     /// Leaves of a shard.

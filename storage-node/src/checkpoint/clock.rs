@@ -36,6 +36,11 @@ impl Clocks {
         self.contradicts.insert(peer, !agrees(theirs, wished_at, now));
     }
 
+    /// Only these count any more.
+    pub(super) fn only(&mut self, counts: impl Fn(&NodeId) -> bool) {
+        self.contradicts.retain(|node, _| counts(node));
+    }
+
     /// Whether somebody agreed, and not fewer than contradicted.
     pub(super) fn confirmed(&self) -> bool {
         let contradict = self.contradicts.values().filter(|contradicts| **contradicts).count();
@@ -70,6 +75,11 @@ mod tests {
         clocks.differs(nodes[1], UnixMs(10_180 * second + 1), at(10_000), at(10_120));
         assert!(clocks.contradicted(3));
         clocks.differs(nodes[1], UnixMs(u64::MAX), at(0), UnixMs(u64::MAX));
+        assert!(!clocks.contradicted(3));
+        // Who has left the group says nothing in it any more.
+        clocks.differs(nodes[1], at(10_061), at(10_000), at(10_000));
+        assert!(clocks.contradicted(3));
+        clocks.only(|node| *node != nodes[1]);
         assert!(!clocks.contradicted(3));
     }
 }

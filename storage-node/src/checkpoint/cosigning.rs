@@ -130,6 +130,8 @@ impl Cosigning {
             self.lacking = None;
         }
         self.in_effect = Some(in_effect);
+        let group = self.group(who);
+        self.clocks.only(|node| group.has(*node));
     }
 
     pub(super) fn heard(&mut self, from: NodeId, message: Message, step: &mut Step<'_>) {

@@ -25,8 +25,8 @@ pub struct Begun {
     pub incarnation: u32,
 }
 
-/// An incarnation has fewer than 2^20 elections: one in two seconds without a pause for 24 days. Not more, because a voter that was begun
-/// without the state comes from term 0, and believes in no leap of more than 2^24 (`network/check.rs`): up to the 16th incarnation.
+/// An incarnation has fewer than 2^20 elections: one in two seconds without a pause for 24 days. A voter that was begun without the state
+/// never voted, and believes any such term ([`leaps`](super::leaps)).
 const TERMS: u32 = 20;
 /// And fewer than 2^40 entries, as its state has (`StoreError::Full`).
 const INDEXES: u32 = 40;

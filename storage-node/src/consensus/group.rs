@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fmt,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
 };
 
 use openraft::async_runtime::WatchReceiver;
@@ -12,22 +12,28 @@ use tokio::sync::Semaphore;
 use super::{
     error::{Fault, ShutdownError},
     ids::{GroupId, NodeId},
-    log::group::GroupLog,
+    log::{group::GroupLog, reader::LogReader},
     machine::Vetting,
+    members::Judge,
     network::Accept,
     runtime::Thread,
     state::{Stages, WorkerHandle},
     status::{Role, Status},
-    types::Raft,
+    types::{LogId, Membership, Raft, position},
 };
 
 /// What the handle keeps for each group.
 pub(super) struct Group {
     pub(super) id: GroupId,
+    /// This node.
+    pub(super) me: NodeId,
     pub(super) running: RwLock<Running>,
     pub(super) log: Arc<GroupLog>,
+    pub(super) reader: LogReader,
     pub(super) stages: Stages,
     pub(super) vetting: Vetting,
+    /// Whose votes may count; nobody judges that before [`Consensus::judge_members`](super::Consensus::judge_members).
+    pub(super) judge: OnceLock<Judge>,
     pub(super) accept: Accept,
     /// The voters that it begins with; none if it waits for others.
     pub(super) founders: Option<BTreeSet<NodeId>>,
@@ -74,7 +80,13 @@ impl Group {
         let metrics = self.raft().metrics();
         let metrics = metrics.borrow_watched();
         let held = self.log.hold.why();
-        Status::new(&metrics, self.log.durable.index(), self.log.purged_index(), self.log.fence.fault(), held)
+        let mut status =
+            Status::new(&metrics, self.log.durable.index(), self.log.purged_index(), self.log.fence.fault(), held);
+        // Looked at behind the metrics: those may have counted what was passed over.
+        if let Some(behind) = self.log.hold.behind() {
+            status.applied = behind.applied.as_ref().map(position);
+        }
+        status
     }
 
     /// What this node is in the group: the part of [`status`](Self::status) that is asked for most.
@@ -82,6 +94,24 @@ impl Group {
         let metrics = self.raft().metrics();
         let metrics = metrics.borrow_watched();
         Role::of(&metrics, self.log.fence.fault().is_some())
+    }
+
+    /// Whether nobody else has a part in it.
+    pub(super) fn is_alone(&self) -> bool {
+        let status = self.status();
+        status.voters.len() == 1 && status.voters.contains(&self.me) && status.learners.is_empty() && !status.changing
+    }
+
+    /// Whether a membership that a leader orders at an index is one that this group may have. Nobody changes what is committed; a leader may
+    /// send it again, though it has long been another.
+    pub(super) fn may_have(&self, index: u64, membership: &Membership) -> bool {
+        let committed = self.log.known().1.as_ref().map(LogId::index);
+        if Some(index) <= committed.max(self.log.durable.index()) {
+            return true;
+        }
+        let lists = membership.get_joint_config().iter().map(|list| list.iter().copied().map(NodeId).collect());
+        let lists: Vec<BTreeSet<NodeId>> = lists.collect();
+        self.judge.get().is_none_or(|judge| judge(&lists))
     }
 
     /// Whether a node has anything to say in this group: it is one of its members, or in the circle of those that may have become members
@@ -120,7 +150,6 @@ impl Group {
     pub(super) async fn shutdown(&self) -> Result<(), ShutdownError> {
         self.accept.close();
         let _leaving = self.leaving.lock().await;
-        self.log.hold.end();
         // The only error is that the task panicked, and the fence tells of that below.
         drop(self.raft().shutdown().await);
         let stopped = self.worker().stop().await;

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::Path,
+    pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -12,7 +13,10 @@ use std::{
 
 use bytes::Bytes;
 use futures::future::{AbortHandle, join_all};
-use openraft::{async_runtime::WatchReceiver, type_config::TypeConfigExt};
+use openraft::{
+    async_runtime::{Select2, WatchReceiver},
+    type_config::TypeConfigExt,
+};
 use redb::StorageBackend;
 
 use super::{
@@ -174,12 +178,17 @@ impl Consensus {
         let waiting = async move {
             let mut metrics = group.raft().metrics();
             loop {
+                let moved = group.log.hold.moved();
                 let status = group.status();
                 if what(&status) {
                     return Ok(status);
                 }
-                if status.role == Role::Stopped || metrics.changed().await.is_err() {
+                if status.role == Role::Stopped {
                     return Err(WaitError::Stopped);
+                }
+                match Types::select2(pin!(metrics.changed()), pin!(moved)).await {
+                    Select2::First(Err(_)) => return Err(WaitError::Stopped),
+                    Select2::First(Ok(())) | Select2::Second(()) => {}
                 }
             }
         };

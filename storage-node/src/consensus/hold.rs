@@ -3,22 +3,44 @@
 //! The node goes on as a member with a vote and a copy of the log, so that nothing that is acknowledged meanwhile has one copy less;
 //! but it does not lead, is not elected, and applies nothing to a state that is damaged. Unlike a [`fence`](super::fence), which is for
 //! good because nobody knows what is on the disk, a hold is lifted when the state was repaired.
+//!
+//! Nothing waits for that: openraft hands its core no more than so many applies ahead, and a core that cannot hand in one votes no more.
+//! So what is committed is passed over, and had again from the log, in its order, once the group is released. From the first entry that
+//! was passed over, nothing is applied but what is read from the log. Where the state really is, openraft does not know then; whoever asks
+//! for the status is told.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{handle::Consensus, ids::GroupId};
+use openraft::RaftLogReader;
+use tokio::sync::{Notify, futures::Notified};
 
-/// Whether a group is held, and why.
+use super::{
+    group::Group, handle::Consensus, ids::GroupId, log::group::next_index, runtime, status::Role, types::LogId,
+};
+
+/// Most entries that are applied again at once.
+const ENTRIES: u64 = 1024;
+
+/// Whether a group is held, and why, and what of its log was passed over.
 #[derive(Debug, Default)]
 pub(super) struct Hold {
     state: Mutex<State>,
-    changed: Condvar,
+    moved: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     why: Option<Arc<str>>,
-    ended: bool,
+    behind: Option<Behind>,
+}
+
+/// A state that is behind what openraft takes it for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Behind {
+    /// The last entry that is in it.
+    pub(super) applied: Option<LogId>,
+    /// The last that was passed over.
+    pub(super) upto: LogId,
 }
 
 impl Hold {
@@ -34,22 +56,45 @@ impl Hold {
 
     pub(super) fn set(&self, why: Option<&str>) {
         self.lock().why = why.map(Arc::from);
-        self.changed.notify_all();
+        self.moved.notify_waiters();
     }
 
-    /// The group is being stopped: nobody waits any more.
-    pub(super) fn end(&self) {
-        self.lock().ended = true;
-        self.changed.notify_all();
+    /// Where the state is, if that is not where openraft takes it to be.
+    pub(super) fn behind(&self) -> Option<Behind> {
+        self.lock().behind
     }
 
-    /// Waits until the group is not held. False: it is being stopped, and is held still.
-    pub(super) fn wait(&self) -> bool {
+    /// Whether entries up to `upto` are passed over, of a state that has those up to `applied`: the group is held, or others were
+    /// passed over before.
+    pub(super) fn passes_over(&self, applied: Option<LogId>, upto: LogId) -> bool {
         let mut state = self.lock();
-        while state.why.is_some() && !state.ended {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        if state.why.is_none() && state.behind.is_none() {
+            return false;
         }
-        state.why.is_none()
+        state.behind = Some(Behind { applied, upto });
+        true
+    }
+
+    /// The state has everything up to `applied` now.
+    pub(super) fn reached(&self, applied: LogId) {
+        let mut state = self.lock();
+        state.behind = state.behind.filter(|behind| behind.upto.index() > applied.index());
+        if let Some(behind) = &mut state.behind {
+            behind.applied = Some(applied);
+        }
+        drop(state);
+        self.moved.notify_waiters();
+    }
+
+    /// The state is given up, and whatever was passed over with it.
+    pub(super) fn forget(&self) {
+        self.lock().behind = None;
+        self.moved.notify_waiters();
+    }
+
+    /// Resolves when something of this has changed since it was called.
+    pub(super) fn moved(&self) -> Notified<'_> {
+        self.moved.notified()
     }
 }
 
@@ -65,12 +110,56 @@ impl Consensus {
         true
     }
 
-    /// Lifts a hold: what was committed meanwhile is applied, and the node may lead again.
+    /// Lifts a hold: what was committed meanwhile is applied, and the node may lead again. Returns at once;
+    /// [`wait`](Self::wait) tells how far it is.
     pub fn release(&self, group: GroupId) {
         if let Some(group) = self.group(group) {
             group.log.hold.set(None);
             group.raft().runtime_config().elect(group.may_stand());
             group.raft().runtime_config().heartbeat(true);
+            runtime::detach(go_on(Arc::clone(group)));
         }
+    }
+}
+
+/// Applies what was passed over. A group that is this node's alone is led again: no timeout would see to that.
+async fn go_on(group: Arc<Group>) {
+    let mut reader = group.reader.clone();
+    while let Some(Behind { applied, upto }) = group.log.hold.behind() {
+        let next = next_index(applied.as_ref());
+        let end = upto.index().saturating_add(1).min(next.saturating_add(ENTRIES));
+        let read = reader.limited_get_log_entries(next, end).await;
+        // What is wrong with the log, its fence says. Held anew, or stopped: who releases it then, or a restart, begins here again.
+        let Ok(entries) = read else { return };
+        if group.log.hold.why().is_some() || entries.is_empty() || group.worker().catch_up(entries).await.is_err() {
+            return;
+        }
+    }
+    if group.is_alone() && group.may_stand() && group.role() != Role::Leader {
+        drop(group.raft().trigger().elect(false).await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consensus::types::log_id;
+
+    #[test]
+    fn what_follows_an_entry_that_was_passed_over_is_passed_over_until_the_state_has_caught_up() {
+        let hold = Hold::default();
+        let at = |index| log_id(1, index);
+        assert!(!hold.passes_over(None, at(0)));
+        hold.set(Some("damaged"));
+        assert!(hold.passes_over(Some(at(0)), at(4)));
+        hold.set(None);
+        assert!(hold.passes_over(Some(at(0)), at(9)), "entries 1 to 4 are missing");
+        assert_eq!(hold.behind(), Some(Behind { applied: Some(at(0)), upto: at(9) }));
+        hold.reached(at(4));
+        assert!(hold.passes_over(Some(at(4)), at(10)));
+        assert_eq!(hold.behind(), Some(Behind { applied: Some(at(4)), upto: at(10) }));
+        hold.reached(at(10));
+        assert_eq!(hold.behind(), None);
+        assert!(!hold.passes_over(Some(at(10)), at(11)));
     }
 }

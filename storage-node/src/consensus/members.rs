@@ -26,7 +26,19 @@ use super::{
 
 type Changed = Result<openraft::raft::ClientWriteResponse<Types>, RaftError<Types, ClientWriteError<Types>>>;
 
+/// Whether a group's votes may be counted by these lists of voters: one, or two while they change. A majority of each decides.
+pub type Judge = Box<dyn Fn(&[BTreeSet<NodeId>]) -> bool + Send + Sync>;
+
 impl Consensus {
+    /// Has every membership of `group` that a leader orders judged before it is in this node's log: from then on it would decide who leads,
+    /// committed or not. It is asked anew each time, so a leader that is ahead of what this node knows only waits. The first
+    /// judge stays.
+    pub fn judge_members(&self, group: GroupId, judge: Judge) {
+        if let Some(group) = self.group(group) {
+            drop(group.judge.set(judge));
+        }
+    }
+
     /// Listens to these nodes in `group`, though they may not be among its members as this node knows them: members may have changed while
     /// it was away, and then a new one tells it so. To its members it listens in any case.
     pub fn listen_to(&self, group: GroupId, circle: BTreeSet<NodeId>) {
@@ -46,7 +58,7 @@ impl Consensus {
     /// let go, or was never taken in, would stand for ever and be listened to by nobody. Alone it need not.
     pub fn mind_time(&self, group: GroupId, has_part: bool) {
         if let Some(group) = self.group(group) {
-            group.raft().runtime_config().tick(has_part && !self.is_alone(group));
+            group.raft().runtime_config().tick(has_part && !group.is_alone());
             group.raft().runtime_config().elect(group.may_stand());
         }
     }
@@ -112,14 +124,9 @@ impl Consensus {
 
     /// A group that is this node's alone is quiet again.
     fn rest_if_alone(&self, group: &Group) {
-        if self.is_alone(group) {
+        if group.is_alone() {
             group.raft().runtime_config().tick(false);
         }
-    }
-
-    fn is_alone(&self, group: &Group) -> bool {
-        let status = group.status();
-        status.voters == BTreeSet::from([self.node_id()]) && status.learners.is_empty() && !status.changing
     }
 
     /// Asks `to` to lead `group` instead of this node. Whether it does, [`wait`](Self::wait) tells; if it does not answer, the
@@ -152,7 +159,11 @@ impl Consensus {
         let entry = self.group(group).ok_or(ReadError::NoSuchGroup(group))?;
         let reading = async {
             let leader = match entry.raft().ensure_linearizable(ReadPolicy::ReadIndex).await {
-                Ok(read) => return Ok(position(read.log_id())),
+                Ok(read) => {
+                    // openraft counts what was passed over while the group was held.
+                    let read = position(read.log_id());
+                    return self.applied(group, limit, read).await;
+                }
                 Err(RaftError::Fatal(_)) => return Err(ReadError::Stopped),
                 Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
                     return Err(ReadError::NoLeader { leader: Some(self.node_id()) });
@@ -162,14 +173,17 @@ impl Consensus {
             let asked = leader.filter(|leader| *leader != self.node_id()).ok_or(ReadError::NoLeader { leader })?;
             let read = self.inner.router.read_index(asked, group).await;
             let read = position(&read.map_err(|leader| ReadError::NoLeader { leader: leader.or(Some(asked)) })?);
-            let seen = self.wait(group, limit, |status| status.applied.is_some_and(|at| at.index >= read.index));
-            match seen.await {
-                Ok(_) => Ok(read),
-                Err(WaitError::Stopped) => Err(ReadError::Stopped),
-                Err(_) => Err(ReadError::TimedOut(limit)),
-            }
+            self.applied(group, limit, read).await
         };
         Types::timeout(limit, reading).await.unwrap_or(Err(ReadError::TimedOut(limit)))
+    }
+
+    async fn applied(&self, group: GroupId, limit: Duration, read: Position) -> Result<Position, ReadError> {
+        match self.wait(group, limit, |status| status.applied.is_some_and(|at| at.index >= read.index)).await {
+            Ok(_) => Ok(read),
+            Err(WaitError::Stopped) => Err(ReadError::Stopped),
+            Err(_) => Err(ReadError::TimedOut(limit)),
+        }
     }
 }
 

@@ -5,14 +5,14 @@ use std::{
     fs::File,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, RwLock, atomic::AtomicBool},
+    sync::{Arc, Mutex, OnceLock, RwLock, atomic::AtomicBool},
 };
 
 use futures::{
     FutureExt,
     future::{abortable, join_all, try_join_all},
 };
-use openraft::{SnapshotPolicy, async_runtime::WatchReceiver, type_config::TypeConfigExt};
+use openraft::{SnapshotPolicy, async_runtime::WatchReceiver, storage::RaftLogStorage, type_config::TypeConfigExt};
 use redb::{Database, StorageBackend, backends::FileBackend};
 use tokio::sync::{Semaphore, mpsc::unbounded_channel};
 
@@ -228,7 +228,7 @@ async fn start<M: Machine>(
     let peers = Arc::new(Peers::new(config.node_id, node.uid, peers, queue.clone()));
     let catching_up = Arc::new(CatchingUp::default());
     let router: Router = network::router(link, peers.clone(), &config, by_group, catching_up.clone());
-    let snapshots = network::snapshot_slots();
+    let snapshots = Arc::new(network::Snapshots::default());
     let (compact_offers, offered) = unbounded_channel();
     let policy = Policy::from(&config);
     let mut starting = Vec::with_capacity(parts.len());
@@ -245,22 +245,26 @@ async fn start<M: Machine>(
         let vetting = machine.vetting();
         let (worker, stages, worker_thread) = state::spawn(machine, setup).map_err(thread)?;
         let adapter = MachineAdapter::new(worker.clone(), adapter_applied.as_ref());
-        let store = LogStore::new(file.clone(), log.clone(), queue.clone());
+        let mut store = LogStore::new(file.clone(), log.clone(), queue.clone());
         let slots = Arc::new(Semaphore::new(config.max_in_flight));
         let bytes = Arc::new(Semaphore::new(config.max_in_flight_bytes));
         let (id, raft_config, node_id) = (log.fence.group(), raft_config.clone(), config.node_id.0);
         let (network, accept) = (router.network(id), Accept::new(snapshots.clone()));
         let founders = config.bootstrap.voters(id).cloned();
         starting.push(async move {
+            let reader = store.get_log_reader().await;
             match Raft::new(node_id, raft_config, network, store, adapter).await {
                 Ok(raft) => {
                     let thread = Mutex::new(Some(worker_thread));
                     let group = Group {
                         id,
+                        me: NodeId(node_id),
                         running: RwLock::new(Running { raft, worker }),
                         log,
+                        reader,
                         stages,
                         vetting,
+                        judge: OnceLock::new(),
                         accept,
                         founders,
                         circle: RwLock::default(),

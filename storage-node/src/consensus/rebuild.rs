@@ -12,11 +12,11 @@ use super::{
     codec::{self, Applied},
     error::{Fault, OpenError},
     ids::{GroupId, NodeId, Position},
+    leaps::TERM_LEAP,
     log::{
         file::{self, Field, LoadError, Stored},
         group::next_index,
     },
-    network::check::TERM_LEAP,
     open::LOG_FILE,
     types::{LogId, position},
 };

@@ -98,6 +98,12 @@ impl Accepting {
     }
 
     async fn stream(&self, mut exchange: Exchange, from: NodeId, evidence: &Semaphore) {
+        // A newer charter may have let it go while its connection was open.
+        if self.charters.node(from).is_none() {
+            Stats::add(&self.stats.peers_refused, 1);
+            exchange.abort(CloseCode::NotAuthorized);
+            return;
+        }
         let kind = match next_frame(&mut exchange.receiver, 1, KIND_WITHIN).await {
             Ok(Some(frame)) => Kind::of(&frame),
             Err(LinkError::TooLong(_)) => None,

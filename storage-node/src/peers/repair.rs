@@ -35,6 +35,7 @@ use super::{Kind, Reach};
 use crate::charters::Charters;
 use crate::checkpoint::{Board, Checkpointed};
 use crate::consensus::{Consensus, GroupId, LinkError, MachineError, Stage};
+use crate::least_pace::LeastPace;
 use crate::node::raft_id;
 use crate::one_each::OneEach;
 use crate::scrub::{Elsewhere, Line, Sent, caught};
@@ -61,31 +62,10 @@ const PIECES: usize = 2;
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
 /// States that are sent at a time. Of one node one request is answered at a time.
 const STATES_AT_A_TIME: usize = 2;
-/// How late a state may be, whatever of it is there.
-const LATE_MAX: Duration = Duration::from_secs(30);
 /// Whoever waits for a state is told that often that this goes on.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 /// Slower than this it is too slow: 2 Mbit/s.
 const STATE_BYTES_PER_S_MIN: u64 = 256 << 10;
-
-/// How fast a state comes or goes.
-struct Pace {
-    begun: Instant,
-    bytes: u64,
-}
-
-impl Pace {
-    fn new(begun: Instant) -> Self {
-        Self { begun, bytes: 0 }
-    }
-
-    /// So many bytes more are through at `now`. False: that took too long.
-    fn keeps(&mut self, bytes: usize, now: Instant) -> bool {
-        self.bytes = self.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
-        let in_time = Duration::from_secs(self.bytes / STATE_BYTES_PER_S_MIN) + LATE_MAX;
-        now.saturating_duration_since(self.begun) <= in_time
-    }
-}
 
 /// Asks the other nodes of each shard.
 pub struct Others {
@@ -153,10 +133,10 @@ impl Others {
         let applied = next(&mut exchange, APPLIED_BYTES).await?.ok_or_else(none)?.to_vec();
         let (pieces, arrived) = mpsc::channel::<Bytes>(PIECES);
         let mut writing = tokio::task::spawn_blocking(move || received(incoming, arrived));
-        let (mut pace, mut told) = (Pace::new(Instant::now()), Instant::now());
+        let (begun, mut pace, mut told) = (Instant::now(), LeastPace::of(STATE_BYTES_PER_S_MIN), Instant::now());
         goes_on();
         while let Some(piece) = next(&mut exchange, PIECE_BYTES).await? {
-            if !pace.keeps(piece.len(), Instant::now()) {
+            if !pace.keeps(piece.len(), begun.elapsed()) {
                 return Err("it sends too slowly".into());
             }
             if told.elapsed() >= SIGN_OF_LIFE {
@@ -340,12 +320,12 @@ async fn state(exchange: &mut Exchange, line: Line) -> Result<(), ChannelError> 
             let _ = pieces.blocking_send(Err(io::Error::other(why)));
         }
     });
-    let mut pace = Pace::new(Instant::now());
+    let (begun, mut pace) = (Instant::now(), LeastPace::of(STATE_BYTES_PER_S_MIN));
     while let Some(piece) = read.recv().await {
         match piece {
             Ok(piece) => {
                 exchange.send(&piece, FRAME_WITHIN).await?;
-                if !pace.keeps(piece.len(), Instant::now()) {
+                if !pace.keeps(piece.len(), begun.elapsed()) {
                     return Err(ChannelError::Unreachable("it takes a state too slowly".into()));
                 }
             }
@@ -383,18 +363,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn a_state_that_hardly_moves_is_given_up_and_a_slow_one_is_not() {
-        let begun = Instant::now();
-        let after = |seconds| begun + Duration::from_secs(seconds);
-        let mut dripping = Pace::new(begun);
-        let kept = (1..=60).take_while(|piece| dripping.keeps(1, after(piece * 9))).count();
-        assert_eq!(kept, 3, "a byte every 9 s");
-        let mut slow = Pace::new(begun);
-        assert!((1..=3_600).all(|piece| slow.keeps(PIECE_BYTES, after(piece * 4))), "1 MiB every 4 s for 4 hours");
-        assert!(!slow.keeps(PIECE_BYTES, after(4 * 3_600 + 60)));
-    }
 
     proptest! {
         #[test]

@@ -115,7 +115,10 @@ impl ShardMachine {
         let (size, root) = (peaks.size(), peaks.root());
         self.own.show(Extent::of(shard, root, charters));
         // First: what is signed of this state is signed under the charter that is in effect with it.
-        if let Some(in_effect) = charters.in_effect() {
+        let in_effect = charters.in_effect();
+        let version = in_effect.as_ref().map_or(1, |now| now.charter.version());
+        self.board.show_applied_under(self.place.shard, version);
+        if let Some(in_effect) = in_effect {
             self.board.under(self.place.shard, in_effect);
         }
         self.board.show(self.place.shard, Applied { size, root, incarnation, rooms, time });

@@ -16,6 +16,7 @@ use crate::consensus::{
     error::Fault,
     fence::Fence,
     hold::Hold,
+    leaps::Leaps,
     types::{Entry, EntryPayload, LogId, Payload, Vote},
 };
 
@@ -51,6 +52,7 @@ impl Durable {
 pub(in crate::consensus) struct GroupLog {
     pub(in crate::consensus) fence: Arc<Fence>,
     pub(in crate::consensus) hold: Hold,
+    pub(in crate::consensus) leaps: Leaps,
     pub(in crate::consensus) durable: Arc<Durable>,
     tail_bytes: usize,
     ends: Mutex<Ends>,
@@ -89,7 +91,14 @@ impl GroupLog {
         tail_bytes: usize,
         stored: Stored,
     ) -> Self {
-        Self { fence, hold: Hold::default(), durable, tail_bytes, ends: Mutex::new(Ends::of(stored)) }
+        Self {
+            fence,
+            hold: Hold::default(),
+            leaps: Leaps::default(),
+            durable,
+            tail_bytes,
+            ends: Mutex::new(Ends::of(stored)),
+        }
     }
 
     pub(super) fn ends(&self) -> MutexGuard<'_, Ends> {

@@ -15,6 +15,7 @@ use super::{
     check::{self, Known, Seen, Unsound},
     codec::{Header, Reason, Request},
     link::{LinkError, Purpose},
+    pace,
 };
 use crate::consensus::{
     codec::CodecError,
@@ -24,9 +25,11 @@ use crate::consensus::{
     state::Turn,
     types::{LogId, Types, Vote},
 };
+use crate::one_each::{OneEach, UnderWay};
 
-/// Requests of one group that are answered at once.
+/// Requests of one group that are answered at once, and those of one peer.
 const REQUESTS: usize = 32;
+const REQUESTS_OF_PEER: usize = 8;
 /// Snapshots that a node receives at once, of all its groups: each has a cache of its own.
 const SNAPSHOTS: usize = 2;
 
@@ -83,10 +86,16 @@ pub(super) enum ServeError {
     NotAgain,
     #[error("what is committed here is not applied yet")]
     Applying,
+    #[error("another state comes from the same node")]
+    OneAtATime,
+    #[error("its state comes too slowly")]
+    Slow,
     #[error("the group is stopped")]
     Stopped,
     #[error("what the leader sent is not stored: {0}")]
     NotStored(Unfit),
+    #[error("its leader orders voters that no charter known here has: that charter comes, or the leader is faulty")]
+    Members,
 }
 
 /// See the [module's text](self).
@@ -94,13 +103,15 @@ pub(super) enum ServeError {
 pub(in crate::consensus) struct Accept {
     inner: Mutex<Inner>,
     requests: Arc<Semaphore>,
+    /// Of each peer that has asked.
+    requests_of: Mutex<BTreeMap<NodeId, Arc<Semaphore>>>,
     /// Read by whoever hands openraft a message of a leader's; taken whole by whoever must know that none is under way.
     handing: Arc<RwLock<()>>,
     staging: Arc<AsyncMutex<()>>,
     /// Read by every stream that is served; taken whole by whoever must know that none is.
     present: Arc<RwLock<()>>,
     /// Those of the node.
-    snapshots: Arc<Semaphore>,
+    snapshots: Arc<Snapshots>,
 }
 
 #[derive(Debug, Default)]
@@ -116,21 +127,26 @@ struct Inner {
 }
 
 /// What all groups of a node receive snapshots with.
-pub(in crate::consensus) fn snapshot_slots() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(SNAPSHOTS))
+#[derive(Debug)]
+pub(in crate::consensus) struct Snapshots {
+    slots: Arc<Semaphore>,
+    /// Who sends one slowly, has one slot.
+    each: OneEach<NodeId>,
 }
 
-fn known(log: &GroupLog) -> Known {
-    let (vote, committed) = log.known();
-    Known { vote, committed }
+impl Default for Snapshots {
+    fn default() -> Self {
+        Self { slots: Arc::new(Semaphore::new(SNAPSHOTS)), each: OneEach::default() }
+    }
 }
 
 impl Accept {
     /// Of one group. `snapshots`: those of its node.
-    pub(in crate::consensus) fn new(snapshots: Arc<Semaphore>) -> Self {
+    pub(in crate::consensus) fn new(snapshots: Arc<Snapshots>) -> Self {
         Self {
             inner: Mutex::default(),
             requests: Arc::new(Semaphore::new(REQUESTS)),
+            requests_of: Mutex::default(),
             handing: Arc::default(),
             staging: Arc::default(),
             present: Arc::default(),
@@ -187,8 +203,19 @@ impl Accept {
         (!self.inner().aside).then_some(present)
     }
 
-    pub(super) fn request_slot(&self) -> Option<OwnedSemaphorePermit> {
-        self.requests.clone().try_acquire_owned().ok()
+    /// For one request of `peer`, who leaves some to others.
+    pub(super) fn request_slot(&self, peer: NodeId) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
+        let own = {
+            let mut all = self.requests_of.lock().unwrap_or_else(PoisonError::into_inner);
+            all.entry(peer).or_insert_with(|| Arc::new(Semaphore::new(REQUESTS_OF_PEER))).clone()
+        };
+        Some((own.try_acquire_owned().ok()?, self.requests.clone().try_acquire_owned().ok()?))
+    }
+
+    /// For one snapshot of `peer`, of whichever group. Its last may still be ending: whoever begins anew does not get around to that.
+    pub(super) async fn one_of(&self, peer: NodeId, within: Duration) -> Result<UnderWay<'_, NodeId>, ServeError> {
+        let waiting = pace::begun(&self.snapshots.each, peer);
+        Types::timeout(within, waiting).await.map_err(|_| ServeError::OneAtATime)
     }
 
     /// Held while a message is handed to openraft.
@@ -204,7 +231,7 @@ impl Accept {
     /// One snapshot of a group arrives at a time, and few of a node.
     pub(super) async fn turn(&self) -> Result<Turn, ServeError> {
         let group = self.staging.clone().lock_owned().await;
-        let node = self.snapshots.clone().acquire_owned().await.map_err(|_| ServeError::Stopped)?;
+        let node = self.snapshots.slots.clone().acquire_owned().await.map_err(|_| ServeError::Stopped)?;
         Ok(Turn { _group: group, _node: node })
     }
 
@@ -226,19 +253,19 @@ impl Accept {
         peer: NodeId,
         request: &AppendEntriesRequest<Types>,
     ) -> Result<(), Unsound> {
-        let known = known(log);
-        self.inner().seen.append(peer.0, &known, request)
+        let known = Known::of(log);
+        check::noted(log, self.inner().seen.append(peer.0, &known, request))
     }
 
     pub(super) fn snapshot(&self, log: &GroupLog, peer: NodeId, header: &Header) -> Result<(), Unsound> {
-        let known = known(log);
-        self.inner().seen.snapshot(peer.0, &known, header)
+        let known = Known::of(log);
+        check::noted(log, self.inner().seen.snapshot(peer.0, &known, header))
     }
 
     /// Whether a snapshot need not be sent: it comes from a leader that is none any more, or what it has is on this node's disk,
     /// and only the word of that was lost. The vote to answer with.
     pub(super) fn needs_no(&self, log: &GroupLog, header: &Header) -> Option<Vote> {
-        let own = known(log).vote?;
+        let own = log.known().0?;
         let last = header.meta.last_log_id.as_ref().map(LogId::index);
         let have = own == header.vote && log.durable.index() >= last;
         let deposed = own.leader_id.term > header.vote.leader_id.term;
@@ -246,6 +273,30 @@ impl Accept {
     }
 
     pub(super) fn request(&self, log: &GroupLog, peer: NodeId, request: &Request) -> Result<(), Unsound> {
-        check::request(peer.0, &known(log), request)
+        check::noted(log, check::request(peer.0, &Known::of(log), request))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_asks_much_or_sends_slowly_leaves_some_to_others() {
+        let snapshots = Arc::new(Snapshots::default());
+        let accept = Accept::new(snapshots.clone());
+        let asked: Vec<_> = std::iter::from_fn(|| accept.request_slot(NodeId(1))).take(REQUESTS).collect();
+        assert_eq!(asked.len(), REQUESTS_OF_PEER);
+        assert!(accept.request_slot(NodeId(2)).is_some());
+        drop(asked);
+        assert!(accept.request_slot(NodeId(1)).is_some());
+
+        let other_group = Accept::new(snapshots);
+        let soon = Duration::from_millis(1);
+        let first = accept.one_of(NodeId(1), soon).await;
+        assert!(first.is_ok() && other_group.one_of(NodeId(1), soon).await.is_err());
+        assert!(other_group.one_of(NodeId(2), soon).await.is_ok());
+        drop(first);
+        assert!(other_group.one_of(NodeId(1), soon).await.is_ok());
     }
 }

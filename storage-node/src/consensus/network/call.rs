@@ -79,6 +79,8 @@ pub(super) enum CallError {
     NoSnapshot,
     #[error("other snapshots are being sent")]
     Busy,
+    #[error("it takes a snapshot too slowly")]
+    Slow,
     #[error("it does not store what this node orders: {0}")]
     NotStored(Unfit),
 }

@@ -1,17 +1,24 @@
 //! What is asked of a peer's words before openraft hears them.
 //!
 //! openraft trusts its peers: some of what follows is an assertion there, and stops the group's core; some would put entries
-//! into the log that its order of (term, index) does not allow. Nothing honest fails here. What a dishonest *leader* may still do
-//! (delay, censor, tell two stories) is the affair of checkpoints and cosignatures, not of this module.
+//! into the log that its order of (term, index) does not allow. Nothing honest fails here, but for a term that a liar made grow
+//! ([`leaps`]).
+//!
+//! What is not asked, because Raft has no proof of it: whether who says that it was elected, was. A member that lies can name a higher
+//! term and call itself its leader, to some or to all, as often as it likes; each time they follow it, and it may delay, censor, or fall
+//! silent, for as long as it is a member. So one node alone *can* stop a group. What it cannot: have acknowledged what a majority does not
+//! have on disk, take back what is known here to be committed (`Order` below), make itself the group (the memberships that it orders are
+//! judged by the charters, [`Consensus::judge_members`](crate::consensus::Consensus::judge_members)), or tell two stories unseen: that is the affair of checkpoints and
+//! cosignatures. Against the rest the members take it out of the charter.
 
 use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult};
 
 use super::codec::{Answer, Header, Request};
-use crate::consensus::types::{LogId, Types, Vote};
-
-/// A term may be that much greater than the one that is known here. A vote that is taken over is on disk for good, so a peer
-/// that could name any term could use them all up; elections do not raise it so far in years.
-pub(in crate::consensus) const TERM_LEAP: u64 = 1 << 24;
+use crate::consensus::{
+    leaps,
+    log::group::GroupLog,
+    types::{LogId, Types, Vote},
+};
 
 /// What a peer said cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,17 +52,37 @@ pub(super) struct Known {
     pub(super) vote: Option<Vote>,
     /// The last entry known to be committed.
     pub(super) committed: Option<LogId>,
+    /// How many terms were refused.
+    pub(super) refused: u64,
 }
 
 impl Known {
+    pub(super) fn of(log: &GroupLog) -> Self {
+        let (vote, committed) = log.known();
+        Self { vote, committed, refused: log.leaps.refused(term_of(vote)) }
+    }
+
     fn term(&self) -> u64 {
-        self.vote.map_or(0, |vote| vote.leader_id.term)
+        term_of(self.vote)
     }
 
     /// Whether a leader with this vote will be followed; if not, openraft says so, and its log is not looked at.
     fn follows(&self, vote: &Vote) -> bool {
         self.vote.is_none_or(|own| (own.leader_id.term, own.committed) <= (vote.leader_id.term, vote.committed))
     }
+}
+
+fn term_of(vote: Option<Vote>) -> u64 {
+    vote.map_or(0, |vote| vote.leader_id.term)
+}
+
+/// Remembers a term that was refused, for the next one.
+pub(super) fn noted<T>(log: &GroupLog, checked: Result<T, Unsound>) -> Result<T, Unsound> {
+    checked.inspect_err(|why| {
+        if matches!(why, Unsound::Leap { .. }) {
+            log.leaps.refuse();
+        }
+    })
 }
 
 /// What one leader's log was seen to hold: its greatest entry.
@@ -87,13 +114,14 @@ fn from(peer: u64, known: &Known, vote: &Vote, committed: bool) -> Result<(), Un
     if vote.committed != committed {
         return Err(Unsound::Committed);
     }
-    term(known.term(), vote)
+    term(known, vote)
 }
 
 /// A vote that a peer reports, whoever's it is.
-pub(super) fn term(known: u64, vote: &Vote) -> Result<(), Unsound> {
+pub(super) fn term(known: &Known, vote: &Vote) -> Result<(), Unsound> {
     let term = vote.leader_id.term;
-    if term > known.saturating_add(TERM_LEAP) { Err(Unsound::Leap { term, known }) } else { Ok(()) }
+    let limit = leaps::limit(known.vote.map(|vote| vote.leader_id.term), known.refused);
+    if term > limit { Err(Unsound::Leap { term, known: known.term() }) } else { Ok(()) }
 }
 
 impl Seen {
@@ -172,9 +200,9 @@ pub(super) fn request(peer: u64, known: &Known, request: &Request) -> Result<(),
 }
 
 /// Whether an answer is one to `request`, as far as a leader's progress and a candidate's term depend on it.
-pub(super) fn answer(known_term: u64, request: &Request, answer: &Answer) -> Result<(), Unsound> {
+pub(super) fn answer(known: &Known, request: &Request, answer: &Answer) -> Result<(), Unsound> {
     match (request, answer) {
-        (Request::Vote(_) | Request::PreVote(_), Answer::Vote(answer)) => term(known_term, &answer.vote),
+        (Request::Vote(_) | Request::PreVote(_), Answer::Vote(answer)) => term(known, &answer.vote),
         (Request::Transfer(_), Answer::Transferring | Answer::OtherVote { .. } | Answer::NotFlushed { .. })
         | (Request::ReadIndex, Answer::ReadIndex(_) | Answer::NotLeader(_)) => Ok(()),
         _ => Err(Unsound::OtherQuestion),
@@ -197,13 +225,13 @@ impl Asked {
 
     /// A follower that has taken what it was sent says how far that went, and no other number: a greater one would count as a
     /// copy of entries that it does not have.
-    pub(super) fn answered(&self, known_term: u64, result: &StreamAppendResult<Types>) -> Result<(), Unsound> {
+    pub(super) fn answered(&self, known: &Known, result: &StreamAppendResult<Types>) -> Result<(), Unsound> {
         let sound = match result {
             Ok(matched) => *matched == self.last,
             Err(StreamAppendError::Conflict(at)) => Some(*at) == self.prev,
             // In one term there is one leader.
             Err(StreamAppendError::HigherVote(vote)) => {
-                term(known_term, vote)?;
+                term(known, vote)?;
                 vote.leader_id.term > self.vote.leader_id.term
             }
         };

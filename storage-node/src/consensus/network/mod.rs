@@ -25,9 +25,9 @@
 //! | a frame | [`MAX_FRAME_BYTES`], before a request or an answer is known to be longer: 1 KiB |
 //! | appends under way, to or from a peer in a group | 64 (48 at the receiving end), and 16 MiB or one frame |
 //! | streams of a kind from a peer in a group that last | one: the next ends the last |
-//! | requests of a group that are answered at once | 32 |
+//! | requests of a group that are answered at once | 32, 8 of them of one peer |
 //! | a snapshot in memory | two pieces of 1 MiB at each end, and what the machine's stage holds |
-//! | snapshots that a node sends or receives at once | two each way |
+//! | snapshots that a node sends or receives at once | two each way, one of them to or from a peer; each as fast as 64 KiB/s at least |
 //! | bytes of snapshots that it sends | `snapshot_bytes_per_s`, all together |
 
 mod accept;
@@ -74,7 +74,7 @@ pub use self::{
     link::{Alone, FrameReceiver, FrameSender, Link, LinkError, MAX_FRAME_BYTES, Purpose, Stream},
 };
 pub(super) use self::{
-    accept::{Accept, snapshot_slots},
+    accept::{Accept, Snapshots},
     client::Network,
     pace::Pace,
     peers::Peers,

@@ -9,17 +9,27 @@ use openraft::{Instant, type_config::TypeConfigExt, type_config::alias::InstantO
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::call::CallError;
-use crate::consensus::types::Types;
+use crate::{
+    consensus::{ids::NodeId, types::Types},
+    one_each::{OneEach, UnderWay},
+};
 
 /// Snapshots that a node sends at once, of all its groups.
 const SNAPSHOTS: usize = 2;
 /// Who waits that long for another to end begins anew, with a newer state.
 const WAIT: Duration = Duration::from_secs(10);
+/// And looks that often whether the last to the same node has ended.
+const LOOK: Duration = Duration::from_millis(50);
+/// Slower than this a snapshot is too slow, whichever end waits for the other: two share a line that may be four times as fast at
+/// least (`snapshot_bytes_per_s`).
+pub(super) const BYTES_PER_S_MIN: u64 = 64 << 10;
 
 /// One for all snapshots that a node sends.
 #[derive(Debug)]
 pub(in crate::consensus) struct Pace {
     slots: Arc<Semaphore>,
+    /// Who takes one slowly, has one slot.
+    each: OneEach<NodeId>,
     begun: InstantOf<Types>,
     line: Mutex<Line>,
 }
@@ -27,15 +37,16 @@ pub(in crate::consensus) struct Pace {
 impl Pace {
     pub(in crate::consensus) fn new(bytes_per_s: u64) -> Self {
         let line = Mutex::new(Line { bytes_per_s: bytes_per_s.max(1), free: Duration::ZERO });
-        Self { slots: Arc::new(Semaphore::new(SNAPSHOTS)), begun: Types::now(), line }
+        Self { slots: Arc::new(Semaphore::new(SNAPSHOTS)), each: OneEach::default(), begun: Types::now(), line }
     }
 
     /// Held while a snapshot is sent.
-    pub(super) async fn slot(&self) -> Result<OwnedSemaphorePermit, CallError> {
-        match Types::timeout(WAIT, self.slots.clone().acquire_owned()).await {
-            Ok(Ok(slot)) => Ok(slot),
-            Ok(Err(_)) | Err(_) => Err(CallError::Busy),
-        }
+    pub(super) async fn slot(&self, to: NodeId) -> Result<Slot<'_>, CallError> {
+        let waiting = async {
+            let one = begun(&self.each, to).await;
+            Ok(Slot { _one: one, _slot: self.slots.clone().acquire_owned().await.map_err(|_| CallError::Busy)? })
+        };
+        Types::timeout(WAIT, waiting).await.unwrap_or(Err(CallError::Busy))
     }
 
     /// Returns when so many bytes may go out.
@@ -46,6 +57,23 @@ impl Pace {
             Types::sleep(wait).await;
         }
     }
+}
+
+/// Waits until the last one of `peer` has ended.
+pub(super) async fn begun(each: &OneEach<NodeId>, peer: NodeId) -> UnderWay<'_, NodeId> {
+    loop {
+        match each.begin(peer) {
+            Some(one) => return one,
+            None => Types::sleep(LOOK).await,
+        }
+    }
+}
+
+/// A snapshot may go out, to one node.
+#[derive(Debug)]
+pub(super) struct Slot<'a> {
+    _one: UnderWay<'a, NodeId>,
+    _slot: OwnedSemaphorePermit,
 }
 
 /// A line of so many bytes a second.

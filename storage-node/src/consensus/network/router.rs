@@ -21,7 +21,7 @@ use openraft_multi::GroupRouter;
 
 use super::{
     call::{CallError, Caller, SMALL_FRAME_BYTES},
-    check::{self, Unsound},
+    check::{self, Known, Unsound},
     codec::{self, Answer, Request},
     confirmed::Confirmed,
     link::Purpose,
@@ -96,8 +96,7 @@ impl Router {
         sender.send(codec::encode_request(&request)).await?;
         sender.finish();
         let answer = codec::decode_answer(&answers.next(SMALL_FRAME_BYTES).await?)?;
-        let term = log.known().0.map_or(0, |vote| vote.leader_id.term);
-        check::answer(term, &request, &answer)?;
+        check::noted(log, check::answer(&Known::of(log), &request, &answer))?;
         Ok(answer)
     }
 

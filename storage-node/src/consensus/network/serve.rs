@@ -67,7 +67,7 @@ impl Server<'_> {
             sender.finish();
             return Err(ServeError::Refused(Reason::Stopped));
         };
-        let slot = if hello.purpose == Purpose::Request { group.accept.request_slot() } else { None };
+        let slot = if hello.purpose == Purpose::Request { group.accept.request_slot(peer) } else { None };
         if hello.purpose == Purpose::Request && slot.is_none() {
             sender.send(codec::encode_welcome(&Welcome::No(Reason::Busy))).await?;
             sender.finish();
@@ -188,6 +188,9 @@ async fn appends(
     };
     let served = served.await;
     drop(end);
+    if let Err(why @ ServeError::Members) = &served {
+        tracing::warn!(group = group.id.0, from = %peer, %why, "a change of members is not taken");
+    }
     if let Err(ServeError::NotStored(why)) = &served {
         // Behind the answers to all that was stored.
         sender.send(codec::encode_not_stored(*why)).await?;
@@ -280,6 +283,9 @@ impl Source {
     fn vet(&self, request: &AppendEntriesRequest<Types>) -> Result<(), ServeError> {
         request.entries.iter().try_for_each(|entry| match &entry.payload {
             EntryPayload::Normal(command) => (self.group.vetting)(&command.0).map_err(ServeError::NotStored),
+            EntryPayload::Membership(members) if !self.group.may_have(entry.log_id.index(), members) => {
+                Err(ServeError::Members)
+            }
             EntryPayload::Blank | EntryPayload::Membership(_) => Ok(()),
         })
     }

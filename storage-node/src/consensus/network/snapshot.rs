@@ -13,7 +13,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use futures::Future;
 use openraft::{
-    OptionalSend,
+    Instant, OptionalSend,
     async_runtime::Select2,
     errors::{ReplicationClosed, StreamingError},
     raft::SnapshotResponse,
@@ -25,9 +25,10 @@ use tokio::sync::mpsc;
 use super::{
     accept::ServeError,
     call::{CallError, Patience, SMALL_FRAME_BYTES},
-    check::{self, Unsound},
+    check::{self, Known, Unsound},
     codec::{self, Header, Received},
     link::{FrameReceiver, FrameSender, Purpose},
+    pace::BYTES_PER_S_MIN,
     router::Router,
 };
 use crate::consensus::{
@@ -37,6 +38,7 @@ use crate::consensus::{
     state::{SnapshotData, Stages, Turn},
     types::{LogId, Snapshot, Types, Vote},
 };
+use crate::least_pace::LeastPace;
 
 /// Bytes of a snapshot in one frame.
 const PIECE_BYTES: usize = 1 << 20;
@@ -46,6 +48,8 @@ const PIECES: usize = 2;
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 /// Between two looks at how far the machine is.
 const A_MOMENT: Duration = Duration::from_millis(20);
+/// It is in place within this time behind its end, or within what it may take to send, if that is longer.
+const INSTALLED_WITHIN: Duration = Duration::from_secs(600);
 /// The longest header: a membership has 64 nodes at most.
 const HEADER_BYTES: usize = 16 << 10;
 
@@ -81,7 +85,7 @@ async fn transfer(
     reader: Box<dyn Read + Send>,
 ) -> Result<Vote, CallError> {
     let (log, patience) = (router.log(group)?, router.caller().patience.snapshot);
-    let _slot = router.pace().slot().await?;
+    let _slot = router.pace().slot(peer).await?;
     // From here on the log behind it is kept for whoever receives it.
     let catching_up = router.catching_up().begin(group, peer, header.meta.last_log_id.as_ref().map(LogId::index));
     let (mut sender, mut answers) = router.caller().open(log, peer, Purpose::Snapshot).await?;
@@ -91,15 +95,23 @@ async fn transfer(
     let (frames, mut read) = mpsc::channel::<io::Result<Bytes>>(PIECES);
     let reading = runtime::beside(async move { cut(reader, &frames).await });
     let sending = async {
+        // Of the time that it takes, only what the other end does is its own.
+        let (mut taking, mut pace) = (Duration::ZERO, LeastPace::of(BYTES_PER_S_MIN));
         while let Some(frame) = read.recv().await {
             let frame = frame.map_err(|error| CallError::Reading(error.to_string()))?;
             let bytes = frame.len();
             router.pace().wait(bytes).await;
-            sender.send(frame).await?;
+            let begun = Types::now();
+            let within = pace.limit().saturating_sub(taking);
+            Types::timeout(within, sender.send(frame)).await.map_err(|_| CallError::Slow)??;
+            taking = taking.saturating_add(begun.elapsed());
+            if !pace.keeps(bytes, taking) {
+                return Err(CallError::Slow);
+            }
             catching_up.sent(bytes);
         }
         sender.finish();
-        Ok::<_, CallError>(())
+        Ok::<_, CallError>(pace.limit())
     };
     let answer = async {
         loop {
@@ -113,14 +125,17 @@ async fn transfer(
     };
     let mut answer = pin!(answer);
     let answered = match Types::select2(pin!(sending), answer.as_mut()).await {
-        Select2::First(Ok(())) => answer.await,
+        // Checking it and putting it in place is quicker than sending it.
+        Select2::First(Ok(within)) => {
+            Types::timeout(within.max(INSTALLED_WITHIN), answer).await.unwrap_or(Err(CallError::Slow))
+        }
         Select2::First(Err(error)) => Err(error),
         Select2::Second(answered) => answered,
     };
     // It ends by itself: nobody takes what it reads.
     drop(reading);
     let vote = answered?;
-    check::term(log.known().0.map_or(0, |vote| vote.leader_id.term), &vote)?;
+    check::noted(log, check::term(&Known::of(log), &vote))?;
     let greater = vote.leader_id.term > header.vote.leader_id.term;
     if !greater && vote != header.vote {
         return Err(Unsound::Answer.into());
@@ -190,7 +205,7 @@ async fn take(
     group: &Group,
     peer: NodeId,
     mut receiver: Box<dyn FrameReceiver>,
-    &Patience { snapshot: patience, .. }: &Patience,
+    &Patience { snapshot: patience, open, .. }: &Patience,
 ) -> Result<Vote, ServeError> {
     let silent = |_| ServeError::Silent(patience);
     let first = Types::timeout(patience, receiver.recv(HEADER_BYTES)).await.map_err(silent)??;
@@ -201,17 +216,29 @@ async fn take(
         return Ok(vote);
     }
 
+    // What is not newer than what is committed here, openraft does not take.
+    let at = header.meta.last_log_id.as_ref().map_or(0, LogId::index);
+    if !group.may_have(at, header.meta.last_membership.membership()) {
+        return Err(ServeError::Members);
+    }
     accept.takes_again()?;
+    let _one = accept.one_of(peer, open).await?;
     // An earlier one may still be cleaning up.
     let turn = accept.turn().await?;
     let (pieces, arrived) = mpsc::channel::<Bytes>(PIECES);
     let stages = group.stages.clone();
     let mut staging = runtime::beside(stage(stages, arrived, turn));
     let feeding = async {
+        let (mut coming, mut pace) = (Duration::ZERO, LeastPace::of(BYTES_PER_S_MIN));
         loop {
+            let begun = Types::now();
             let frame =
                 Types::timeout(patience, receiver.recv(PIECE_BYTES.saturating_add(1))).await.map_err(silent)??;
             let frame = frame.ok_or(ServeError::Ended)?;
+            coming = coming.saturating_add(begun.elapsed());
+            if !pace.keeps(frame.len(), coming) {
+                return Err(ServeError::Slow);
+            }
             let last = frame.first() == Some(&END);
             // If it does not take it, it says why.
             if pieces.send(frame).await.is_err() || last {
@@ -293,12 +320,25 @@ async fn install(
     }
     let snapshot = Snapshot { meta: header.meta, snapshot: data };
     let mut installing = pin!(raft.install_full_snapshot(header.vote, snapshot));
-    // The first poll hands it in; what follows may take its time and nobody waits for it.
-    let first = futures::poll!(installing.as_mut());
-    drop(alone);
-    let response = match first {
-        std::task::Poll::Ready(response) => response,
-        std::task::Poll::Pending => installing.await,
+    // The first poll hands it in, to a queue of its own: what were handed in behind it might be heard before it, and move what is committed
+    // to where this snapshot contradicts it. So nothing is, until openraft has taken it. What follows may take its time and nobody waits
+    // for it.
+    let response = loop {
+        match Types::select2(installing.as_mut(), pin!(has_taken(group, last))).await {
+            Select2::First(response) => break response,
+            Select2::Second(Ok(false)) => {}
+            Select2::Second(Ok(true)) => {
+                drop(alone);
+                break installing.await;
+            }
+            Select2::Second(Err(stopped)) => return Err(stopped),
+        }
     };
     Ok(response.map_err(|_| ServeError::Stopped)?.vote)
+}
+
+/// Whether openraft's core knows of a snapshot up to `last`.
+async fn has_taken(group: &Group, last: Option<LogId>) -> Result<bool, ServeError> {
+    let raft = group.raft();
+    raft.with_raft_state(move |state| state.snapshot_meta.last_log_id >= last).await.map_err(|_| ServeError::Stopped)
 }

@@ -30,7 +30,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     call::{Answers, CallError, SMALL_FRAME_BYTES},
-    check::{Asked, Unsound},
+    check::{self, Asked, Known, Unsound},
     codec,
     link::{FrameSender, MAX_FRAME_BYTES, Purpose},
     router::Router,
@@ -230,8 +230,8 @@ pub(super) fn judge(
     asked: &Asked,
     result: &StreamAppendResult<Types>,
 ) -> Result<(), CallError> {
-    let term = router.log(group)?.known().0.map_or(0, |vote| vote.leader_id.term);
-    asked.answered(term, result)?;
+    let log = router.log(group)?;
+    check::noted(log, asked.answered(&Known::of(log), result))?;
     let confirmed = router.confirmed();
     match result {
         Ok(Some(last)) => confirmed.note(group, peer, asked.vote, *last),

@@ -220,7 +220,7 @@ fn numbers_that_nothing_honest_reaches_are_refused() {
 }
 
 fn known() -> Known {
-    Known { vote: Some(vote(7, 2, true)), committed: Some(log_id(5, 10)) }
+    Known { vote: Some(vote(7, 2, true)), committed: Some(log_id(5, 10)), refused: 0 }
 }
 
 #[test]
@@ -300,25 +300,34 @@ fn a_candidate_speaks_for_itself_and_no_answer_raises_the_term_out_of_reach() {
     assert_eq!(request(2, &known(), &ask(vote(4, 2, false))), Err(Unsound::BeyondVote));
     let far = 8 + (1 << 24);
     assert_eq!(request(2, &known(), &ask(vote(far, 2, false))), Err(Unsound::Leap { term: far, known: 7 }));
+    // A liar may have made honest nodes leap apart: what is refused counts.
+    let again =
+        |refused, leaps: u64| request(2, &Known { refused, ..known() }, &ask(vote(7 + (leaps << 24), 2, false)));
+    assert_eq!((again(1, 2), again(4, 5)), (Ok(()), Ok(())));
+    assert!(again(1, 3).is_err() && again(4, 6).is_err());
+    // Who never voted may come to a group that has had many elections.
+    let new = Known::default();
+    assert_eq!(request(2, &new, &ask(vote(1 << 50, 2, false))), Ok(()));
+    assert!(request(2, &new, &ask(vote((1 << 56) + 1, 2, false))).is_err());
     let transfer = |vote| Request::Transfer(TransferLeaderRequest::new(vote, 1, None));
     assert_eq!(request(2, &known(), &transfer(vote(7, 2, true))), Ok(()));
     assert_eq!(request(3, &known(), &transfer(vote(7, 2, true))), Err(Unsound::NotItsVote(2)));
 
     let told = |vote| Answer::Vote(VoteResponse { vote, vote_granted: false, last_log_id: None });
-    assert_eq!(answer(7, &ask(vote(8, 2, false)), &told(vote(9, 3, true))), Ok(()));
+    assert_eq!(answer(&known(), &ask(vote(8, 2, false)), &told(vote(9, 3, true))), Ok(()));
     assert_eq!(
-        answer(7, &ask(vote(8, 2, false)), &told(vote(far, 3, true))),
+        answer(&known(), &ask(vote(8, 2, false)), &told(vote(far, 3, true))),
         Err(Unsound::Leap { term: far, known: 7 })
     );
-    assert_eq!(answer(7, &ask(vote(8, 2, false)), &Answer::Transferring), Err(Unsound::OtherQuestion));
+    assert_eq!(answer(&known(), &ask(vote(8, 2, false)), &Answer::Transferring), Err(Unsound::OtherQuestion));
 }
 
 #[test]
 fn a_follower_confirms_what_it_was_asked_and_no_other_number() {
     let asked = Asked::of(&append(Some(log_id(5, 10)), &[(7, 11), (7, 12)], None));
-    assert_eq!(asked.answered(7, &Ok(Some(log_id(7, 12)))), Ok(()));
-    assert_eq!(asked.answered(7, &Err(StreamAppendError::Conflict(log_id(5, 10)))), Ok(()));
-    assert_eq!(asked.answered(7, &Err(StreamAppendError::HigherVote(vote(8, 3, false)))), Ok(()));
+    assert_eq!(asked.answered(&known(), &Ok(Some(log_id(7, 12)))), Ok(()));
+    assert_eq!(asked.answered(&known(), &Err(StreamAppendError::Conflict(log_id(5, 10)))), Ok(()));
+    assert_eq!(asked.answered(&known(), &Err(StreamAppendError::HigherVote(vote(8, 3, false)))), Ok(()));
     for lie in [
         Ok(None),
         Ok(Some(log_id(7, 11))),
@@ -327,8 +336,8 @@ fn a_follower_confirms_what_it_was_asked_and_no_other_number() {
         Err(StreamAppendError::HigherVote(vote(7, 3, true))),
         Err(StreamAppendError::HigherVote(vote(6, 3, true))),
     ] {
-        assert_eq!(asked.answered(7, &lie), Err(Unsound::Answer), "{lie:?}");
+        assert_eq!(asked.answered(&known(), &lie), Err(Unsound::Answer), "{lie:?}");
     }
     let far = Err(StreamAppendError::HigherVote(vote(9 + (1 << 24), 3, true)));
-    assert!(matches!(asked.answered(7, &far), Err(Unsound::Leap { .. })));
+    assert!(matches!(asked.answered(&known(), &far), Err(Unsound::Leap { .. })));
 }

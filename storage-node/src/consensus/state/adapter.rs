@@ -96,7 +96,11 @@ impl RaftStateMachine<Types> for MachineAdapter {
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
         match self.last {
             None => Ok(None),
-            Some(_) => self.worker.ask(|done| Job::Snapshot { done }).await.map(Some),
+            // A group that was held from its first entry on has none.
+            Some(_) => {
+                let own = self.worker.ask(|done| Job::Snapshot { done }).await?;
+                Ok(own.meta.last_log_id.is_some().then_some(own))
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 //! It sleeps until it is given something, or until changes that are not durable have grown old. A quiet group does
 //! not wake it.
 
-use std::{io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use openraft::{
@@ -20,7 +20,10 @@ use crate::consensus::{
     error::Fault,
     fence::io_error,
     ids::{GroupId, NodeUid},
-    log::{group::GroupLog, writer::LogQueue},
+    log::{
+        group::{GroupLog, next_index},
+        writer::LogQueue,
+    },
     machine::{Command, Machine, MachineError},
     runtime::{self, Late, Receiver, Sender, Thread},
     types::{Entry, EntryPayload, LogId, Payload, Reply, Snapshot, SnapshotMeta, StoredMembership, Types, position},
@@ -32,6 +35,7 @@ pub(super) type Step = (Entry, Option<ApplyResponder<Types>>);
 /// What the thread can be asked to do.
 pub(super) enum Job {
     Apply { steps: Vec<Step>, done: oneshot::Sender<io::Result<()>> },
+    CatchUp { entries: Vec<Entry>, done: oneshot::Sender<io::Result<()>> },
     MakeDurable { done: oneshot::Sender<io::Result<Option<LogId>>> },
     Snapshot { done: oneshot::Sender<io::Result<Snapshot>> },
     Install { meta: SnapshotMeta, data: SnapshotData, done: oneshot::Sender<io::Result<()>> },
@@ -87,6 +91,11 @@ impl WorkerHandle {
         receiver.await.map_err(|_| gone())?
     }
 
+    /// Applies what was passed over, from the entry on at which the state ends. What does not go on from there does nothing.
+    pub(in crate::consensus) async fn catch_up(&self, entries: Vec<Entry>) -> io::Result<()> {
+        self.ask(|done| Job::CatchUp { entries, done }).await
+    }
+
     /// Makes everything durable that was applied, and says how far that is.
     pub(in crate::consensus) async fn make_durable(&self) -> io::Result<Option<LogId>> {
         self.ask(|done| Job::MakeDurable { done }).await
@@ -120,6 +129,7 @@ pub(in crate::consensus) fn spawn<M: Machine>(machine: M, setup: Setup) -> io::R
         life: 0,
         since_compact: Grown::default(),
         since_durable: 0,
+        passed_over: BTreeMap::new(),
         setup,
     };
     let thread = runtime::thread(name, worker.run(receiver))?;
@@ -145,6 +155,8 @@ struct Worker<M> {
     life: u64,
     since_durable: u64,
     since_compact: Grown,
+    /// Who waits for the response to an entry that was passed over; no more than proposals that are under way.
+    passed_over: BTreeMap<u64, ApplyResponder<Types>>,
 }
 
 /// What the log grew by.
@@ -169,11 +181,14 @@ impl<M: Machine> Worker<M> {
             };
             match job {
                 Ok(Some(Job::Apply { steps, done })) => {
-                    let result = self.apply(steps);
-                    let applied = result.is_ok();
-                    drop(done.send(result));
-                    // After the answer: whoever proposed does not wait for the sync of the state.
-                    if applied && self.due() && self.make_durable().await.is_err() {
+                    let result = self.apply_or_pass_over(steps);
+                    if !self.applied(result, done).await {
+                        return;
+                    }
+                }
+                Ok(Some(Job::CatchUp { entries, done })) => {
+                    let result = self.catch_up(entries);
+                    if !self.applied(result, done).await {
                         return;
                     }
                 }
@@ -201,12 +216,48 @@ impl<M: Machine> Worker<M> {
         }
     }
 
-    fn apply(&mut self, steps: Vec<Step>) -> io::Result<()> {
+    /// After the answer: whoever proposed does not wait for the sync of the state. False: the thread ends.
+    async fn applied(&mut self, result: io::Result<()>, done: oneshot::Sender<io::Result<()>>) -> bool {
+        let applied = result.is_ok();
+        drop(done.send(result));
+        !(applied && self.due() && self.make_durable().await.is_err())
+    }
+
+    /// What is not applied now is read from the log when the state is sound again, or the node is started again.
+    fn apply_or_pass_over(&mut self, steps: Vec<Step>) -> io::Result<()> {
         self.setup.log.fence.check().map_err(io_error)?;
-        // What is not applied now, the log replays when the state is sound again or the node is started again.
-        if !self.setup.log.hold.wait() {
+        let applied = self.setup.applied.as_ref().map(|applied| applied.last);
+        match steps.last() {
+            Some((last, _)) if self.setup.log.hold.passes_over(applied, last.log_id) => {
+                let waiting = steps.into_iter().filter_map(|(entry, waiting)| Some((entry.log_id.index(), waiting?)));
+                self.passed_over.extend(waiting);
+                Ok(())
+            }
+            _ => self.apply(steps),
+        }
+    }
+
+    fn catch_up(&mut self, entries: Vec<Entry>) -> io::Result<()> {
+        let hold = &self.setup.log.hold;
+        let next = next_index(self.setup.applied.as_ref().map(|applied| &applied.last));
+        let (first, last) = (entries.first().map(|entry| entry.log_id), entries.last().map(|entry| entry.log_id));
+        let Some(behind) = hold.behind().filter(|_| hold.why().is_none()) else { return Ok(()) };
+        let Some(last) = last.filter(|last| last.index() <= behind.upto.index()) else { return Ok(()) };
+        if first.is_none_or(|first| first.index() != next) {
             return Ok(());
         }
+        let steps = entries.into_iter().map(|entry| {
+            let waiting = self.passed_over.remove(&entry.log_id.index());
+            (entry, waiting)
+        });
+        let steps = steps.collect();
+        self.apply(steps)?;
+        self.setup.log.hold.reached(last);
+        Ok(())
+    }
+
+    fn apply(&mut self, steps: Vec<Step>) -> io::Result<()> {
+        self.setup.log.fence.check().map_err(io_error)?;
         let Some((last, _)) = steps.last() else { return Ok(()) };
         let last = last.log_id;
         let mut membership = self.setup.applied.as_ref().map(|a| a.membership.clone()).unwrap_or_default();
@@ -308,6 +359,9 @@ impl<M: Machine> Worker<M> {
         let installed = caught(|| snapshot::adopt(&mut self.machine, &self.stages, data, &meta));
         installed.map_err(|source| self.failed("installing a snapshot", source))?;
         self.setup.applied = Some(applied);
+        // It is whole, and has whatever was passed over.
+        self.passed_over.clear();
+        self.setup.log.hold.reached(last);
         self.durable(last);
         Ok(())
     }
@@ -316,6 +370,8 @@ impl<M: Machine> Worker<M> {
         self.setup.log.fence.check().map_err(io_error)?;
         caught(|| self.machine.forget()).map_err(|source| self.failed("giving up the state", source))?;
         self.setup.applied = None;
+        self.passed_over.clear();
+        self.setup.log.hold.forget();
         self.dirty = None;
         (self.since_durable, self.since_compact) = (0, Grown::default());
         self.setup.log.durable.forget();
