@@ -132,7 +132,7 @@ async fn a_move_ends_where_it_should_whoever_is_killed_at_any_of_its_steps() {
         let file = format!("move-{at}");
         let plan = ["replace", &old, &new, "--config", "node3.toml", "--out", &file];
         done(&alliance, "ehe-node", &plan).await;
-        let marks = [0, 1].map(|n| (nodes[n].log(), std::fs::metadata(nodes[n].log()).unwrap().len() as usize));
+        let marks = [0, 1].map(|n| (nodes[n].log(), std::fs::read(nodes[n].log()).unwrap().len()));
         let over = AtomicBool::new(false);
         let moving = async {
             carried_out(&alliance, &file, 3).await;
