@@ -204,7 +204,10 @@ impl Node {
             return Err(Refusal::StorageFault.into());
         }
         let confirmation = self.confirmations.get(&shard).ok_or(Refusal::WrongShard)?;
-        confirmation.since(&self.consensus, GroupId(shard), since).await
+        let confirmed = confirmation.since(&self.consensus, GroupId(shard), since).await;
+        // Whom a charter let go may never hear that it did: the others do not listen to it any more, and have what it is asked for.
+        let goes = !self.charter.newest().group(shard).contains(&self.id);
+        confirmed.map_err(|why| if goes { self.elsewhere(shard) } else { why })
     }
 
     /// Whether this node, which led a shard in `term`, still does: then its state had, all the while, everything that anybody was

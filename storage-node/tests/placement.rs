@@ -293,12 +293,18 @@ async fn a_shard_moves_to_other_nodes_whoever_is_stopped_in_the_middle() {
     // Whom the charter let go says who has the room; whoever has it has all of it.
     let (_client, connection) = hospitals.connect(&owner, 0).await;
     let head = Request::Head(patient.room, ehe::id::Nonce([1; 16]));
+    let mut last = None;
     let asked_elsewhere = async {
-        while !matches!(asked(&connection, &head).await, Some(Response::AskNode(node)) if node != hospitals.id(0)) {
+        loop {
+            last = asked(&connection, &head).await;
+            if matches!(last, Some(Response::AskNode(node)) if node != hospitals.id(0)) {
+                return;
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(LIMIT, asked_elsewhere).await.expect("it points to a node of the new group");
+    let elsewhere = tokio::time::timeout(LIMIT, asked_elsewhere).await;
+    assert!(elsewhere.is_ok(), "it does not point to a node of the new group: {last:?}");
     nodes[0].take().unwrap().stop().await.unwrap();
     for n in 1..4 {
         has_all(&hospitals, &owner, n, &patient, versions.len()).await;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -190,19 +191,41 @@ where
     }
 }
 
-/// A TCP port on loopback that was free a moment ago.
+/// Below those that the kernel gives to whoever asks for any: what is free here stays free until its program is started, and while
+/// that is down.
+const PORTS: std::ops::Range<u32> = 15_000..32_000;
+
+/// Ports on loopback, all different, that are free, and that no other test is given soon.
+fn free_ports(count: usize, is_free: impl Fn(u16) -> bool) -> Result<Vec<u16>> {
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let all = PORTS.end - PORTS.start;
+    let mut ports = Vec::new();
+    for _ in 0..all {
+        if ports.len() == count {
+            return Ok(ports);
+        }
+        // Programs that run side by side begin at different places.
+        let at = std::process::id().wrapping_mul(131).wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(PORTS.start + at % all)?;
+        if is_free(port) {
+            ports.push(port);
+        }
+    }
+    bail!("fewer than {count} ports from {PORTS:?} are free")
+}
+
+/// A free TCP port on loopback.
 pub fn free_tcp_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    let ports = free_ports(1, |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())?;
+    ports.first().copied().context("one was asked for")
 }
 
-/// A UDP port on loopback that was free a moment ago.
+/// A free UDP port on loopback.
 pub fn free_udp_port() -> Result<u16> {
-    Ok(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    free_udp_ports(1)?.first().copied().context("one was asked for")
 }
 
-/// UDP ports on loopback, all different, that were free a moment ago.
+/// Free UDP ports on loopback, all different.
 pub fn free_udp_ports(count: usize) -> Result<Vec<u16>> {
-    // Held together, so that none is given twice.
-    let held = (0..count).map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))).collect::<std::io::Result<Vec<_>>>()?;
-    held.iter().map(|socket| Ok(socket.local_addr()?.port())).collect()
+    free_ports(count, |port| UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
 }

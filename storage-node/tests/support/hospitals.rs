@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use certs::authority::{AUTHORITY_DAYS, Authority};
 use certs::charter_file::CharterFile;
@@ -28,15 +29,25 @@ pub struct Hospitals {
     text: String,
 }
 
+/// Of ports below those that the kernel gives to whoever asks for any: what is free here stays free while its node is down.
+fn free_addresses(count: usize) -> Vec<SocketAddr> {
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let next = || {
+        // Programs that run side by side begin at different places.
+        let at = std::process::id().wrapping_mul(131).wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
+        15_000 + u16::try_from(at % 17_000).unwrap()
+    };
+    let addresses = std::iter::repeat_with(|| SocketAddr::from(([127, 0, 0, 1], next())));
+    addresses.take(17_000).filter(|address| UdpSocket::bind(address).is_ok()).take(count).collect()
+}
+
 impl Hospitals {
     /// So many hospitals; `more` stands in the charter's description.
     pub fn new(members: usize, more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let now = std::time::SystemTime::now().into();
         let authority = Authority::create(&dir.path().join("authority"), "Test", AUTHORITY_DAYS, now).unwrap();
-        // Held together, so that none is given twice.
-        let sockets: Vec<_> = (0..members).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
-        let addresses = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
+        let addresses = free_addresses(members);
         let mut this = Self { dir, authority, addresses, members: Vec::new(), text: String::new() };
         let mut text = String::from("alliance = 'Test'\nshards = 1\n");
         for n in 0..members {
