@@ -63,8 +63,8 @@ impl Members {
 
     /// The signed charter, in a file; not in force yet.
     pub(super) async fn signed(&self, change: Change, (goes, comes): (usize, usize), asked: usize) -> Result<String> {
-        let file = format!("charter-{}", self.charters.newest()?.version() + 1);
-        let (old, new, config) = (alliance::node_name(goes), alliance::node_name(comes), config(asked));
+        let file = self.place(&format!("charter-{}", self.charters.newest()?.version() + 1));
+        let (old, new, config) = (alliance::node_name(goes), alliance::node_name(comes), self.config(asked));
         let plan = match change {
             Change::Replace => vec!["replace", &old, &new],
             // Nobody else is left to take its place.
@@ -87,7 +87,7 @@ impl Members {
         let bytes = std::fs::read(self.alliance.path(file))?;
         let chain = CharterChain::decode(&bytes)?.verify_each(self.charters.newest()?.alliance_id())?;
         self.charters.learn(chain);
-        let (config, limit) = (config(given), MOVED_S.to_string());
+        let (config, limit) = (self.config(given), MOVED_S.to_string());
         let install = ["charter", "install", file, "--config", &config, "--wait", "--timeout", &limit];
         let installed = self.node(given, &install, STEP + Duration::from_secs(MOVED_S)).await;
         // It is in force or will be, however long that takes.
@@ -95,6 +95,15 @@ impl Members {
         self.holders.insert(comes);
         self.joined.insert(comes);
         installed?.success("a move of the shards").map(drop)
+    }
+
+    /// Whole: a program that begins in a node's own mount namespace begins in its root.
+    fn place(&self, file: &str) -> String {
+        self.alliance.path(file).to_string_lossy().into_owned()
+    }
+
+    fn config(&self, number: usize) -> String {
+        self.place(&format!("{}.toml", alliance::node(number)))
     }
 
     /// Its program with other words, where it stands: its disk may be seen from there alone.
@@ -110,8 +119,4 @@ impl Members {
             .current_dir(self.alliance.path("."));
         run(command, within).await
     }
-}
-
-fn config(number: usize) -> String {
-    format!("{}.toml", alliance::node(number))
 }
