@@ -17,6 +17,7 @@ pub mod crl;
 pub mod enrol;
 pub mod file;
 pub mod identity_file;
+pub mod lapse;
 pub mod passphrase;
 pub mod peer;
 pub mod process;

@@ -2,6 +2,8 @@
 
 use ehe::id::{AllianceId, AuthorId};
 
+use crate::certificate::Facts;
+use crate::channel::CloseCode;
 use crate::file::FileError;
 use crate::store::{Credentials, StoreError, names};
 
@@ -49,6 +51,22 @@ pub enum ReloadError {
 }
 
 impl Credentials {
+    /// Why a connection to the holder of a certificate has to end; `None` while it may stay.
+    pub fn ends(&self, certificate: &Facts, now_unix_s: i64) -> Option<CloseCode> {
+        if self.revokes(certificate) {
+            Some(CloseCode::Revoked)
+        } else if certificate.is_over(now_unix_s) {
+            Some(CloseCode::Expired)
+        } else {
+            None
+        }
+    }
+
+    /// Whether the list in use revokes a certificate.
+    pub(crate) fn revokes(&self, certificate: &Facts) -> bool {
+        self.revocations().is_some_and(|list| list.revokes(&certificate.serial))
+    }
+
     /// Reads the directory again. `None` if nothing of the channel has changed. What may change is the channel's key, its
     /// certificate and the revocation list; never who this is, in which alliance, or who may say so. Reads files: not for an
     /// async worker.

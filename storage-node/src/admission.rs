@@ -1,18 +1,16 @@
 //! Who may stay: the credentials directory is read again while the node runs, and open connections are held against what it says.
 
-mod lapse;
-
 use std::sync::Arc;
 use std::time::Duration;
 
 use certs::certificate::Facts;
+use certs::lapse::Lapses;
 use certs::reload::ReloadError;
 use certs::{ChannelError, CloseCode, Credentials, NodeDialer, Server};
 use ehe::time::UnixMs;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::lapse::Lapses;
 use crate::clock::Clock;
 use crate::stats::Stats;
 
@@ -26,13 +24,7 @@ pub struct Standing {
 impl Standing {
     /// Why a connection of this certificate has to end; `None` while it may stay.
     pub fn ends(&self, certificate: &Facts) -> Option<CloseCode> {
-        if self.credentials.revocations().is_some_and(|list| list.revokes(&certificate.serial)) {
-            Some(CloseCode::Revoked)
-        } else if certificate.is_over(unix_s(self.now)) {
-            Some(CloseCode::Expired)
-        } else {
-            None
-        }
+        self.credentials.ends(certificate, unix_s(self.now))
     }
 }
 
@@ -114,7 +106,7 @@ impl Admission {
 
     /// Looks until the node stops. Says what it took, and why it did not: once, not each time.
     pub async fn run(mut self, every: Duration, clock: Clock, stats: Arc<Stats>, stop: CancellationToken) {
-        let (mut kept, mut lapses) = (Changes::default(), Lapses::default());
+        let (mut kept, mut lapses) = (Changes::default(), Lapses::new("nobody gets in"));
         loop {
             let now = clock.now();
             let looked = tokio::select! {

@@ -189,8 +189,7 @@ impl Standing {
     }
 
     fn ends(&self, certificate: &Facts) -> Option<CloseCode> {
-        let list = self.credentials.revocations()?;
-        list.revokes(&certificate.serial).then_some(CloseCode::Revoked)
+        self.credentials.revokes(certificate).then_some(CloseCode::Revoked)
     }
 }
 

@@ -3,17 +3,12 @@
 
 use std::time::Duration;
 
-use certs::certificate::Facts;
+use certs::lapse::Lapses;
 use certs::reload::ReloadError;
-use certs::store::names;
-use certs::{ChannelError, CloseCode, Credentials};
+use certs::{ChannelError, Credentials};
 
 use super::session::Session;
 use crate::clock::WallClock;
-
-const DAY_S: i64 = 24 * 60 * 60;
-/// From this many days before the end of the list or the certificate on, each day is said.
-const WARN_DAYS: i64 = 7;
 
 /// Why the files are not taken up. Those before stay in force.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +23,7 @@ enum NotTaken {
 
 /// Looks every so often, for as long as it is polled.
 pub(super) async fn run(session: &Session, mut credentials: Credentials, clock: &WallClock, every: Duration) {
-    let (mut refused, mut warned) = (None, None);
+    let (mut refused, mut lapses) = (None, Lapses::new("no node is reached"));
     loop {
         let now_unix_s = i64::try_from(clock().0 / 1000).unwrap_or(i64::MAX);
         let said = match look(session, &credentials).await {
@@ -47,18 +42,8 @@ pub(super) async fn run(session: &Session, mut credentials: Credentials, clock: 
             tracing::warn!(%why, "the credentials on disk are not taken up; those before stay in force");
         }
         refused = said;
-        session.close_where(|certificate| ended(&credentials, certificate, now_unix_s)).await;
-        let left = days_left(&credentials, now_unix_s).filter(|(_, days)| *days < WARN_DAYS);
-        if left != warned
-            && let Some((file, days)) = left
-        {
-            tracing::warn!(
-                file,
-                days,
-                "ends in so many days: have a new one put into the credentials directory, or no node is reached"
-            );
-        }
-        warned = left;
+        session.close_where(|certificate| credentials.ends(certificate, now_unix_s)).await;
+        lapses.say(&credentials, now_unix_s);
         tokio::time::sleep(every).await;
     }
 }
@@ -70,23 +55,4 @@ async fn look(session: &Session, credentials: &Credentials) -> Result<Option<Cre
         session.reload(new)?;
     }
     Ok(new)
-}
-
-/// Why a connection to the holder of a certificate has to end.
-fn ended(credentials: &Credentials, certificate: &Facts, now_unix_s: i64) -> Option<CloseCode> {
-    if credentials.revocations().is_some_and(|list| list.revokes(&certificate.serial)) {
-        Some(CloseCode::Revoked)
-    } else if certificate.is_over(now_unix_s) {
-        Some(CloseCode::Expired)
-    } else {
-        None
-    }
-}
-
-/// Which file ends first, and in how many days; none are left where it is over.
-fn days_left(credentials: &Credentials, now_unix_s: i64) -> Option<(&'static str, i64)> {
-    let list = credentials.revocations().map(|list| (names::CRL, list.next_update_unix_s()));
-    let ends = list.into_iter().chain([(names::CHANNEL, credentials.certificate().not_after_unix_s)]);
-    let days = |end: i64| end.saturating_sub(now_unix_s).div_euclid(DAY_S).max(0);
-    ends.map(|(file, end)| (file, days(end))).min_by_key(|(_, days)| *days)
 }

@@ -1,5 +1,7 @@
 //! Connections to nodes, and one question at a time on them. Every step has a deadline.
 
+mod known;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -7,8 +9,7 @@ use std::time::{Duration, Instant};
 use certs::Credentials;
 use certs::certificate::Facts;
 use certs::channel::{ChannelError, Client, CloseCode, Connection, Exchange};
-use ehe::charter::VerifiedCharter;
-use ehe::id::{AllianceId, Hash, NodeId, RoomId};
+use ehe::id::{NodeId, RoomId};
 use ehe::refusal::Refusal;
 use ehe::run::SeenCheckpoint;
 use ehe::wire::{Request, Response};
@@ -24,7 +25,7 @@ use super::nodes::Nodes;
 use super::remedy::{Remedy, remedy};
 use super::restored::Records;
 use super::status::Board;
-use super::witness::{Kept as File, Witness};
+use super::witness::Witness;
 use super::{chance, lock};
 use crate::spool::Spool;
 
@@ -124,88 +125,6 @@ impl Session {
             restored: Mutex::default(),
             board,
         }
-    }
-
-    pub(super) fn charter(&self) -> Arc<VerifiedCharter> {
-        lock(&self.charters).newest()
-    }
-
-    /// The charter by which to judge what stands under this version in a shard: an earlier one than the newest holds in a shard to which the
-    /// newest has not come yet. Never one that is earlier than what was seen of that shard before.
-    pub(super) fn charter_of(&self, shard: u16, version: u32) -> Option<Arc<VerifiedCharter>> {
-        lock(&self.charters).of_version(shard, version)
-    }
-
-    /// A checkpoint of the shard was verified under a charter of this version.
-    pub(super) fn stood_under(&self, shard: u16, version: u32) {
-        lock(&self.charters).stood(shard, version);
-    }
-
-    /// The version of a charter that this gateway does not have any more and under which the shard was seen: by an earlier one nothing of
-    /// it is judged.
-    pub(super) fn needs_for(&self, shard: u16) -> Option<u32> {
-        let charters = lock(&self.charters);
-        let seen = charters.seen_under(shard);
-        (seen > charters.newest().version()).then_some(seen)
-    }
-
-    /// The charter under which the log of this origin was seen; 0 where the shard's log is known to be another one by now.
-    pub(super) fn seen_under(&self, shard: u16, origin: &str) -> u32 {
-        let is_newest = self.log(shard).is_none_or(|newest| newest.origin == origin);
-        if is_newest { lock(&self.charters).seen_under(shard) } else { 0 }
-    }
-
-    pub(super) fn alliance(&self) -> AllianceId {
-        self.charter().alliance_id()
-    }
-
-    pub(super) fn shard(&self, room: RoomId) -> u16 {
-        room.shard(self.charter().shard_count())
-    }
-
-    /// The newest checkpoint of the shard that was verified.
-    pub(super) fn log(&self, shard: u16) -> Option<SeenCheckpoint> {
-        lock(&self.logs).get(&shard).cloned()
-    }
-
-    /// A checkpoint of the shard was verified, and does not contradict the newest one before it.
-    pub(super) fn saw(&self, shard: u16, seen: &SeenCheckpoint) {
-        let mut logs = lock(&self.logs);
-        if logs.get(&shard).is_none_or(|known| known.origin != seen.origin || known.size < seen.size) {
-            logs.insert(shard, seen.clone());
-        }
-    }
-
-    /// A signed checkpoint was shown. Where it contradicts another one, both are kept as evidence: seldom enough that whoever asked
-    /// may wait for the disk.
-    pub(super) fn witness(&self, note: &str) {
-        let mut witness = lock(&self.witness);
-        let kept = witness.shown(note);
-        self.tell(witness, kept);
-    }
-
-    /// Two signed checkpoints of one log contradict each other, as is proven of how the larger one begins: both are kept as evidence.
-    pub(super) fn contradicted(&self, one: &str, other: &str, begins: (Hash, Vec<Hash>)) {
-        let mut witness = lock(&self.witness);
-        let kept = witness.rewritten(one, other, begins);
-        self.tell(witness, kept);
-    }
-
-    fn tell(&self, witness: MutexGuard<'_, Witness>, kept: Option<File>) {
-        let Some(kept) = kept else { return };
-        let files = u64::try_from(witness.files()).unwrap_or(u64::MAX);
-        drop(witness);
-        match kept {
-            File::At(file) => tracing::error!(
-                file = %file.display(),
-                "nodes signed two logs that cannot both be true: the file proves it to anybody (`ehe verify --evidence`); give it to \
-                 the hospitals"
-            ),
-            File::Not(why) => {
-                tracing::error!(%why, "nodes signed two logs that cannot both be true, and the evidence cannot be kept");
-            }
-        }
-        self.board.note(|s| s.evidence = files);
     }
 
     /// Asks the shard's nodes, one after the other, until one gives more than "not I" or "not now". Asking twice is harmless:
@@ -476,32 +395,6 @@ impl Session {
     pub(super) fn records_missing(&self, room: RoomId, by: NodeId, other: NodeId) {
         tracing::warn!(%room, %by, %other, "a node showed a room's control records without newer ones, which another one has");
         self.board.note(|s| s.records_missing += 1);
-    }
-
-    /// Fetches the charters from a node that spoke under a newer one, and verifies them from the pinned first one on.
-    pub(super) async fn refresh_charter(&self, node: NodeId) -> Result<(), CharterTrouble> {
-        self.charters_of(node).await.map(drop)
-    }
-
-    /// All charters that a node has, verified from the pinned first one on; the newest counts from here on, if it is newer.
-    pub(super) async fn charters_of(&self, node: NodeId) -> Result<Vec<VerifiedCharter>, CharterTrouble> {
-        let answer = self.ask_node(node, &Request::Charter.to_vec()).await.map_err(CharterTrouble::Unanswered)?;
-        let Response::Charter(bytes) = answer.response else {
-            return Err(CharterTrouble::Fault(NodeFault::Protocol));
-        };
-        let chain = Response::charters(&bytes).map_err(|why| CharterTrouble::Fault(why.into()))?;
-        let all = chain.verify_each(self.alliance()).map_err(|why| CharterTrouble::Fault(why.into()))?;
-        // Seldom enough that whoever asked may wait for the disk.
-        let taken = lock(&self.charters).take_up(&chain, all.clone());
-        if let Some((version, kept)) = taken {
-            tracing::info!(version, "a newer charter was verified");
-            if let Err(error) = kept {
-                tracing::error!(version, %error, "the newer charter is not kept: after a restart an earlier one could be shown");
-            }
-            self.board.note(|s| s.charter_version = version);
-            lock(&self.witness).charters(chain);
-        }
-        Ok(all)
     }
 
     /// Closes what is open.

@@ -1,10 +1,9 @@
-//! What runs out: without a current revocation list, or a certificate of its own, a node lets nobody in. That has to be loud in
-//! time.
+//! What runs out: without a current revocation list, or a certificate of its own, a node lets nobody in and a gateway reaches nobody.
+//! That has to be loud in time.
 
 use core::fmt;
 
-use certs::Credentials;
-use certs::store::names;
+use crate::store::{Credentials, names};
 
 /// From this many days before the end on, each day is said.
 const WARN_DAYS: i64 = 7;
@@ -41,22 +40,38 @@ impl fmt::Display for Left {
 }
 
 /// What was said of each, so that a day is said once.
-#[derive(Debug, Default)]
-pub(super) struct Lapses {
+#[derive(Debug)]
+pub struct Lapses {
+    then: &'static str,
     list: Option<Left>,
     certificate: Option<Left>,
 }
 
 impl Lapses {
+    /// `then`: what happens when it is over, for whoever reads the log.
+    pub fn new(then: &'static str) -> Self {
+        Self { then, list: None, certificate: None }
+    }
+
     /// Says what is new.
-    pub(super) fn say(&mut self, credentials: &Credentials, now_unix_s: i64) {
+    pub fn say(&mut self, credentials: &Credentials, now_unix_s: i64) {
         let list = credentials.revocations().and_then(|list| left(list.next_update_unix_s(), now_unix_s));
         if let Some(left) = changed(&mut self.list, list) {
-            say(left, names::CRL, "sign a new one (`ehe-certs revoke --refresh`) and put it there");
+            self.tell(left, names::CRL, "sign a new one (`ehe-certs revoke --refresh`) and put it there");
         }
         let certificate = left(credentials.certificate().not_after_unix_s, now_unix_s);
         if let Some(left) = changed(&mut self.certificate, certificate) {
-            say(left, names::CHANNEL, "have a new certificate issued (`ehe-certs issue`) and put it there");
+            self.tell(left, names::CHANNEL, "have a new certificate issued (`ehe-certs issue`) and put it there");
+        }
+    }
+
+    fn tell(&self, left: Left, file: &str, remedy: &str) {
+        let then = self.then;
+        match left {
+            Left::Days(_) => {
+                tracing::warn!("the time of {file} {left}; from then on {then}: {remedy}; no restart is needed");
+            }
+            Left::Nothing => tracing::error!("the time of {file} {left}: {then}; {remedy}; no restart is needed"),
         }
     }
 }
@@ -65,15 +80,6 @@ fn changed(last: &mut Option<Left>, now: Option<Left>) -> Option<Left> {
     let changed = *last != now;
     *last = now;
     now.filter(|_| changed)
-}
-
-fn say(left: Left, file: &str, remedy: &str) {
-    match left {
-        Left::Days(_) => {
-            tracing::warn!("the time of {file} {left}; from then on nobody gets in: {remedy}; no restart is needed");
-        }
-        Left::Nothing => tracing::error!("the time of {file} {left}: nobody gets in; {remedy}; no restart is needed"),
-    }
 }
 
 #[cfg(test)]
