@@ -176,18 +176,18 @@ impl Node {
 
     /// Whether this node orders a shard, as far as it knows, and in which term; otherwise who does.
     pub fn leads(&self, shard: u16) -> Result<Term, NotServed> {
-        match self.consensus.status(GroupId(shard)) {
+        match self.consensus.standing(GroupId(shard)) {
             None => Err(self.elsewhere(shard)),
-            Some(status) if status.fault.is_some() => Err(Refusal::StorageFault.into()),
+            Some(standing) if standing.faulted => Err(Refusal::StorageFault.into()),
             // Its state is not what it was; others have it.
-            Some(status) if status.held.is_some() => match status.leader.filter(|leader| *leader != raft_id(self.id)) {
+            Some(standing) if standing.held => match standing.leader.filter(|leader| *leader != raft_id(self.id)) {
                 Some(leader) => Err(NotServed::AskNode(node_id(leader))),
                 None => Err(Refusal::StorageFault.into()),
             },
             // A leader that has not applied its log yet would deny what is committed.
-            Some(status) if status.ready() => Ok(Term(status.term)),
-            Some(status) if status.role == Role::Leader => Err(Refusal::NoLeader.into()),
-            Some(status) => match status.leader {
+            Some(standing) if standing.ready() => Ok(Term(standing.term)),
+            Some(standing) if standing.role == Role::Leader => Err(Refusal::NoLeader.into()),
+            Some(standing) => match standing.leader {
                 Some(leader) => Err(NotServed::AskNode(node_id(leader))),
                 // It may have been let go while it was away.
                 None if !self.charter.newest().group(shard).contains(&self.id) => Err(self.elsewhere(shard)),
@@ -199,8 +199,8 @@ impl Node {
     /// Returns when this node's state of a shard has everything that anybody was told before `since`, whoever leads; and the moment
     /// up to which that holds.
     pub async fn confirmed(&self, shard: u16, since: Instant) -> Result<Instant, NotServed> {
-        let status = self.consensus.status(GroupId(shard)).ok_or(Refusal::WrongShard)?;
-        if status.fault.is_some() || status.held.is_some() {
+        let standing = self.consensus.standing(GroupId(shard)).ok_or(Refusal::WrongShard)?;
+        if standing.faulted || standing.held {
             return Err(Refusal::StorageFault.into());
         }
         let confirmation = self.confirmations.get(&shard).ok_or(Refusal::WrongShard)?;

@@ -18,7 +18,7 @@ use super::{
     network::Accept,
     runtime::Thread,
     state::{Stages, WorkerHandle},
-    status::{Role, Status},
+    status::{Role, Standing, Status},
     types::{LogId, Membership, Raft, position},
 };
 
@@ -89,11 +89,22 @@ impl Group {
         status
     }
 
-    /// What this node is in the group: the part of [`status`](Self::status) that is asked for most.
-    pub(super) fn role(&self) -> Role {
+    /// The part of [`status`](Self::status) that is asked for most.
+    pub(super) fn standing(&self) -> Standing {
         let metrics = self.raft().metrics();
         let metrics = metrics.borrow_watched();
-        Role::of(&metrics, self.log.fence.fault().is_some())
+        let held = self.log.hold.why().is_some();
+        let mut standing = Standing::new(&metrics, self.log.fence.fault().is_some(), held);
+        // As above: behind the metrics.
+        if let Some(behind) = self.log.hold.behind() {
+            standing.applied = behind.applied.as_ref().map(position);
+        }
+        standing
+    }
+
+    /// What this node is in the group.
+    pub(super) fn role(&self) -> Role {
+        self.standing().role
     }
 
     /// Whether nobody else has a part in it.

@@ -30,7 +30,7 @@ use super::{
     open,
     propose::{self, Pending},
     runtime::{self, Thread},
-    status::{Role, Status},
+    status::{Role, Standing, Status},
     types::{Types, position},
 };
 
@@ -141,7 +141,7 @@ impl Consensus {
             return Err(ProposeError::Stopped);
         }
         if group.log.hold.why().is_some() {
-            let leader = group.status().leader.filter(|leader| *leader != self.node_id());
+            let leader = group.standing().leader.filter(|leader| *leader != self.node_id());
             return Err(ProposeError::NotLeader { leader });
         }
         let (bytes, limit) = (command.len(), self.inner.config.max_command_bytes);
@@ -155,6 +155,12 @@ impl Consensus {
     #[must_use]
     pub fn status(&self, group: GroupId) -> Option<Status> {
         self.group(group).map(|group| group.status())
+    }
+
+    /// As [`status`](Self::status), without its lists.
+    #[must_use]
+    pub fn standing(&self, group: GroupId) -> Option<Standing> {
+        self.group(group).map(|group| group.standing())
     }
 
     /// Whether this node leads `group`, as far as it knows: another may lead already. A proposal finds out.

@@ -95,4 +95,4 @@ pub use propose::Pending;
 pub use rebuild::{applied_at, replace_state};
 #[cfg(ehe_sim)]
 pub use runtime::simulated as sim;
-pub use status::{Role, Status};
+pub use status::{Role, Standing, Status};

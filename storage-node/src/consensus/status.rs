@@ -45,6 +45,43 @@ pub struct Status {
     pub held: Option<Arc<str>>,
 }
 
+/// What is asked before each command: the part of a [`Status`] that lists nobody.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// What this node is in the group.
+    pub role: Role,
+    /// Who leads, as far as this node knows.
+    pub leader: Option<NodeId>,
+    /// The term.
+    pub term: u64,
+    /// The last entry that is in the state.
+    pub applied: Option<Position>,
+    /// Whether a fault stopped the group.
+    pub faulted: bool,
+    /// Whether the group is held.
+    pub held: bool,
+}
+
+impl Standing {
+    pub(super) fn new(metrics: &RaftMetrics<Types>, faulted: bool, held: bool) -> Self {
+        let role = Role::of(metrics, faulted);
+        Self {
+            role,
+            leader: if role == Role::Stopped { None } else { metrics.current_leader.map(NodeId) },
+            term: metrics.current_term,
+            applied: metrics.last_applied.as_ref().map(position),
+            faulted,
+            held,
+        }
+    }
+
+    /// `true` if this node leads and its state has everything that was ever committed.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        !self.held && self.role == Role::Leader && self.applied.is_some_and(|applied| applied.term == self.term)
+    }
+}
+
 /// What a node is in a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -81,15 +118,15 @@ impl Status {
         fault: Option<Arc<Fault>>,
         held: Option<Arc<str>>,
     ) -> Self {
-        let role = Role::of(metrics, fault.is_some());
+        let Standing { role, leader, term, applied, .. } = Standing::new(metrics, fault.is_some(), held.is_some());
         let membership = metrics.membership_config.membership();
         let matched = metrics.replication.iter().flatten();
         Self {
             role,
-            leader: if role == Role::Stopped { None } else { metrics.current_leader.map(NodeId) },
-            term: metrics.current_term,
+            leader,
+            term,
             last_index: metrics.last_log_index,
-            applied: metrics.last_applied.as_ref().map(position),
+            applied,
             durable,
             purged,
             voters: membership.voter_ids().map(NodeId).collect(),
@@ -101,11 +138,16 @@ impl Status {
         }
     }
 
-    /// `true` if this node leads and its state has everything that was ever committed.
+    /// The part of it that lists nobody.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        let Self { role, leader, term, applied, .. } = *self;
+        Standing { role, leader, term, applied, faulted: self.fault.is_some(), held: self.held.is_some() }
+    }
+
+    /// As [`Standing::ready`].
     #[must_use]
     pub fn ready(&self) -> bool {
-        self.held.is_none()
-            && self.role == Role::Leader
-            && self.applied.is_some_and(|applied| applied.term == self.term)
+        self.standing().ready()
     }
 }

@@ -16,10 +16,10 @@ const CHECK_INLINE_BYTES: usize = 8 * 1024;
 /// What an answer's frame holds beside its runs and receipts.
 const FRAME_REST_BYTES: usize = 4096;
 
-/// Orders a run and proves it. `bytes` is the length of the request's frame.
 /// What a request takes besides its submission: the array's head and its number.
 const REQUEST_HEAD_BYTES: usize = 2;
 
+/// Orders a run and proves it. `bytes` is the length of the request's frame.
 pub(super) async fn submit(node: &Node, peer: PeerIdentity, submission: Submission, bytes: usize) -> Response {
     let events = u64::try_from(submission.events.len()).unwrap_or(u64::MAX);
     let response = ordered(node, peer, submission, bytes).await.unwrap_or_else(Into::into);

@@ -177,14 +177,14 @@ impl ReadDoor {
 
     /// `None`: this node orders the shard, as far as it knows.
     fn not_here(&self, shard: u16) -> Option<Ordered> {
-        let status = self.consensus.status(GroupId(shard))?;
-        if status.fault.is_some() {
+        let standing = self.consensus.standing(GroupId(shard))?;
+        if standing.faulted {
             return Some(Ordered::NotNow(Refusal::StorageFault));
         }
-        if status.ready() {
+        if standing.ready() {
             return None;
         }
-        let other = status.leader.filter(|leader| *leader != self.consensus.node_id());
+        let other = standing.leader.filter(|leader| *leader != self.consensus.node_id());
         Some(other.map_or(Ordered::NotNow(Refusal::NoLeader), |leader| Ordered::AskNode(node_id(leader))))
     }
 }
