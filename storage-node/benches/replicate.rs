@@ -12,7 +12,7 @@
 )]
 
 mod api {
-    pub use ehe_node::consensus::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager};
+    pub use ehe_node::consensus::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager, Vetting};
 }
 #[path = "../tests/support/hub.rs"]
 mod hub;

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use ehe_node::consensus::{Consensus, GroupId, ProposeError};
 
 mod api {
-    pub use ehe_node::consensus::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager};
+    pub use ehe_node::consensus::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager, Vetting};
 }
 #[path = "support/disk.rs"]
 mod disk;

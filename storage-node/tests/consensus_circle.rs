@@ -19,7 +19,7 @@ use ehe_node::consensus::{Bootstrap, ChangeError, GroupId, MAX_FRAME_BYTES, Node
 use minicbor::Encoder;
 
 mod api {
-    pub use ehe_node::consensus::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager};
+    pub use ehe_node::consensus::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager, Vetting};
 }
 #[path = "support/disk.rs"]
 mod disk;
@@ -153,5 +153,38 @@ async fn a_leader_that_takes_itself_out_of_a_group_and_is_told_to_over_and_over_
         for (_, node) in std::mem::take(&mut several.up) {
             node.shutdown().await.unwrap();
         }
+    }
+}
+
+/// As two changes that are asked for one behind the other, where nobody waited for the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_is_half_done_is_finished_before_a_leader_who_has_no_part_in_the_next_one_leaves() {
+    let mut several = Several::new(&[1, 2, 3], 1);
+    several.open_all().await;
+    let leader = several.leader(0, &[1, 2, 3]).await;
+    let rest: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    let (node, group) = (several.up[&leader].clone(), GroupId(0));
+    // Left while both lists vote.
+    let two = nodes(&rest);
+    tokio::select! {
+        biased;
+        status = node.wait(group, Duration::from_secs(10), |status| status.changing) => assert!(status.is_ok()),
+        changed = node.change_voters(group, &two) => panic!("it was not left half done: {changed:?}"),
+    }
+    let asked = async {
+        loop {
+            match node.change_voters(group, &nodes(&rest[..1])).await {
+                Err(ChangeError::NotLeader { .. }) => return,
+                Err(ChangeError::NotNow(_)) => tokio::task::yield_now().await,
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), asked).await.unwrap();
+    let next = several.leader(0, &rest).await;
+    assert_eq!(several.status(next, 0).voters, two, "what was half done is done, and no more");
+    assert!(several.status(leader, 0).fault.is_none());
+    for (_, node) in std::mem::take(&mut several.up) {
+        node.shutdown().await.unwrap();
     }
 }

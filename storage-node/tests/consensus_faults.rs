@@ -15,7 +15,7 @@ use std::sync::{Arc, atomic::Ordering};
 use ehe_node::consensus::{Config, Consensus, Fault, GroupId, NodeId, OpenError, ProposeError, Role, Status, Timing};
 
 mod api {
-    pub use ehe_node::consensus::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager};
+    pub use ehe_node::consensus::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager, Vetting};
 }
 #[path = "support/disk.rs"]
 mod disk;

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use ehe_node::consensus::{NodeId, ProposeError};
 
 mod api {
-    pub use ehe_node::consensus::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager};
+    pub use ehe_node::consensus::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager, Vetting};
 }
 #[path = "support/disk.rs"]
 mod disk;

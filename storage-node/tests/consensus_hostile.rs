@@ -18,7 +18,7 @@ use minicbor::Encoder;
 use sha2::Digest;
 
 mod api {
-    pub use ehe_node::consensus::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager};
+    pub use ehe_node::consensus::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager, Vetting};
 }
 #[path = "support/disk.rs"]
 mod disk;

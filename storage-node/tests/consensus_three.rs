@@ -15,7 +15,7 @@ use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
 use ehe_node::consensus::{Bootstrap, NodeId, Purpose, Role};
 
 mod api {
-    pub use ehe_node::consensus::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager};
+    pub use ehe_node::consensus::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager, Vetting};
 }
 #[path = "support/disk.rs"]
 mod disk;

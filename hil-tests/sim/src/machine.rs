@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use bytes::Bytes;
-use ehe_node::consensus::{AppliedMeta, Command, GroupId, Machine, MachineError, Stage, Stager};
+use ehe_node::consensus::{AppliedMeta, Command, GroupId, Machine, MachineError, Stage, Stager, Vetting};
 
 use crate::ledger::Ledger;
 
@@ -40,6 +40,10 @@ impl<M: Machine> Machine for Watched<M> {
 
     fn stager(&self) -> Stager<M::Stage> {
         self.inner.stager()
+    }
+
+    fn vetting(&self) -> Vetting {
+        self.inner.vetting()
     }
 
     fn adopt(&mut self, staged: <M::Stage as Stage>::Staged, meta: &[u8]) -> Result<(), MachineError> {

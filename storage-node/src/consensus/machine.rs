@@ -69,9 +69,9 @@ pub trait Machine: Send + 'static {
     ///
     /// What it refuses is not stored here, so nothing becomes committed that the machines of a majority refuse. It must take
     /// whatever an honest leader ordered, however long ago: who comes back after years is sent all of it.
-    fn vetting(&self) -> Vetting {
-        Arc::new(|_: &Bytes| Ok(()))
-    }
+    ///
+    /// Nothing here has a default: a machine that wraps another would take its place without a word.
+    fn vetting(&self) -> Vetting;
 
     /// Replaces the whole state by what was staged, and stores `meta`. Durable when it returns `Ok`.
     ///
@@ -134,9 +134,7 @@ pub trait Stage: Send + 'static {
     ///
     /// # Errors
     /// If it may not. Nothing is lost but the transfer.
-    fn still_fits(_staged: &Self::Staged) -> Result<(), MachineError> {
-        Ok(())
-    }
+    fn still_fits(staged: &Self::Staged) -> Result<(), MachineError>;
 }
 
 /// One committed command.

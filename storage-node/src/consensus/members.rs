@@ -79,7 +79,8 @@ impl Consensus {
 
     /// Makes `voters`, each of which must be a learner or a voter already, those who vote, by way of a joint membership. Returns when
     /// that is committed. Who voted before and does not now is no member any more. Doing it again after an error is safe,
-    /// and finishes what was left half done.
+    /// and finishes what was left half done; where that takes this node out of the group, whoever leads next is asked for the rest
+    /// ([`ChangeError::NotLeader`]).
     ///
     /// # Errors
     /// [`ChangeError`].
@@ -88,6 +89,12 @@ impl Consensus {
         let unchanged = self.still_member(group)?;
         group.raft().runtime_config().tick(true);
         let ids: BTreeSet<u64> = voters.iter().map(|voter| voter.0).collect();
+        if self.would_be_a_stranger(group, &ids) {
+            let pending = ChangeMembers::AddVoterIds(BTreeSet::new());
+            shown(group, group.raft().change_membership_if(pending, false, [unchanged]).await).await?;
+            self.still_member(group)?;
+            return Err(ChangeError::NotNow("a change that was half done is finished first".to_owned()));
+        }
         let set = ChangeMembers::ReplaceAllVoters(ids);
         shown(group, group.raft().change_membership_if(set, false, [unchanged]).await).await?;
         self.rest_if_alone(group);
@@ -120,6 +127,19 @@ impl Consensus {
             });
         }
         Err(ChangeError::NotLeader { leader: metrics.current_leader.map(NodeId).filter(|leader| *leader != me) })
+    }
+
+    /// From a change that is half done openraft goes to one from its target to the next. A leader that is in neither would then have to make
+    /// the last step from outside, which its core asserts against.
+    fn would_be_a_stranger(&self, group: &Group, next: &BTreeSet<u64>) -> bool {
+        let metrics = group.raft().metrics();
+        let metrics = metrics.borrow_watched();
+        let lists = metrics.membership_config.membership().get_joint_config();
+        let me = self.node_id().0;
+        match lists.split_last() {
+            Some((target, [_, ..])) => !lists.contains(next) && !target.contains(&me) && !next.contains(&me),
+            _ => false,
+        }
     }
 
     /// A group that is this node's alone is quiet again.

@@ -26,7 +26,7 @@ use super::{
 };
 
 mod api {
-    pub(super) use crate::consensus::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager};
+    pub(super) use crate::consensus::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager, Vetting};
 }
 
 #[path = "../../tests/support/journal.rs"]
