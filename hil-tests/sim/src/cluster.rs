@@ -278,8 +278,9 @@ impl Cluster {
             if let Some(platters) = platters {
                 site.disks = Disks::Off(platters);
             }
-            // One: of two that forgot, each takes the other for whom it never met.
-            if self.plan().wipes && !life.killed && wiped.is_empty() && !*calm && chance.once_in(3) {
+            // Less than half of the voters: where a majority forgot, what it acknowledged is nowhere. Restoring is for that, not the log.
+            let more = wiped.len() < (self.plan().voters.len() - 1) / 2 && !wiped.contains(&id);
+            if self.plan().wipes && !life.killed && more && !*calm && chance.once_in(3) {
                 site.disks = Disks::Off(empty(self.plan(), self.alliance().map(|it| &**it), id));
                 wiped.push(id);
                 self.say(format_args!("node {id} gets empty disks"));

@@ -4,17 +4,21 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use ehe_node::consensus::{
-    GroupId, NodeId,
+    GroupId, NodeId, Timing,
     sim::{self, Chance},
 };
 
-use crate::{clients::pick, cluster::Cluster, plan::Fault};
+use crate::{
+    clients::{pick, read},
+    cluster::Cluster,
+    plan::Fault,
+};
 
 /// One run's faults.
 pub struct Nemesis {
@@ -22,6 +26,8 @@ pub struct Nemesis {
     pub chance: Chance,
     /// Faults that are not over.
     pub open: Arc<AtomicU64>,
+    /// Whether [`Fault::Fade`] is among them: two of them would undo each other.
+    pub fading: Arc<AtomicBool>,
 }
 
 impl Nemesis {
@@ -61,6 +67,7 @@ impl Nemesis {
         let time = self.chance.time(election * 6);
         let n = self.chance.below(12);
         let (cluster, mut chance, open) = (self.cluster.clone(), self.chance.split(), self.open.clone());
+        let fading = self.fading.clone();
         cluster.say(format_args!("{fault:?}: node {one}, node {other}, group {group}, {time:?}"));
         open.fetch_add(1, Ordering::SeqCst);
         sim::spawn(async move {
@@ -77,7 +84,17 @@ impl Nemesis {
                 Fault::Stop => {
                     if let Some(process) = cluster.process(one) {
                         process.stop();
-                        sim::sleep(time).await;
+                        // Often for so long that another one leads meanwhile.
+                        let long = if chance.once_in(2) { election * 2 } else { Duration::ZERO };
+                        sim::sleep(time + long).await;
+                        // Who asked while it stood still is attended to before it knows what it missed.
+                        for _ in 0..chance.below(4) {
+                            let cluster = cluster.clone();
+                            sim::spawn(async move {
+                                read(&cluster, one, group, election * 2).await;
+                            });
+                        }
+                        sim::sleep(chance.time(election / 100)).await;
                         process.go_on();
                     }
                 }
@@ -103,6 +120,12 @@ impl Nemesis {
                     for _ in 0..2 + chance.below(8) {
                         hold(&cluster, vec![(one, other), (other, one)], chance.time(election)).await;
                         sim::sleep(chance.time(election)).await;
+                    }
+                }
+                Fault::Fade => {
+                    if let Some(leader) = leader.filter(|_| !fading.swap(true, Ordering::SeqCst)) {
+                        fade(&cluster, leader, group, chance).await;
+                        fading.store(false, Ordering::SeqCst);
                     }
                 }
                 Fault::Sever => cluster.net().sever(one, other),
@@ -132,6 +155,39 @@ async fn hold(cluster: &Cluster, ways: Vec<(u64, u64)>, time: Duration) {
     ways.iter().for_each(|(from, to)| cluster.net().cut(*from, *to));
     sim::sleep(time).await;
     ways.iter().for_each(|(from, to)| cluster.net().mend(*from, *to));
+}
+
+/// What was answered before the others turned away from a leader reaches it behind a reader's question: it must not pass for an answer
+/// to that.
+async fn fade(cluster: &Cluster, leader: u64, group: GroupId, mut chance: Chance) {
+    let Timing { heartbeat, election_max, .. } = cluster.plan().timing;
+    let mut others: Vec<u64> = cluster.plan().nodes().into_iter().filter(|node| *node != leader).collect();
+    others.iter().for_each(|other| cluster.net().cut(*other, leader));
+    // Entries still go out, and nobody hears what became of them.
+    sim::sleep(heartbeat + chance.time(heartbeat * 2)).await;
+    others.iter().for_each(|other| cluster.net().cut(leader, *other));
+    let begun = sim::now();
+    // Who waits for longer than two elections gives the connection up.
+    while cluster.leader(group).is_none_or(|now| now == leader) && sim::now() < begun + election_max * 3 / 2 {
+        sim::sleep(heartbeat / 4).await;
+    }
+    // The next leader is written to.
+    sim::sleep(heartbeat * 2).await;
+    for _ in 0..3 {
+        let cluster = cluster.clone();
+        sim::spawn(async move {
+            read(&cluster, leader, group, election_max).await;
+        });
+        sim::sleep(chance.time(heartbeat / 2)).await;
+    }
+    while let Some(other) = pick(&others, &mut chance) {
+        others.retain(|node| *node != other);
+        cluster.net().mend(other, leader);
+        sim::sleep(chance.time(heartbeat)).await;
+    }
+    for other in cluster.plan().nodes().into_iter().filter(|node| *node != leader) {
+        cluster.net().mend(leader, other);
+    }
 }
 
 /// So many of the nodes. Who lost its disks is not asked for: it will never come.

@@ -75,10 +75,13 @@ pub enum Fault {
     Change,
     /// Nobody has power.
     Blackout,
+    /// Word stops coming to the leader, then going from it; when it may know no better than the past it is asked, and word comes again, from
+    /// one after the other.
+    Fade,
 }
 
 impl Fault {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::PowerCut,
         Self::Kill,
         Self::Stop,
@@ -91,6 +94,7 @@ impl Fault {
         Self::Transfer,
         Self::Change,
         Self::Blackout,
+        Self::Fade,
     ];
 }
 
@@ -143,6 +147,12 @@ impl Plan {
         }
         match broken {
             None => {}
+            Some(Broken::Rule(rule @ Red::AnswersAtOnce)) => {
+                plan.red = Some(rule);
+                // Alone: whatever else is done to the nodes, loses the answers that would be too old.
+                plan.weights = Fault::ALL.map(|fault| u64::from(fault == Fault::Fade));
+                (plan.wipes, plan.calm) = (false, plan.timing.election_max);
+            }
             Some(Broken::Rule(rule)) => {
                 plan.red = Some(rule);
                 plan.often(&[Fault::PowerCut, Fault::Isolate, Fault::Flap, Fault::Transfer]);

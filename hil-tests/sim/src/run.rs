@@ -112,7 +112,7 @@ async fn whole(cluster: Cluster, mut chance: Chance) -> (f64, Duration) {
             clients.fetch_sub(1, Ordering::SeqCst);
         });
     }
-    Nemesis { cluster: cluster.clone(), chance: chance.split(), open: Arc::default() }.run().await;
+    Nemesis { cluster: cluster.clone(), chance: chance.split(), open: Arc::default(), fading: Arc::default() }.run().await;
     stop.store(true, Ordering::SeqCst);
     while clients.load(Ordering::SeqCst) > 0 {
         sim::sleep(Duration::from_millis(50)).await;
