@@ -12,7 +12,9 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use ehe_node::consensus::{Config, Consensus, Fault, GroupId, NodeId, OpenError, ProposeError, Role, Status, Timing};
+use ehe_node::consensus::{
+    Config, Consensus, Fault, GroupId, JournalError, NodeId, OpenError, ProposeError, Role, Status, Timing,
+};
 
 mod api {
     pub use ehe_node::consensus::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager, Vetting};
@@ -24,7 +26,7 @@ mod journal;
 #[path = "support/node.rs"]
 mod node;
 
-use disk::Unsynced;
+use disk::{Disk, Unsynced};
 use journal::Journal;
 use node::{Node, assert_contains, command, formatted, id, propose};
 
@@ -54,6 +56,8 @@ async fn a_restart_on_real_files_continues_and_a_second_process_is_refused() {
     std::fs::remove_file(dir.path().join("raft.redb")).unwrap();
     let refused = Consensus::open(config.clone(), dir.path(), vec![(GroupId(0), state("state.redb"))]).await;
     assert!(matches!(refused, Err(OpenError::LogMissing { .. })), "made again, and the state refuses it");
+    let journal = std::fs::metadata(dir.path().join("raft.journal")).unwrap();
+    assert_eq!(journal.len(), config.journal_bytes + 2 * 4096);
     std::fs::write(dir.path().join("raft.redb"), b"not a database").unwrap();
     let refused = Consensus::open(config, dir.path(), vec![(GroupId(0), state("new.redb"))]).await;
     assert!(matches!(refused, Err(OpenError::Log(_))));
@@ -68,7 +72,10 @@ async fn what_was_acknowledged_survives_a_kill_in_order() {
             let consensus = node.open().await.unwrap();
             let mut acknowledged = propose(&consensus, 3, 0..10).await;
             // The next ones are under way when the power goes.
-            node.log.fail_at(node.log.steps() + 5 + seed * 3);
+            match seed % 2 {
+                0 => node.log.fail_at(node.log.steps() + 1 + seed),
+                _ => node.journal.fail_at(node.journal.steps() + 1 + seed),
+            }
             for (all, new) in acknowledged.iter_mut().zip(propose(&consensus, 3, 10..40).await) {
                 all.extend(new);
             }
@@ -88,17 +95,17 @@ async fn what_was_acknowledged_survives_a_kill_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failure_at_every_step_of_the_log_loses_nothing_that_was_acknowledged() {
+async fn a_failure_at_every_step_of_the_log_or_its_journal_loses_nothing_that_was_acknowledged() {
     let all = Node::new(1);
     let consensus = all.open().await.unwrap();
     propose(&consensus, 1, 0..3).await;
     consensus.shutdown().await.unwrap();
-    let steps = all.log.steps();
-    assert!(steps > 20);
-    for step in 1..=steps {
+    let (log, journal) = (all.log.steps(), all.journal.steps());
+    assert!(log > 20 && journal > 10, "{log}, {journal}");
+    for (in_log, step) in (1..=log).map(|step| (true, step)).chain((1..=journal).map(|step| (false, step))) {
         for unsynced in [Unsynced::Lost, Unsynced::Kept, Unsynced::Some(step)] {
             let node = Node::new(1);
-            node.log.fail_at(step);
+            if in_log { &node.log } else { &node.journal }.fail_at(step);
             let mut acknowledged = Vec::new();
             if let Ok(consensus) = node.open().await {
                 for number in 0..3 {
@@ -108,7 +115,8 @@ async fn a_failure_at_every_step_of_the_log_loses_nothing_that_was_acknowledged(
                 }
             }
             let node = node.crash(unsynced);
-            let consensus = node.open().await.unwrap_or_else(|error| panic!("step {step}, {unsynced:?}: {error}"));
+            let opened = node.open().await;
+            let consensus = opened.unwrap_or_else(|error| panic!("step {step} (log: {in_log}), {unsynced:?}: {error}"));
             consensus.propose(id(0), command(0, 9)).await.unwrap();
             consensus.shutdown().await.unwrap();
             assert_contains(&node.list(0), &acknowledged);
@@ -143,11 +151,11 @@ async fn a_failed_machine_stops_its_group_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failed_log_stops_all_groups_and_acknowledges_nothing_more() {
+async fn a_failed_journal_stops_all_groups_and_acknowledges_nothing_more() {
     let node = Node::new(3);
     let consensus = node.open().await.unwrap();
     let before = propose(&consensus, 3, 0..5).await;
-    node.log.fail_now();
+    node.journal.fail_now();
     assert!(propose(&consensus, 1, 5..10).await[0].is_empty());
     for group in 0..3 {
         let refused = consensus.propose(id(group), command(group, 10)).await;
@@ -159,6 +167,33 @@ async fn a_failed_log_stops_all_groups_and_acknowledges_nothing_more() {
     let node = node.crash(Unsynced::Lost);
     node.open().await.unwrap().shutdown().await.unwrap();
     for (group, acknowledged) in before.iter().enumerate() {
+        assert_contains(&node.list(group), acknowledged);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_whose_file_fails_behind_its_journal_stops_all_groups_and_loses_nothing() {
+    let node = Node::new(2);
+    let consensus = node.open().await.unwrap();
+    node.log.fail_now();
+    let mut acknowledged = vec![Vec::new(), Vec::new()];
+    // The journal goes round, and the log's file is needed.
+    for number in 0..1000 {
+        for (all, new) in acknowledged.iter_mut().zip(propose(&consensus, 2, number..number + 1).await) {
+            all.extend(new);
+        }
+        if consensus.status(id(0)).unwrap().fault.is_some() {
+            break;
+        }
+    }
+    for group in 0..2 {
+        assert!(!acknowledged[group].is_empty());
+        assert!(matches!(*consensus.status(id(group)).unwrap().fault.unwrap(), Fault::Log { .. }));
+    }
+    assert!(consensus.shutdown().await.is_err());
+    let node = node.crash(Unsynced::Lost);
+    node.open().await.unwrap().shutdown().await.unwrap();
+    for (group, acknowledged) in acknowledged.iter().enumerate() {
         assert_contains(&node.list(group), acknowledged);
     }
 }
@@ -178,12 +213,17 @@ async fn a_node_whose_log_or_state_was_removed_or_exchanged_does_not_start() {
     }
     consensus.shutdown().await.unwrap();
 
+    let without_journal = Node { journal: Disk::default(), ..node.copy() };
+    assert!(matches!(without_journal.open().await, Err(OpenError::Journal(JournalError::Missing))));
     let without_log = Node { log: formatted(), ..node.crash(Unsynced::Kept) };
     assert!(matches!(without_log.open().await, Err(OpenError::LogMissing { group: GroupId(0) })));
     let node = without_log;
     let fresh = Node::new(1);
     fresh.open().await.unwrap().shutdown().await.unwrap();
-    let exchanged = Node { log: fresh.log.crash(Unsynced::Kept), ..node.crash(Unsynced::Kept) };
+    let exchanged = Node { log: fresh.log.copy(), ..node.copy() };
+    assert!(matches!(exchanged.open().await, Err(OpenError::Journal(JournalError::Other))));
+    let fresh = fresh.crash(Unsynced::Kept);
+    let exchanged = Node { log: fresh.log, journal: fresh.journal, ..node.crash(Unsynced::Kept) };
     assert!(matches!(exchanged.open().await, Err(OpenError::OtherIncarnation { .. })));
 }
 
@@ -193,8 +233,7 @@ async fn an_older_copy_of_the_log_or_a_state_that_was_removed_is_refused() {
     node.config.keep_entries = 0;
     node.config.compact_after_entries = 1;
     node.open().await.unwrap().shutdown().await.unwrap();
-    let old_log = node.log.crash(Unsynced::Kept);
-    let node = Node { log: old_log.crash(Unsynced::Kept), ..node };
+    let (old_log, old_journal) = (node.log.copy(), node.journal.copy());
     let consensus = node.open().await.unwrap();
     propose(&consensus, 1, 0..600).await;
     consensus.make_durable(id(0)).await.unwrap();
@@ -203,9 +242,8 @@ async fn an_older_copy_of_the_log_or_a_state_that_was_removed_is_refused() {
     }
     consensus.shutdown().await.unwrap();
 
-    let log = node.log.crash(Unsynced::Kept);
-    let older = Node { log: old_log.crash(Unsynced::Kept), ..node.crash(Unsynced::Kept) };
+    let older = Node { log: old_log, journal: old_journal, ..node.copy() };
     assert!(matches!(older.open().await, Err(OpenError::LogBehindState { .. })));
-    let stateless = Node { log, ..Node::new(1) };
+    let stateless = Node { log: node.log.copy(), journal: node.journal.copy(), ..Node::new(1) };
     assert!(matches!(stateless.open().await, Err(OpenError::StateBehindLog { applied: None, .. })));
 }

@@ -285,7 +285,8 @@ async fn a_shard_that_cannot_grow_stops_alone_and_the_others_go_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_stops_acknowledgement_and_with_room_and_a_restart_all_goes_on() {
     let alliance = Alliance::new();
-    let mount = "mount -t tmpfs -o size=16m tmpfs \"$DATA\" && head -c 8000000 /dev/zero > \"$DATA/ballast\" || exit 1";
+    let mount =
+        "mount -t tmpfs -o size=48m tmpfs \"$DATA\" && head -c 24000000 /dev/zero > \"$DATA/ballast\" || exit 1";
     let shell = namespace(&alliance, mount);
     let mut scene = Scene::new(alliance, shell).await;
     // The log or the shard's file, whichever has to grow first.

@@ -374,11 +374,11 @@ impl Cluster {
         }
         self.on(id, Duration::from_secs(60), move |consensus| async move {
             consensus.shutdown().await.map_err(|error| error.to_string())?;
-            if let (Some(alliance), Some(disk)) = (alliance, disks.get(1)) {
+            if let (Some(alliance), Some(disk)) = (alliance, disks.get(2)) {
                 return sealed::read(&alliance, disk.clone()).map(Closed::Sealed);
             }
             let list = |disk: &Disk| Journal::open(disk.clone(), Arc::default()).list();
-            Ok::<_, String>(Closed::Lists(groups.into_iter().zip(disks.iter().skip(1).map(list)).collect()))
+            Ok::<_, String>(Closed::Lists(groups.into_iter().zip(disks.iter().skip(2).map(list)).collect()))
         })
         .await
         .and_then(|closed| {
@@ -400,14 +400,14 @@ async fn open(
         return Ok((consensus, Some(shard)));
     }
     let mut disks = disks.into_iter();
-    let log = disks.next().unwrap();
+    let log = (disks.next().unwrap(), disks.next().unwrap());
     let machines = cluster.plan().groups().zip(disks).map(|(group, disk)| {
         let inner = Journal::open(disk, Arc::default());
         (group, Watched { inner, node: id, group, ledger: cluster.ledger().clone() })
     });
     let machines = machines.collect();
     let link = cluster.net().link(&process);
-    let consensus = Consensus::open_with_backend(cluster.plan().config(id), log, machines, link).await;
+    let consensus = Consensus::open_with_backends(cluster.plan().config(id), log, machines, link).await;
     Ok((consensus.map_err(|error| error.to_string())?, None))
 }
 
@@ -423,6 +423,9 @@ pub enum Closed {
 fn empty(plan: &Plan, alliance: Option<&Alliance>, id: u64) -> Vec<Platter> {
     match alliance {
         Some(alliance) => alliance.disks(id),
-        None => vec![Platter::formatted(); usize::from(plan.groups) + 1],
+        None => {
+            let states = (0..plan.groups).map(|_| Platter::formatted());
+            [Platter::formatted(), Platter::default()].into_iter().chain(states).collect()
+        }
     }
 }

@@ -196,6 +196,8 @@ impl Plan {
         };
         config.timing = self.timing;
         config.log_cache_bytes = 1 << 20;
+        // A few records a side, so that it goes round and the log's file is written all the time.
+        config.journal_bytes = 48 << 10;
         (config.compact_after_entries, config.log_hold_bytes, config.log_tail_bytes, config.durable_after) =
             self.limits;
         config

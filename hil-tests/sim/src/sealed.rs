@@ -104,7 +104,7 @@ impl Alliance {
         Who { id: NodeId(id.to_be_bytes()), name: name(id), identity, charter }
     }
 
-    /// The disks of a node as it is set up: the log's, the shard's, and that of what it cosigned.
+    /// The disks of a node as it is set up: the log's, its journal's, the shard's, and that of what it cosigned.
     pub fn disks(&self, id: u64) -> Vec<Platter> {
         let shard = Platter::made(|disk| {
             drop(Store::open_with_backend(disk, self.id(), SHARD, CACHE_BYTES).unwrap());
@@ -112,7 +112,7 @@ impl Alliance {
         let cosigned = Platter::made(|disk| {
             drop(CosignFile::open_with_backend(disk, self.id(), NodeId(id.to_be_bytes()), 1).unwrap());
         });
-        vec![Platter::formatted(), shard, cosigned]
+        vec![Platter::formatted(), Platter::default(), shard, cosigned]
     }
 }
 
@@ -164,7 +164,7 @@ pub async fn open(
     mut chance: Chance,
 ) -> Result<(Consensus, Shard), String> {
     let id = process.number();
-    let [log, state, cosigned] = <[Disk; 3]>::try_from(disks).map_err(|_| "not its disks")?;
+    let [log, journal, state, cosigned] = <[Disk; 4]>::try_from(disks).map_err(|_| "not its disks")?;
     let who = alliance.who(id);
     let store =
         Store::open_with_backend(state, alliance.id(), SHARD, CACHE_BYTES).map_err(|error| error.to_string())?;
@@ -175,7 +175,8 @@ pub async fn open(
     let recent = machine.recent();
     let machine = Watched { inner: machine, node: id, group: GROUP, ledger: cluster.ledger().clone() };
     let link = cluster.net().link(&process);
-    let consensus = Consensus::open_with_backend(cluster.plan().config(id), log, vec![(GROUP, machine)], link).await;
+    let config = cluster.plan().config(id);
+    let consensus = Consensus::open_with_backends(config, (log, journal), vec![(GROUP, machine)], link).await;
     let consensus = consensus.map_err(|error| error.to_string())?;
     let (shown, showing) = watch::channel(Checkpointed::None);
     let leader = consensus.clone();

@@ -11,6 +11,7 @@
 //!               kind 0 blank, body null · kind 1 command, body bytes · kind 2 membership, body membership
 //! applied     = [uid: bytes .size 16, log id, [log id / null, membership]]
 //! node        = [uid: bytes .size 16, node id]
+//! journal     = [id: bytes .size 16, epoch, settled]
 //! ```
 //!
 //! A reader takes nothing that it does not know: another version, another kind, or bytes behind the end are errors.
@@ -23,7 +24,7 @@ use openraft::vote::RaftLeaderId;
 
 use super::{
     ids::{NodeId, NodeUid},
-    log::file::Left,
+    log::{JournalRecord, file::Left},
     types::{Entry, EntryPayload, LeaderId, LogId, Membership, Payload, StoredMembership, Vote, log_id},
 };
 
@@ -94,16 +95,22 @@ pub(super) fn decode_log_id(bytes: &[u8]) -> Result<LogId, CodecError> {
 
 /// `[term, index, note]`
 pub(super) fn encode_left(left: &Left) -> Vec<u8> {
-    let Left { last, under } = left;
-    write(|e| e.array(3)?.u64(last.committed_leader_id().term)?.u64(last.index())?.u32(*under)?.ok())
+    write(|e| put_left(e, left))
 }
 
 /// See [`encode_left`].
 pub(super) fn decode_left(bytes: &[u8]) -> Result<Left, CodecError> {
-    read(bytes, |d| {
-        array(d, 3)?;
-        Ok(Left { last: log_id(d.u64()?, d.u64()?), under: d.u32()? })
-    })
+    read(bytes, get_left)
+}
+
+pub(super) fn put_left(e: &mut Out, left: &Left) -> Written {
+    let Left { last, under } = left;
+    e.array(3)?.u64(last.committed_leader_id().term)?.u64(last.index())?.u32(*under)?.ok()
+}
+
+pub(super) fn get_left(d: &mut Decoder<'_>) -> Result<Left, CodecError> {
+    array(d, 3)?;
+    Ok(Left { last: log_id(d.u64()?, d.u64()?), under: d.u32()? })
 }
 
 pub(super) fn put_log_id(e: &mut Out, id: &LogId) -> Written {
@@ -302,6 +309,21 @@ pub(super) fn decode_node(bytes: &[u8]) -> Result<NodeRecord, CodecError> {
     })
 }
 
+/// See [`JournalRecord`].
+pub(super) fn encode_journal(record: &JournalRecord) -> Vec<u8> {
+    write(|e| e.array(3)?.bytes(&record.id)?.u64(record.epoch)?.u64(record.settled)?.ok())
+}
+
+/// See [`JournalRecord`].
+pub(super) fn decode_journal(bytes: &[u8]) -> Result<JournalRecord, CodecError> {
+    read(bytes, |d| {
+        array(d, 3)?;
+        let id = d.bytes()?;
+        let id = id.try_into().map_err(|_| CodecError(format!("a journal's id of {} bytes", id.len())))?;
+        Ok(JournalRecord { id, epoch: d.u64()?, settled: d.u64()? })
+    })
+}
+
 pub(super) fn get_uid(d: &mut Decoder<'_>) -> Result<NodeUid, CodecError> {
     let bytes = d.bytes()?;
     bytes.try_into().map(NodeUid).map_err(|_| CodecError(format!("uid of {} bytes", bytes.len())))
@@ -351,6 +373,8 @@ mod tests {
         assert_eq!(decode_applied(&encode_applied(&empty)).unwrap(), empty);
         let node = NodeRecord { uid: NodeUid([5; 16]), node: NodeId(u64::MAX) };
         assert_eq!(decode_node(&encode_node(&node)).unwrap(), node);
+        let journal = JournalRecord { id: [5; 16], epoch: u64::MAX, settled: 70_000 };
+        assert_eq!(decode_journal(&encode_journal(&journal)).unwrap(), journal);
     }
 
     /// Disk forms are for good: these bytes must never change under version 1.

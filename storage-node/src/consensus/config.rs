@@ -13,6 +13,9 @@ use super::{
 /// Most groups that one node runs: each has a thread for its machine.
 pub const MAX_GROUPS: usize = 256;
 
+/// Most bytes that a journal may have: it is read as a whole when the node starts.
+pub(super) const MAX_JOURNAL_BYTES: usize = 256 << 20;
+
 /// The settings of a node's consensus. [`Config::new`] has the defaults; each field says unit and cost.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -41,8 +44,13 @@ pub struct Config {
     /// Cache of the log's redb file, in bytes, for all groups together. Default 64 MiB.
     pub log_cache_bytes: usize,
 
+    /// Room of the log's journal when it is made, in bytes on disk, for all groups together. What is in it is in memory as well, and is
+    /// replayed when the node starts after a crash. Each half of it becomes one commit of the log's redb file; a batch that is larger
+    /// than a half is committed there at once, and with 0 every batch is. Default 16 MiB.
+    pub journal_bytes: u64,
+
     /// Newest entries of each group that stay decoded in memory for applying and replicating, in bytes. Entries that
-    /// are not on disk yet stay in any case. Default 2 MiB; times the number of groups.
+    /// are not on disk yet, or only in the journal, stay in any case. Default 2 MiB; times the number of groups.
     pub log_tail_bytes: usize,
 
     /// A state is made durable at the latest this long after the first change that is not. Default 3 s.
@@ -90,6 +98,7 @@ impl Config {
             max_in_flight: 4096,
             max_in_flight_bytes: 64 << 20,
             log_cache_bytes: 64 << 20,
+            journal_bytes: 16 << 20,
             log_tail_bytes: 2 << 20,
             durable_after: Duration::from_secs(3),
             durable_after_bytes: 8 << 20,
@@ -111,6 +120,9 @@ impl Config {
         }
         if self.max_command_bytes == 0 || self.max_command_bytes > MAX_COMMAND_BYTES {
             return Err(ConfigError::OutOfRange { what: "max_command_bytes", low: 1, high: MAX_COMMAND_BYTES });
+        }
+        if self.journal_bytes > MAX_JOURNAL_BYTES as u64 {
+            return Err(ConfigError::OutOfRange { what: "journal_bytes", low: 0, high: MAX_JOURNAL_BYTES });
         }
         if self.max_in_flight_bytes < self.max_command_bytes || self.max_in_flight_bytes > limit {
             let low = self.max_command_bytes;

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     ids::{GroupId, NodeId, NodeUid},
+    log::JournalError,
     machine::MachineError,
     status::Role,
 };
@@ -93,6 +94,10 @@ pub enum OpenError {
     /// The log's file cannot be opened or read.
     #[error("the log file cannot be opened: {0}; if another process of this node runs, stop it, else check the disk")]
     Log(#[source] redb::Error),
+
+    /// The log's journal is not what it should be: what this node confirmed last may be lost.
+    #[error("the log's journal, raft.journal: {0}")]
+    Journal(#[from] JournalError),
 
     /// The directory of the log cannot be used, or there is no randomness.
     #[error("{doing}: {source}")]

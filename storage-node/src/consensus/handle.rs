@@ -64,7 +64,7 @@ impl Drop for Inner {
 }
 
 impl Consensus {
-    /// Opens or makes the log in `dir` (file `raft.redb`) and starts one group for each machine.
+    /// Opens or makes the log in `dir` (files `raft.redb` and `raft.journal`) and starts one group for each machine.
     ///
     /// A group whose one voter is this node leads and has replayed its whole log when this returns. Opening again
     /// what was open before continues it, whether it was shut down or killed.
@@ -89,21 +89,21 @@ impl Consensus {
         machines: Vec<(GroupId, M)>,
         link: Arc<dyn Link>,
     ) -> Result<Self, OpenError> {
-        let backend = open::file_backend(dir.to_path_buf()).await?;
-        Self::open_with_backend(config, backend, machines, link).await
+        let backends = open::file_backends(dir.to_path_buf()).await?;
+        Self::open_with_backends(config, backends, machines, link).await
     }
 
-    /// As [`open_with_link`](Self::open_with_link), with the log in `backend`: for tests that fail at each step of IO.
+    /// As [`open_with_link`](Self::open_with_link), with the log and its journal in `backends`: for tests that fail at each step of IO.
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub async fn open_with_backend<M: Machine>(
+    pub async fn open_with_backends<M: Machine>(
         config: Config,
-        backend: impl StorageBackend,
+        backends: (impl StorageBackend, impl StorageBackend),
         machines: Vec<(GroupId, M)>,
         link: Arc<dyn Link>,
     ) -> Result<Self, OpenError> {
-        open::open(config, backend, machines, link).await
+        open::open(config, backends, machines, link).await
     }
 
     /// Serves one stream that `peer` opened, to its end. Whoever accepts streams calls this for each, in a task of its own;

@@ -13,9 +13,9 @@
 //! # Invariants
 //!
 //! 1. **Nothing is confirmed before it is synced.** An entry counts as written (`IOFlushed`), and a vote as given
-//!    (`save_vote` returns), after the transaction that holds it was committed with two-phase commit. What is
+//!    (`save_vote` returns), after the record of the log's [`journal`](log::journal) that holds it was synced. What is
 //!    proposed is answered after that, and after it was applied.
-//! 2. **The log of a group is written in one order and has no holes.** One queue, one thread, whole transactions. An
+//! 2. **The log of a group is written in one order and has no holes.** One queue, one thread, whole records. An
 //!    append that would leave a hole is refused and stops the group.
 //! 3. **The log is on disk before a state that contains it.** Commits of the state are not durable; before the state
 //!    is made durable, the worker waits until the log is synced up to what was applied. So after a crash
@@ -86,7 +86,10 @@ pub use error::{
 pub use handle::Consensus;
 pub use ids::{GroupId, NodeId, NodeUid, Position};
 pub use leave::Aside;
-pub use log::verify::{GroupFound, LogFound};
+pub use log::{
+    JournalError,
+    verify::{GroupFound, LogFound},
+};
 pub use machine::{AppliedMeta, Command, Machine, MachineError, Stage, Stager, Unfit, Vetting};
 pub use members::Judge;
 pub use network::{Alone, FrameReceiver, FrameSender, Link, LinkError, MAX_FRAME_BYTES, Purpose, Stream, Unserved};

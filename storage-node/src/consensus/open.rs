@@ -1,4 +1,5 @@
-//! From files to groups at work. The order matters: everything is read and checked before anything is written.
+//! From files to groups at work. The order matters: everything is read and checked before anything is written, but for what the log
+//! lacks of its journal: that is the log's own repair.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,6 +29,7 @@ use super::{
     log::{
         file::{self, LoadError, LogFile, Stored},
         group::{Durable, GroupLog},
+        journal::{self, Journal},
         store::LogStore,
         writer,
     },
@@ -42,12 +44,14 @@ use super::{
 pub const LOG_FILE: &str = "raft.redb";
 /// The log's file while it is made. What has this name was never used.
 const NEW_LOG_FILE: &str = "raft.redb.new";
+const JOURNAL_FILE: &str = "raft.journal";
 
-/// The log's file in `dir`, locked for this process. Made if it is not there.
+/// The log's file in `dir` and its journal. Made if they are not there, the journal as an empty file: what an empty one means, the log's
+/// file says.
 ///
 /// redb writes its magic number last, so a crash while it makes a file leaves one that it does not open. To take that
 /// for an empty log would take a damaged one for empty as well; so the file gets its name when it is whole.
-pub(super) async fn file_backend(dir: PathBuf) -> Result<FileBackend, OpenError> {
+pub(super) async fn file_backends(dir: PathBuf) -> Result<(FileBackend, FileBackend), OpenError> {
     blocking(move || {
         let path = dir.join(LOG_FILE);
         let io = |source| OpenError::Io { doing: "opening the log file raft.redb", source };
@@ -59,9 +63,22 @@ pub(super) async fn file_backend(dir: PathBuf) -> Result<FileBackend, OpenError>
             make_known(&dir, &new, &path).map_err(io)?;
         }
         let file = File::options().read(true).write(true).open(&path).map_err(io)?;
-        FileBackend::new(file).map_err(|error| OpenError::Log(error.into()))
+        let file = FileBackend::new(file).map_err(|error| OpenError::Log(error.into()))?;
+        Ok((file, journal_backend(&dir)?))
     })
     .await
+}
+
+/// See [`file_backends`]. Nothing is done to it before the log's file is locked for this process.
+pub(super) fn journal_backend(dir: &Path) -> Result<FileBackend, OpenError> {
+    let path = dir.join(JOURNAL_FILE);
+    let io = |source| OpenError::Io { doing: "opening the log's journal raft.journal", source };
+    let new = !path.try_exists().map_err(io)?;
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
+    if new {
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)?;
+    }
+    FileBackend::new(file).map_err(|error| OpenError::Log(error.into()))
 }
 
 /// A file's name must survive a crash as well as what is in it: a log that vanishes is a vote forgotten.
@@ -82,37 +99,36 @@ struct Found<M> {
 /// See [`Consensus::open`].
 pub(super) async fn open<M: Machine>(
     config: Config,
-    backend: impl StorageBackend,
+    (backend, journal): (impl StorageBackend, impl StorageBackend),
     machines: Vec<(GroupId, M)>,
     link: Arc<dyn Link>,
 ) -> Result<Consensus, OpenError> {
     config.check()?;
     let raft_config = raft_config(&config)?;
     check_groups(&machines)?;
-    let (cache, node_id) = (config.log_cache_bytes, config.node_id);
-    let (db, node, peers, found) = blocking(move || {
+    let (cache, node_id, journal_bytes) = (config.log_cache_bytes, config.node_id, config.journal_bytes);
+    let opened = blocking(move || {
         let db = file::open(backend, cache).map_err(|error| OpenError::Log(error.into()))?;
-        let known = file::read_node(&db)?;
-        if let Some(known) = &known {
-            file::check_node(known, node_id)?;
-        }
-        let found = machines
-            .into_iter()
-            .map(|(id, machine)| find(&db, known.as_ref(), id, machine))
-            .collect::<Result<Vec<_>, _>>()?;
-        let node = match known {
-            Some(node) => node,
+        let find_all = |known: Option<&NodeRecord>| {
+            machines.into_iter().map(|(id, machine)| find(&db, known, id, machine)).collect::<Result<Vec<_>, _>>()
+        };
+        let (node, journal, found) = match file::read_node(&db)? {
+            Some(known) => {
+                file::check_node(&known, node_id)?;
+                let journal = journal::recover(&db, journal, journal_bytes)?;
+                (known, journal, find_all(Some(&known))?)
+            }
             None => {
+                let found = find_all(None)?;
                 let node = NodeRecord { uid: new_uid()?, node: node_id };
                 file::write_node(&db, &node).map_err(OpenError::Log)?;
-                node
+                (node, journal::recover(&db, journal, journal_bytes)?, found)
             }
         };
         let peers = file::read_peers(&db).map_err(OpenError::Log)?;
-        Ok((db, node, peers, found))
+        Ok(Opened { db, journal, node, peers, found })
     })
     .await?;
-    let opened = Opened { db, node, peers, found };
     let consensus = start(config, raft_config, opened, link).await?;
     match lead(&consensus).await {
         Ok(()) => Ok(consensus),
@@ -196,6 +212,7 @@ fn new_uid() -> Result<NodeUid, OpenError> {
 /// What was found on disk.
 struct Opened<M> {
     db: Database,
+    journal: Journal,
     node: NodeRecord,
     peers: BTreeMap<NodeId, NodeUid>,
     found: Vec<Found<M>>,
@@ -208,7 +225,7 @@ async fn start<M: Machine>(
     opened: Opened<M>,
     link: Arc<dyn Link>,
 ) -> Result<Consensus, OpenError> {
-    let Opened { db, node, peers, found } = opened;
+    let Opened { db, journal, node, peers, found } = opened;
     let thread = |source| OpenError::Io { doing: "starting a thread", source };
     let file = Arc::new(LogFile::new(db));
     let mut parts = Vec::with_capacity(found.len());
@@ -224,7 +241,7 @@ async fn start<M: Machine>(
     }
     let logs: Vec<_> = parts.iter().map(|(log, ..)| log.clone()).collect();
     let by_group = logs.iter().map(|log| (log.fence.group(), log.clone())).collect();
-    let (queue, writer) = writer::spawn(file.clone(), logs).map_err(thread)?;
+    let (queue, writer) = writer::spawn(file.clone(), journal, logs).map_err(thread)?;
     let peers = Arc::new(Peers::new(config.node_id, node.uid, peers, queue.clone()));
     let catching_up = Arc::new(CatchingUp::default());
     let router: Router = network::router(link, peers.clone(), &config, by_group, catching_up.clone());

@@ -10,14 +10,16 @@ use redb::backends::FileBackend;
 
 use super::{
     codec::{self, Applied},
+    config::Config,
     error::{Fault, OpenError},
     ids::{GroupId, NodeId, Position},
     leaps::TERM_LEAP,
     log::{
         file::{self, Field, LoadError, Stored},
         group::next_index,
+        journal,
     },
-    open::LOG_FILE,
+    open::{LOG_FILE, journal_backend},
     types::{LogId, position},
 };
 
@@ -51,6 +53,7 @@ pub fn replace_state(
     let db = file::open(backend, 1 << 20).map_err(|error| OpenError::Log(error.into()))?;
     let record = file::read_node(&db)?.ok_or(OpenError::LogMissing { group })?;
     file::check_node(&record, node)?;
+    drop(journal::recover(&db, journal_backend(dir)?, Config::new(node).journal_bytes)?);
     let theirs = codec::decode_applied(theirs)
         .map_err(|error| corrupt(format!("what another node's state says of the log ({error})")))?;
     let stored = file::load(&db, group).map_err(load)?;

@@ -19,7 +19,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use ehe::id::AllianceId;
-use redb::Builder;
+use redb::{Builder, StorageBackend};
 
 pub use report::{Looked, Report, Told};
 
@@ -32,6 +32,8 @@ use crate::shard::{Store, StoreError, View, block_fault, file_name};
 
 /// Name of the log's file.
 const LOG_FILE: &str = "raft.redb";
+/// Name of its journal's.
+const JOURNAL_FILE: &str = "raft.journal";
 /// Cache of each file that is looked at: what is read once is not read again.
 const CACHE_BYTES: usize = 32 << 20;
 /// Events at a step: progress is told that often.
@@ -312,6 +314,15 @@ fn look_at_log(
             return Ok(watching.with(None, What::File(format!("{LOG_FILE}: {error}"))));
         }
     };
+    let journal = match Overlay::open(&dir.join(JOURNAL_FILE)) {
+        Ok(journal) => Some(Box::new(journal) as Box<dyn StorageBackend>),
+        // An empty one is one that was never made, or none: the log knows which.
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof) => None,
+        Err(error) => {
+            add(&progress.found, 1);
+            return Ok(watching.with(None, What::File(format!("{JOURNAL_FILE}: {error}"))));
+        }
+    };
     let mut running = false;
     let looked = caught(|| {
         let opened = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(overlay);
@@ -328,7 +339,7 @@ fn look_at_log(
             add(&progress.entries, n);
             add(&progress.done, n);
         };
-        Ok((LogFound::look(db, |_, _, command| block_fault(command), read), sound))
+        Ok((LogFound::look(db, journal, |_, _, command| block_fault(command), read), sound))
     });
     if running {
         return Err(VerifyError::Running(LOG_FILE.into()));

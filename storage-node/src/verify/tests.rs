@@ -27,6 +27,7 @@ async fn node(dir: &Path, in_order: bool) {
     let machine = ShardMachine::new(place, store.clone(), Arc::new(Board::default())).unwrap();
     let config = consensus::Config {
         bootstrap: Bootstrap::Voters([raft_id(NODE)].into()),
+        journal_bytes: 1 << 20,
         ..consensus::Config::new(raft_id(NODE))
     };
     let consensus = Consensus::open(config, dir, vec![(GroupId(0), machine)]).await.unwrap();
@@ -51,7 +52,7 @@ async fn node(dir: &Path, in_order: bool) {
         // As after kill -9: what lies in the directory now is all that is left.
         let left = dir.join("left");
         std::fs::create_dir(&left).unwrap();
-        for name in [&file_name(0), LOG_FILE, crate::daemon::COSIGN_FILE] {
+        for name in [&file_name(0), LOG_FILE, JOURNAL_FILE, crate::daemon::COSIGN_FILE] {
             std::fs::copy(dir.join(name), left.join(name)).unwrap();
         }
     }
@@ -82,14 +83,14 @@ async fn the_files_of_a_node_are_sound_whether_it_was_stopped_or_killed_and_are_
     let dir = tempfile::tempdir().unwrap();
     node(dir.path(), false).await;
     for dir in [dir.path().to_path_buf(), dir.path().join("left")] {
-        let before: Vec<_> = [&file_name(0), LOG_FILE, crate::daemon::COSIGN_FILE]
+        let before: Vec<_> = [&file_name(0), LOG_FILE, JOURNAL_FILE, crate::daemon::COSIGN_FILE]
             .map(|name| std::fs::read(dir.join(name)).unwrap())
             .into();
         let report = looked(&dir);
         assert!(report.is_sound(), "{report}");
         assert_eq!(report.files.iter().map(|file| file.entries).collect::<Vec<_>>()[2], 82, "{report}");
         assert!(report.to_string().contains("shard-0000.redb: sound, 82 entries, 84 events"), "{report}");
-        let after: Vec<_> = [&file_name(0), LOG_FILE, crate::daemon::COSIGN_FILE]
+        let after: Vec<_> = [&file_name(0), LOG_FILE, JOURNAL_FILE, crate::daemon::COSIGN_FILE]
             .map(|name| std::fs::read(dir.join(name)).unwrap())
             .into();
         assert!(before == after, "not a byte of it is written");
@@ -150,6 +151,32 @@ async fn a_log_that_is_damaged_or_gone_costs_the_node_its_identity_and_that_is_s
     assert!(noticed > 3, "{noticed}");
     std::fs::remove_file(&path).unwrap();
     assert!(!looked(dir.path()).is_sound());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_of_a_killed_node_is_part_of_its_log_and_is_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    node(dir.path(), false).await;
+    let dir = dir.path().join("left");
+    let entries = |report: &Report| report.files.iter().find(|file| file.file == LOG_FILE).unwrap().entries;
+    let whole = looked(&dir);
+    assert!(whole.is_sound() && entries(&whole) > 80, "{whole}");
+    let path = dir.join(JOURNAL_FILE);
+    let journal = std::fs::read(&path).unwrap();
+    for at in [30, 4096 + 30, 2 * 4096, 2 * 4096 + 60] {
+        let mut altered = journal.clone();
+        altered[at] ^= 1;
+        std::fs::write(&path, &altered).unwrap();
+        // The first block of the header is of an earlier epoch: whatever stands there, it does not count.
+        assert_eq!(looked(&dir).is_sound(), at == 30, "byte {at}");
+    }
+    std::fs::remove_file(&path).unwrap();
+    let report = looked(&dir);
+    assert!(report.to_string().contains("raft.journal: it is gone"), "{report}");
+    std::fs::write(&path, b"").unwrap();
+    assert!(!looked(&dir).is_sound());
+    std::fs::write(&path, &journal).unwrap();
+    assert!(looked(&dir).is_sound());
 }
 
 #[tokio::test(flavor = "multi_thread")]

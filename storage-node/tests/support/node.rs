@@ -14,9 +14,10 @@ use super::{
 
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// A node with its disks: one for the log, one for each state.
+/// A node with its disks: one for the log, one for its journal, one for each state.
 pub struct Node {
     pub log: Disk,
+    pub journal: Disk,
     pub states: Vec<Disk>,
     pub probes: Vec<Arc<Probe>>,
     pub config: Config,
@@ -29,10 +30,13 @@ impl Node {
         config.durable_after = Duration::from_secs(3600);
         // Logs here are short: what stays of them is said where it matters.
         config.log_keep_bytes = 0;
+        // Small enough to go round.
+        config.journal_bytes = 64 << 10;
         config.timing.election_min = Duration::from_secs(600);
         config.timing.election_max = Duration::from_secs(601);
         Self {
             log: formatted(),
+            journal: Disk::default(),
             states: (0..groups).map(|_| Disk::default()).collect(),
             probes: (0..groups).map(|_| Arc::default()).collect(),
             config,
@@ -47,22 +51,26 @@ impl Node {
     pub async fn open_with(&self, link: Arc<dyn Link>) -> Result<Consensus, OpenError> {
         let machines = self.states.iter().zip(&self.probes).enumerate();
         let machines = machines.map(|(group, (disk, probe))| (id(group), Journal::open(disk.clone(), probe.clone())));
-        Consensus::open_with_backend(self.config.clone(), self.log.clone(), machines.collect(), link).await
+        let backends = (self.log.clone(), self.journal.clone());
+        Consensus::open_with_backends(self.config.clone(), backends, machines.collect(), link).await
     }
 
     /// Another node with the same on its disks. This one goes on.
     pub fn copy(&self) -> Self {
         let states = self.states.iter().map(Disk::copy).collect();
         let probes = self.probes.iter().map(|_| Arc::default()).collect();
-        Self { log: self.log.copy(), states, probes, config: self.config.clone() }
+        Self { log: self.log.copy(), journal: self.journal.copy(), states, probes, config: self.config.clone() }
     }
 
     /// The power goes, for all disks at once. What is left of the node.
     pub fn crash(&self, unsynced: Unsynced) -> Self {
         // States first: a state that was synced a moment later than the log may be newer than it otherwise.
         let states = self.states.iter().map(|disk| disk.crash(unsynced)).collect();
+        // And the journal before the log: it is written over when the log has what was there.
+        let journal = self.journal.crash(unsynced);
         let log = self.log.crash(unsynced);
-        Self { log, states, probes: self.probes.iter().map(|_| Arc::default()).collect(), config: self.config.clone() }
+        let probes = self.probes.iter().map(|_| Arc::default()).collect();
+        Self { log, journal, states, probes, config: self.config.clone() }
     }
 
     /// What the state of a group has; the node must not be open.

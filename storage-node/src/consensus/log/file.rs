@@ -11,6 +11,7 @@ use crate::consensus::{
     codec::{self, NodeRecord},
     error::{Fault, OpenError},
     ids::{GroupId, NodeId, NodeUid},
+    log::journal::JournalRecord,
     types::{Entry, LogId, Vote},
 };
 
@@ -18,16 +19,20 @@ use crate::consensus::{
 pub(super) const ENTRIES: TableDefinition<'static, (u16, u64), &[u8]> = TableDefinition::new("entries");
 /// (group, field) → the small things of a group, see [`Field`].
 pub(super) const FIELDS: TableDefinition<'static, (u16, u8), &[u8]> = TableDefinition::new("fields");
-/// [`NODE_KEY`]: whose file this is; [`FORMAT_KEY`]; and for each peer that was ever met, [`peer_key`] → its uid.
+/// [`NODE_KEY`]: whose file this is; [`FORMAT_KEY`]; [`JOURNAL_KEY`]: how far its journal is settled; and for each peer that was ever
+/// met, [`peer_key`] → its uid.
 const NODE: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("node");
 const NODE_KEY: &str = "node";
 const FORMAT_KEY: &str = "format";
+const JOURNAL_KEY: &str = "journal";
 const PEER_KEYS: &str = "uid/";
-/// The tables as they are now.
-const FORMAT: u64 = 1;
+/// The tables as they are without a journal: of an earlier version, or until the journal is made.
+const FORMAT_ALONE: u64 = 1;
+/// The tables as they are with a journal. A number of its own: who does not know of the journal must not take what is here for everything.
+const FORMAT: u64 = 2;
 
 /// The small things of a group. The numbers are on disk.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(in crate::consensus) enum Field {
     /// The vote. Durable before anybody hears of it.
@@ -44,6 +49,14 @@ pub(in crate::consensus) enum Field {
 
 /// The greatest number of a [`Field`].
 pub(super) const LAST_FIELD: u8 = Field::Left as u8;
+
+impl Field {
+    /// From its number.
+    pub(super) fn of(number: u8) -> Option<Self> {
+        let all = [Self::Vote, Self::Committed, Self::Purged, Self::Installing, Self::Left];
+        all.into_iter().find(|field| *field as u8 == number)
+    }
+}
 
 /// What a group has on disk.
 #[derive(Clone, Debug, Default)]
@@ -119,11 +132,46 @@ pub(in crate::consensus) fn read_node(db: &Database) -> Result<Option<NodeRecord
     };
     let Some((format, node)) = found().map_err(OpenError::Log)? else { return Ok(None) };
     let format = format.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
-    if format != FORMAT {
+    if format != FORMAT && format != FORMAT_ALONE {
         return Err(OpenError::Format { found: format, known: FORMAT });
     }
     let record = codec::decode_node(&node.unwrap_or_default());
     record.map(Some).map_err(|error| OpenError::Log(redb::Error::Corrupted(format!("node record: {error}"))))
+}
+
+/// Which journal the log has; none if it never had one.
+pub(in crate::consensus) fn read_journal(db: &Database) -> Result<Option<JournalRecord>, OpenError> {
+    let found = || -> Result<_, redb::Error> {
+        let table = match db.begin_read()?.open_table(NODE) {
+            Ok(table) => table,
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let value = table.get(JOURNAL_KEY)?.map(|value| value.value().to_vec());
+        let alone = table.get(FORMAT_KEY)?.is_none_or(|format| format.value() == FORMAT_ALONE.to_be_bytes());
+        let corrupted = |what: String| redb::Error::Corrupted(format!("what the log file says of its journal: {what}"));
+        match value {
+            None if alone => Ok(None),
+            None => Err(corrupted("nothing".into())),
+            Some(value) => codec::decode_journal(&value).map(Some).map_err(|error| corrupted(error.to_string())),
+        }
+    };
+    found().map_err(OpenError::Log)
+}
+
+/// Notes which journal the log has, and how far it is settled.
+pub(super) fn put_journal(txn: &WriteTransaction, record: &JournalRecord) -> Result<(), redb::Error> {
+    txn.open_table(NODE)?.insert(JOURNAL_KEY, codec::encode_journal(record).as_slice())?;
+    Ok(())
+}
+
+/// Notes, durably, that the log has a journal from now on.
+pub(super) fn write_journal(db: &Database, record: &JournalRecord) -> Result<(), redb::Error> {
+    let txn = begin(db)?;
+    put_journal(&txn, record)?;
+    txn.open_table(NODE)?.insert(FORMAT_KEY, FORMAT.to_be_bytes().as_slice())?;
+    txn.commit()?;
+    Ok(())
 }
 
 fn peer_key(peer: NodeId) -> String {
@@ -174,7 +222,7 @@ pub(in crate::consensus) fn write_node(db: &Database, record: &NodeRecord) -> Re
     txn.open_table(FIELDS)?;
     {
         let mut table = txn.open_table(NODE)?;
-        table.insert(FORMAT_KEY, FORMAT.to_be_bytes().as_slice())?;
+        table.insert(FORMAT_KEY, FORMAT_ALONE.to_be_bytes().as_slice())?;
         table.insert(NODE_KEY, codec::encode_node(record).as_slice())?;
     }
     txn.commit()?;

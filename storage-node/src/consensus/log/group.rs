@@ -74,11 +74,13 @@ pub(super) struct Ends {
     pub(super) first: u64,
     /// The last entry, on disk or on its way, or `purged`.
     pub(super) last: Option<LogId>,
-    /// First index that is not on disk yet.
+    /// First index that is not on disk yet: neither in the journal nor in redb.
     pub(super) flushed_end: u64,
+    /// First index that is not in redb yet.
+    stored_end: u64,
     /// Counts truncations, so that a write that was under way does not pass for the flush of what came after.
     pub(super) epoch: u64,
-    /// The newest entries, without gaps, at least from `flushed_end` on.
+    /// The newest entries, without gaps, at least from `stored_end` on.
     tail: VecDeque<Entry>,
     tail_bytes: usize,
     growth: Growth,
@@ -158,6 +160,14 @@ impl GroupLog {
         let mut ends = self.ends();
         if ends.epoch == epoch {
             ends.flushed_end = ends.flushed_end.max(end);
+        }
+    }
+
+    /// The settler has an append in redb that ended before `end`.
+    pub(super) fn stored(&self, end: u64, epoch: u64) {
+        let mut ends = self.ends();
+        if ends.epoch == epoch {
+            ends.stored_end = ends.stored_end.max(end);
             ends.evict(self.tail_bytes);
         }
     }
@@ -174,6 +184,7 @@ impl Ends {
             first: next_index(stored.purged.as_ref()),
             last: stored.last,
             flushed_end: next_index(stored.last.as_ref()),
+            stored_end: next_index(stored.last.as_ref()),
             epoch: 0,
             tail: VecDeque::new(),
             tail_bytes: 0,
@@ -214,6 +225,7 @@ impl Ends {
         self.growth.truncate(end);
         self.last = after.or(self.purged);
         self.flushed_end = self.flushed_end.min(end);
+        self.stored_end = self.stored_end.min(end);
         self.epoch = self.epoch.wrapping_add(1);
     }
 
@@ -226,6 +238,7 @@ impl Ends {
         if whole {
             self.last = Some(upto);
             self.flushed_end = next_index(Some(&upto));
+            self.stored_end = next_index(Some(&upto));
             self.epoch = self.epoch.wrapping_add(1);
         }
         while self.tail.front().is_some_and(|entry| entry.log_id.index() <= upto.index()) {
@@ -234,7 +247,7 @@ impl Ends {
         whole
     }
 
-    /// The entries in `[start, end)` that are in memory. What precedes them is on disk.
+    /// The entries in `[start, end)` that are in memory. What precedes them is in redb.
     pub(super) fn tail(&self, start: u64, end: u64, max_bytes: usize) -> (u64, Vec<Entry>) {
         let first = self.tail.front().map_or_else(|| next_index(self.last.as_ref()), |entry| entry.log_id.index());
         let from = start.max(first).min(end);
@@ -257,8 +270,7 @@ impl Ends {
     }
 
     fn evict(&mut self, limit: usize) {
-        while self.tail_bytes > limit && self.tail.front().is_some_and(|entry| entry.log_id.index() < self.flushed_end)
-        {
+        while self.tail_bytes > limit && self.tail.front().is_some_and(|entry| entry.log_id.index() < self.stored_end) {
             self.pop_front();
         }
     }

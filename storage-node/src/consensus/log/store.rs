@@ -119,15 +119,14 @@ impl RaftLogStorage<Types> for LogStore {
             let what = format!("the log was to be purged up to {upto}, the state is durable up to {durable:?}");
             return Err(io_error(group.fence.bug(what)));
         }
-        let (from, whole) = {
+        let whole = {
             let mut ends = group.ends();
-            let from = next_index(ends.purged.as_ref());
-            if from > upto.index() {
+            if next_index(ends.purged.as_ref()) > upto.index() {
                 return Ok(());
             }
-            (from, ends.purge(upto))
+            ends.purge(upto)
         };
-        let what = What::Purge { from, upto, whole };
+        let what = What::Purge { upto, whole };
         self.queue.submit(Op { group: group.clone(), what, done: Done::Nobody })
     }
 }

@@ -12,6 +12,7 @@ use redb::backends::InMemoryBackend;
 use super::{
     file::{self, ENTRIES, LogFile, Stored},
     group::{Durable, GroupLog},
+    journal,
     store::LogStore,
     writer,
 };
@@ -22,7 +23,6 @@ use crate::consensus::{
     ids::{GroupId, NodeId, NodeUid},
     types::{Entry, EntryPayload, LeaderId, Payload, Types, Vote, log_id},
 };
-use crate::test_disk::{Disk, Unsynced};
 
 struct Log {
     file: Arc<LogFile>,
@@ -30,18 +30,19 @@ struct Log {
     stores: Vec<LogStore>,
 }
 
-/// A log of so many groups, that keeps next to nothing in memory.
+/// A log of so many groups, that keeps next to nothing in memory, and whose journal has room for nothing: redb has what is acknowledged.
 fn log(groups: u16) -> Log {
     let db = file::open(InMemoryBackend::new(), 1 << 20).unwrap();
     file::write_node(&db, &NodeRecord { uid: NodeUid([0; 16]), node: NodeId(1) }).unwrap();
-    log_in(db, groups)
+    let journal = journal::recover(&db, InMemoryBackend::new(), 0).unwrap();
+    log_in(db, journal, groups)
 }
 
-fn log_in(db: redb::Database, groups: u16) -> Log {
+fn log_in(db: redb::Database, journal: journal::Journal, groups: u16) -> Log {
     let file = Arc::new(LogFile::new(db));
     let group = |group| GroupLog::new(Arc::new(Fence::new(GroupId(group))), Arc::default(), 0, Stored::default());
     let groups: Vec<_> = (0..groups).map(|number| Arc::new(group(number))).collect();
-    let (queue, _thread) = writer::spawn(file.clone(), groups.clone()).unwrap();
+    let (queue, _thread) = writer::spawn(file.clone(), journal, groups.clone()).unwrap();
     let stores = groups.iter().map(|group| LogStore::new(file.clone(), group.clone(), queue.clone())).collect();
     Log { file, groups, stores }
 }
@@ -138,42 +139,6 @@ async fn a_reader_made_before_a_vote_sees_it_and_it_is_on_disk() {
     assert_eq!(reader.read_vote().await.unwrap(), Some(vote));
     let stored = log.file.with(|db| Ok::<_, redb::Error>(file::load(db, GroupId(0)).unwrap())).unwrap();
     assert_eq!(stored.vote, Some(vote));
-}
-
-/// Votes in term after term until one is not saved. Returns the last term whose vote was.
-async fn votes(disk: &Disk) -> u64 {
-    let Ok(db) = file::open(disk.clone(), 1 << 20) else { return 0 };
-    let mut log = log_in(db, 1);
-    for term in 1..=3 {
-        let vote = Vote { leader_id: LeaderId::new(term, 1), committed: false };
-        if log.stores[0].save_vote(&vote).await.is_err() {
-            return term - 1;
-        }
-    }
-    3
-}
-
-#[tokio::test]
-async fn a_saved_vote_survives_a_failure_at_any_step_and_one_that_was_not_saved_is_the_next_or_none() {
-    let made = Disk::default();
-    let db = file::open(made.clone(), 1 << 20).unwrap();
-    file::write_node(&db, &NodeRecord { uid: NodeUid([0; 16]), node: NodeId(1) }).unwrap();
-    drop(db);
-    let whole = made.copy();
-    assert_eq!(votes(&whole).await, 3);
-    let steps = whole.steps();
-    assert!(steps > 9, "{steps}");
-    // The last one: nothing fails, and the power goes right after the last vote.
-    for step in 1..=steps + 1 {
-        for unsynced in [Unsynced::Lost, Unsynced::Kept, Unsynced::Some(step)] {
-            let disk = made.copy();
-            disk.fail_at(step);
-            let saved = votes(&disk).await;
-            let db = file::open(disk.crash(unsynced), 1 << 20).unwrap();
-            let found = file::load(&db, GroupId(0)).unwrap().vote.map_or(0, |vote| vote.leader_id.term);
-            assert!(found == saved || found == saved + 1, "step {step}, {unsynced:?}: {found}, {saved} were saved");
-        }
-    }
 }
 
 #[tokio::test]

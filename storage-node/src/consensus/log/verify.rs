@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use redb::{Database, ReadableDatabase, ReadableTable};
+use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend};
 
-use super::file::{self, ENTRIES, FIELDS, LoadError, Stored};
+use super::{
+    file::{self, ENTRIES, FIELDS, LoadError, Stored},
+    journal,
+};
 use crate::consensus::{
     codec::{self, NodeRecord},
     error::OpenError,
@@ -33,18 +36,23 @@ pub struct GroupFound {
 }
 
 impl LogFound {
-    /// Looks through an open file. `each` is told of every command, and says what is wrong with it; `read`, how many entries more were
+    /// Looks through an open file, after it got what is in `journal`, if there is such a file: the two are written to, so they should not
+    /// be the files themselves. `each` is told of every command, and says what is wrong with it; `read`, how many entries more were
     /// read.
     ///
     /// # Errors
     /// If it cannot be read, or is of another format.
     pub fn look(
         db: Database,
+        journal: Option<Box<dyn StorageBackend>>,
         mut each: impl FnMut(GroupId, u64, &[u8]) -> Option<String>,
         mut read: impl FnMut(u64),
     ) -> Result<Self, OpenError> {
         let node = file::read_node(&db)?;
         let mut wrong = Vec::new();
+        if let Err(error) = journal::look_into(&db, journal) {
+            wrong.push(error.to_string());
+        }
         if let Err(error) = file::read_peers(&db) {
             wrong.push(format!("what it says of other nodes: {error}"));
         }

@@ -1,19 +1,27 @@
-//! The one thread that writes the log.
+//! The one thread that syncs the log.
 //!
-//! It takes everything that waits, of all groups, in the order in which it came, writes it in one redb transaction,
+//! It takes everything that waits, of all groups, in the order in which it came, writes it as one record of the journal,
 //! syncs, and only then tells anybody. While it syncs the next batch gathers: the slower the disk, the larger the
-//! batches. A transaction that fails fails all that was in it and stops every group, since nobody knows what a file
+//! batches. What fails, fails all that was in it and stops every group, since nobody knows what a file
 //! holds after a failed sync.
+//!
+//! When a side of the journal is full, [`settle`](super::settle) has its changes put into redb, and the writer goes on on the other
+//! side. A batch that is larger than a side goes to redb at once.
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{io, sync::Arc};
 
 use openraft::storage::IOFlushed;
-use redb::{Database, ReadableTable, Table};
 use tokio::sync::oneshot;
 
 use super::{
-    file::{self, ENTRIES, FIELDS, Field, Left, LogFile},
+    apply::Purges,
+    file::{Field, Left, LogFile},
     group::{GroupLog, Outcome, next_index, weight},
+    journal::{
+        Journal, Record, Room,
+        change::{self, Change},
+    },
+    settle::{Appended, Job, Settler, fail},
 };
 use crate::consensus::{
     codec,
@@ -24,11 +32,9 @@ use crate::consensus::{
     types::{Entry, LogId, Types, Vote},
 };
 
-/// Most operations and bytes of one transaction: a bound for memory and for how long the first one waits.
+/// Most operations and bytes of one record: a bound for memory and for how long the first one waits.
 const MAX_OPS: usize = 4096;
 const MAX_BYTES: usize = 32 << 20;
-/// Entries that one transaction purges of one group.
-const PURGE_STEP: u64 = 512;
 
 /// One thing to write.
 pub(super) struct Op {
@@ -47,9 +53,8 @@ pub(super) enum What {
     Truncate {
         after: Option<LogId>,
     },
-    /// Forget `from..=upto`; `whole`: and nothing is left behind it.
+    /// Forget what is up to `upto`; `whole`: and nothing is left behind it.
     Purge {
-        from: u64,
         upto: LogId,
         whole: bool,
     },
@@ -137,66 +142,87 @@ fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, "the log is closed")
 }
 
-/// Starts the thread for `groups`, which are all that will ever be written.
-pub(in crate::consensus) fn spawn(file: Arc<LogFile>, groups: Vec<Arc<GroupLog>>) -> io::Result<(LogQueue, Thread)> {
+/// Starts the threads for `groups`, which are all that will ever be written. The one that is returned ends last.
+pub(in crate::consensus) fn spawn(
+    file: Arc<LogFile>,
+    journal: Journal,
+    groups: Vec<Arc<GroupLog>>,
+) -> io::Result<(LogQueue, Thread)> {
     let (sender, receiver) = runtime::channel();
-    let writer = Writer { file, receiver, groups, purges: BTreeMap::new(), failed: None };
-    let thread = runtime::thread("raft-log".into(), writer.run())?;
+    let (jobs, given) = runtime::channel();
+    let (done, settled) = runtime::channel();
+    let settler = Settler { file, groups: groups.clone(), jobs: given, done, purges: Purges::default() };
+    let settler = runtime::thread("raft-settle".into(), settler.run())?;
+    let writer = Writer {
+        receiver,
+        groups,
+        journal,
+        pending: Vec::new(),
+        appended: Vec::new(),
+        jobs,
+        settled,
+        settling: false,
+        failed: None,
+    };
+    let thread = runtime::thread("raft-log".into(), async move {
+        writer.run().await;
+        // Its queue has ended with the writer.
+        settler.joined().await;
+    })?;
     Ok((LogQueue(sender), thread))
 }
 
 struct Writer {
-    file: Arc<LogFile>,
     receiver: Receiver<Op>,
     groups: Vec<Arc<GroupLog>>,
-    purges: BTreeMap<GroupId, Purge>,
+    journal: Journal,
+    /// What this side of the journal has.
+    pending: Vec<Change>,
+    appended: Vec<Appended>,
+    jobs: Sender<Job>,
+    settled: Receiver<Outcome>,
+    /// The settler has a job: the other side of the journal is not free.
+    settling: bool,
     failed: Option<Arc<Fault>>,
 }
-
-/// A purge that goes on step by step beside other writes.
-struct Purge {
-    group: Arc<GroupLog>,
-    next: u64,
-    upto: LogId,
-}
-
-type Entries<'txn> = Table<'txn, (u16, u64), &'static [u8]>;
-type Fields<'txn> = Table<'txn, (u16, u8), &'static [u8]>;
 
 impl Writer {
     async fn run(mut self) {
         while let Some(batch) = self.gather().await {
-            let written = self.write(batch);
+            // Whoever told of it before the sync is found out: the power may go in either moment.
+            runtime::moment().await;
+            let written = self.write(batch).await;
             runtime::moment().await;
             written.tell();
         }
-        // Closing in order: what was told to be committed is worth a last write, so that a restart replays less.
-        self.write(Vec::new()).tell();
+        // Closing in order: redb gets everything, and what was told to be committed, so that a restart replays less.
+        if self.failed.is_none() {
+            let committed = self.take_committed();
+            self.pending.extend(committed);
+            // What fails, every group hears.
+            drop(if self.pending.is_empty() { self.settled().await } else { self.settle().await });
+        }
     }
 
-    /// Everything that waits, or the next thing that comes. `None` at the end.
+    /// Everything that waits, behind the next thing that comes. `None` at the end.
     async fn gather(&mut self) -> Option<Vec<Op>> {
-        let mut batch = Vec::new();
-        if self.purges.is_empty() {
-            batch.push(self.receiver.next().await?);
-        }
-        let mut bytes: usize = batch.iter().map(Op::weight).sum();
+        let first = self.receiver.next().await?;
+        let mut bytes = first.weight();
+        let mut batch = vec![first];
         while batch.len() < MAX_OPS && bytes < MAX_BYTES {
             match self.receiver.now() {
                 Now::Item(op) => {
                     bytes = bytes.saturating_add(op.weight());
                     batch.push(op);
                 }
-                Now::Nothing => break,
-                Now::Ended if batch.is_empty() => return None,
-                Now::Ended => break,
+                Now::Nothing | Now::Ended => break,
             }
         }
         Some(batch)
     }
 
-    /// One transaction, from its beginning to the sync. Nobody hears of it yet.
-    fn write(&mut self, batch: Vec<Op>) -> Written {
+    /// One record, from its beginning to the sync. Nobody hears of it yet.
+    async fn write(&mut self, batch: Vec<Op>) -> Written {
         let mut accepted = Vec::with_capacity(batch.len());
         for op in batch {
             match op.group.fence.check() {
@@ -206,141 +232,81 @@ impl Writer {
         }
         let result = match &self.failed {
             Some(fault) => Err(fault.clone()),
-            None => {
-                let file = self.file.clone();
-                file.with(|db| self.commit(db, &accepted)).map_err(|source| self.fail(source))
-            }
+            None => self.commit(&accepted).await.inspect_err(|fault| self.failed = Some(fault.clone())),
         };
         Written { batch: accepted, result }
     }
 
-    /// The file failed: no group may write again.
-    fn fail(&mut self, source: redb::Error) -> Arc<Fault> {
-        let fault = Arc::new(Fault::Log { doing: "writing", source });
-        for group in &self.groups {
-            group.fence.raise(fault.clone());
-        }
-        self.purges.clear();
-        self.failed = Some(fault.clone());
-        fault
-    }
-
-    fn commit(&mut self, db: &Database, batch: &[Op]) -> Result<(), redb::Error> {
-        let committed = self.take_committed();
-        if batch.is_empty() && committed.is_empty() && self.purges.is_empty() {
+    async fn commit(&mut self, batch: &[Op]) -> Outcome {
+        let mut changes: Vec<Change> = batch.iter().flat_map(Op::changes).collect();
+        if changes.is_empty() {
             return Ok(());
         }
-        let txn = file::begin(db)?;
-        {
-            let mut entries = txn.open_table(ENTRIES)?;
-            let mut fields = txn.open_table(FIELDS)?;
-            for op in batch {
-                if let What::Peer(peer, uid) = &op.what {
-                    file::write_peer(&txn, *peer, uid)?;
-                }
-                self.apply(op, &mut entries, &mut fields)?;
-            }
-            self.purge_step(&mut entries, &mut fields)?;
-            for (group, id) in committed {
-                fields.insert((group.0, Field::Committed as u8), codec::encode_log_id(&id).as_slice())?;
-            }
+        changes.extend(self.take_committed());
+        let record = Record::new(|out| change::encode(&changes, out));
+        let room = self.journal.room(&record);
+        if room == Room::There {
+            self.hand().await?;
         }
-        txn.commit()?;
+        if room != Room::Nowhere {
+            self.journal.write(record).map_err(|source| fail(&self.groups, redb::Error::Io(source)))?;
+        }
+        self.pending.append(&mut changes);
+        self.appended.extend(batch.iter().filter_map(Op::appended));
+        if room == Room::Nowhere {
+            self.settle().await?;
+        }
         Ok(())
+    }
+
+    /// Has the settler settle what is pending, when it is done with what it has, and goes on on the other side.
+    async fn hand(&mut self) -> Outcome {
+        self.settled().await?;
+        let (changes, appended) = (std::mem::take(&mut self.pending), std::mem::take(&mut self.appended));
+        let job = Job { changes, appended, journal: self.journal.settled() };
+        self.jobs.send(job).map_err(|_| self.gone())?;
+        self.settling = true;
+        self.journal.turn();
+        Ok(())
+    }
+
+    /// Returns when the settler has nothing.
+    async fn settled(&mut self) -> Outcome {
+        if self.settling {
+            self.settled.next().await.ok_or_else(|| self.gone())??;
+            self.settling = false;
+        }
+        Ok(())
+    }
+
+    /// Returns when redb has everything.
+    async fn settle(&mut self) -> Outcome {
+        self.hand().await?;
+        self.settled().await
+    }
+
+    /// The settler has ended, by a fault that the groups know, or by a panic.
+    fn gone(&self) -> Arc<Fault> {
+        fail(&self.groups, redb::Error::DatabaseClosed)
     }
 
     /// The commits that are not written yet. They ride along with what must be written anyway: losing them costs a
     /// longer replay, never a commit.
-    fn take_committed(&self) -> Vec<(GroupId, LogId)> {
+    fn take_committed(&self) -> Vec<Change> {
         let mut taken = Vec::new();
         for group in &self.groups {
             let mut ends = group.ends();
             if let (true, Some(id)) = (ends.committed_dirty, ends.committed) {
                 ends.committed_dirty = false;
-                taken.push((group.fence.group(), id));
+                taken.push(field(group.fence.group(), Field::Committed, codec::encode_log_id(&id)));
             }
         }
         taken
     }
+}
 
-    fn apply(&mut self, op: &Op, entries: &mut Entries<'_>, fields: &mut Fields<'_>) -> Result<(), redb::Error> {
-        let group = op.group.fence.group();
-        let g = group.0;
-        match &op.what {
-            What::Append { entries: new, .. } => {
-                for entry in new {
-                    let (head, body) = codec::encode_entry(entry);
-                    let mut value = entries.insert_reserve((g, entry.log_id.index()), head.len() + body.len())?;
-                    let (first, second) = value.as_mut().split_at_mut(head.len());
-                    first.copy_from_slice(&head);
-                    second.copy_from_slice(&body);
-                }
-            }
-            What::Vote(vote) => {
-                fields.insert((g, Field::Vote as u8), codec::encode_vote(vote).as_slice())?;
-            }
-            What::Truncate { after } => {
-                entries.retain_in((g, next_index(after.as_ref()))..=(g, u64::MAX), |_, _| false)?;
-            }
-            What::Purge { upto, whole: true, .. } => {
-                // Only after a snapshot was installed. In one transaction, since what is appended next must not
-                // stand behind a hole.
-                self.purges.remove(&group);
-                entries.retain_in((g, 0)..=(g, u64::MAX), |_, _| false)?;
-                fields.insert((g, Field::Purged as u8), codec::encode_log_id(upto).as_slice())?;
-                fields.remove((g, Field::Installing as u8))?;
-            }
-            What::Purge { from, upto, whole: false } => {
-                let purge = Purge { group: op.group.clone(), next: *from, upto: *upto };
-                self.purges.entry(group).or_insert(purge).upto = *upto;
-            }
-            What::Installing(upto) => {
-                fields.insert((g, Field::Installing as u8), codec::encode_log_id(upto).as_slice())?;
-            }
-            What::Leave(left) => {
-                // In one transaction: half a log is none that a restart could go on with.
-                self.purges.remove(&group);
-                entries.retain_in((g, 0)..=(g, u64::MAX), |_, _| false)?;
-                for field in [Field::Committed, Field::Purged, Field::Installing] {
-                    fields.remove((g, field as u8))?;
-                }
-                fields.insert((g, Field::Left as u8), codec::encode_left(left).as_slice())?;
-            }
-            What::Peer(..) | What::Barrier => {}
-        }
-        Ok(())
-    }
-
-    /// Goes one step on with every purge. A crash between steps leaves a log that begins a little earlier.
-    fn purge_step(&mut self, entries: &mut Entries<'_>, fields: &mut Fields<'_>) -> Result<(), redb::Error> {
-        let mut finished = Vec::new();
-        for (group, purge) in &mut self.purges {
-            let g = group.0;
-            let end = purge.next.saturating_add(PURGE_STEP).min(next_index(Some(&purge.upto)));
-            let last = end.saturating_sub(1);
-            let id = match entries.get((g, last))? {
-                _ if last == purge.upto.index() => Some(purge.upto),
-                Some(value) => codec::decode_entry_id(last, value.value()).ok(),
-                None => None,
-            };
-            let Some(id) = id else {
-                purge.group.fence.corrupt(format!("entry {last} of the log"));
-                finished.push(*group);
-                continue;
-            };
-            entries.retain_in((g, purge.next)..(g, end), |_, _| false)?;
-            fields.insert((g, Field::Purged as u8), codec::encode_log_id(&id).as_slice())?;
-            purge.next = end;
-            if last == purge.upto.index() {
-                fields.remove((g, Field::Installing as u8))?;
-                finished.push(*group);
-            }
-        }
-        for group in finished {
-            self.purges.remove(&group);
-        }
-        Ok(())
-    }
+fn field(group: GroupId, field: Field, value: Vec<u8>) -> Change {
+    Change::Field { group, field, value }
 }
 
 /// What was written, or was not, and whom to tell.
@@ -366,6 +332,34 @@ impl Op {
             What::Append { entries, .. } => entries.iter().map(weight).sum(),
             _ => 128,
         }
+    }
+
+    /// What it changes, in order.
+    fn changes(&self) -> Vec<Change> {
+        let group = self.group.fence.group();
+        match &self.what {
+            What::Append { entries, .. } => entries
+                .iter()
+                .map(|entry| {
+                    let (head, body) = codec::encode_entry(entry);
+                    Change::Entry { group, index: entry.log_id.index(), head, body }
+                })
+                .collect(),
+            What::Vote(vote) => vec![field(group, Field::Vote, codec::encode_vote(vote))],
+            What::Truncate { after } => vec![Change::Cut { group, from: next_index(after.as_ref()) }],
+            What::Purge { upto, whole } => vec![Change::Purge { group, upto: *upto, whole: *whole }],
+            What::Installing(upto) => vec![field(group, Field::Installing, codec::encode_log_id(upto))],
+            What::Leave(left) => vec![Change::Leave { group, left: *left }],
+            What::Peer(node, uid) => vec![Change::Peer { node: *node, uid: *uid }],
+            What::Barrier => Vec::new(),
+        }
+    }
+
+    /// What memory may forget, when it is in redb.
+    fn appended(&self) -> Option<Appended> {
+        let What::Append { entries, epoch } = &self.what else { return None };
+        let end = next_index(entries.last().map(|entry| &entry.log_id));
+        Some(Appended { group: self.group.clone(), end, epoch: *epoch })
     }
 
     /// It is on disk: says so in memory, before whoever waits goes on.

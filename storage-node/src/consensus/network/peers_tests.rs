@@ -10,7 +10,7 @@ use crate::consensus::{
     log::{
         file::{self, LogFile, Stored},
         group::{Durable, GroupLog},
-        writer,
+        journal, writer,
     },
     runtime::Thread,
 };
@@ -24,10 +24,12 @@ fn open(path: &std::path::Path) -> (Peers, Arc<GroupLog>, Arc<LogFile>, Thread) 
     if file::read_node(&db).unwrap().is_none() {
         file::write_node(&db, &NodeRecord { uid: NodeUid([1; 16]), node: NodeId(1) }).unwrap();
     }
+    let backend = crate::consensus::open::journal_backend(path.parent().unwrap()).unwrap();
+    let journal = journal::recover(&db, backend, 1 << 20).unwrap();
     let known: BTreeMap<_, _> = file::read_peers(&db).unwrap();
     let log = GroupLog::new(Arc::new(Fence::new(GroupId(0))), Arc::new(Durable::default()), 1 << 20, Stored::default());
     let (log, file) = (Arc::new(log), Arc::new(LogFile::new(db)));
-    let (queue, thread) = writer::spawn(file.clone(), vec![log.clone()]).unwrap();
+    let (queue, thread) = writer::spawn(file.clone(), journal, vec![log.clone()]).unwrap();
     (Peers::new(NodeId(1), NodeUid([1; 16]), known, queue), log, file, thread)
 }
 

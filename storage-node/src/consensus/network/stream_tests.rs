@@ -29,7 +29,7 @@ use crate::consensus::{
     log::{
         file::{self, LogFile, Stored},
         group::{Durable, GroupLog},
-        writer,
+        journal, writer,
     },
     machine::Unfit,
     types::{Entry, EntryPayload, LeaderId, LogId, Types, Vote, log_id},
@@ -79,9 +79,10 @@ impl FrameReceiver for In {
 fn node() -> (Router, Peer) {
     let db = file::open(InMemoryBackend::new(), 1 << 20).unwrap();
     file::write_node(&db, &NodeRecord { uid: NodeUid([1; 16]), node: NodeId(1) }).unwrap();
+    let journal = journal::recover(&db, InMemoryBackend::new(), 0).unwrap();
     let stored = Stored { vote: Some(vote()), ..Stored::default() };
     let log = Arc::new(GroupLog::new(Arc::new(Fence::new(GROUP)), Arc::new(Durable::default()), 1 << 20, stored));
-    let (queue, _thread) = writer::spawn(Arc::new(LogFile::new(db)), vec![log.clone()]).unwrap();
+    let (queue, _thread) = writer::spawn(Arc::new(LogFile::new(db)), journal, vec![log.clone()]).unwrap();
     let peers = Arc::new(Peers::new(NodeId(1), NodeUid([1; 16]), BTreeMap::new(), queue));
     let ((out, from), (to, input)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
     let link = Arc::new(Played(Mutex::new(Some((out, input)))));

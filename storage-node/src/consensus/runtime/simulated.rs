@@ -486,6 +486,10 @@ pub(in crate::consensus) fn thread(
 }
 
 impl Thread {
+    pub(in crate::consensus) async fn joined(self) {
+        drop(self.0.await);
+    }
+
     pub(in crate::consensus) async fn ended(self) {
         drop(self.0.await);
     }

@@ -91,6 +91,11 @@ pub(in crate::consensus) fn thread(
 }
 
 impl Thread {
+    /// Returns when it has ended, to another [`thread`].
+    pub(in crate::consensus) async fn joined(self) {
+        drop(self.0.join());
+    }
+
     /// Returns when it has ended.
     pub(in crate::consensus) async fn ended(self) {
         drop(tokio::task::spawn_blocking(move || self.0.join()).await);
