@@ -176,7 +176,7 @@ async fn a_log_whose_file_fails_behind_its_journal_stops_all_groups_and_loses_no
     let node = Node::new(2);
     let consensus = node.open().await.unwrap();
     node.log.fail_now();
-    let mut acknowledged = vec![Vec::new(), Vec::new()];
+    let mut acknowledged = [Vec::new(), Vec::new()];
     // The journal goes round, and the log's file is needed.
     for number in 0..1000 {
         for (all, new) in acknowledged.iter_mut().zip(propose(&consensus, 2, number..number + 1).await) {
@@ -186,8 +186,8 @@ async fn a_log_whose_file_fails_behind_its_journal_stops_all_groups_and_loses_no
             break;
         }
     }
-    for group in 0..2 {
-        assert!(!acknowledged[group].is_empty());
+    for (group, acknowledged) in acknowledged.iter().enumerate() {
+        assert!(!acknowledged.is_empty());
         assert!(matches!(*consensus.status(id(group)).unwrap().fault.unwrap(), Fault::Log { .. }));
     }
     assert!(consensus.shutdown().await.is_err());
