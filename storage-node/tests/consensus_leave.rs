@@ -41,7 +41,13 @@ fn nodes(ids: &[u64]) -> BTreeSet<NodeId> {
 
 /// Three nodes that have written something, one of which was let go: who leads, and that one.
 async fn let_go(writes: u64) -> (Several, u64, u64, Writer) {
+    let_go_with(writes, 64 << 10).await
+}
+
+/// With so large a journal.
+async fn let_go_with(writes: u64, journal_bytes: u64) -> (Several, u64, u64, Writer) {
     let mut three = Several::new(&[1, 2, 3], 1);
+    three.nodes.values_mut().for_each(|node| node.config.journal_bytes = journal_bytes);
     three.open_all().await;
     let leader = three.leader(0, &[1, 2, 3]).await;
     let gone = (1..=3).find(|id| *id != leader).unwrap();
@@ -194,11 +200,24 @@ async fn whoever_is_silent_confirms_nothing_and_speaks_again_if_it_does_not_go()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_at_every_step_leaves_the_group_whole_or_given_up() {
-    let (mut three, _, gone, writer) = let_go(20).await;
+    // In the journal; or at once in the log's file, for a journal in which nothing has room.
+    crash_at_every_step(64 << 10, &[Of::Journal, Of::State]).await;
+    crash_at_every_step(0, &[Of::Log, Of::State]).await;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Of {
+    Log,
+    Journal,
+    State,
+}
+
+async fn crash_at_every_step(journal_bytes: u64, disks: &[Of]) {
+    let (mut three, _, gone, writer) = let_go_with(20, journal_bytes).await;
     three.up[&gone].make_durable(node::id(0)).await.unwrap();
     writer.stop().await;
     three.kill(gone);
-    for log in [true, false] {
+    for of in disks {
         let (mut whole, mut given_up, mut failed) = (0, 0, 0);
         for step in 1.. {
             let mut done = Ok(());
@@ -207,7 +226,11 @@ async fn a_crash_at_every_step_leaves_the_group_whole_or_given_up() {
                 let consensus = one.open().await.unwrap();
                 consensus.mind_time(node::id(0), false);
                 let aside = consensus.step_aside(node::id(0)).await.unwrap();
-                let disk = if log { &one.log } else { &one.states[0] };
+                let disk = match of {
+                    Of::Log => &one.log,
+                    Of::Journal => &one.journal,
+                    Of::State => &one.states[0],
+                };
                 disk.fail_at(disk.steps() + step);
                 done = aside.forget(UNDER).await;
                 let after = one.crash(unsynced);
@@ -229,6 +252,9 @@ async fn a_crash_at_every_step_leaves_the_group_whole_or_given_up() {
                 break;
             }
         }
-        assert!(failed > 3 && given_up > 3 && (whole > 0) == log, "{log} {whole} {given_up} {failed}");
+        assert!(
+            failed > 3 && given_up > 3 && (whole > 0) == (*of != Of::State),
+            "{journal_bytes} {of:?} {whole} {given_up} {failed}"
+        );
     }
 }

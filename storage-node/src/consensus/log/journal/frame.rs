@@ -213,3 +213,70 @@ pub(super) fn any(header: &Header, file: &[u8]) -> bool {
         epoch.is_some_and(|epoch| parse(header, epoch, file, at, |_| true).is_some())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: Header = Header { id: [7; 16], epoch: 4, side: 8 * BLOCK as u64 };
+
+    /// A file with records: side, block of the side, epoch, sequence.
+    fn file_with(records: &[(Side, usize, u64, u64)]) -> Vec<u8> {
+        let mut file = vec![0; usize::try_from(HEADER.file_bytes().unwrap()).unwrap()];
+        for (side, block, epoch, sequence) in records {
+            let record = Record::new(|mut out| {
+                out.extend_from_slice(&sequence.to_be_bytes());
+                out
+            });
+            let bytes = record.sealed(&Header { epoch: *epoch, ..HEADER }, *sequence);
+            let at = usize::try_from(HEADER.side_at(*side)).unwrap() + block * BLOCK;
+            file[at..at + bytes.len()].copy_from_slice(&bytes);
+        }
+        file
+    }
+
+    fn replayed(file: &[u8], settled: u64) -> Result<Vec<u64>, Hole> {
+        let bodies = replay(&HEADER, HEADER.epoch, settled, file)?;
+        Ok(bodies.into_iter().map(|body| u64::from_be_bytes(body.try_into().unwrap())).collect())
+    }
+
+    #[test]
+    fn records_of_an_older_lap_or_epoch_are_neither_taken_nor_missed() {
+        use Side::{A, B};
+        // Side A was written again: 7 and 8 over 1 and 2, of which 3 is left; side B has 4 to 6.
+        let lap = [(A, 0, 4, 7), (A, 1, 4, 8), (A, 2, 4, 3), (B, 0, 4, 4), (B, 1, 4, 5), (B, 2, 4, 6)];
+        assert_eq!(replayed(&file_with(&lap), 3), Ok(vec![4, 5, 6, 7, 8]));
+        assert_eq!(replayed(&file_with(&lap), 6), Ok(vec![7, 8]));
+        assert_eq!(replayed(&file_with(&lap), 8), Ok(vec![]));
+        let older = [(A, 0, 3, 1), (A, 1, 3, 2), (B, 0, 3, 3)];
+        assert_eq!(replayed(&file_with(&older), 0), Ok(vec![]));
+        let mixed = [(A, 0, 4, 1), (A, 1, 3, 2), (A, 2, 3, 3)];
+        assert_eq!(replayed(&file_with(&mixed), 0), Ok(vec![1]));
+    }
+
+    #[test]
+    fn a_record_that_is_missing_before_a_later_one_is_told() {
+        use Side::{A, B};
+        assert_eq!(replayed(&file_with(&[(A, 0, 4, 1), (A, 2, 4, 3)]), 0), Err(Hole { missing: 2, later: 3 }));
+        assert_eq!(replayed(&file_with(&[(A, 0, 4, 1), (B, 0, 4, 3)]), 0), Err(Hole { missing: 2, later: 3 }));
+        assert_eq!(replayed(&file_with(&[(B, 1, 4, 9)]), 7), Err(Hole { missing: 8, later: 9 }));
+    }
+
+    #[test]
+    fn bytes_inside_of_a_command_do_not_pass_for_a_record_and_lengths_do_not_lead_out_of_the_file() {
+        let forged = Record::new(|out| out).sealed(&Header { id: [8; 16], ..HEADER }, 2);
+        let record = Record::new(|mut out| {
+            out.resize(BLOCK, 1);
+            out.extend_from_slice(&forged);
+            out
+        });
+        let mut file = file_with(&[]);
+        let at = 2 * BLOCK;
+        let bytes = record.sealed(&HEADER, 1);
+        file[at..at + bytes.len()].copy_from_slice(&bytes);
+        assert_eq!(replay(&HEADER, 4, 0, &file).unwrap().len(), 1);
+        file[at + 4..at + 8].copy_from_slice(&u32::MAX.to_be_bytes());
+        assert_eq!(replay(&HEADER, 4, 0, &file).unwrap().len(), 0);
+        assert_eq!(replay(&Header { side: 0, ..HEADER }, 4, 0, &file).unwrap().len(), 0);
+    }
+}

@@ -9,11 +9,7 @@ use openraft::{
 };
 use redb::StorageBackend;
 
-use super::{
-    JournalError, JournalRecord,
-    frame::{self, BLOCK, Header, Hole, Record, Side},
-    look_into, recover,
-};
+use super::{JournalError, JournalRecord, frame::BLOCK, look_into, recover};
 use crate::{
     consensus::{
         codec::NodeRecord,
@@ -21,10 +17,10 @@ use crate::{
         fence::Fence,
         ids::{GroupId, NodeId, NodeUid},
         log::{
-            file::{self, LogFile},
+            file::{self, LogFile, Stored},
             group::{Durable, GroupLog},
             store::LogStore,
-            writer,
+            writer::{self, LogQueue},
         },
         runtime::Thread,
         types::{Entry, EntryPayload, LeaderId, LogId, Payload, Types, Vote, log_id},
@@ -33,6 +29,8 @@ use crate::{
 };
 
 const GROUPS: u16 = 2;
+/// Noted when a group is given up.
+const UNDER: u32 = 7;
 
 /// The two files of a log.
 struct Disks {
@@ -45,6 +43,7 @@ struct Log {
     file: Arc<LogFile>,
     stores: Vec<LogStore>,
     groups: Vec<Arc<GroupLog>>,
+    queue: LogQueue,
     thread: Thread,
 }
 
@@ -54,6 +53,8 @@ struct Model {
     vote: Option<Vote>,
     purged: u64,
     entries: Vec<(LogId, usize)>,
+    /// Where it ended when it was last given up.
+    left: Option<LogId>,
 }
 
 impl Disks {
@@ -85,7 +86,7 @@ impl Disks {
         let file = Arc::new(LogFile::new(db));
         let (queue, thread) = writer::spawn(file.clone(), journal, groups.clone()).unwrap();
         let stores = groups.iter().map(|group| LogStore::new(file.clone(), group.clone(), queue.clone())).collect();
-        Ok(Log { file, stores, groups, thread })
+        Ok(Log { file, stores, groups, queue, thread })
     }
 }
 
@@ -99,13 +100,14 @@ impl Log {
                 vote: reader.read_vote().await.unwrap(),
                 purged: group.purged_index().map_or(0, |index| index + 1),
                 entries: entries.iter().map(|entry| (entry.log_id, length(entry))).collect(),
+                left: group.left().map(|left| left.last),
             });
         }
         models
     }
 
     async fn close(self) {
-        drop(self.stores);
+        drop((self.stores, self.queue));
         self.thread.ended().await;
         self.file.close();
     }
@@ -145,8 +147,8 @@ async fn work(log: &mut Log, models: &mut [Model], seed: u64, steps: u64) -> Opt
         let mut model = before.clone();
         let term = 1 + seed * 1000 + step;
         let next = before.purged + before.entries.len() as u64;
-        let done = match chance(8) {
-            0..4 => {
+        let done = match chance(20) {
+            0..10 => {
                 let count = 1 + chance(3);
                 let longest = if chance(6) == 0 { 20_000 } else { 2_000 };
                 let new: Vec<_> =
@@ -159,21 +161,26 @@ async fn work(log: &mut Log, models: &mut [Model], seed: u64, steps: u64) -> Opt
                     Err(error) => Err(error),
                 }
             }
-            4..6 => {
+            10..14 => {
                 let vote = Vote { leader_id: LeaderId::new(term, 1), committed: false };
                 model.vote = Some(vote);
                 store.save_vote(&vote).await
             }
-            6 if model.entries.len() > 1 => {
+            14..16 if model.entries.len() > 1 => {
                 model.entries.truncate(usize::try_from(1 + chance(before.entries.len() as u64 - 1)).unwrap());
                 store.truncate_after(model.entries.last().map(|(id, _)| *id)).await
             }
-            7 if model.entries.len() > 4 => {
+            16..19 if model.entries.len() > 4 => {
                 let gone = usize::try_from(1 + chance(before.entries.len() as u64)).unwrap();
                 let upto = before.entries[gone - 1].0;
                 model.entries.drain(..gone);
                 model.purged = upto.index() + 1;
                 store.purge(upto).await
+            }
+            19 if !model.entries.is_empty() => {
+                let last = model.entries.last().map(|(id, _)| *id);
+                model = Model { vote: model.vote, left: last.max(model.left), ..Model::default() };
+                log.queue.leave(&log.groups[at], UNDER).await
             }
             _ => Ok(()),
         };
@@ -190,7 +197,8 @@ fn same(found: &Model, expected: &Model) -> bool {
     let Some(earlier) = expected.purged.checked_sub(found.purged).and_then(|n| usize::try_from(n).ok()) else {
         return false;
     };
-    found.vote == expected.vote && found.entries.get(earlier..) == Some(&expected.entries)
+    let (vote, left) = (found.vote == expected.vote, found.left == expected.left);
+    vote && left && found.entries.get(earlier..) == Some(&expected.entries)
 }
 
 fn check(found: &[Model], told: &[Model], instead: Option<&(usize, Model)>, when: &str) {
@@ -286,6 +294,44 @@ async fn a_purge_that_a_crash_stopped_halfway_is_gone_on_with_by_the_next_one_in
     assert_eq!((found.purged, found.entries.len()), (2901, 101));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_was_given_up_in_the_journal_has_nothing_but_its_vote_and_where_it_ended() {
+    let vote = Vote { leader_id: LeaderId::new(3, 1), committed: false };
+    // What is given up is in redb, or only in the journal; and a crash comes first, or redb is given it at work.
+    for (settled, crash) in [(true, true), (true, false), (false, true), (false, false)] {
+        let disks = Disks::new();
+        let mut log = disks.open(512 << 10).unwrap();
+        append(&mut log.stores[0], 0..3000, 8).await;
+        append(&mut log.stores[1], 0..10, 8).await;
+        if settled {
+            append(&mut log.stores[1], 10..11, 600_000).await;
+        }
+        log.stores[0].save_vote(&vote).await.unwrap();
+        log.stores[0].save_committed(Some(log_id(1, 2000))).await.unwrap();
+        log.queue.mark_installing(&log.groups[0], log_id(1, 1000)).await.unwrap();
+        // A purge that has not come to its end does not go on in what comes afterwards.
+        log.stores[0].purge(log_id(1, 1500)).await.unwrap();
+        log.queue.leave(&log.groups[0], UNDER).await.unwrap();
+        if !crash {
+            append(&mut log.stores[1], 11 - u64::from(!settled)..12, 600_000).await;
+        }
+        log.groups.iter().for_each(|group| assert!(group.fence.fault().is_none(), "{:?}", group.fence.fault()));
+        let after = disks.crash(Unsynced::Lost);
+        for life in 0..2 {
+            let log = after.open(0).unwrap();
+            let stored = log.file.with(|db| Ok::<_, redb::Error>(file::load(db, GroupId(0)).unwrap())).unwrap();
+            let Stored { left: Some(left), .. } = stored else { panic!("life {life}: {stored:?}") };
+            assert!(stored.is_given_up() && stored.committed.is_none() && stored.bytes == 0, "life {life}: {stored:?}");
+            assert_eq!((left.last, left.under, stored.vote), (log_id(1, 2999), UNDER, Some(vote)), "life {life}");
+            log.close().await;
+        }
+        // And it is given the group anew.
+        let mut log = after.open(0).unwrap();
+        append(&mut log.stores[0], 0..5, 8).await;
+        assert_eq!(after.crash(Unsynced::Lost).open(0).unwrap().models().await[0].entries.len(), 5);
+    }
+}
+
 /// A log with records in its journal, and nothing of them in redb.
 async fn full() -> (Disks, Vec<Model>) {
     let disks = Disks::new();
@@ -372,66 +418,4 @@ async fn a_log_of_an_earlier_version_opens_and_has_a_journal_from_then_on() {
     let db = file::open(disks.log.clone(), 1 << 20).unwrap();
     assert!(matches!(file::read_journal(&db).unwrap(), Some(JournalRecord { epoch: 1, settled: 0, .. })));
     file::read_node(&db).unwrap().unwrap();
-}
-
-const HEADER: Header = Header { id: [7; 16], epoch: 4, side: 8 * BLOCK as u64 };
-
-/// A file with records: side, block of the side, epoch, sequence.
-fn file_with(records: &[(Side, usize, u64, u64)]) -> Vec<u8> {
-    let mut file = vec![0; usize::try_from(HEADER.file_bytes().unwrap()).unwrap()];
-    for (side, block, epoch, sequence) in records {
-        let record = Record::new(|mut out| {
-            out.extend_from_slice(&sequence.to_be_bytes());
-            out
-        });
-        let bytes = record.sealed(&Header { epoch: *epoch, ..HEADER }, *sequence);
-        let at = usize::try_from(HEADER.side_at(*side)).unwrap() + block * BLOCK;
-        file[at..at + bytes.len()].copy_from_slice(&bytes);
-    }
-    file
-}
-
-fn replayed(file: &[u8], settled: u64) -> Result<Vec<u64>, Hole> {
-    let bodies = frame::replay(&HEADER, HEADER.epoch, settled, file)?;
-    Ok(bodies.into_iter().map(|body| u64::from_be_bytes(body.try_into().unwrap())).collect())
-}
-
-#[test]
-fn records_of_an_older_lap_or_epoch_are_neither_taken_nor_missed() {
-    use Side::{A, B};
-    // Side A was written again: 7 and 8 over 1 and 2, of which 3 is left; side B has 4 to 6.
-    let lap = [(A, 0, 4, 7), (A, 1, 4, 8), (A, 2, 4, 3), (B, 0, 4, 4), (B, 1, 4, 5), (B, 2, 4, 6)];
-    assert_eq!(replayed(&file_with(&lap), 3), Ok(vec![4, 5, 6, 7, 8]));
-    assert_eq!(replayed(&file_with(&lap), 6), Ok(vec![7, 8]));
-    assert_eq!(replayed(&file_with(&lap), 8), Ok(vec![]));
-    let older = [(A, 0, 3, 1), (A, 1, 3, 2), (B, 0, 3, 3)];
-    assert_eq!(replayed(&file_with(&older), 0), Ok(vec![]));
-    let mixed = [(A, 0, 4, 1), (A, 1, 3, 2), (A, 2, 3, 3)];
-    assert_eq!(replayed(&file_with(&mixed), 0), Ok(vec![1]));
-}
-
-#[test]
-fn a_record_that_is_missing_before_a_later_one_is_told() {
-    use Side::{A, B};
-    assert_eq!(replayed(&file_with(&[(A, 0, 4, 1), (A, 2, 4, 3)]), 0), Err(Hole { missing: 2, later: 3 }));
-    assert_eq!(replayed(&file_with(&[(A, 0, 4, 1), (B, 0, 4, 3)]), 0), Err(Hole { missing: 2, later: 3 }));
-    assert_eq!(replayed(&file_with(&[(B, 1, 4, 9)]), 7), Err(Hole { missing: 8, later: 9 }));
-}
-
-#[test]
-fn bytes_inside_of_a_command_do_not_pass_for_a_record_and_lengths_do_not_lead_out_of_the_file() {
-    let forged = Record::new(|out| out).sealed(&Header { id: [8; 16], ..HEADER }, 2);
-    let record = Record::new(|mut out| {
-        out.resize(BLOCK, 1);
-        out.extend_from_slice(&forged);
-        out
-    });
-    let mut file = file_with(&[]);
-    let at = 2 * BLOCK;
-    let bytes = record.sealed(&HEADER, 1);
-    file[at..at + bytes.len()].copy_from_slice(&bytes);
-    assert_eq!(frame::replay(&HEADER, 4, 0, &file).unwrap().len(), 1);
-    file[at + 4..at + 8].copy_from_slice(&u32::MAX.to_be_bytes());
-    assert_eq!(frame::replay(&HEADER, 4, 0, &file).unwrap().len(), 0);
-    assert_eq!(frame::replay(&Header { side: 0, ..HEADER }, 4, 0, &file).unwrap().len(), 0);
 }
