@@ -156,6 +156,14 @@ impl Plan {
             Some(Broken::Rule(rule)) => {
                 plan.red = Some(rule);
                 plan.often(&[Fault::PowerCut, Fault::Isolate, Fault::Flap, Fault::Transfer]);
+                if rule == Red::VoteBeforeSync {
+                    // Two leaders in one term need an election in whose middle the power goes, and then another one: many elections, few
+                    // writes, and a disk that keeps waiting long.
+                    plan.often(&[Fault::Blackout]);
+                    plan.groups = if sealed { 1 } else { 6 };
+                    plan.clients = 1;
+                    plan.pace.disk = ms(120);
+                }
             }
             Some(Broken::LyingDisks) => {
                 plan.lies = true;
