@@ -186,3 +186,17 @@ fn the_durable_mark_only_rises() {
     durable.advance(3);
     assert_eq!(durable.index(), Some(7));
 }
+
+#[test]
+fn what_was_under_way_when_a_group_was_given_up_says_nothing_of_what_came_afterwards() {
+    let group = GroupLog::new(Arc::new(Fence::new(GroupId(0))), Arc::default(), 0, Stored::default());
+    group.ends().push(&entries(0..10)).unwrap();
+    let before = group.ends().epoch;
+    group.leave(7).unwrap();
+    group.ends().push(&entries(0..5)).unwrap();
+    // Another thread tells of those that are gone.
+    group.flushed(10, before);
+    group.stored(10, before);
+    assert_eq!(group.flushed_end(), 0, "nothing is on disk");
+    assert_eq!(group.ends().tail(0, 5, usize::MAX), (0, entries(0..5)), "memory is all that has them");
+}
