@@ -73,7 +73,12 @@ pub(super) async fn file_backends(dir: PathBuf) -> Result<(FileBackend, FileBack
 pub(super) fn journal_backend(dir: &Path) -> Result<FileBackend, OpenError> {
     let path = dir.join(JOURNAL_FILE);
     let io = |source| OpenError::Io { doing: "opening the log's journal raft.journal", source };
-    let new = !path.try_exists().map_err(io)?;
+    let new = match std::fs::metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+        // Perhaps of a crash before anything was written to it.
+        Ok(found) if found.is_file() && found.len() == 0 => false,
+        _ => !certs::file::is_made(&path).map_err(io)?,
+    };
     let file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
     if new {
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)?;
