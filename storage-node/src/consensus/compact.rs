@@ -65,7 +65,8 @@ impl Hold {
 
     /// `sent`: the state that a member has been sent, or is, that has not caught up since. It needs the log behind that.
     fn may(&self, status: &Status, log: &dyn Weighed, sent: impl Fn(NodeId) -> Option<Sent>) -> May {
-        let applied = status.applied.map_or(0, |applied| applied.index);
+        // What is durable was applied, though openraft may not have told of it yet; and nothing asks again until more is durable.
+        let applied = status.applied.map(|applied| applied.index).max(status.durable).unwrap_or(0);
         let mut upto = applied.checked_sub(self.entries);
         if self.newest_bytes > 0 {
             upto = upto.min(log.before_last(self.newest_bytes));
@@ -299,6 +300,14 @@ mod tests {
         assert_eq!(may(wide, Role::Leader, &[(2, None)]), May { upto: None, held: true });
         assert_eq!(may(HOLD, Role::Leader, &[]), ALL);
         assert_eq!(may(HOLD, Role::Follower, &[(2, Some(900))]), ALL);
+    }
+
+    #[test]
+    fn what_is_durable_may_go_though_openraft_has_not_told_that_it_was_applied() {
+        for applied in [None, Some(Position { term: 1, index: 400 })] {
+            let status = Status { applied, ..status(Role::Leader, &[]) };
+            assert_eq!(HOLD.may(&status, &Bytes, |_| None), ALL);
+        }
     }
 
     #[test]
