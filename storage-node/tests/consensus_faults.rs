@@ -58,6 +58,7 @@ async fn a_restart_on_real_files_continues_and_a_second_process_is_refused() {
     assert!(matches!(refused, Err(OpenError::LogMissing { .. })), "made again, and the state refuses it");
     let journal = std::fs::metadata(dir.path().join("raft.journal")).unwrap();
     assert_eq!(journal.len(), config.journal_bytes + 2 * 4096);
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&journal.permissions()) & 0o777, 0o600);
     std::fs::write(dir.path().join("raft.redb"), b"not a database").unwrap();
     let refused = Consensus::open(config, dir.path(), vec![(GroupId(0), state("new.redb"))]).await;
     assert!(matches!(refused, Err(OpenError::Log(_))));

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     io,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, RwLock, atomic::AtomicBool},
 };
@@ -73,14 +74,16 @@ pub(super) async fn file_backends(dir: PathBuf) -> Result<(FileBackend, FileBack
 pub(super) fn journal_backend(dir: &Path) -> Result<FileBackend, OpenError> {
     let path = dir.join(JOURNAL_FILE);
     let io = |source| OpenError::Io { doing: "opening the log's journal raft.journal", source };
-    let new = match std::fs::metadata(&path) {
+    let empty = match std::fs::metadata(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-        // Perhaps of a crash before anything was written to it.
-        Ok(found) if found.is_file() && found.len() == 0 => false,
+        // Perhaps of a crash before anything was written to it, or before its name was on disk.
+        Ok(found) if found.is_file() && found.len() == 0 => true,
         _ => !certs::file::is_made(&path).map_err(io)?,
     };
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
-    if new {
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(&path).map_err(io)?;
+    if empty {
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)?;
     }
     FileBackend::new(file).map_err(|error| OpenError::Log(error.into()))

@@ -35,6 +35,8 @@ use crate::consensus::{
 /// Most operations and bytes of one record: a bound for memory and for how long the first one waits.
 const MAX_OPS: usize = 4096;
 const MAX_BYTES: usize = 32 << 20;
+/// Of a journal with sides of at least so many bytes, a batch takes half a side: under load each batch has room there.
+const WIDE_SIDE: usize = 2 << 20;
 
 /// One thing to write.
 pub(super) struct Op {
@@ -209,7 +211,9 @@ impl Writer {
         let first = self.receiver.next().await?;
         let mut bytes = first.weight();
         let mut batch = vec![first];
-        while batch.len() < MAX_OPS && bytes < MAX_BYTES {
+        let side = usize::try_from(self.journal.side_bytes()).unwrap_or(usize::MAX);
+        let most = if side < WIDE_SIDE { MAX_BYTES } else { MAX_BYTES.min(side / 2) };
+        while batch.len() < MAX_OPS && bytes < most {
             match self.receiver.now() {
                 Now::Item(op) => {
                     bytes = bytes.saturating_add(op.weight());

@@ -32,6 +32,11 @@ impl Journal {
         JournalRecord { id: self.header.id, epoch: self.header.epoch, settled: self.sequence }
     }
 
+    /// Bytes of each of its two sides.
+    pub(in crate::consensus::log) fn side_bytes(&self) -> u64 {
+        self.header.side
+    }
+
     /// Where a record has room: on this side, or on the other one.
     pub(in crate::consensus::log) fn room(&self, record: &Record) -> Room {
         match record.blocks() {

@@ -80,6 +80,12 @@ impl Header {
     }
 }
 
+/// The version in a header, if it is later than any that this program knows.
+pub(super) fn later_version(file: &[u8]) -> Option<u8> {
+    let versions = file.chunks(BLOCK).take(HEADER_BLOCKS);
+    versions.filter_map(|block| block.strip_prefix(MAGIC)?.first().copied()).find(|version| *version > VERSION)
+}
+
 /// Half of what the file has for records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {

@@ -33,6 +33,11 @@ pub enum JournalError {
          the alliance and enrol it anew under another id"
     )]
     Damaged(String),
+    /// Of a later version of this program.
+    #[error(
+        "it is of version {0}, of which this program knows nothing: start the version of ehe-node that wrote it, or a later one"
+    )]
+    Version(u8),
     /// Another log's.
     #[error(
         "it is not the one of this raft.redb: one of the two was exchanged or removed; put back the files that belong together"
@@ -121,10 +126,11 @@ const MOST_BYTES: usize = crate::consensus::config::MAX_JOURNAL_BYTES + HEADER_B
 /// Refuses a journal of which redb knows nothing, though something was written to it.
 fn unknown(journal: &(impl StorageBackend + ?Sized)) -> Result<(), OpenError> {
     let bytes = read(journal)?;
-    match Header::of(&bytes) {
-        Some(header) if frame::any(&header, &bytes) => Err(JournalError::Other.into()),
-        _ => Ok(()),
-    }
+    let used = match Header::of(&bytes) {
+        Some(header) => frame::any(&header, &bytes),
+        None => frame::later_version(&bytes).is_some(),
+    };
+    if used { Err(JournalError::Other.into()) } else { Ok(()) }
 }
 
 fn make(db: &Database, journal: Box<dyn StorageBackend>, bytes: u64) -> Result<Journal, OpenError> {
@@ -149,7 +155,10 @@ fn reopen(db: &Database, known: JournalRecord, journal: Box<dyn StorageBackend>)
     if bytes.is_empty() {
         return Err(JournalError::Missing.into());
     }
-    let header = Header::of(&bytes).ok_or_else(|| JournalError::Damaged("its header does not decode".into()))?;
+    let header = Header::of(&bytes).ok_or_else(|| match frame::later_version(&bytes) {
+        Some(version) => JournalError::Version(version),
+        None => JournalError::Damaged("its header does not decode".into()),
+    })?;
     if header.id != known.id {
         return Err(JournalError::Other.into());
     }

@@ -9,7 +9,7 @@ use openraft::{
 };
 use redb::StorageBackend;
 
-use super::{JournalError, JournalRecord, frame::BLOCK, look_into, recover};
+use super::{JournalError, frame::BLOCK, look_into, recover};
 use crate::{
     consensus::{
         codec::NodeRecord,
@@ -27,6 +27,9 @@ use crate::{
     },
     test_disk::{Disk, Unsynced},
 };
+
+mod moved;
+mod stuck;
 
 const GROUPS: u16 = 2;
 /// Noted when a group is given up.
@@ -77,17 +80,21 @@ impl Disks {
     }
 
     fn open(&self, bytes: u64) -> Result<Log, OpenError> {
-        let db = file::open(self.log.clone(), 1 << 20).map_err(|error| OpenError::Log(error.into()))?;
-        let journal = recover(&db, self.journal.clone(), bytes)?;
-        let load = |group| file::load(&db, GroupId(group)).unwrap();
-        let group =
-            |group| GroupLog::new(Arc::new(Fence::new(GroupId(group))), Arc::new(Durable::unbounded()), 0, load(group));
-        let groups: Vec<_> = (0..GROUPS).map(|number| Arc::new(group(number))).collect();
-        let file = Arc::new(LogFile::new(db));
-        let (queue, thread) = writer::spawn(file.clone(), journal, groups.clone()).unwrap();
-        let stores = groups.iter().map(|group| LogStore::new(file.clone(), group.clone(), queue.clone())).collect();
-        Ok(Log { file, stores, groups, queue, thread })
+        open(self.log.clone(), self.journal.clone(), bytes)
     }
+}
+
+fn open(log: impl StorageBackend, journal: impl StorageBackend, bytes: u64) -> Result<Log, OpenError> {
+    let db = file::open(log, 1 << 20).map_err(|error| OpenError::Log(error.into()))?;
+    let journal = recover(&db, journal, bytes)?;
+    let load = |group| file::load(&db, GroupId(group)).unwrap();
+    let group =
+        |group| GroupLog::new(Arc::new(Fence::new(GroupId(group))), Arc::new(Durable::unbounded()), 0, load(group));
+    let groups: Vec<_> = (0..GROUPS).map(|number| Arc::new(group(number))).collect();
+    let file = Arc::new(LogFile::new(db));
+    let (queue, thread) = writer::spawn(file.clone(), journal, groups.clone()).unwrap();
+    let stores = groups.iter().map(|group| LogStore::new(file.clone(), group.clone(), queue.clone())).collect();
+    Ok(Log { file, stores, groups, queue, thread })
 }
 
 impl Log {
@@ -367,6 +374,13 @@ async fn a_journal_that_is_gone_exchanged_older_or_damaged_is_refused_and_as_lon
     let shorter = disks.journal.copy();
     shorter.set_len(shorter.len().unwrap() - BLOCK as u64).unwrap();
     assert!(matches!(refused(&with(shorter)), JournalError::Damaged(_)));
+    let later = disks.journal.copy();
+    for block in 0..2 {
+        later.write(block * BLOCK as u64 + 11, &[2]).unwrap();
+    }
+    assert!(matches!(refused(&with(later.copy())), JournalError::Version(2)));
+    let unknown = Disks { log: Disks::new().log, journal: later };
+    assert!(matches!(refused(&unknown), JournalError::Other), "it is not written over");
     let (other, _) = full().await;
     assert!(matches!(refused(&with(other.journal)), JournalError::Other));
     // Of a log that is not there any more.
@@ -412,17 +426,4 @@ async fn a_damaged_record_is_refused_if_another_follows_and_ends_the_replay_if_n
     torn.journal.write((last + 70) as u64, &[file[last + 70] ^ 1]).unwrap();
     let found = torn.open(0).unwrap().models().await;
     assert_ne!(found, told);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_log_of_an_earlier_version_opens_and_has_a_journal_from_then_on() {
-    let disks = Disks::new();
-    let db = file::open(disks.log.clone(), 1 << 20).unwrap();
-    assert_eq!(file::read_journal(&db).unwrap(), None);
-    look_into(&db, None).unwrap();
-    drop(db);
-    disks.open(1 << 20).unwrap().close().await;
-    let db = file::open(disks.log.clone(), 1 << 20).unwrap();
-    assert!(matches!(file::read_journal(&db).unwrap(), Some(JournalRecord { epoch: 1, settled: 0, .. })));
-    file::read_node(&db).unwrap().unwrap();
 }

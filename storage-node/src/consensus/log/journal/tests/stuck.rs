@@ -1,0 +1,150 @@
+//! A log's file that does not come back from a sync, and syncs that fail once.
+
+use std::{
+    io,
+    sync::{
+        Condvar, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use super::*;
+
+/// A disk whose syncs can be kept waiting, or be made to fail once.
+#[derive(Clone, Debug)]
+struct Odd {
+    disk: Disk,
+    shut: Arc<(Mutex<bool>, Condvar)>,
+    fail: Arc<AtomicBool>,
+    /// Writes and syncs since that failure.
+    since: Arc<AtomicU64>,
+}
+
+impl Odd {
+    fn new(disk: &Disk) -> Self {
+        Self {
+            disk: disk.clone(),
+            shut: Arc::default(),
+            fail: Arc::default(),
+            since: Arc::new(AtomicU64::new(u64::MAX)),
+        }
+    }
+
+    fn shut(&self, shut: bool) {
+        *self.shut.0.lock().unwrap_or_else(PoisonError::into_inner) = shut;
+        self.shut.1.notify_all();
+    }
+
+    fn step(&self) {
+        let more = |since: u64| since.checked_add(1);
+        let _ = self.since.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
+    }
+}
+
+impl StorageBackend for Odd {
+    fn len(&self) -> io::Result<u64> {
+        self.disk.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.disk.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.disk.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let shut = self.shut.0.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.shut.1.wait_while(shut, |shut| *shut).unwrap_or_else(PoisonError::into_inner));
+        if self.fail.swap(false, Ordering::SeqCst) {
+            self.since.store(0, Ordering::SeqCst);
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        self.step();
+        self.disk.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.step();
+        self.disk.write(offset, data)
+    }
+}
+
+/// An append of an entry to its end.
+async fn write(store: &mut LogStore, index: u64) -> io::Result<()> {
+    let (sender, receiver) = Types::oneshot();
+    store.append([entry(log_id(1, index), 2000)], IOFlushed::signal(sender)).await?;
+    receiver.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_logs_file_hangs_two_sides_are_acknowledged_and_no_record_is_written_over() {
+    const SIDE: u64 = 6;
+    for crash in [true, false] {
+        let disks = Disks::new();
+        let odd = Odd::new(&disks.log);
+        let mut log = open(odd.clone(), disks.journal.clone(), 2 * SIDE * BLOCK as u64).unwrap();
+        odd.shut(true);
+        // Each is a record of one block.
+        for index in 0..2 * SIDE {
+            write(&mut log.stores[0], index).await.unwrap();
+        }
+        let (sender, mut waiting) = Types::oneshot();
+        log.stores[0].append([entry(log_id(1, 2 * SIDE), 2000)], IOFlushed::signal(sender)).await.unwrap();
+        let early = tokio::time::timeout(Duration::from_millis(300), &mut waiting).await;
+        assert!(early.is_err(), "there is no room for it: {early:?}");
+        let told = log.models().await.remove(0).entries.len();
+        assert_eq!(told, 13, "what redb lacks is read from memory, what waits included");
+        if crash {
+            let journal = disks.journal.crash(Unsynced::Lost);
+            let after = Disks { journal, log: disks.log.crash(Unsynced::Lost) };
+            odd.shut(false);
+            assert_eq!(after.open(0).unwrap().models().await[0].entries.len(), 12);
+        } else {
+            odd.shut(false);
+            waiting.await.unwrap().unwrap();
+            for index in 2 * SIDE + 1..5 * SIDE {
+                write(&mut log.stores[0], index).await.unwrap();
+            }
+            let found = disks.crash(Unsynced::Lost).open(0).unwrap().models().await;
+            assert_eq!(found[0].entries.len(), 30);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_that_failed_once_is_not_tried_again_and_nothing_is_acknowledged_from_then_on() {
+    for in_log in [true, false] {
+        for unsynced in [Unsynced::Lost, Unsynced::Kept] {
+            let disks = Disks::new();
+            let (of_log, of_journal) = (Odd::new(&disks.log), Odd::new(&disks.journal));
+            let odd = if in_log { &of_log } else { &of_journal };
+            let mut log = open(of_log.clone(), of_journal.clone(), 8 * BLOCK as u64).unwrap();
+            write(&mut log.stores[0], 0).await.unwrap();
+            odd.fail.store(true, Ordering::SeqCst);
+            // The journal at once, redb when the side is full.
+            let mut told = 1;
+            while log.groups.iter().all(|group| group.fence.fault().is_none()) {
+                match write(&mut log.stores[0], told).await {
+                    Ok(()) => told += 1,
+                    Err(_) => break,
+                }
+                assert!(told < 20);
+            }
+            for (group, store) in log.groups.iter().zip(&mut log.stores) {
+                assert!(group.fence.fault().is_some());
+                let vote = Vote { leader_id: LeaderId::new(9, 1), committed: false };
+                assert!(store.save_vote(&vote).await.is_err());
+            }
+            assert!(write(&mut log.stores[0], told).await.is_err());
+            log.close().await;
+            assert_eq!(odd.since.load(Ordering::SeqCst), 0, "{in_log}: nobody knows what that file has");
+            let found = disks.crash(unsynced).open(0).unwrap().models().await.remove(0);
+            let entries = u64::try_from(found.entries.len()).unwrap();
+            assert!(entries == told || entries == told + 1, "{in_log}, {unsynced:?}: {entries} of {told}");
+            assert_eq!(found.vote, None);
+        }
+    }
+}
