@@ -11,7 +11,7 @@ use ehe_node::{
     checkpoint::Checkpointed,
     consensus::{
         Consensus, GroupId, NodeId, Role, Status,
-        sim::{self, Chance, Process},
+        sim::{self, Chance, Process, Word},
     },
 };
 
@@ -225,6 +225,16 @@ impl Cluster {
         }
     }
 
+    /// A node said a word of its votes.
+    pub fn voted(&self, id: u64, group: GroupId, word: Word, chance: &mut Chance) {
+        self.ledger().voted(id, group, word);
+        let often = self.plan().cuts_voters;
+        if matches!(word, Word::Promised { .. }) && often > 0 && chance.once_in(often) && !self.state().calm {
+            self.say(format_args!("the power of node {id}, which gave its vote, goes at its next sync"));
+            self.cut_power(id, Some(0));
+        }
+    }
+
     /// The power goes, now or during the `n`th sync from now.
     pub fn cut_power(&self, id: u64, n: Option<u64>) {
         let Some(power) = self.power(id) else { return };
@@ -283,6 +293,7 @@ impl Cluster {
             if self.plan().wipes && !life.killed && more && !*calm && chance.once_in(3) {
                 site.disks = Disks::Off(empty(self.plan(), self.alliance().map(|it| &**it), id));
                 wiped.push(id);
+                self.ledger().wiped(id);
                 self.say(format_args!("node {id} gets empty disks"));
             }
             let away = chance.time(AWAY);

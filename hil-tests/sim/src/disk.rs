@@ -187,6 +187,13 @@ impl Disk {
                 (_, Change::Write(at, data)) => match chance.below(4) {
                     0 => change.apply(&mut bytes),
                     1 => {
+                        for (n, sector) in data.chunks(SECTOR).enumerate() {
+                            if chance.once_in(2) {
+                                write(&mut bytes, at + n * SECTOR, sector);
+                            }
+                        }
+                    }
+                    2 => {
                         let sectors = u64::try_from(data.len().div_ceil(SECTOR)).unwrap();
                         let whole = usize::try_from(chance.below(sectors + 1)).unwrap() * SECTOR;
                         write(&mut bytes, *at, &data[..whole.min(data.len())]);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use ehe_node::consensus::{GroupId, NodeId, Position};
+use ehe_node::consensus::{GroupId, NodeId, Position, sim::Word};
 
 use crate::trace::Trace;
 
@@ -21,6 +21,8 @@ struct Inner {
     violations: Vec<String>,
     acknowledged: u64,
     reads: u64,
+    /// The newest vote that each node gave away in a group: the term, and to whom.
+    promises: BTreeMap<(u64, GroupId), (u64, NodeId)>,
 }
 
 /// What is known of the one order of a group.
@@ -39,7 +41,8 @@ pub type State = Vec<(Position, Vec<u8>)>;
 impl Ledger {
     pub fn new(trace: Trace) -> Self {
         let (groups, violations) = (BTreeMap::new(), Vec::new());
-        Self(Arc::new(Mutex::new(Inner { trace, groups, violations, acknowledged: 0, reads: 0 })))
+        let promises = BTreeMap::new();
+        Self(Arc::new(Mutex::new(Inner { trace, groups, violations, acknowledged: 0, reads: 0, promises })))
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -87,6 +90,41 @@ impl Ledger {
             drop(inner);
             self.violated(format!("nodes {leader} and {node} both led group {group} in term {term}"));
         }
+    }
+
+    /// A node says that a candidate has its vote, or what it finds of its votes when it begins a life: it gives one vote in a term, and
+    /// forgets none that it gave.
+    pub fn voted(&self, node: u64, group: GroupId, word: Word) {
+        let mut inner = self.inner();
+        let promise = inner.promises.get(&(node, group)).copied();
+        let wrong = match (word, promise) {
+            (Word::Promised { term, to }, Some((before, other))) if before == term && to != other => {
+                Some(format!("node {node} gave its vote in term {term} of group {group} to {other} and to {to}"))
+            }
+            (Word::Promised { term, to }, _) => {
+                let given = (term, to);
+                inner.promises.insert((node, group), promise.filter(|(before, _)| *before > term).unwrap_or(given));
+                None
+            }
+            (Word::Remembers { term: last, to: whose }, Some((term, to)))
+                if last < term || (last == term && whose.is_some_and(|whose| whose != to)) =>
+            {
+                let found = format!("its vote of term {last} for {whose:?}");
+                Some(format!(
+                    "node {node} gave its vote in term {term} of group {group} to {to}, and comes back with {found}"
+                ))
+            }
+            (Word::Remembers { .. }, _) => None,
+        };
+        drop(inner);
+        if let Some(what) = wrong {
+            self.violated(what);
+        }
+    }
+
+    /// A node gets empty disks: what it gave away nobody counts on any more, once it is known for another.
+    pub fn wiped(&self, node: u64) {
+        self.inner().promises.retain(|(of, _), _| *of != node);
     }
 
     /// A client was told that its command is at a place for good.

@@ -43,6 +43,8 @@ pub struct Plan {
     pub weights: [u64; Fault::ALL.len()],
     /// Whether a node that lost its disks comes back.
     pub wipes: bool,
+    /// Of votes that are given away, the power of who gave one goes at its next sync once in so many times. 0: never.
+    pub cuts_voters: u64,
     pub red: Option<Red>,
     pub lies: bool,
     limits: (u64, u64, usize, Duration),
@@ -141,6 +143,7 @@ impl Plan {
             red: None,
             lies: false,
             limits: (entries, hold, tail, ms(50 + chance.below(3000))),
+            cuts_voters: [0, 16, 6, 3][usize::try_from(chance.below(4)).unwrap()],
         };
         if sealed {
             plan.limits = (20_000, 1 << 30, tail, ms(50 + chance.below(3000)));
@@ -156,14 +159,7 @@ impl Plan {
             Some(Broken::Rule(rule)) => {
                 plan.red = Some(rule);
                 plan.often(&[Fault::PowerCut, Fault::Isolate, Fault::Flap, Fault::Transfer]);
-                if rule == Red::VoteBeforeSync {
-                    // Two leaders in one term need an election in whose middle the power goes, and then another one: many elections, few
-                    // writes, and a disk that keeps waiting long.
-                    plan.often(&[Fault::Blackout]);
-                    plan.groups = if sealed { 1 } else { 6 };
-                    plan.clients = 1;
-                    plan.pace.disk = ms(120);
-                }
+                plan.cuts_voters = 3;
             }
             Some(Broken::LyingDisks) => {
                 plan.lies = true;

@@ -38,9 +38,10 @@ fn broken(text: &str) -> Result<Broken, String> {
     match text {
         "disks" => Ok(Broken::LyingDisks),
         "votes" => Ok(Broken::Rule(Red::VoteBeforeSync)),
+        "journal" => Ok(Broken::Rule(Red::JournalUnsynced)),
         "wiped" => Ok(Broken::WipedNodes),
         "answers" => Ok(Broken::Rule(Red::AnswersAtOnce)),
-        _ => Err("disks, votes, wiped or answers".to_owned()),
+        _ => Err("disks, votes, journal, wiped or answers".to_owned()),
     }
 }
 

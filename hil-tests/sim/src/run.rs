@@ -1,6 +1,7 @@
 //! One run: a storm, and the calm after it, in which everything must come right.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     panic::AssertUnwindSafe,
     sync::{
@@ -73,6 +74,8 @@ pub fn run(seed: u64, broken: Option<Broken>, aloud: bool) -> Report {
         let mut world = World::new(seed, plan.red);
         let mut chance = Chance::new(seed ^ 0x5eed);
         let cluster = Cluster::new(plan, trace.clone(), ledger.clone(), chance.split());
+        let (voters, of_voters) = (cluster.clone(), RefCell::new(chance.split()));
+        world.listen(Box::new(move |node, group, word| voters.voted(node, group, word, &mut of_voters.borrow_mut())));
         let outcome = world.run(whole(cluster.clone(), chance));
         let frames = cluster.net().frames();
         drop(cluster);

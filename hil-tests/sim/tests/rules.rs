@@ -33,7 +33,12 @@ fn disks_that_lie_about_syncing_are_noticed() {
 
 #[test]
 fn a_vote_that_is_given_before_it_is_on_disk_is_noticed() {
-    red(Broken::Rule(Red::VoteBeforeSync), 100);
+    red(Broken::Rule(Red::VoteBeforeSync), 10);
+}
+
+#[test]
+fn a_journal_that_is_not_synced_is_noticed() {
+    red(Broken::Rule(Red::JournalUnsynced), 4);
 }
 
 #[test]

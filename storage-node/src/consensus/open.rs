@@ -194,6 +194,12 @@ fn find<M: Machine>(
     };
     let stored = node.map(|_| file::load(db, id)).transpose().map_err(load)?.unwrap_or_default();
     let failed = |doing| move |source| fault(Fault::Machine { group: id, doing, source });
+    #[cfg(ehe_sim)]
+    {
+        let term = stored.vote.map_or(0, |vote| vote.leader_id.term);
+        let to = stored.vote.filter(|vote| !vote.committed).map(|vote| NodeId(vote.leader_id.voted_for));
+        runtime::tell(id, runtime::Word::Remembers { term, to });
+    }
     let mut meta = machine.applied().map_err(failed("opening"))?;
     if meta.is_some() && stored.is_given_up() {
         // It was given up, and the node stopped before the state was removed.

@@ -26,6 +26,8 @@ use super::{
     snapshot,
     stream::BYTES,
 };
+#[cfg(ehe_sim)]
+use crate::consensus::runtime;
 use crate::consensus::{
     group::Group,
     ids::{GroupId, NodeId},
@@ -133,7 +135,15 @@ async fn answer(group: &Group, peer: NodeId, frame: &[u8]) -> Result<Answer, Ser
     }
     let raft = &group.raft();
     Ok(match request {
-        Request::Vote(request) => Answer::Vote(raft.vote(request).await.map_err(|_| ServeError::Stopped)?),
+        Request::Vote(request) => {
+            let answer = raft.vote(request).await.map_err(|_| ServeError::Stopped)?;
+            #[cfg(ehe_sim)]
+            if answer.vote_granted {
+                let leader = &answer.vote.leader_id;
+                runtime::tell(group.id, runtime::Word::Promised { term: leader.term, to: NodeId(leader.voted_for) });
+            }
+            Answer::Vote(answer)
+        }
         Request::PreVote(request) => Answer::Vote(raft.pre_vote(request).await.map_err(|_| ServeError::Stopped)?),
         // Who asks goes on as if this node had not answered.
         Request::Transfer(_) if !group.may_stand() => return Err(ServeError::Stopped),

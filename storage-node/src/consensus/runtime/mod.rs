@@ -23,8 +23,8 @@ mod threads;
 
 #[cfg(ehe_sim)]
 pub(super) use simulated::{
-    Receiver, Red, Runtime, Sender, Thread, answer, beside, blocking, channel, detach, hand, moment, random, red, take,
-    thread,
+    Receiver, Red, Runtime, Sender, Thread, Word, answer, beside, blocking, channel, detach, hand, moment, random, red,
+    take, tell, thread,
 };
 #[cfg(not(ehe_sim))]
 pub(super) use threads::{

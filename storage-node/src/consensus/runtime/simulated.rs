@@ -25,6 +25,7 @@ use openraft_rt_sim::{Elapsed, SimInstant, SimRuntime, SimSleep, SimTimeout};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Closed, Late, Now};
+use crate::consensus::ids::{GroupId, NodeId};
 
 /// Numbers that follow from a seed (splitmix64). Not for secrets.
 #[derive(Clone, Debug)]
@@ -84,11 +85,35 @@ pub struct Pace {
 pub enum Red {
     /// A vote is given before it is on disk.
     VoteBeforeSync,
+    /// What is written to the log's journal is not synced.
+    JournalUnsynced,
     /// Who a peer was does not matter.
     AnyUid,
     /// An answer of a follower counts for all requests that end at its place.
     AnswersAtOnce,
 }
+
+/// What a process said or knows, for whoever holds one against the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// It answers a candidate that it has its vote.
+    Promised {
+        /// The term.
+        term: u64,
+        /// Who has the vote.
+        to: NodeId,
+    },
+    /// It begins a life, and finds this as its last vote.
+    Remembers {
+        /// The term; 0 if it never voted.
+        term: u64,
+        /// Who had it. None, if somebody led in that term, whoever had its vote.
+        to: Option<NodeId>,
+    },
+}
+
+/// Hears what each machine says of each group.
+pub type Listener = Box<dyn Fn(u64, GroupId, Word)>;
 
 /// One run, with its clock.
 #[derive(Debug)]
@@ -102,6 +127,11 @@ impl World {
         Self(SimRuntime::with_seed(seed))
     }
 
+    /// Has `listener` told what processes say, as long as this world lasts.
+    pub fn listen(&self, listener: Listener) {
+        LISTENER.with(|cell| *cell.borrow_mut() = Some(listener));
+    }
+
     /// Runs `work` to its end, and with it what it starts.
     pub fn run<T>(&mut self, work: impl Future<Output = T>) -> T {
         self.0.block_on(work)
@@ -111,10 +141,13 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         BROKEN.with(|cell| *cell.borrow_mut() = None);
+        // It may hold whatever lives in this world.
+        drop(LISTENER.with(RefCell::take));
     }
 }
 
 thread_local! {
+    static LISTENER: RefCell<Option<Listener>> = const { RefCell::new(None) };
     static CURRENT: RefCell<Option<Process>> = const { RefCell::new(None) };
     static BROKEN: RefCell<Option<Red>> = const { RefCell::new(None) };
 }
@@ -122,6 +155,16 @@ thread_local! {
 /// Whether a rule does not hold in this world.
 pub(in crate::consensus) fn red(rule: Red) -> bool {
     BROKEN.with(|cell| *cell.borrow() == Some(rule))
+}
+
+/// The process that runs says a word of a group.
+pub(in crate::consensus) fn tell(group: GroupId, word: Word) {
+    let Some(process) = Process::current() else { return };
+    LISTENER.with(|cell| {
+        if let Some(listener) = &*cell.borrow() {
+            listener(process.number(), group, word);
+        }
+    });
 }
 
 /// The time since the world began.

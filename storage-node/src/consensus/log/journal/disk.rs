@@ -9,6 +9,9 @@ use super::{
     frame::{Header, Record, Side},
 };
 
+#[cfg(ehe_sim)]
+use crate::consensus::runtime;
+
 /// An open journal, that has nothing which redb lacks.
 #[derive(Debug)]
 pub(in crate::consensus) struct Journal {
@@ -51,10 +54,20 @@ impl Journal {
         let sequence = self.sequence.saturating_add(1);
         let bytes = record.sealed(&self.header, sequence);
         self.file.write(self.header.side_at(self.side).saturating_add(self.taken), &bytes)?;
-        self.file.sync_data()?;
+        self.sync()?;
         self.sequence = sequence;
         self.taken = self.taken.saturating_add(bytes.len() as u64);
         Ok(())
+    }
+
+    #[cfg(not(ehe_sim))]
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    #[cfg(ehe_sim)]
+    fn sync(&self) -> io::Result<()> {
+        if runtime::red(runtime::Red::JournalUnsynced) { Ok(()) } else { self.file.sync_data() }
     }
 
     /// Goes on at the beginning of the other side, of which redb has everything.
