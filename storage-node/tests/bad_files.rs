@@ -60,7 +60,12 @@ fn every_file_may_be_missing_torn_huge_or_no_file_and_the_message_names_it() {
     let there = |way: &Spoilt| !matches!(way, Spoilt::Missing | Spoilt::Large);
     let ways: Vec<Spoilt> = any.into_iter().filter(there).collect();
     for entry in fs::read_dir(folder.join("data")).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
+        let entry = entry.unwrap();
+        // A socket has nothing in it, and is made anew.
+        if !entry.file_type().unwrap().is_file() {
+            continue;
+        }
+        let name = entry.file_name().into_string().unwrap();
         each("run --config node.toml", &format!("data/{name}"), &ways);
     }
 }
