@@ -148,3 +148,25 @@ async fn a_sync_that_failed_once_is_not_tried_again_and_nothing_is_acknowledged_
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_gathers_under_load_has_room_in_the_journal_and_does_not_wait_for_the_logs_file() {
+    const BYTES: usize = 100 << 10;
+    let disks = Disks::new();
+    let (of_log, of_journal) = (Odd::new(&disks.log), Odd::new(&disks.journal));
+    // Sides of 2 MiB, and a little more than that gathers while the journal syncs.
+    let mut log = open(of_log.clone(), of_journal.clone(), 4 << 20).unwrap();
+    of_log.shut(true);
+    of_journal.shut(true);
+    let mut told = Vec::new();
+    for index in 0..22 {
+        let (sender, receiver) = Types::oneshot();
+        log.stores[0].append([entry(log_id(1, index), BYTES)], IOFlushed::signal(sender)).await.unwrap();
+        told.push(receiver);
+    }
+    of_journal.shut(false);
+    for receiver in told {
+        tokio::time::timeout(Duration::from_secs(20), receiver).await.unwrap().unwrap().unwrap();
+    }
+    of_log.shut(false);
+}
