@@ -33,7 +33,9 @@ pub mod sealed;
 pub mod trace;
 
 mod api {
-    pub(crate) use ehe_node::consensus::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager, Vetting};
+    pub(crate) use ehe_node::consensus::{
+        AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager, Vetting,
+    };
 }
 #[path = "../../../storage-node/tests/support/journal.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with the node's own tests, which use more of it")]

@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use ehe_node::{
     consensus::{
-        GroupId, NodeId,
+        GroupId, NodeId, Status,
         sim::{self, Chance, World},
     },
     shard::block_of_runs,
@@ -115,7 +115,9 @@ async fn whole(cluster: Cluster, mut chance: Chance) -> (f64, Duration) {
             clients.fetch_sub(1, Ordering::SeqCst);
         });
     }
-    Nemesis { cluster: cluster.clone(), chance: chance.split(), open: Arc::default(), fading: Arc::default() }.run().await;
+    Nemesis { cluster: cluster.clone(), chance: chance.split(), open: Arc::default(), fading: Arc::default() }
+        .run()
+        .await;
     stop.store(true, Ordering::SeqCst);
     while clients.load(Ordering::SeqCst) > 0 {
         sim::sleep(Duration::from_millis(50)).await;
@@ -170,6 +172,7 @@ async fn settle(cluster: &Cluster, chance: &mut Chance, progress: &mut Duration)
     for group in cluster.plan().groups() {
         loop {
             let status = cluster.leader(group).and_then(|leader| cluster.status(leader, group));
+            hand_over_if_wiped(cluster, group, status.as_ref(), timeout).await;
             // Who asked for a change may have died in the middle of it: asked again, it is finished.
             if let (Some(leader), true) = (cluster.leader(group), status.as_ref().is_some_and(|status| status.changing))
             {
@@ -203,6 +206,22 @@ async fn settle(cluster: &Cluster, chance: &mut Chance, progress: &mut Duration)
         }
     }
     members
+}
+
+/// Some had not met a node before it lost its disks, and elected it; others have, and refuse it. It hands over as one does that a charter lets go.
+async fn hand_over_if_wiped(cluster: &Cluster, group: GroupId, status: Option<&Status>, limit: Duration) {
+    let wiped: Vec<NodeId> = cluster.wiped().into_iter().map(NodeId).collect();
+    let Some(status) = status.filter(|status| status.leader.is_some_and(|leader| wiped.contains(&leader))) else {
+        return;
+    };
+    let fit = status.matched.iter().filter(|(node, _)| status.voters.contains(node) && !wiped.contains(node));
+    if let Some((leader, (to, _))) = status.leader.zip(fit.max_by_key(|(_, at)| **at)) {
+        let to = *to;
+        cluster.say(format_args!("node {leader} was let in by some, and hands group {group} over to {to}"));
+        let asked = cluster
+            .on(leader.0, limit, move |consensus| async move { consensus.transfer_leader(group, to).await.is_ok() });
+        asked.await;
+    }
 }
 
 /// Closes all nodes in order, and holds what they have against what is known.
