@@ -38,7 +38,7 @@ pub(super) fn needed(charters: &Charters, me: NodeId, bootstrap: &Bootstrap) -> 
 enum Others {
     /// All who are needed have nothing of it.
     HaveNone,
-    /// Somebody has it.
+    /// Somebody has it, or had it and gave it up to others: its log was begun.
     HaveIt(NodeId),
     /// These have not been heard of.
     AreMissing(Vec<NodeId>),
@@ -46,8 +46,7 @@ enum Others {
 
 fn others(shard: u16, needed: &BTreeSet<NodeId>, reports: &BTreeMap<NodeId, (Duration, Report)>) -> Others {
     // Whoever it is, and however long ago it was said.
-    let has = |report: &Report| report.groups.iter().any(|group| group.shard == shard);
-    if let Some((node, _)) = reports.iter().find(|(_, (_, report))| has(report)) {
+    if let Some((node, _)) = reports.iter().find(|(_, (_, report))| report.tells_of(shard)) {
         return Others::HaveIt(*node);
     }
     let heard = |node: &NodeId| reports.get(node).is_some_and(|(ago, _)| *ago <= FRESH);
@@ -131,7 +130,19 @@ mod tests {
             faulted: false,
             doing: None,
         };
-        Report { charter: 1, groups: of.iter().map(group).collect() }
+        Report { charter: 1, groups: of.iter().map(group).collect(), gave_up: None }
+    }
+
+    #[test]
+    fn no_second_log_begins_where_one_had_it_and_gave_it_up() {
+        let needed = BTreeSet::from([node(1), node(2)]);
+        let gave_up = Report { gave_up: Some(vec![4, SHARD]), ..report(&[]) };
+        let said = |second: Report| {
+            let reports = [(node(1), report(&[])), (node(2), second)];
+            others(SHARD, &needed, &reports.into_iter().map(|(n, it)| (n, (Duration::ZERO, it))).collect())
+        };
+        assert_eq!(said(gave_up.clone()), Others::HaveIt(node(2)));
+        assert_eq!(said(Report { gave_up: Some(vec![4]), ..gave_up }), Others::HaveNone, "another shard's");
     }
 
     #[test]

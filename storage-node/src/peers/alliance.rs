@@ -6,7 +6,7 @@
 //! ```text
 //! question = [0, report] / [1]           this is how I am, how are you? / your charters, please
 //! answer   = [0, report] / [1, bytes charter chain]
-//! report   = {0: uint newest charter, 1: [* group]}
+//! report   = {0: uint newest charter, 1: [* group], 2?: [+ uint shard that this node gave up]}
 //! group    = {0: uint shard, 1: uint charter in effect, 2?: node id leader, 3: uint term, 4: uint applied, 5: [* node id] voters,
 //!             6: [* node id] learners, 7: bool faulted, 8?: text what is being done to move it}
 //! ```
@@ -88,6 +88,17 @@ pub struct Report {
     /// The shards in which it has a part.
     #[n(1)]
     pub groups: Vec<GroupReport>,
+    /// Those that it had and gave up: a log of theirs was begun, though this node has nothing of it now. `None`: there are none.
+    #[n(2)]
+    pub gave_up: Option<Vec<u16>>,
+}
+
+impl Report {
+    /// Whether it tells that a shard's log was begun, wherever that log is now.
+    pub fn tells_of(&self, shard: u16) -> bool {
+        self.groups.iter().any(|group| group.shard == shard)
+            || self.gave_up.as_ref().is_some_and(|shards| shards.contains(&shard))
+    }
 }
 
 #[derive(Debug, PartialEq, Eq, Encode, Decode)]
@@ -177,7 +188,13 @@ impl Alliance {
     /// How this node is.
     pub fn own(&self) -> Report {
         let groups = self.consensus.groups().filter_map(|group| self.group(group));
-        Report { charter: self.charters.version(), groups: groups.collect() }
+        let given_up = |group: &GroupId| self.consensus.left_under(*group).is_some();
+        let gave_up: Vec<u16> = self.consensus.groups().filter(given_up).map(|group| group.0).collect();
+        Report {
+            charter: self.charters.version(),
+            groups: groups.collect(),
+            gave_up: (!gave_up.is_empty()).then_some(gave_up),
+        }
     }
 
     /// `None`: this node has no part in it.
@@ -383,7 +400,7 @@ mod tests {
             faulted: false,
             doing: Some("waits".into()),
         };
-        let question = Question::Report(Report { charter: 2, groups: vec![group] });
+        let question = Question::Report(Report { charter: 2, groups: vec![group], gave_up: Some(vec![4]) });
         let bytes = encoded(&question);
         assert_eq!(decoded::<Question>(&bytes, REPORT_MAX_BYTES).unwrap(), question);
         assert_eq!(encoded(&Question::Charters), [1, 0x81, 1]);

@@ -66,7 +66,7 @@ mod tests {
             faulted: false,
             doing: (leader == 2).then(|| "moves".into()),
         };
-        Report { charter, groups: vec![group] }
+        Report { charter, groups: vec![group], gave_up: None }
     }
 
     #[test]
