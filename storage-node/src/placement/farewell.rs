@@ -16,10 +16,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ehe::checkpoint::Checkpoint;
 use ehe::id::NodeId;
 use ehe::merkle::{self, Peaks};
-use ehe::note::Note;
 use ehe::wire::MovedStatus;
 use tokio_util::sync::CancellationToken;
 
@@ -247,20 +245,29 @@ impl Leaver {
     /// The charter under which a quorum that this node is none of has cosigned all that is here, by the word of the node that leads.
     async fn shown_by(&self, node: NodeId, here: Here) -> Result<u32, String> {
         let (note, proof) = self.others.may_go(node, self.shard, here.leaves).await?;
-        let attested = self.notary.verify(self.shard, &note).map_err(|error| error.to_string())?;
-        if attested.incarnation != here.incarnation {
-            return Err("its log is of another incarnation".into());
-        }
-        let (small, large) = ((here.leaves, &here.root), (attested.size, &attested.root));
-        merkle::verify_consistency(small, large, &proof).map_err(|_| "its log does not extend what is here")?;
-        // Told by a charter that gives this node no part, and by none since.
-        let named = Note::parse(&note).ok().and_then(|note| Checkpoint::parse(&note).ok());
-        let version = named.ok_or("its note is none")?.charter_version;
-        if self.is_given(version) {
-            return Err("it has cosigned under a charter that gives this node a part".into());
-        }
-        Ok(version)
+        shows_all((&self.notary, self.shard), here, (&note, &proof), |version| self.is_given(version))
     }
+}
+
+/// Whether a checkpoint and a proof show that others have all that is here, and under which charter: a node that lies about who leads, about
+/// its log or about who let this node go, has no quorum that says so with it.
+fn shows_all(
+    (notary, shard): (&Notary, u16),
+    here: Here,
+    (note, proof): (&str, &[ehe::id::Hash]),
+    is_given: impl Fn(u32) -> bool,
+) -> Result<u32, String> {
+    let attested = notary.verify(shard, note).map_err(|error| error.to_string())?;
+    if attested.incarnation != here.incarnation {
+        return Err("its log is of another incarnation".into());
+    }
+    let (small, large) = ((here.leaves, &here.root), (attested.size, &attested.root));
+    merkle::verify_consistency(small, large, proof).map_err(|_| "its log does not extend what is here")?;
+    // Told by a charter that gives this node no part, and by none since.
+    if is_given(attested.charter_version) {
+        return Err("it has cosigned under a charter that gives this node a part".into());
+    }
+    Ok(attested.charter_version)
 }
 
 /// A shard that was given up here is under the charter that was in effect then, whatever the log says of it that comes anew.
@@ -281,7 +288,92 @@ pub fn under_what_was_left(consensus: &Consensus, board: &Board, charters: &Char
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use ehe::checkpoint::{Checkpoint, Signer};
+    use ehe::id::Hash;
+    use ehe::merkle::{NodeAt, consistency_proof, leaf_hash};
+    use ehe::time::UnixMs;
+    use tokio::sync::watch;
+
     use super::*;
+    use crate::checkpoint::Checkpointed;
+    use crate::test_members::{Seat, seats};
+
+    const NOW: UnixMs = UnixMs(1_790_000_000_000);
+
+    /// A log, with the root of each size.
+    #[derive(Default)]
+    struct Log(BTreeMap<NodeAt, Hash>, Vec<Hash>);
+
+    impl Log {
+        fn of(leaves: &[&str]) -> Self {
+            let (mut peaks, mut log) = (Peaks::default(), Self::default());
+            log.1.push(peaks.root());
+            for leaf in leaves {
+                let keep = |at, hash| {
+                    log.0.insert(at, hash);
+                    Ok::<_, Infallible>(())
+                };
+                peaks.append(leaf_hash(leaf.as_bytes()), keep).unwrap();
+                log.1.push(peaks.root());
+            }
+            log
+        }
+
+        fn here(&self, leaves: usize, incarnation: u32) -> Here {
+            Here { incarnation, leaves: leaves as u64, root: self.1[leaves] }
+        }
+    }
+
+    impl merkle::Nodes for Log {
+        type Error = Infallible;
+
+        fn node(&self, at: NodeAt) -> Result<Hash, Infallible> {
+            Ok(self.0[&at])
+        }
+    }
+
+    fn signed(by: &[&Seat], size: usize, log: &Log, incarnation: u32) -> String {
+        let charter = &by[0].charter;
+        let (origin, charter_version) = (charter.origin(0, incarnation), charter.version());
+        let checkpoint = Checkpoint { origin, size: size as u64, root: log.1[size], charter_version };
+        let first = Signer { name: &by[0].name, key: by[0].identity.sign_key() };
+        let mut note = checkpoint.sign(first, NOW).unwrap();
+        for seat in &by[1..] {
+            note.cosign(&seat.name, seat.identity.sign_key(), NOW.0 / 1000);
+        }
+        note.to_string()
+    }
+
+    #[test]
+    fn a_farewell_that_lies_makes_nobody_give_anything_up() {
+        let seats = seats("ABC", None);
+        let charter = Arc::clone(&seats[0].charter);
+        let (_shown, checkpoints) = watch::channel(Checkpointed::None);
+        let notary = Notary::new(move |version| (version == 1).then(|| Arc::clone(&charter)), checkpoints);
+        let (log, other) = (Log::of(&["a", "b", "c", "d"]), Log::of(&["a", "x", "c", "d"]));
+        let (two, one) = ([&seats[0], &seats[1]], [&seats[2]]);
+        let proof = |log: &Log| consistency_proof(log, 3, 4).unwrap();
+        let said =
+            |note: &str, proof: &[Hash], given| shows_all((&notary, 0), log.here(3, 0), (note, proof), |_| given);
+        let honest = signed(&two, 4, &log, 0);
+        assert_eq!(said(&honest, &proof(&log), false), Ok(1));
+        let lies = [
+            (signed(&one, 4, &log, 0), proof(&log), false, "it alone says so"),
+            (signed(&two, 4, &other, 0), proof(&other), false, "another log"),
+            (signed(&two, 4, &log, 0), proof(&other), false, "a proof of another log"),
+            (signed(&two, 4, &log, 0), vec![], false, "no proof"),
+            (signed(&two, 2, &log, 0), vec![], false, "less than is here"),
+            (signed(&two, 4, &log, 1), proof(&log), false, "of another incarnation"),
+            (honest.replace("node", "nude"), proof(&log), false, "another's name"),
+            (String::new(), proof(&log), false, "nothing"),
+            (honest.clone(), proof(&log), true, "under a charter that gives this node a part"),
+        ];
+        for (note, proof, given, what) in lies {
+            assert!(said(&note, &proof, given).is_err(), "{what}");
+        }
+    }
 
     const HOUR: Duration = Duration::from_secs(3600);
 

@@ -25,6 +25,7 @@ pub(crate) mod people;
 
 mod charters;
 mod crash;
+mod forget;
 mod incoming;
 mod scrub;
 mod stored;

@@ -500,13 +500,13 @@ fn what_a_crash_left_of_a_transfer_is_gone_at_the_next_start() {
 
 /// Two places on disks that fail.
 #[derive(Default)]
-struct Disks {
-    incoming: Mutex<Disk>,
+pub(super) struct Disks {
+    pub(super) incoming: Mutex<Disk>,
     /// At which step of its IO the new file's disk fails.
-    fail_at: Option<u64>,
+    pub(super) fail_at: Option<u64>,
     /// Whether the change of names fails, and then, whether it took place.
-    renames: Option<bool>,
-    replaced: Mutex<bool>,
+    pub(super) renames: Option<bool>,
+    pub(super) replaced: Mutex<bool>,
 }
 
 impl Folder for Disks {
