@@ -203,8 +203,8 @@ impl Daemon {
             others.tasks.spawn(leadership::step_back(consensus.clone(), group, stop));
         }
         others.tasks.spawn(peers::expect(Arc::clone(&server), charters.clone(), id, others.stop.clone()));
-        let sequencers = shards.iter().map(|(number, shard)| (*number, shard.sequencer.weak())).collect();
-        let reads = ReadDoor::new(charters.clone(), sequencers, consensus.clone(), Arc::clone(&stats));
+        let at_the_door = (clock.clone(), Arc::clone(&stats));
+        let reads = ReadDoor::new(charters.clone(), shards.values(), consensus.clone(), at_the_door);
         let between = Between {
             accepting: Arc::new(Accepting {
                 charters: charters.clone(),

@@ -21,7 +21,7 @@ use ehe::refusal::Refusal;
 use ehe::wire::{Request, Response};
 use ehe_node::checkpoint::MESSAGE_MAX_BYTES;
 use ehe_node::daemon::Daemon;
-use ehe_node::peers::Kind;
+use ehe_node::peers::{Kind, OrderRead, Ordered};
 
 #[path = "support/hospitals.rs"]
 mod hospitals;
@@ -57,7 +57,7 @@ async fn led_by(connection: &Connection, among: &[NodeId]) -> NodeId {
 }
 
 /// A new room, ordered by whoever leads.
-async fn a_room_is_made(hospitals: &Hospitals, owner: &certs::Credentials, among: &[usize]) {
+async fn a_room_is_made(hospitals: &Hospitals, owner: &certs::Credentials, among: &[usize]) -> people::Patient {
     let charter = hospitals.charter();
     let mut patient = people::Patient::new(owner.identity(), charter.alliance_id(), (0, 1), now());
     let events = patient.opening(now());
@@ -84,6 +84,7 @@ async fn a_room_is_made(hospitals: &Hospitals, owner: &certs::Credentials, among
         }
     };
     tokio::time::timeout(LIMIT, asking).await.expect("a receipt");
+    patient
 }
 
 /// Why the other end stopped listening to an exchange.
@@ -158,6 +159,61 @@ async fn a_node_that_is_not_in_the_charter_is_sent_away() {
     };
     let why = tokio::time::timeout(LIMIT, away).await.unwrap();
     assert_eq!(why, ChannelError::RefusedByPeer(CertificateFault::NotWelcome));
+    node.stop().await.unwrap();
+}
+
+/// All shards on the first node.
+const ON_THE_FIRST: &str = "[placement]\neverywhere = ['node0.example']\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_has_open_is_cut_when_no_charter_that_counts_names_it_any_more() {
+    let hospitals = Hospitals::new(2, ON_THE_FIRST);
+    let node = hospitals.start(0).await;
+    // Somebody has the other one's key, and a stream open since before it was let go.
+    let dialer = NodeDialer::new(&hospitals.credentials(1)).unwrap();
+    let charter = hospitals.charter();
+    let target = charter.node(hospitals.id(0)).unwrap();
+    let mut exchange = dialer.open(target, Lane::Prompt, LIMIT).await.unwrap();
+    exchange.send(&[Kind::Checkpoints.byte()], LIMIT).await.unwrap();
+    // While a shard moves, the charter before counts too.
+    hospitals.next_without(1, ON_THE_FIRST, &[0]);
+    hospitals.next_without(1, ON_THE_FIRST, &[0]);
+    let why = tokio::time::timeout(LIMIT, why_reset(&mut exchange)).await.expect("it is cut");
+    assert_eq!(why, ChannelError::RefusedByPeer(CertificateFault::NotWelcome));
+    node.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_forwards_strangers_without_end_fills_no_room_and_is_served_for_those_whom_the_room_knows() {
+    const STRANGERS: usize = 64;
+    let hospitals = Hospitals::new(2, ON_THE_FIRST);
+    let node = hospitals.start(0).await;
+    let owner = hospitals.person("patient", Role::Patient);
+    let patient = a_room_is_made(&hospitals, &owner, &[0]).await;
+    let dialer = NodeDialer::new(&hospitals.credentials(1)).unwrap();
+    let charter = hospitals.charter();
+    let target = charter.node(hospitals.id(0)).unwrap();
+    let forward = async |reader: &ehe::identity::Identity| {
+        let order = OrderRead::new(people::content(reader, &patient, now()), reader.public().clone());
+        let mut exchange = dialer.open(target, Lane::Prompt, LIMIT).await.unwrap();
+        exchange.send(&[Kind::Reads.byte()], LIMIT).await.unwrap();
+        exchange.send(&ehe::cbor::to_vec(&order), LIMIT).await.unwrap();
+        exchange.finish().unwrap();
+        let answer = exchange.recv(LIMIT).await.unwrap().unwrap();
+        ehe::cbor::from_slice::<Ordered>(&answer, 64).unwrap()
+    };
+    let mut decided = 0;
+    let first = certs::identity_file::generate().unwrap();
+    assert_eq!(forward(&first).await, Ordered::Decided);
+    for _ in 0..2 * STRANGERS {
+        match forward(&certs::identity_file::generate().unwrap()).await {
+            Ordered::Decided => decided += 1,
+            other => assert_eq!(other, Ordered::NotNow(Refusal::Overloaded)),
+        }
+    }
+    // A clock hour may end meanwhile.
+    assert!((STRANGERS - 1..2 * STRANGERS).contains(&decided), "{decided}");
+    assert_eq!(forward(owner.identity()).await, Ordered::Decided, "whom the room knows");
     node.stop().await.unwrap();
 }
 

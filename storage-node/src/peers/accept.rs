@@ -73,7 +73,24 @@ impl Accepting {
                 peer.close(code);
             }
             () = self.stop.cancelled() => peer.close(CloseCode::GoingAway),
+            // With it goes what it has open: who was let go has nothing more to say in a group that it was once in.
+            () = self.let_go(from) => {
+                Stats::add(&self.stats.peers_refused, 1);
+                tracing::info!(%from, "the connection of a node that is not in the charter any more is closed");
+                peer.close(CloseCode::NotAuthorized);
+            }
             () = self.streams(&peer, from) => {}
+        }
+    }
+
+    /// Returns when no charter that counts names a node any more.
+    async fn let_go(&self, node: NodeId) {
+        loop {
+            let known = self.charters.version();
+            if self.charters.node(node).is_none() {
+                return;
+            }
+            self.charters.newer_than(known).await;
         }
     }
 
@@ -98,7 +115,7 @@ impl Accepting {
     }
 
     async fn stream(&self, mut exchange: Exchange, from: NodeId, evidence: &Semaphore) {
-        // A newer charter may have let it go while its connection was open.
+        // A newer charter may have let it go a moment ago.
         if self.charters.node(from).is_none() {
             Stats::add(&self.stats.peers_refused, 1);
             exchange.abort(CloseCode::NotAuthorized);

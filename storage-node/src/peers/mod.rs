@@ -25,6 +25,7 @@
 //! | a frame of evidence | [`EVIDENCE_MAX_BYTES`](ehe::limits::EVIDENCE_MAX_BYTES), one at a time of a connection, one judged at a time of all |
 //! | a frame about a read request | [`ORDER_READ_MAX_BYTES`] |
 //! | read requests of one node that are ordered at a time | 256 |
+//! | those of readers whom the room does not know, of one node in an hour | 64 such readers |
 //! | a frame of a repair | 4 KiB a row of an entry, 1 MiB a piece of a state, no slower than 256 KiB/s; of one node one request at a time, two states of all |
 //! | until a stream's kind is here | 10 s |
 
@@ -35,6 +36,7 @@ mod evidence;
 mod link;
 mod reads;
 mod repair;
+mod strangers;
 mod whereabouts;
 
 pub use accept::Accepting;

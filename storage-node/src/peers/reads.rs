@@ -4,6 +4,7 @@
 //! ([`Decisions`](crate::shard::Decisions)): a leader that lies can delay a reader, and make nobody release anything.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,18 +13,20 @@ use minicbor::{Decode, Encode};
 use tokio::sync::Semaphore;
 
 use ehe::cbor;
-use ehe::id::NodeId;
+use ehe::id::{NodeId, RoomId};
 use ehe::identity::PublicIdentity;
 use ehe::limits::READ_REQUEST_MAX_BYTES;
 use ehe::read::SignedRequest;
 use ehe::refusal::Refusal;
 
 use super::link::next_frame;
+use super::strangers::Strangers;
 use super::{Kind, Reach};
 use crate::charters::Charters;
+use crate::clock::Clock;
 use crate::consensus::{Consensus, GroupId, LinkError};
 use crate::node::node_id;
-use crate::shard::{Unordered, WeakSequencer};
+use crate::shard::{Rooms, Shard, Store, Unordered, WeakSequencer};
 use crate::stats::Stats;
 
 /// Version of both forms.
@@ -87,14 +90,42 @@ pub async fn order_read(reach: &Reach, leader: NodeId, order: &OrderRead) -> Res
 }
 
 /// Where other nodes hand in what their clients want to read.
-#[derive(Debug)]
 pub struct ReadDoor {
     charters: Charters,
-    shards: BTreeMap<u16, WeakSequencer>,
+    shards: BTreeMap<u16, Desk>,
+    strangers: Mutex<Strangers>,
+    clock: Clock,
     /// What is left to each node that ever asked; as many as the charters ever named at most.
     peers: Mutex<BTreeMap<NodeId, Arc<Semaphore>>>,
     consensus: Consensus,
     stats: Arc<Stats>,
+}
+
+impl fmt::Debug for ReadDoor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadDoor").finish_non_exhaustive()
+    }
+}
+
+/// Where the requests about one shard's rooms go.
+struct Desk {
+    sequencer: WeakSequencer,
+    store: Store,
+    rooms: Rooms,
+}
+
+impl Desk {
+    /// Whether there is such a room and it does not know who asks. A fault of the store is whoever applies to find.
+    async fn is_stranger(&self, room: RoomId, reader: &PublicIdentity) -> bool {
+        let reader = reader.author_id();
+        if let Some(state) = self.rooms.get(room) {
+            return state.key_of(reader).is_none();
+        }
+        let store = self.store.clone();
+        let looked = move || store.view().and_then(|view| view.room(room)).ok().flatten();
+        let state = tokio::task::spawn_blocking(looked).await.ok().flatten();
+        state.is_some_and(|state| state.key_of(reader).is_none())
+    }
 }
 
 /// What a sound node does not send.
@@ -108,13 +139,19 @@ pub(super) enum Unsound {
 
 impl ReadDoor {
     /// For requests about rooms of these shards.
-    pub fn new(
+    pub fn new<'a>(
         charters: Charters,
-        shards: BTreeMap<u16, WeakSequencer>,
+        shards: impl IntoIterator<Item = &'a Shard>,
         consensus: Consensus,
-        stats: Arc<Stats>,
+        (clock, stats): (Clock, Arc<Stats>),
     ) -> Self {
-        Self { charters, shards, peers: Mutex::default(), consensus, stats }
+        let desk = |shard: &Shard| Desk {
+            sequencer: shard.sequencer.weak(),
+            store: shard.store.clone(),
+            rooms: shard.rooms.clone(),
+        };
+        let shards = shards.into_iter().map(|shard| (shard.place.shard, desk(shard))).collect();
+        Self { charters, shards, strangers: Mutex::default(), clock, peers: Mutex::default(), consensus, stats }
     }
 
     /// Serves the rest of one exchange. `Err`: the other node is at fault.
@@ -148,8 +185,9 @@ impl ReadDoor {
     async fn ordered(&self, from: NodeId, order: OrderRead) -> Result<Ordered, Unsound> {
         let OrderRead { request, reader, .. } = order;
         let claimed = request.decode().map_err(|_| Unsound::Form)?;
-        let shard = claimed.claims().room.shard(self.charters.shard_count());
-        let Some(sequencer) = self.shards.get(&shard) else { return Ok(Ordered::NotNow(Refusal::WrongShard)) };
+        let room = claimed.claims().room;
+        let shard = room.shard(self.charters.shard_count());
+        let Some(desk) = self.shards.get(&shard) else { return Ok(Ordered::NotNow(Refusal::WrongShard)) };
         if let Some(not_here) = self.not_here(shard) {
             return Ok(not_here);
         }
@@ -158,7 +196,10 @@ impl ReadDoor {
         };
         // Before it takes a place in a block: apply refuses it too, and nothing would be left of it but its cost.
         claimed.verify_as(&reader).map_err(|_| Unsound::Signature)?;
-        let Some(sequencer) = sequencer.get() else { return Ok(Ordered::NotNow(Refusal::Stopping)) };
+        if desk.is_stranger(room, &reader).await && !self.may_ask(from, room, &reader) {
+            return Ok(Ordered::NotNow(Refusal::Overloaded));
+        }
+        let Some(sequencer) = desk.sequencer.get() else { return Ok(Ordered::NotNow(Refusal::Stopping)) };
         Stats::add(&self.stats.reads_forwarded, 1);
         Ok(match sequencer.read_for(request, reader, from).await {
             Ok(()) => Ordered::Decided,
@@ -168,6 +209,15 @@ impl ReadDoor {
             Err(Unordered::Stopping) => Ordered::NotNow(Refusal::Stopping),
             Err(Unordered::Fault) => Ordered::NotNow(Refusal::StorageFault),
         })
+    }
+
+    fn may_ask(&self, from: NodeId, room: RoomId, stranger: &PublicIdentity) -> bool {
+        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = strangers.may_ask(from, room, stranger.author_id(), self.clock.now().hour());
+        if !may {
+            tracing::debug!(%from, "a node forwards read requests of more strangers than it may in an hour");
+        }
+        may
     }
 
     fn share(&self, of: NodeId) -> Arc<Semaphore> {

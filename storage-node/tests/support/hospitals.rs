@@ -70,7 +70,11 @@ impl Hospitals {
     }
 
     fn signed(&self, more: &str, after: Option<&VerifiedCharter>) -> SignedCharter {
-        let description = CharterFile::parse(&format!("{}{more}", self.text)).unwrap();
+        self.signed_as(&format!("{}{more}", self.text), after)
+    }
+
+    fn signed_as(&self, text: &str, after: Option<&VerifiedCharter>) -> SignedCharter {
+        let description = CharterFile::parse(text).unwrap();
         let mut signed = SignedCharter::unsigned(&description.charter(self.dir.path(), after).unwrap()).unwrap();
         self.members.iter().for_each(|member| signed.sign(member).unwrap());
         signed
@@ -95,6 +99,16 @@ impl Hospitals {
         certs::file::replace(&self.path("charter"), &chain.encode()).unwrap();
         to.iter().for_each(|n| certs::file::replace(&self.path(&format!("node{n}/charter")), &chain.encode()).unwrap());
         certs::store::load_charter(&self.path("charter")).unwrap().0
+    }
+
+    /// The next charter, which names no node of hospital `gone`.
+    pub fn next_without(&self, gone: usize, more: &str, to: &[usize]) {
+        let (before, mut chain) = certs::store::load_charter(&self.path("charter")).unwrap();
+        let (name, mark) = (format!("'node{gone}.example'"), "[[node]]");
+        let text: Vec<&str> = self.text.split(mark).filter(|part| !part.contains(&name)).collect();
+        chain.0.push(self.signed_as(&format!("{}{more}", text.join(mark)), Some(&before)));
+        certs::file::replace(&self.path("charter"), &chain.encode()).unwrap();
+        to.iter().for_each(|n| certs::file::replace(&self.path(&format!("node{n}/charter")), &chain.encode()).unwrap());
     }
 
     /// A charter of any version.
