@@ -148,7 +148,9 @@ impl Daemon {
             who: Who { id, name, identity: Arc::clone(&identity), charter: charters.first() },
             file: cosigned,
             lines,
-            leader: Box::new(move |shard| leaders.standing(GroupId(shard)).and_then(|standing| standing.leader).map(node_id)),
+            leader: Box::new(move |shard| {
+                leaders.standing(GroupId(shard)).and_then(|standing| standing.leader).map(node_id)
+            }),
             outbound: outbound.clone(),
             evidence: Box::new(Found { charters: charters.clone(), keeper: evidence.clone() }),
             may_order: may_order.clone(),

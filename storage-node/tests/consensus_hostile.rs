@@ -13,7 +13,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
-use ehe_node::consensus::{MAX_FRAME_BYTES, Purpose, Role};
+use ehe_node::consensus::{MAX_FRAME_BYTES, NodeId, Purpose, Role, Status};
 use minicbor::Encoder;
 use sha2::Digest;
 
@@ -307,6 +307,32 @@ async fn whoever_is_not_of_the_group_is_not_listened_to() {
 }
 
 /// A stream that is opened and then says nothing costs a little memory, and one of a kind: the next ends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_let_go_is_not_listened_to_on_a_stream_that_it_has_open() {
+    let mut three = Several::new(&[1, 2, 3], 1);
+    three.nodes.remove(&HOSTILE);
+    three.open_all().await;
+    let leader = three.leader(0, &[1, 2]).await;
+    let term = three.status(leader, 0).term;
+    // A member, it has said hello, and is welcome. Then the members go on without it.
+    let mut stream = three.hub.dial(HOSTILE, leader).unwrap();
+    stream.sender.send(hello(0, leader)).await.unwrap();
+    let welcome = stream.receiver.recv(MAX_FRAME_BYTES).await.unwrap();
+    assert!(welcome.is_some());
+    let stay = [1, 2].map(NodeId).into();
+    three.up[&leader].change_voters(id(0), &stay).await.unwrap();
+    let gone = |it: &Status| it.voters == stay && !it.changing && it.applied.map(|at| at.index) == it.last_index;
+    let last = three.up[&leader].wait(id(0), Duration::from_secs(10), gone).await.unwrap().applied.unwrap();
+    // It was elected, it says.
+    let claim = append((term + 1, HOSTILE, true), Some((last.term, last.index)), None, &[term + 1]);
+    let _ = stream.sender.send(claim).await;
+    let heard = tokio::time::timeout(Duration::from_secs(10), stream.receiver.recv(MAX_FRAME_BYTES)).await.unwrap();
+    assert!(!matches!(heard, Ok(Some(_))), "it is answered: {heard:?}");
+    let status = three.status(leader, 0);
+    assert_eq!((status.term, status.role), (term, Role::Leader), "nobody follows it");
+    three.close(0).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_that_are_opened_and_left_do_not_gather() {
     let mut three = Several::new(&[1, 2, 3], 1);

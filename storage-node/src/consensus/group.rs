@@ -143,6 +143,18 @@ impl Group {
         self.circle.read().unwrap_or_else(PoisonError::into_inner).contains(&peer)
     }
 
+    /// Whether a node that had something to say has nothing to say any more: it is not [listened to](Self::listens_to), and that it is no
+    /// member is committed. Until then a leader that takes itself out goes on.
+    pub(super) fn has_let_go(&self, peer: NodeId) -> bool {
+        let metrics = self.raft().metrics();
+        let gone = {
+            let metrics = metrics.borrow_watched();
+            let members = metrics.committed_membership_config.membership();
+            members.nodes().next().is_some() && members.get_node(&peer.0).is_none()
+        };
+        gone && !self.listens_to(peer)
+    }
+
     /// Why the group is not running, if it is not: the fence's fault, or that openraft died without one.
     pub(super) fn stopped_by(&self) -> Option<Arc<Fault>> {
         if let Some(fault) = self.log.fence.fault() {

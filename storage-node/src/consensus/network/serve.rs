@@ -277,6 +277,10 @@ fn requests(source: Source) -> impl Stream<Item = AppendEntriesRequest<Types>> +
 impl Source {
     async fn next(&mut self) -> Result<Option<AppendEntriesRequest<Types>>, ServeError> {
         let Some(frame) = self.receiver.recv(self.max).await? else { return Ok(None) };
+        // Since its stream was opened, perhaps.
+        if self.group.has_let_go(self.peer) {
+            return Err(ServeError::Refused(Reason::NotAMember));
+        }
         let request = codec::decode_append(&frame)?;
         if self.max < MAX_FRAME_BYTES && !request.entries.is_empty() {
             return Err(Unsound::Entries.into());

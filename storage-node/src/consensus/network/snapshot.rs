@@ -26,7 +26,7 @@ use super::{
     accept::ServeError,
     call::{CallError, Patience, SMALL_FRAME_BYTES},
     check::{self, Known, Unsound},
-    codec::{self, Header, Received},
+    codec::{self, Header, Reason, Received},
     link::{FrameReceiver, FrameSender, Purpose},
     pace::BYTES_PER_S_MIN,
     router::Router,
@@ -295,6 +295,9 @@ async fn install(
     let until = Types::now() + patience;
     let (alone, raft, committed) = loop {
         let alone = group.accept.alone().await;
+        if group.has_let_go(peer) {
+            return Err(ServeError::Refused(Reason::NotAMember));
+        }
         group.accept.snapshot(&group.log, peer, &header)?;
         let raft = group.raft();
         let committed =
