@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn no_change_takes_more_than_is_reserved_for_it() {
         for change in all() {
-            let bytes = encode(&[change.clone()], Vec::new()).len();
+            let bytes = encode(std::slice::from_ref(&change), Vec::new()).len();
             assert!(bytes <= most_bytes(&change), "{bytes}: {change:?}");
         }
     }
