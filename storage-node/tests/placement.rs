@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use certs::{Client, Connection, Credentials, Role};
+use certs::{Client, Connection, Credentials, Lane, NodeDialer, Role};
 use ehe::charter::{CharterChain, SignedCharter};
 use ehe::checkpoint::{Checkpoint, VerifiedCheckpoint};
 use ehe::id::{NodeId, Nonce, RoomId};
@@ -25,6 +25,7 @@ use ehe::refusal::Refusal;
 use ehe::wire::{NodeStatus, Request, Response, Submission};
 use ehe_node::charters::{CharterFault, Charters};
 use ehe_node::daemon::Daemon;
+use ehe_node::peers::Kind;
 use tokio_util::sync::CancellationToken;
 
 #[path = "support/hospitals.rs"]
@@ -354,6 +355,22 @@ async fn gives_up(hospitals: &Hospitals, n: usize, before: u64) {
     tokio::time::timeout(LIMIT, going).await.expect("it gives up what it has");
 }
 
+/// The shards that node `n` says it had and gave up, asked by another node.
+async fn gave_up(hospitals: &Hospitals, n: usize, by: usize) -> Vec<u8> {
+    let dialer = NodeDialer::new(&hospitals.credentials(by)).unwrap();
+    let charter = hospitals.charter();
+    let node = charter.node(hospitals.id(n)).unwrap();
+    let mut exchange = dialer.open(node, Lane::Prompt, LIMIT).await.unwrap();
+    exchange.send(&[Kind::Alliance.byte()], LIMIT).await.unwrap();
+    // Version 1, a report of charter 1 and no shards.
+    exchange.send(&[1, 0x82, 0, 0xa2, 0, 1, 1, 0x80], LIMIT).await.unwrap();
+    exchange.finish().unwrap();
+    let answer = exchange.recv(LIMIT).await.unwrap().unwrap();
+    // Of its report the last member, 2: a list of small numbers.
+    let at = answer.windows(2).rposition(|two| two == [2, 0x81]);
+    at.map_or(Vec::new(), |at| answer[at + 2..].to_vec())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_node_has_of_a_shard_that_moved_away_is_removed_and_comes_again_when_the_shard_does() {
     let hospitals = Arc::new(Hospitals::new(2, &placed(&[0])));
@@ -375,6 +392,7 @@ async fn what_a_node_has_of_a_shard_that_moved_away_is_removed_and_comes_again_w
         assert!(matches!(said, Some(Response::AskNode(node)) if node == hospitals.id(1)), "{said:?}");
         let status = status(&hospitals, &owner, 0).await;
         assert!(status.shards.is_empty() && status.moved.is_none(), "{status:?}");
+        assert_eq!(gave_up(&hospitals, 0, 1).await, [0], "it says that a log was begun");
         first.stop().await.unwrap();
         first = start_forgetting(&hospitals, 0).await;
     }
