@@ -31,18 +31,28 @@ const WRAPS_REMEMBERED_MAX: usize = 4096;
 #[derive(Debug, Clone)]
 pub struct Audited {
     granted: Granted,
+    /// Control events that the room had where the record stands. None: there is no record.
+    control: Option<u64>,
 }
 
 impl Audited {
-    /// Content: the committed record has to be that of this very request.
-    pub fn committed(granted: Granted, signed: &SignedRequest, committed: &Committed) -> Option<Self> {
+    /// Content: the committed record has to be that of this very request. The room had so many `control` events where it stands.
+    pub fn committed(granted: Granted, signed: &SignedRequest, committed: &Committed, control: u64) -> Option<Self> {
         let same = signed.decode().is_ok_and(|request| request.claims() == granted.request());
-        (same && committed.is_of(signed)).then_some(Self { granted })
+        (same && committed.is_of(signed)).then_some(Self { granted, control: Some(control) })
     }
 
     /// Parts of a room that are read without a record.
     pub fn without_record(granted: Granted) -> Option<Self> {
-        if granted.needs_audit() && !red::on("audit_late") { None } else { Some(Self { granted }) }
+        if granted.needs_audit() && !red::on("audit_late") { None } else { Some(Self { granted, control: None }) }
+    }
+
+    /// Asks the rules as they are in `room`. A right that ended and was given again is another one, of which no record tells yet: the reader
+    /// is to ask again.
+    fn asked_again(&self, alliance: AllianceId, room: &RoomState, now: UnixMs) -> Result<Granted, Refusal> {
+        let granted = decide(alliance, room, self.request(), now)?;
+        let stood = self.control.is_none_or(|control| granted.rests_on_first(room, control, now));
+        if stood { Ok(granted) } else { Err(Refusal::NoLeader) }
     }
 
     /// The request.
@@ -86,14 +96,14 @@ pub struct Page {
 #[derive(Debug, Clone)]
 pub struct Asks {
     alliance: AllianceId,
-    request: ReadRequest,
+    audited: Audited,
 }
 
 impl Asks {
     /// Asks the rules as they are in `view`.
     pub fn still_allowed(&self, view: &View, now: UnixMs) -> Result<(), Cut> {
-        let room = view.room(self.request.room)?.ok_or(Refusal::RoomUnknown)?;
-        decide(self.alliance, &room, &self.request, now)?;
+        let room = view.room(self.audited.request().room)?.ok_or(Refusal::RoomUnknown)?;
+        self.audited.asked_again(self.alliance, &room, now)?;
         Ok(())
     }
 }
@@ -137,14 +147,14 @@ impl Release {
 
     /// What to ask the rules while a page is under way.
     pub fn asks(&self) -> Asks {
-        Asks { alliance: self.alliance, request: self.request().clone() }
+        Asks { alliance: self.alliance, audited: self.audited.clone() }
     }
 
     /// The next page, of the log's first `log_size` leaves, if the rules still allow it at `now`.
     pub fn page(&mut self, view: &View, log_size: u64, now: UnixMs) -> Result<Page, Cut> {
         let id = self.room();
         let room = view.room(id)?.ok_or(Refusal::RoomUnknown)?;
-        self.audited.granted = decide(self.alliance, &room, self.audited.request(), now)?;
+        self.audited.granted = self.audited.asked_again(self.alliance, &room, now)?;
         let rows = view.positions(id, self.cursor, log_size, PAGE_LEAVES_MAX)?;
         let ends = ends(&room, self.audited.request().reader, now);
         let mut page = Page { frames: Vec::new(), caught_up: rows.len() < PAGE_LEAVES_MAX, ends };

@@ -155,6 +155,32 @@ async fn a_revocation_ends_a_stream_on_a_follower_whose_reader_takes_nothing_of_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_ended_and_was_given_again_is_another_one_and_needs_a_request_and_a_record_of_its_own() {
+    let mut ward = Ward::open(|_| {}).await;
+    ward.content(3, 100).await;
+    let follower = ward.follower().await;
+    let mut stream = ward.clinician.subscribe(follower, &ward.request()).await;
+    while !matches!(next(&mut stream).await.unwrap().unwrap(), Response::Head(_)) {}
+    // In one run: no state is ever seen in which the reader has no right, as on a node that lags.
+    let revoke = ward.patient.revoke(ward.grant, now());
+    let reader = ward.clinician.credentials.identity().public();
+    let grant = ward.patient.grant(reader, ehe::control::Right::Read, None, now());
+    ward.by_owner(&[revoke, grant]).await;
+    let last = loop {
+        match next(&mut stream).await.unwrap() {
+            Some(Response::Head(_) | Response::Item(_)) => {}
+            last => break last,
+        }
+    };
+    assert_eq!(last, Some(Response::Refused(Refusal::NoLeader)), "ask again");
+    assert_eq!(ward.reads().await, 1);
+    let answers = all(&mut ward.clinician.fetch(follower, &ward.request()).await).await;
+    assert_eq!(ended(&answers).0, 3);
+    assert_eq!(ward.reads().await, 2);
+    ward.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_grant_that_expires_ends_a_stream_then_and_not_when_its_lease_is_over() {
     let mut ward = Ward::open(|_| {}).await;
     ward.content(1, 100).await;

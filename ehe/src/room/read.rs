@@ -5,7 +5,7 @@ use crate::id::{AllianceId, AuthorId, EpochId};
 use crate::limits;
 use crate::read::{Part, ReadRequest, Scope};
 use crate::refusal::Refusal;
-use crate::room::state::RoomState;
+use crate::room::state::{GrantState, RoomState};
 use crate::time::{Hour, UnixMs};
 
 /// Proof that the room's rules allow a request. Only [`decide`] makes one.
@@ -28,6 +28,19 @@ impl Granted {
     /// Content never goes out without a committed access event; control records do.
     pub fn needs_audit(&self) -> bool {
         self.request.scope.part == Part::Content
+    }
+
+    /// Whether it would be granted too if the room had its first `control` control events' grants only: what is granted later, to one whose
+    /// right ended meanwhile, is for another request (D5).
+    pub fn rests_on_first(&self, room: &RoomState, control: u64, now: UnixMs) -> bool {
+        let Scope { part, epochs, until, .. } = self.scope();
+        let (Part::Content, Ok(reader)) = (part, room.author_of(self.request.reader)) else { return true };
+        let last = Hour(until.0.saturating_sub(1));
+        let covers = |epoch: &EpochId| {
+            reader == room.owner
+                || room.grants_of(reader).any(|(_, g)| g.seq < control && whole(g, &self.request, *epoch, last, now))
+        };
+        epochs.iter().all(covers)
     }
 }
 
@@ -76,17 +89,18 @@ fn covered_by_one(
     last: Hour,
     now: UnixMs,
 ) -> Result<(), Refusal> {
-    let whole = |g: &crate::room::GrantState| {
-        g.right == Right::Read
-            && g.epochs.contains(&epoch)
-            && g.holds(Some(request.scope.from), now).is_ok()
-            && g.holds(Some(last), now).is_ok()
-    };
-    if reader == room.owner || room.grants_of(reader).any(|(_, g)| whole(g)) {
+    if reader == room.owner || room.grants_of(reader).any(|(_, g)| whole(g, request, epoch, last, now)) {
         Ok(())
     } else {
         Err(Refusal::HourNotCovered)
     }
+}
+
+fn whole(g: &GrantState, request: &ReadRequest, epoch: EpochId, last: Hour, now: UnixMs) -> bool {
+    g.right == Right::Read
+        && g.epochs.contains(&epoch)
+        && g.holds(Some(request.scope.from), now).is_ok()
+        && g.holds(Some(last), now).is_ok()
 }
 
 fn ended_or_never(room: &RoomState, request: &ReadRequest, now: UnixMs) -> Refusal {

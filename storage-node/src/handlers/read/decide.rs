@@ -157,7 +157,8 @@ async fn recorded(
         let request = signed.decode().map_err(|_| Refusal::RequestMalformed)?.trust_ordering_party();
         let room = view.room(request.room)?.ok_or(Refusal::RoomUnknown)?;
         let granted = decide(alliance, &room, &request, judged_at(view, clock))?;
-        Ok(Audited::committed(granted, &signed, &committed).ok_or(Refusal::NotInvited)?)
+        let control = view.entry(committed.record())?.control;
+        Ok(Audited::committed(granted, &signed, &committed, control).ok_or(Refusal::NotInvited)?)
     })
     .await
 }
