@@ -5,6 +5,7 @@
 //! shards = 16                       # never changes later; default 16
 //! head_fresh_ms = 60000             # a head older than this is stale; default 60000
 //! # min_cosignatures = 2            # where that is more than the majority of a shard's members
+//! # rules = 2                       # the rules version in force; as in the charter before unless it is raised here
 //!
 //! [[member]]
 //! name = "St. Anna"
@@ -29,7 +30,7 @@
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
-use ehe::charter::{Charter, Member, Node, Permissions, Placement, Role, RoleSet, VerifiedCharter};
+use ehe::charter::{Charter, Member, Node, Permissions, Placement, RULES_FIRST, Role, RoleSet, VerifiedCharter};
 use ehe::id::{MemberId, NodeId};
 use serde::Deserialize;
 
@@ -72,6 +73,7 @@ pub struct CharterFile {
     shards: Option<NonZeroU16>,
     head_fresh_ms: Option<u32>,
     min_cosignatures: Option<u16>,
+    rules: Option<u16>,
     #[serde(rename = "member")]
     members: Vec<MemberEntry>,
     #[serde(rename = "node")]
@@ -139,6 +141,7 @@ impl CharterFile {
             permissions: self.permitted(),
             head_fresh_ms: self.head_fresh_ms.unwrap_or(HEAD_FRESH_MS),
             min_cosignatures: self.min_cosignatures,
+            rules: self.rules.or(before.map(VerifiedCharter::rules)).filter(|rules| *rules != RULES_FIRST),
         })
     }
 

@@ -123,12 +123,26 @@ pub struct Charter {
     /// Cosigning members that a checkpoint needs at least, where that is more than the majority of the shard's members.
     #[n(9)]
     pub min_cosignatures: Option<u16>,
+    /// The rules version under which a shard's log is applied once this charter is in effect there (SPEC 15); 1 is said by leaving it
+    /// out. Charter 1 names none; never lower than in the charter before.
+    #[n(10)]
+    pub rules: Option<u16>,
 }
+
+/// The rules version of an alliance whose charters have never named one.
+pub const RULES_FIRST: u16 = 1;
+/// The highest rules version that this library knows: sections 8 to 10 of the SPEC.
+pub const RULES_KNOWN: u16 = 1;
 
 impl Charter {
     /// The bytes that are hashed and signed.
     pub fn to_bytes(&self) -> Vec<u8> {
         cbor::to_vec(self)
+    }
+
+    /// The rules version that it puts in force.
+    pub fn rules(&self) -> u16 {
+        self.rules.unwrap_or(RULES_FIRST)
     }
 }
 
@@ -223,6 +237,19 @@ pub enum CharterError {
         /// Shards before.
         before: u16,
         /// Shards in this version.
+        after: u16,
+    },
+    /// The rules version is written where it has to be left out.
+    #[error("charter: rules version {0} is written; charter 1 names none, and later ones say 1 by leaving it out")]
+    Rules(u16),
+    /// The rules version went back.
+    #[error(
+        "charter: the rules version went from {before} back to {after}; what was applied under the later one would be judged anew"
+    )]
+    RulesLowered {
+        /// The rules version before.
+        before: u16,
+        /// That of this version of the charter.
         after: u16,
     },
     /// A signature is malformed or does not verify.

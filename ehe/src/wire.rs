@@ -315,6 +315,9 @@ pub struct GroupStatus {
     /// What is being done to move it to where the newest charter says, in words for people.
     #[n(4)]
     pub doing: Option<String>,
+    /// The rules version in force in it; absent where no node of it was heard of, or where that is the first.
+    #[n(5)]
+    pub rules: Option<u16>,
 }
 
 /// A node's part in a shard.
@@ -336,6 +339,10 @@ pub struct GroupNode {
     /// A fault stopped the shard there.
     #[n(4)]
     pub faulted: bool,
+    /// The highest rules version that its program knows; absent where the node was not heard of. One below the version in force applies
+    /// nothing, until a later program runs there.
+    #[n(5)]
+    pub knows: Option<u16>,
 }
 
 /// How a shard is on a node.

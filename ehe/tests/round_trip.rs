@@ -309,9 +309,23 @@ fn from_node() -> impl Strategy<Value = Response> {
     );
     let count = option::of(any::<core::num::NonZeroU32>());
     let member = (id8(NodeId), any::<bool>(), option::of(any::<u64>()), option::of(any::<u64>()), any::<bool>())
-        .prop_map(|(node, votes, applied, heard_ms, faulted)| GroupNode { node, votes, applied, heard_ms, faulted });
+        .prop_map(|(node, votes, applied, heard_ms, faulted)| GroupNode {
+            node,
+            votes,
+            applied,
+            heard_ms,
+            faulted,
+            knows: applied.and_then(|applied| u16::try_from(applied).ok()),
+        });
     let group = (any::<u16>(), any::<u32>(), option::of(id8(NodeId)), vec(member, 0..3), option::of("[ -~]{0,20}"))
-        .prop_map(|(shard, charter, leader, nodes, doing)| GroupStatus { shard, charter, leader, nodes, doing });
+        .prop_map(|(shard, charter, leader, nodes, doing)| GroupStatus {
+            shard,
+            charter,
+            leader,
+            nodes,
+            doing,
+            rules: leader.map(|_| shard),
+        });
     let first = option::of("[ -~]{0,20}");
     let scrub = (any::<u16>(), any::<[u64; 3]>(), any::<bool>(), option::of(ms()), option::of(any::<u64>()), first)
         .prop_map(|(shard, [checked, entries, found], held, ended, took_ms, first)| ScrubStatus {

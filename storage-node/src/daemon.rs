@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use certs::{CloseCode, Credentials, NodeDialer, NodeLimits, Server, ServerLimits};
+use ehe::charter::RULES_KNOWN;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -89,6 +90,16 @@ impl Daemon {
         clock: Clock,
         goes_on: &(dyn Fn() + Send + Sync),
     ) -> Result<Self, StartError> {
+        Self::start_knowing(config, clock, goes_on, RULES_KNOWN).await
+    }
+
+    /// The same, as a program that knows the rules up to a version only: for tests of a rolling upgrade.
+    pub async fn start_knowing(
+        config: Config,
+        clock: Clock,
+        goes_on: &(dyn Fn() + Send + Sync),
+        rules: u16,
+    ) -> Result<Self, StartError> {
         // 1. Who are we, and what is ours to hold? Then the files, all checked before anything is written.
         let opening = config.clone();
         let Opened { placed, mut files, cosigned, shelf } =
@@ -121,14 +132,14 @@ impl Daemon {
             let known = charters.clone();
             let notary = Notary::new(move |version| known.of(version), checkpoints.clone());
             notaries.insert(place.shard, notary.clone());
-            let machine = machine.attested_by(notary);
+            let machine = machine.attested_by(notary).knowing(rules);
             let readers = Readers { decisions: Decisions::new(id), ..Readers::default() };
             let machine = machine.attended(readers.clone(), clock.clone());
-            let (rooms, recent) = (machine.rooms(), machine.recent());
+            let (rooms, recent, in_force) = (machine.rooms(), machine.recent(), machine.rules());
             machines.push((GroupId(place.shard), machine));
             lines.insert(place.shard, Line { store: store.clone(), recent: recent.clone(), shown });
             let (sequencer, queue) = Sequencer::new(config.limits.queue_commands_max, config.limits.queue_bytes_max);
-            halves.push((Shard { place, store, rooms, recent, readers, sequencer, checkpoints }, queue));
+            halves.push((Shard { place, store, rooms, recent, readers, sequencer, checkpoints }, queue, in_force));
         }
         let link: Arc<dyn Link> = Arc::new(reach.clone());
         // What was found damaged before the restart is held from the start.
@@ -164,7 +175,9 @@ impl Daemon {
         // 5. One task for each shard that orders what is handed in.
         let tasks = TaskTracker::new();
         let (mut shards, mut movers, progress) = (BTreeMap::new(), Vec::new(), Progress::default());
-        for (shard, queue) in halves {
+        let (known, of_groups, shown) = (charters.clone(), consensus.clone(), Arc::clone(&board));
+        let alliance = Arc::new(Alliance::new(known, of_groups, shown, progress.clone(), rules));
+        for (shard, queue, in_force) in halves {
             let group = GroupId(shard.place.shard);
             movers.push(Mover {
                 shard: shard.place.shard,
@@ -174,8 +187,16 @@ impl Daemon {
                 sequencer: shard.sequencer.clone(),
                 checkpoints: shard.checkpoints.clone(),
                 progress: progress.clone(),
+                alliance: Arc::clone(&alliance),
             });
-            tasks.spawn(order(queue, consensus.clone(), group, may_order.clone(), clock.clone(), Arc::clone(&stats)));
+            tasks.spawn(order(
+                queue,
+                consensus.clone(),
+                group,
+                may_order.clone(),
+                (clock.clone(), in_force),
+                Arc::clone(&stats),
+            ));
             shards.insert(shard.place.shard, shard);
         }
 
@@ -188,7 +209,6 @@ impl Daemon {
         let others = Others { reach, tasks: TaskTracker::new(), stop: CancellationToken::new() };
         let limits = ServerLimits { nodes: Some(NodeLimits::default()), ..config.limits.channel() };
         let server = Arc::new(Server::bind(config.listen, &credentials, limits)?);
-        let alliance = Arc::new(Alliance::new(charters.clone(), consensus.clone(), Arc::clone(&board), progress));
         let attending = peers::attend(
             Arc::clone(&alliance),
             others.reach.clone(),

@@ -12,6 +12,7 @@ use anyhow::Context;
 use certs::Credentials;
 use certs::terminal::escaped;
 use clap::{Args, Parser, Subcommand};
+use ehe::wire::NodeStatus;
 use ehe_node::backup::command;
 use ehe_node::clock::Clock;
 use ehe_node::commands::{self, Planned, Watch};
@@ -89,6 +90,14 @@ enum Command {
         #[command(flatten)]
         plan: Plan,
     },
+    /// Plans that the rules version under which the log is applied is raised: writes the next charter, for the members to sign. Refused while
+    /// a node that holds a shard runs a program that does not know it.
+    RaiseRules {
+        /// The version.
+        rules: u16,
+        #[command(flatten)]
+        plan: Plan,
+    },
     /// The alliance's charter.
     Charter {
         #[command(subcommand)]
@@ -155,6 +164,7 @@ fn main() -> ExitCode {
         Command::MoveShard { shard, to, plan } => planned(&plan, &Planned::Move { shard, to }),
         Command::Drain { node, plan } => planned(&plan, &Planned::Drain { node }),
         Command::Replace { old, new, plan } => planned(&plan, &Planned::Replace { old, new }),
+        Command::RaiseRules { rules, plan } => planned(&plan, &Planned::Raise { rules }),
         Command::Charter { command: CharterCommand::Install { file, config, wait, timeout } } => {
             install(&file, &config, wait, timeout)
         }
@@ -211,12 +221,20 @@ fn join(path: PathBuf) -> anyhow::Result<()> {
 }
 
 fn planned(plan: &Plan, planned: &Planned) -> anyhow::Result<()> {
-    commands::plan(&Config::load(&plan.config)?, planned, &plan.out, &mut std::io::stdout())
+    let config = Config::load(&plan.config)?;
+    commands::plan(&config, planned, &plan.out, &|| asked(&config), &mut std::io::stdout())
+}
+
+/// How the alliance's nodes are, as the running node of this configuration says.
+fn asked(config: &Config) -> anyhow::Result<NodeStatus> {
+    let credentials = Credentials::load(&config.credentials_dir)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+    Ok(runtime.block_on(commands::look(config, &credentials))?.0)
 }
 
 fn install(file: &Path, config: &Path, wait: bool, timeout: Option<u64>) -> anyhow::Result<()> {
     let config = Config::load(config)?;
-    let version = commands::install(&config, file, &mut std::io::stdout())?;
+    let version = commands::install(&config, file, &|| asked(&config), &mut std::io::stdout())?;
     if wait { status(&config, false, Some(version), timeout) } else { Ok(()) }
 }
 

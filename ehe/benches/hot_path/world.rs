@@ -97,6 +97,7 @@ fn charter(members: &[Identity], nodes: &[Identity]) -> VerifiedCharter {
         permissions: Permissions::default(),
         head_fresh_ms: 60_000,
         min_cosignatures: None,
+        rules: None,
     };
     let mut signed = SignedCharter::unsigned(&charter).unwrap();
     for member in members {

@@ -5,7 +5,7 @@ use std::hash::Hash;
 
 use super::{
     ADDRESS_MAX_BYTES, ADDRESSES_PER_NODE_MAX, Charter, CharterError, GROUP_SIZES, HEAD_FRESH_MAX_MS, Member,
-    NODE_NAME_MAX_BYTES, Node, Placement,
+    NODE_NAME_MAX_BYTES, Node, Placement, RULES_FIRST,
 };
 use crate::id::{MemberId, NodeId};
 use crate::limits::{CHARTER_MAX_BYTES, LABEL_MAX_BYTES, MEMBERS_MAX, SHARDS_MAX};
@@ -23,7 +23,12 @@ impl Charter {
         within("head_fresh_ms", fresh_ms, 1, usize::try_from(HEAD_FRESH_MAX_MS).unwrap_or(usize::MAX))?;
         self.check_members()?;
         self.check_nodes()?;
-        self.check_placement()
+        self.check_placement()?;
+        match self.rules {
+            // An alliance begins under the first rules: what raises them stands in the log of each shard.
+            Some(rules) if rules <= RULES_FIRST || self.version == 1 => Err(CharterError::Rules(rules)),
+            _ => Ok(()),
+        }
     }
 
     fn check_members(&self) -> Result<(), CharterError> {

@@ -121,6 +121,9 @@ impl SignedCharter {
                     let (before, after) = (before.shard_count().get(), charter.shard_count.get());
                     return Err(CharterError::ShardCountChanged { before, after });
                 }
+                if charter.rules() < before.rules() {
+                    return Err(CharterError::RulesLowered { before: before.rules(), after: charter.rules() });
+                }
                 (before.alliance_id(), &before.charter().members)
             }
         };

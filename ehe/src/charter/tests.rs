@@ -38,6 +38,7 @@ fn world() -> World {
         permissions: Permissions::default(),
         head_fresh_ms: 60_000,
         min_cosignatures: None,
+        rules: None,
     };
     World { members, charter }
 }
@@ -165,6 +166,28 @@ fn a_skipped_version_a_wrong_predecessor_and_another_shard_count_are_refused() {
     );
     let signed_two = signed(&two, &by);
     assert_eq!(signed_two.verify(Trust::Pinned(pin(&signed_two))), Err(CharterError::OtherAlliance));
+}
+
+#[test]
+fn the_rules_version_is_raised_by_a_later_charter_and_never_goes_back() {
+    let world = world();
+    let one = first(&world);
+    assert_eq!(one.rules(), 1);
+    let by = [&world.members[0], &world.members[1]];
+    let raised = Charter { rules: Some(2), ..second_of(&world, &one) };
+    let two = signed(&raised, &by).verify(Trust::Predecessor(&one)).unwrap();
+    assert_eq!(two.rules(), 2);
+    let third = |rules| {
+        let third = Charter { version: 3, predecessor: Some(two.hash()), rules, ..world.charter.clone() };
+        signed(&third, &by).verify(Trust::Predecessor(&two)).map(|three| three.rules())
+    };
+    assert_eq!(third(Some(2)), Ok(2), "stays");
+    assert_eq!(third(Some(u16::MAX)), Ok(u16::MAX), "may skip");
+    assert_eq!(third(None), Err(CharterError::RulesLowered { before: 2, after: 1 }), "left out is the first");
+    for (charter, rules) in [(&raised, 0), (&raised, 1), (&world.charter, 2)] {
+        let written = Charter { rules: Some(rules), ..charter.clone() };
+        assert_eq!(SignedCharter::unsigned(&written), Err(CharterError::Rules(rules)));
+    }
 }
 
 #[test]

@@ -34,6 +34,11 @@ impl VerifiedCharter {
         self.signed.hash()
     }
 
+    /// The rules version that it puts in force in a shard where it is in effect.
+    pub fn rules(&self) -> u16 {
+        self.charter.rules()
+    }
+
     /// Shards of the alliance.
     pub fn shard_count(&self) -> NonZeroU16 {
         self.charter.shard_count

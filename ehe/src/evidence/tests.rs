@@ -46,6 +46,7 @@ fn world() -> World {
         permissions: Permissions::default(),
         head_fresh_ms: 60_000,
         min_cosignatures: None,
+        rules: None,
     };
     let mut signed = SignedCharter::unsigned(&charter).unwrap();
     members.iter().take(2).for_each(|member| signed.sign(member).unwrap());

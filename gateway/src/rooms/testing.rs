@@ -69,6 +69,7 @@ pub(crate) fn charter(members: &[Identity], nodes: &[(Identity, String)]) -> Cha
         permissions: Permissions::default(),
         head_fresh_ms: 60_000,
         min_cosignatures: None,
+        rules: None,
     };
     CharterChain(vec![sign(&charter, members)])
 }

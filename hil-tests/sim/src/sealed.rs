@@ -83,6 +83,7 @@ impl Alliance {
             permissions: Permissions::default(),
             head_fresh_ms: 300_000,
             min_cosignatures: None,
+            rules: None,
         };
         let mut signed = SignedCharter::unsigned(&charter).unwrap();
         seats.iter().for_each(|(_, voter, _)| signed.sign(voter).unwrap());

@@ -8,8 +8,10 @@ use certs::Credentials;
 use certs::store::names;
 use ehe::charter::{CHAIN_MAX_BYTES, Charter, CharterChain, Node, SignedCharter, VerifiedCharter};
 use ehe::id::NodeId;
+use ehe::wire::NodeStatus;
 
 use super::plan::{self, Move};
+use super::rules::may_raise;
 use crate::charters::Charters;
 use crate::config::Config;
 
@@ -35,6 +37,23 @@ pub enum Planned {
         /// By name or id.
         new: String,
     },
+    /// The rules version in force is raised.
+    Raise {
+        /// To this one.
+        rules: u16,
+    },
+}
+
+/// How the alliance's nodes are, as the running node says: asked where the rules version is raised.
+pub type Asked<'a> = &'a dyn Fn() -> anyhow::Result<NodeStatus>;
+
+/// A charter raises the rules version only where every node knows it.
+fn checked(before: &VerifiedCharter, after: &Charter, asked: Asked<'_>) -> anyhow::Result<()> {
+    if after.rules() > before.rules() {
+        let status = asked().context("which rules versions the nodes' programs know, only a running node can tell")?;
+        may_raise(before, after, &status)?;
+    }
+    Ok(())
 }
 
 fn node<'a>(charter: &'a VerifiedCharter, named: &str) -> anyhow::Result<&'a Node> {
@@ -46,7 +65,13 @@ fn node<'a>(charter: &'a VerifiedCharter, named: &str) -> anyhow::Result<&'a Nod
 }
 
 /// Writes the charter that follows the newest one that this node knows to a new file, for the members to sign, and shows what it moves.
-pub fn plan(config: &Config, planned: &Planned, to: &Path, out: &mut dyn Write) -> anyhow::Result<()> {
+pub fn plan(
+    config: &Config,
+    planned: &Planned,
+    to: &Path,
+    asked: Asked<'_>,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
     let credentials = Credentials::load(&config.credentials_dir)?;
     let charters = Charters::open(&credentials, &config.data_dir)?;
     let newest = charters.newest();
@@ -55,7 +80,9 @@ pub fn plan(config: &Config, planned: &Planned, to: &Path, out: &mut dyn Write) 
         Planned::Move { shard, to } => plan::set(&newest, *shard, &to.iter().map(id).collect::<Result<Vec<_>, _>>()?)?,
         Planned::Drain { node } => plan::drain(&newest, id(node)?)?,
         Planned::Replace { old, new } => plan::replace(&newest, id(old)?, id(new)?)?,
+        Planned::Raise { rules } => plan::raise(&newest, *rules)?,
     };
+    checked(&newest, &next, asked)?;
     let mut chain = CharterChain::decode(&charters.encoded())?;
     chain.0.push(SignedCharter::unsigned(&next)?);
     certs::file::create_public(to, &chain.encode())?;
@@ -73,6 +100,9 @@ fn show(before: &VerifiedCharter, after: &Charter, out: &mut dyn Write) -> anyho
     let name = |id: &NodeId| before.node(*id).map_or_else(|| id.to_string(), |node| node.name.clone());
     let names = |nodes: &[NodeId]| nodes.iter().map(name).collect::<Vec<_>>().join(", ");
     writeln!(out, "charter {} of {:?} moves", after.version, after.alliance)?;
+    if after.rules() > before.rules() {
+        writeln!(out, "  the rules from version {} to {}, in every shard", before.rules(), after.rules())?;
+    }
     for Move { shard, from, to } in plan::moves(before, after) {
         let those = |nodes: &[NodeId], without: &[NodeId]| {
             names(&nodes.iter().filter(|node| !without.contains(node)).copied().collect::<Vec<_>>())
@@ -84,7 +114,7 @@ fn show(before: &VerifiedCharter, after: &Charter, out: &mut dyn Write) -> anyho
 }
 
 /// Puts a signed charter into the node's credentials directory, from where the node takes it up within seconds.
-pub fn install(config: &Config, from: &Path, out: &mut dyn Write) -> anyhow::Result<u32> {
+pub fn install(config: &Config, from: &Path, asked: Asked<'_>, out: &mut dyn Write) -> anyhow::Result<u32> {
     let credentials = Credentials::load(&config.credentials_dir)?;
     let bytes = certs::file::read_public(from, CHAIN_MAX_BYTES, "it is the file that the members signed")?;
     let chain = CharterChain::decode(&bytes).with_context(|| from.display().to_string())?;
@@ -93,6 +123,7 @@ pub fn install(config: &Config, from: &Path, out: &mut dyn Write) -> anyhow::Res
     let newest = charters.newest();
     match charters.judge(&chain).with_context(|| from.display().to_string())? {
         Some(newer) => {
+            checked(&newest, newer.charter(), asked)?;
             certs::file::replace(&config.credentials_dir.join(names::CHARTER), &bytes)?;
             let (before, after) = (newest, newer);
             show(&before, after.charter(), out)?;

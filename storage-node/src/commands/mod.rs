@@ -6,9 +6,11 @@
 mod charter;
 mod join;
 mod plan;
+mod rules;
 mod status;
 
-pub use charter::{Planned, install, plan};
+pub use charter::{Asked, Planned, install, plan};
 pub use join::may_join;
-pub use plan::{Move, PlanError, drain, moves, replace, set};
-pub use status::{Watch, status};
+pub use plan::{Move, PlanError, drain, moves, raise, replace, set};
+pub use rules::{TooOld, may_raise};
+pub use status::{Watch, look, status};

@@ -44,6 +44,9 @@ pub enum PlanError {
         /// The shard.
         shard: u16,
     },
+    /// The rules version is that already, or a later one.
+    #[error("the charter puts rules version {0} in force already: it is only ever raised")]
+    NotRaised(u16),
     /// The plan changes nothing.
     #[error("the shards live there already")]
     NoChange,
@@ -121,12 +124,33 @@ fn follows(before: &VerifiedCharter, groups: Groups) -> Result<Charter, PlanErro
     if moves(before, &charter).is_empty() { Err(PlanError::NoChange) } else { Ok(charter) }
 }
 
+/// The nodes of each shard.
+pub(super) fn groups_of(charter: &Charter) -> Vec<Vec<NodeId>> {
+    match &charter.placement {
+        Placement::Everywhere(group) => vec![group.clone(); charter.shard_count.get().into()],
+        Placement::Listed(groups) => groups.clone(),
+    }
+}
+
+/// The rules version is raised, and nothing else changes.
+pub fn raise(charter: &VerifiedCharter, rules: u16) -> Result<Charter, PlanError> {
+    if rules <= charter.rules() {
+        return Err(PlanError::NotRaised(charter.rules()));
+    }
+    let next = Charter {
+        version: charter.version().saturating_add(1),
+        predecessor: Some(charter.hash()),
+        rules: Some(rules),
+        ..charter.charter().clone()
+    };
+    next.check()?;
+    Ok(next)
+}
+
 /// Which shards move.
 pub fn moves(before: &VerifiedCharter, after: &Charter) -> Vec<Move> {
-    let to = |shard: u16| match &after.placement {
-        Placement::Everywhere(group) => group.clone(),
-        Placement::Listed(groups) => groups.get(usize::from(shard)).cloned().unwrap_or_default(),
-    };
+    let after = groups_of(after);
+    let to = |shard: u16| after.get(usize::from(shard)).cloned().unwrap_or_default();
     let all =
         (0..before.shard_count().get()).map(|shard| Move { shard, from: before.group(shard).to_vec(), to: to(shard) });
     let set = |nodes: &[NodeId]| nodes.iter().copied().collect::<BTreeSet<_>>();
@@ -181,6 +205,7 @@ mod tests {
             permissions: Permissions::default(),
             head_fresh_ms: 60_000,
             min_cosignatures: None,
+            rules: None,
         };
         let mut signed = SignedCharter::unsigned(&charter).unwrap();
         who.values().for_each(|member| signed.sign(member).unwrap());
@@ -217,5 +242,14 @@ mod tests {
         assert_eq!(drain(&before, node(6)), Err(PlanError::Nothing(node(6))));
         let full = alliance("abc", &[&[1, 2, 3]]);
         assert_eq!(drain(&full, node(3)), Err(PlanError::NobodyLeft { shard: 0 }));
+    }
+
+    #[test]
+    fn the_rules_are_raised_and_never_lowered() {
+        let before = alliance("abc", &[&[1, 2, 3], &[1]]);
+        let raised = raise(&before, 2).unwrap();
+        assert_eq!((raised.version, raised.rules(), moves(&before, &raised)), (2, 2, vec![]));
+        assert_eq!(raise(&before, 1), Err(PlanError::NotRaised(1)));
+        assert_eq!(raise(&before, 0), Err(PlanError::NotRaised(1)));
     }
 }

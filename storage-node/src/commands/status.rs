@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use certs::terminal::escaped;
 use certs::{Client, CloseCode, Connection, Credentials};
-use ehe::charter::VerifiedCharter;
+use ehe::charter::{RULES_FIRST, VerifiedCharter};
 use ehe::id::NodeId;
 use ehe::wire::{GroupStatus, NodeStatus, Request, Response};
 use serde_json::{Value, json};
@@ -64,7 +64,8 @@ pub async fn status(config: &Config, as_json: bool, watch: Watch, out: &mut dyn 
     }
 }
 
-async fn look(config: &Config, credentials: &Credentials) -> anyhow::Result<(NodeStatus, VerifiedCharter)> {
+/// What the running node of a configuration says, and its newest charter.
+pub async fn look(config: &Config, credentials: &Credentials) -> anyhow::Result<(NodeStatus, VerifiedCharter)> {
     let node = credentials.peer().node().context("the credentials are not a node's")?;
     let client = Client::new(credentials)?;
     let mut at = SocketAddr::new(config.listen.ip(), config.listen.port());
@@ -123,7 +124,8 @@ fn shown(status: &NodeStatus, charter: &VerifiedCharter) -> String {
     );
     for group in status.groups.iter().flatten() {
         let leader = group.leader.map_or_else(|| "nobody".to_owned(), name);
-        text += &format!("shard {}: charter {}, led by {leader}\n", group.shard, group.charter);
+        let rules = group.rules.map_or_else(String::new, |rules| format!(", rules {rules}"));
+        text += &format!("shard {}: charter {}{rules}, led by {leader}\n", group.shard, group.charter);
         for node in &group.nodes {
             let applied = node.applied.map_or_else(|| "not heard of".to_owned(), |applied| format!("{applied} blocks"));
             let heard = node
@@ -132,7 +134,13 @@ fn shown(status: &NodeStatus, charter: &VerifiedCharter) -> String {
                 .map_or_else(String::new, |ms| format!(", {} s ago", ms / 1000));
             let role = if node.votes { "" } else { ", without a vote" };
             let fault = if node.faulted { ", STOPPED by a fault" } else { "" };
-            text += &format!("  {}: {applied}{heard}{role}{fault}\n", name(node.node));
+            let older = match (node.knows, group.rules) {
+                (Some(knows), Some(rules)) if knows < rules => format!(
+                    ", HELD: its program knows the rules up to version {knows}, older than those in force: install a later version there"
+                ),
+                _ => String::new(),
+            };
+            text += &format!("  {}: {applied}{heard}{role}{fault}{older}\n", name(node.node));
         }
         if let Some(doing) = &group.doing {
             text += &format!("  {}\n", escaped(doing));
@@ -163,6 +171,7 @@ fn to_json(status: &NodeStatus, charter: &VerifiedCharter) -> Value {
             "shard": group.shard,
             "charter": group.charter,
             "leader": group.leader,
+            "rules": group.rules.unwrap_or(RULES_FIRST),
             "settled": is_settled(group, charter),
             "doing": group.doing,
             "nodes": group.nodes.iter().map(|node| json!({
@@ -172,6 +181,7 @@ fn to_json(status: &NodeStatus, charter: &VerifiedCharter) -> Value {
                 "applied": node.applied,
                 "heard_ms": node.heard_ms,
                 "faulted": node.faulted,
+                "knows_rules": node.knows,
             })).collect::<Vec<_>>(),
         })
     });

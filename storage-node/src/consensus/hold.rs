@@ -4,13 +4,20 @@
 //! but it does not lead, is not elected, and applies nothing to a state that is damaged. Unlike a [`fence`](super::fence), which is for
 //! good because nobody knows what is on the disk, a hold is lifted when the state was repaired.
 //!
+//! Also held is a group whose state this program cannot carry on, because what is committed asks for a later one
+//! ([`Machine::outdated`](super::Machine::outdated)). That lasts until the later program runs.
+//!
 //! Nothing waits for that: openraft hands its core no more than so many applies ahead, and a core that cannot hand in one votes no more.
 //! So what is committed is passed over, and had again from the log, in its order, once the group is released. From the first entry that
 //! was passed over, nothing is applied but what is read from the log. Where the state really is, openraft does not know then; whoever asks
 //! for the status is told.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
+use futures::future::join_all;
 use openraft::RaftLogReader;
 use tokio::sync::{Notify, futures::Notified};
 
@@ -30,7 +37,10 @@ pub(super) struct Hold {
 
 #[derive(Debug, Default)]
 struct State {
+    /// By whom it may be released.
     why: Option<Arc<str>>,
+    /// Released by a later program alone.
+    outdated: Option<Arc<str>>,
     behind: Option<Behind>,
 }
 
@@ -51,7 +61,23 @@ impl Hold {
 
     /// Why it is held, if it is.
     pub(super) fn why(&self) -> Option<Arc<str>> {
-        self.lock().why.clone()
+        let state = self.lock();
+        state.outdated.clone().or_else(|| state.why.clone())
+    }
+
+    /// Why only a later program releases it.
+    pub(super) fn outdated(&self) -> Option<Arc<str>> {
+        self.lock().outdated.clone()
+    }
+
+    /// What the machine says of that, after its state has changed.
+    pub(super) fn outdate(&self, why: Option<&str>) {
+        let mut state = self.lock();
+        if state.outdated.as_deref() != why {
+            state.outdated = why.map(Arc::from);
+            drop(state);
+            self.moved.notify_waiters();
+        }
     }
 
     pub(super) fn set(&self, why: Option<&str>) {
@@ -68,7 +94,7 @@ impl Hold {
     /// passed over before.
     pub(super) fn passes_over(&self, applied: Option<LogId>, upto: LogId) -> bool {
         let mut state = self.lock();
-        if state.why.is_none() && state.behind.is_none() {
+        if state.why.is_none() && state.outdated.is_none() && state.behind.is_none() {
             return false;
         }
         state.behind = Some(Behind { applied, upto });
@@ -115,11 +141,31 @@ impl Consensus {
     pub fn release(&self, group: GroupId) {
         if let Some(group) = self.group(group) {
             group.log.hold.set(None);
+            if group.log.hold.outdated().is_some() {
+                return;
+            }
             group.raft().runtime_config().elect(group.may_stand());
             group.raft().runtime_config().heartbeat(true);
             runtime::detach(go_on(Arc::clone(group)));
         }
     }
+}
+
+/// Has groups that turn out to be held by their machines stand for no election, and fall silent where they lead. Goes on until it is dropped.
+pub(super) async fn heed(groups: BTreeMap<GroupId, Arc<Group>>) {
+    join_all(groups.into_values().map(|group| async move {
+        loop {
+            let moved = group.log.hold.moved();
+            if let Some(why) = group.log.hold.outdated() {
+                tracing::error!(group = %group.id, %why, "the group is held on this node");
+                group.raft().runtime_config().elect(false);
+                group.raft().runtime_config().heartbeat(false);
+                return;
+            }
+            moved.await;
+        }
+    }))
+    .await;
 }
 
 /// Applies what was passed over. A group that is this node's alone is led again: no timeout would see to that.
@@ -144,6 +190,19 @@ async fn go_on(group: Arc<Group>) {
 mod tests {
     use super::*;
     use crate::consensus::types::log_id;
+
+    #[test]
+    fn a_group_whose_program_is_too_old_stays_held_when_its_state_was_repaired() {
+        let hold = Hold::default();
+        hold.outdate(Some("older than the rules in force"));
+        hold.set(Some("damaged"));
+        assert_eq!(hold.why().as_deref(), Some("older than the rules in force"));
+        hold.set(None);
+        assert_eq!(hold.why().as_deref(), Some("older than the rules in force"));
+        assert!(hold.passes_over(None, log_id(1, 0)));
+        hold.outdate(None);
+        assert_eq!(hold.why(), None);
+    }
 
     #[test]
     fn what_follows_an_entry_that_was_passed_over_is_passed_over_until_the_state_has_caught_up() {

@@ -20,6 +20,7 @@ use super::ids::Position;
 ///   than the last [`make_durable`](Self::make_durable) that returned `Ok`.
 /// - **Deterministic.** The same commands at the same positions from the same state give the same state and responses.
 ///   Commands may be given again after a crash, from the state that the crash left.
+/// - A machine may be [`outdated`](Self::outdated): then nothing more is applied to it, and the group is held, until a later program runs.
 /// - An error stops the group for good on this node, until the program is started again. A command that is *refused*
 ///   is not an error: refusing is a response.
 pub trait Machine: Send + 'static {
@@ -40,8 +41,16 @@ pub trait Machine: Send + 'static {
     /// `meta`. `meta` is opaque, some 30 to 2,000 bytes.
     ///
     /// # Errors
-    /// If the state cannot be written.
+    /// If the state cannot be written; or, with nothing of the batch applied, that its first commands have to be applied by themselves
+    /// ([`MachineError::in_parts`]): whether the machine can go on behind them shows when they are in the state.
     fn apply(&mut self, batch: &[Command], meta: &[u8]) -> Result<Vec<Bytes>, MachineError>;
+
+    /// Why nothing more can be applied by this program: what is committed asks for a later one. Asked when consensus opens, and whenever the
+    /// state has changed. As long as it says so, the group is held (its log and its vote go on), and what is committed stays in the log; the
+    /// later program applies it.
+    fn outdated(&self) -> Option<String> {
+        None
+    }
 
     /// When this returns `Ok`, everything applied so far survives a crash.
     ///
@@ -156,17 +165,27 @@ pub struct AppliedMeta(pub Vec<u8>);
 pub struct MachineError {
     source: Box<dyn std::error::Error + Send + Sync>,
     at_home: bool,
+    in_parts: Option<usize>,
 }
 
 impl MachineError {
     /// Wraps what went wrong; a plain text will do.
     pub fn new(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self { source: source.into(), at_home: false }
+        Self { source: source.into(), at_home: false, in_parts: None }
     }
 
     /// Of a stage: nothing is wrong with what came, but with this node's disk.
     pub fn at_home(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self { source: source.into(), at_home: true }
+        Self { source: source.into(), at_home: true, in_parts: None }
+    }
+
+    /// Of [`Machine::apply`]: nothing was applied, and the first `commands` of the batch, at least one and not all, have to be by themselves.
+    pub fn in_parts(commands: usize) -> Self {
+        Self { in_parts: Some(commands), ..Self::new("the batch has to be applied in parts") }
+    }
+
+    pub(crate) fn first_part(&self) -> Option<usize> {
+        self.in_parts
     }
 
     /// Whether the one who sent a state has no part in it.

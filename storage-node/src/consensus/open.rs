@@ -12,7 +12,7 @@ use std::{
 
 use futures::{
     FutureExt,
-    future::{abortable, join_all, try_join_all},
+    future::{abortable, join, join_all, try_join_all},
 };
 use openraft::{SnapshotPolicy, async_runtime::WatchReceiver, storage::RaftLogStorage, type_config::TypeConfigExt};
 use redb::{Database, StorageBackend, backends::FileBackend};
@@ -26,6 +26,7 @@ use super::{
     fence::Fence,
     group::{Group, Running},
     handle::{Consensus, Inner, fault_of},
+    hold::heed,
     ids::{GroupId, NodeId, NodeUid},
     log::{
         file::{self, LoadError, LogFile, Stored},
@@ -251,6 +252,7 @@ async fn start<M: Machine>(
         }
         let log = Arc::new(GroupLog::new(Arc::new(Fence::new(id)), durable, config.log_tail_bytes, stored));
         log.hold.set(config.held.get(&id).map(String::as_str));
+        log.hold.outdate(machine.outdated().as_deref());
         parts.push((log, machine, applied));
     }
     let logs: Vec<_> = parts.iter().map(|(log, ..)| log.clone()).collect();
@@ -323,7 +325,8 @@ async fn start<M: Machine>(
             Err(error) => failed = failed.or(Some(error)),
         }
     }
-    let (compacting, compactor) = abortable(compact(groups.clone(), offered, Hold::of(&config), catching_up));
+    let compacting = compact(groups.clone(), offered, Hold::of(&config), catching_up);
+    let (compacting, compactor) = abortable(join(compacting, heed(groups.clone())));
     drop(Types::spawn(compacting.map(drop)));
     let consensus = Consensus {
         inner: Arc::new(Inner {

@@ -129,8 +129,9 @@ mod tests {
             learners: vec![],
             faulted: false,
             doing: None,
+            rules: None,
         };
-        Report { charter: 1, groups: of.iter().map(group).collect(), gave_up: None }
+        Report { charter: 1, groups: of.iter().map(group).collect(), gave_up: None, knows: None }
     }
 
     #[test]

@@ -6,19 +6,21 @@
 //! ```text
 //! question = [0, report] / [1]           this is how I am, how are you? / your charters, please
 //! answer   = [0, report] / [1, bytes charter chain]
-//! report   = {0: uint newest charter, 1: [* group], 2?: [+ uint shard that this node gave up]}
+//! report   = {0: uint newest charter, 1: [* group], 2?: [+ uint shard that this node gave up],
+//!             3?: uint the highest rules version that the program knows}
 //! group    = {0: uint shard, 1: uint charter in effect, 2?: node id leader, 3: uint term, 4: uint applied, 5: [* node id] voters,
-//!             6: [* node id] learners, 7: bool faulted, 8?: text what is being done to move it}
+//!             6: [* node id] learners, 7: bool faulted, 8?: text what is being done to move it,
+//!             9?: uint rules version in force}
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use certs::{ChannelError, Exchange, Lane};
 use ehe::cbor::{self, CborError};
-use ehe::charter::{CHAIN_MAX_BYTES, CharterChain};
+use ehe::charter::{CHAIN_MAX_BYTES, CharterChain, RULES_FIRST};
 use ehe::id::NodeId;
 use minicbor::{Decode, Encode};
 use tokio::sync::Notify;
@@ -41,6 +43,8 @@ const REPORT_MAX_BYTES: usize = 256 * 1024;
 const WITHIN: Duration = Duration::from_secs(10);
 /// Charters may be many.
 const CHARTERS_WITHIN: Duration = Duration::from_secs(60);
+/// Who is up has been heard of after this time.
+const HEARD_WITHIN: Duration = Duration::from_secs(30);
 /// While a log waits to be begun.
 const ASK_SOON: Duration = Duration::from_millis(250);
 const VERSION: u8 = 1;
@@ -76,6 +80,9 @@ pub struct GroupReport {
     /// What is being done to move it, by the node that leads it.
     #[n(8)]
     pub doing: Option<String>,
+    /// The rules version in force in it; absent: the first.
+    #[n(9)]
+    pub rules: Option<u16>,
 }
 
 /// How a node is.
@@ -91,9 +98,17 @@ pub struct Report {
     /// Those that it had and gave up: a log of theirs was begun, though this node has nothing of it now. `None`: there are none.
     #[n(2)]
     pub gave_up: Option<Vec<u16>>,
+    /// The highest rules version that its program knows; absent: the first.
+    #[n(3)]
+    pub knows: Option<u16>,
 }
 
 impl Report {
+    /// The highest rules version that its program knows.
+    pub fn knows(&self) -> u16 {
+        self.knows.unwrap_or(RULES_FIRST)
+    }
+
     /// Whether it tells that a shard's log was begun, wherever that log is now.
     pub fn tells_of(&self, shard: u16) -> bool {
         self.groups.iter().any(|group| group.shard == shard)
@@ -169,11 +184,13 @@ pub struct Alliance {
     heard: Mutex<BTreeMap<NodeId, (Instant, Report)>>,
     told: Notify,
     waiting: AtomicBool,
+    knows: u16,
+    since: Instant,
 }
 
 impl Alliance {
-    /// Of nobody anything yet.
-    pub fn new(charters: Charters, consensus: Consensus, board: Arc<Board>, progress: Progress) -> Self {
+    /// Of nobody anything yet. This node's program `knows` the rules up to this version.
+    pub fn new(charters: Charters, consensus: Consensus, board: Arc<Board>, progress: Progress, knows: u16) -> Self {
         Self {
             charters,
             consensus,
@@ -182,6 +199,8 @@ impl Alliance {
             heard: Mutex::default(),
             told: Notify::new(),
             waiting: AtomicBool::new(false),
+            knows,
+            since: Instant::now(),
         }
     }
 
@@ -194,6 +213,7 @@ impl Alliance {
             charter: self.charters.version(),
             groups: groups.collect(),
             gave_up: (!gave_up.is_empty()).then_some(gave_up),
+            knows: Some(self.knows),
         }
     }
 
@@ -214,28 +234,45 @@ impl Alliance {
             learners: nodes(&status.learners),
             faulted: status.fault.is_some(),
             doing: self.progress.of(group.0).map(|step| Said(&step).to_string()),
+            rules: self.board.in_effect(group.0).map(|now| now.charter.rules()).filter(|rules| *rules > RULES_FIRST),
         })
     }
 
     /// What the nodes last said, and how long ago; this node's own word too, under `me`.
     pub fn reports(&self, me: NodeId) -> BTreeMap<NodeId, (Duration, Report)> {
-        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = self.heard();
         let mut reports: BTreeMap<_, _> =
             heard.iter().map(|(node, (at, report))| (*node, (at.elapsed(), report.clone()))).collect();
         reports.insert(me, (Duration::ZERO, self.own()));
         reports
     }
 
+    /// Those of these nodes whose programs do not know a rules version. Who was not heard of yet counts for a while like one that does not; then
+    /// nobody waits for it any more: it may never come, and if it does, it finds out by itself.
+    pub fn older_than(&self, rules: u16, nodes: BTreeSet<NodeId>, me: NodeId) -> BTreeSet<NodeId> {
+        let (heard, waits) = (self.heard(), self.since.elapsed() < HEARD_WITHIN);
+        let older = |node: &NodeId| match heard.get(node) {
+            _ if *node == me => self.knows < rules,
+            Some((_, report)) => report.knows() < rules,
+            None => waits,
+        };
+        nodes.into_iter().filter(older).collect()
+    }
+
+    fn heard(&self) -> MutexGuard<'_, BTreeMap<NodeId, (Instant, Report)>> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Who leads a shard by the word of its nodes: of those that say so, by the highest term.
     pub fn leader_of(&self, shard: u16) -> Option<NodeId> {
-        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = self.heard();
         let groups = heard.values().flat_map(|(_, report)| &report.groups).filter(|group| group.shard == shard);
         groups.filter(|group| group.leader.is_some()).max_by_key(|group| (group.charter, group.term))?.leader
     }
 
     /// The charter under which a shard goes on without a node, if the one that leads it says so.
     pub fn goes_on_without(&self, shard: u16, node: NodeId) -> Option<u32> {
-        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = self.heard();
         let led = heard.iter().flat_map(|(from, (_, report))| report.groups.iter().map(move |group| (from, group)));
         let led = led.filter(|(from, group)| group.shard == shard && group.leader == Some(**from));
         let (_, newest) = led.max_by_key(|(_, group)| (group.charter, group.term))?;
@@ -245,7 +282,7 @@ impl Alliance {
 
     fn hear(&self, from: NodeId, report: Report) {
         // Of a shard that there is not, nobody asks.
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(from, (Instant::now(), report));
+        self.heard().insert(from, (Instant::now(), report));
         self.told.notify_waiters();
     }
 
@@ -399,8 +436,9 @@ mod tests {
             learners: vec![NodeId([3; 8])],
             faulted: false,
             doing: Some("waits".into()),
+            rules: Some(2),
         };
-        let question = Question::Report(Report { charter: 2, groups: vec![group], gave_up: Some(vec![4]) });
+        let question = Question::Report(Report { charter: 2, groups: vec![group], gave_up: Some(vec![4]), knows: Some(3) });
         let bytes = encoded(&question);
         assert_eq!(decoded::<Question>(&bytes, REPORT_MAX_BYTES).unwrap(), question);
         assert_eq!(encoded(&Question::Charters), [1, 0x81, 1]);

@@ -14,6 +14,7 @@ use crate::charters::Charters;
 use crate::checkpoint::{Board, Checkpointed};
 use crate::consensus::{self, Consensus, GroupId};
 use crate::node::{node_id, raft_id};
+use crate::peers::Alliance;
 use crate::shard::{CharterEntry, InEffect, Sequencer};
 
 /// A shard that is where it should be is looked at after this time, unless a charter comes.
@@ -61,6 +62,8 @@ pub struct Mover {
     pub charters: Charters,
     /// For entries about charters.
     pub sequencer: Sequencer,
+    /// Which rules versions the nodes know.
+    pub alliance: Arc<Alliance>,
     /// Its checkpoints.
     pub checkpoints: watch::Receiver<Checkpointed>,
     /// Shown to whoever asks for the status.
@@ -169,19 +172,24 @@ impl Mover {
             Checkpointed::At(published) => Some(published.charter_version),
             Checkpointed::None | Checkpointed::Fenced => None,
         };
+        let next = self.charters.of(charter.version().saturating_add(1));
         Seen {
             me,
             leads: true,
             committed,
             group: group(&charter),
             before: before.map(|before| group(&before)),
-            next: self.charters.of(charter.version().saturating_add(1)).map(|next| group(&next)),
+            next: next.as_deref().map(group),
             newest: group(&self.charters.newest()),
             voters: nodes(&status.voters),
             changing: status.changing,
             learners: nodes(&status.learners),
             matched: status.matched.iter().map(|(node, at)| (node_id(*node), *at)).collect(),
             last: status.last_index,
+            older: next.filter(|next| next.rules() > charter.rules()).map_or_else(Nodes::new, |next| {
+                let both = group(&charter).union(&group(&next)).copied().collect();
+                self.alliance.older_than(next.rules(), both, me)
+            }),
             shown_under,
         }
     }
@@ -239,6 +247,11 @@ impl fmt::Display for Said<'_> {
                 write!(f, "waits for a checkpoint that a quorum of the old and of the new group has cosigned")
             }
             Step::Wait(Awaited::Successor(nodes)) => write!(f, "waits until one of {} can lead", list(nodes)),
+            Step::Wait(Awaited::Program(nodes)) => write!(
+                f,
+                "waits until {} run a version of the program that knows the rules that the next charter puts in force",
+                list(nodes)
+            ),
             Step::Learn(node) => write!(f, "gives its log to {node}"),
             Step::Unlearn(node) => write!(f, "takes its log from {node}"),
             Step::Vote(nodes) => write!(f, "makes {} its voters", list(nodes)),

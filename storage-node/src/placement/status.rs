@@ -27,7 +27,7 @@ fn group(shard: u16, reports: &BTreeMap<NodeId, (Duration, Report)>) -> GroupSta
         (group.charter, group.term, group.leader == Some(**node), std::cmp::Reverse(*ago))
     });
     let Some((_, (_, best))) = best else {
-        return GroupStatus { shard, charter: 0, leader: None, nodes: Vec::new(), doing: None };
+        return GroupStatus { shard, charter: 0, leader: None, nodes: Vec::new(), doing: None, rules: None };
     };
     let members: BTreeSet<NodeId> = best.voters.iter().chain(&best.learners).copied().collect();
     // Two groups of seven at most: who names more is not believed.
@@ -39,10 +39,12 @@ fn group(shard: u16, reports: &BTreeMap<NodeId, (Duration, Report)>) -> GroupSta
             applied: own.map(|(_, group)| group.applied),
             heard_ms: own.map(|(ago, _)| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)),
             faulted: own.is_some_and(|(_, group)| group.faulted),
+            knows: own.and_then(|_| reports.get(&node)).map(|(_, report)| report.knows()),
         }
     });
     let doing = best.doing.clone().filter(|doing| doing.len() <= DOING_MAX_BYTES);
-    GroupStatus { shard, charter: best.charter, leader: best.leader, nodes: nodes.collect(), doing }
+    let rules = said.values().filter_map(|(_, group)| group.rules).max();
+    GroupStatus { shard, charter: best.charter, leader: best.leader, nodes: nodes.collect(), doing, rules }
 }
 
 #[cfg(test)]
@@ -65,8 +67,9 @@ mod tests {
             learners: vec![],
             faulted: false,
             doing: (leader == 2).then(|| "moves".into()),
+            rules: (charter > 1).then_some(2),
         };
-        Report { charter, groups: vec![group], gave_up: None }
+        Report { charter, groups: vec![group], gave_up: None, knows: Some(2) }
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub struct Seen {
     pub matched: BTreeMap<NodeId, Option<u64>>,
     /// Where the log ends.
     pub last: Option<u64>,
+    /// Nodes of the group, of before or of after, whose programs do not know the rules version of the charter that follows.
+    pub older: Nodes,
     /// Version of the charter under which the newest checkpoint was shown here.
     pub shown_under: Option<u32>,
 }
@@ -83,26 +85,38 @@ pub enum Awaited {
     Checkpoint,
     /// None of these, one of which should lead, has enough of the log.
     Successor(Nodes),
+    /// These nodes run programs that do not know the rules version of the charter that follows, or were not heard of yet.
+    Program(Nodes),
 }
 
 /// See the [module's text](self).
 pub fn next_step(seen: &Seen) -> Step {
-    if !seen.leads {
-        return Step::Follow;
-    }
-    if seen.before.is_some() {
-        return seen.while_vouched_for();
-    }
-    match &seen.next {
-        // What the shard began with is the first entry.
-        Some(_) if seen.committed == 0 => Step::Take(1),
-        Some(next) if *next == seen.group => seen.voted_by(&seen.group, Step::Take(seen.committed + 1)),
-        Some(next) => seen.towards(next),
-        None => seen.voted_by(&seen.group, seen.without_guests()),
+    match seen.step() {
+        // Who takes up what it does not know applies nothing any more; a majority of such would be the shard's end until they are upgraded.
+        Step::Take(version) if version > 1 && !seen.older.is_empty() => {
+            Step::Wait(Awaited::Program(seen.older.clone()))
+        }
+        step => step,
     }
 }
 
 impl Seen {
+    fn step(&self) -> Step {
+        if !self.leads {
+            return Step::Follow;
+        }
+        if self.before.is_some() {
+            return self.while_vouched_for();
+        }
+        match &self.next {
+            // What the shard began with is the first entry.
+            Some(_) if self.committed == 0 => Step::Take(1),
+            Some(next) if *next == self.group => self.voted_by(&self.group, Step::Take(self.committed + 1)),
+            Some(next) => self.towards(next),
+            None => self.voted_by(&self.group, self.without_guests()),
+        }
+    }
+
     fn while_vouched_for(&self) -> Step {
         if !self.group.contains(&self.me) {
             return self.hand_over_to(&self.group);

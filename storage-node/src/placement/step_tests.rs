@@ -33,6 +33,7 @@ fn shard(group: &[u8]) -> Seen {
         learners: nodes(&[]),
         matched: (1..10).map(|n| (node(n), Some(1000))).collect(),
         last: Some(1000),
+        older: nodes(&[]),
         shown_under: Some(1),
     }
 }
@@ -253,4 +254,20 @@ fn a_shard_comes_to_every_group_that_charters_name_one_after_the_other_whoever_l
             assert!(model.seen.learners.is_empty() && model.seen.before.is_none());
         }
     }
+}
+
+#[test]
+fn a_charter_that_raises_the_rules_waits_for_who_does_not_know_them_and_nothing_else_does() {
+    let older = |mut seen: Seen, n: u8| {
+        seen.older = nodes(&[n]);
+        seen
+    };
+    let program = Step::Wait(Awaited::Program(nodes(&[2])));
+    assert_eq!(next_step(&older(moving(&[1, 2, 3], &[1, 2, 3]), 2)), program);
+    assert_eq!(next_step(&moving(&[1, 2, 3], &[1, 2, 3])), Step::Take(2));
+    // What leads there is done all the same, and what the shard began with raises nothing.
+    assert_eq!(next_step(&older(moving(&[1, 2, 3], &[2, 3, 4]), 2)), Step::Learn(node(4)));
+    let begun = Seen { committed: 0, ..older(moving(&[1, 2, 3], &[1, 2, 3]), 2) };
+    assert_eq!(next_step(&begun), Step::Take(1));
+    assert_eq!(next_step(&older(shard(&[1, 2, 3]), 2)), Step::Rest);
 }

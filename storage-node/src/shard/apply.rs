@@ -113,6 +113,10 @@ impl<'a, 't> Apply<'a, 't> {
 
     /// Applies one block: one outcome for each command.
     pub(super) fn block(&mut self, block: Block) -> Result<Vec<Outcome>, StoreError> {
+        if block.rules > self.carried.charters.rules() {
+            // Its author claims rules that nobody has put in force. Whoever waits for it may ask again.
+            return Ok(block.commands.iter().map(|_| Outcome::Refused(Refusal::NoLeader)).collect());
+        }
         // An ordering party whose clock was set back, or a new one behind the old: the ledger's time stands still meanwhile.
         self.carried.shard.time = self.carried.shard.time.max(block.time);
         self.carried.shard.blocks += 1;

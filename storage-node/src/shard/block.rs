@@ -3,6 +3,7 @@
 use minicbor::{Decode, Encode};
 
 use ehe::cbor::{self, CborError};
+use ehe::charter::{RULES_FIRST, SignedCharter};
 use ehe::id::NodeId;
 use ehe::identity::PublicIdentity;
 use ehe::limits;
@@ -15,10 +16,6 @@ use super::charters::CharterEntry;
 
 /// Version of the encoding.
 const VERSION: u8 = 1;
-/// Version of the rules by which a block is applied. A block under other rules than these stops the group on this node: it must
-/// not guess. Raised only by a committed charter entry, so that a rolling upgrade cannot split the replicas. Which refusal is kept is
-/// part of the rules too. Until the first release, 1 means what the newest commit does.
-pub(super) const RULES: u16 = 1;
 /// Commands in one block.
 pub(super) const BLOCK_COMMANDS_MAX: usize = 1024;
 /// Bytes of commands in one block; one command fits in any case.
@@ -32,7 +29,9 @@ const BLOCK_FRAME_BYTES: usize = 64 * 1024;
 pub(super) struct Block {
     #[n(0)]
     version: u8,
-    /// The rules under which it is to be applied.
+    /// The rules version that was in force when it was written. Applied is it by the one in force where it stands: only a committed charter
+    /// raises that, so that a rolling upgrade cannot split the replicas, and a block that claims a higher one changes nothing. Which refusal
+    /// is kept is part of the rules too. Until the first release, 1 means what the newest commit does.
     #[n(1)]
     pub rules: u16,
     /// The ordering party's time; the ledger's is never earlier than that of the block before.
@@ -98,9 +97,20 @@ pub enum Outcome {
 }
 
 impl Block {
-    /// A block of commands, under the rules that this program writes.
-    pub(super) fn new(time: UnixMs, commands: Vec<Command>) -> Self {
-        Self { version: VERSION, rules: RULES, time, commands }
+    /// A block of commands, written while this rules version is in force.
+    pub(super) fn new(time: UnixMs, rules: u16, commands: Vec<Command>) -> Self {
+        Self { version: VERSION, rules, time, commands }
+    }
+
+    /// The highest rules version that a charter in it would put in force.
+    pub(super) fn raises_to(&self) -> Option<u16> {
+        let raised = self.commands.iter().filter_map(|command| match command {
+            Command::Charter(entry) if entry.vouched.is_none() => {
+                Some(SignedCharter::decode(&entry.signed).ok()?.read().ok()?.rules())
+            }
+            _ => None,
+        });
+        raised.max()
     }
 
     /// Encodes.
@@ -118,9 +128,32 @@ impl Block {
     }
 }
 
+/// What blocks of all rules versions begin with, whatever their commands are. A program reads it where it does not know the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Beginning {
+    pub rules: u16,
+    pub time: UnixMs,
+}
+
+impl Beginning {
+    /// Of bytes that begin like a block's.
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        let mut d = minicbor::Decoder::new(bytes);
+        let members = d.map().ok()??;
+        let member = |d: &mut minicbor::Decoder<'_>, key: u8| (d.u8().ok()? == key).then_some(());
+        member(&mut d, 0)?;
+        let version = d.u8().ok()?;
+        member(&mut d, 1)?;
+        let rules = d.u16().ok()?;
+        member(&mut d, 2)?;
+        let time = d.decode().ok()?;
+        (version == VERSION && members >= 3).then_some(Self { rules, time })
+    }
+}
+
 /// An encoded block of runs alone, as the ordering party proposes it: for programs that measure a [`ShardMachine`](super::ShardMachine).
 pub fn block_of_runs(time: UnixMs, runs: Vec<Submission>) -> Vec<u8> {
-    Block::new(time, runs.into_iter().map(Command::Submit).collect()).to_vec()
+    Block::new(time, RULES_FIRST, runs.into_iter().map(Command::Submit).collect()).to_vec()
 }
 
 /// What became of the runs of such a block, from the answer to it.

@@ -15,7 +15,7 @@ use minicbor::{Decode, Encode};
 use redb::ReadableTable;
 
 use ehe::cbor;
-use ehe::charter::{CHAIN_MAX_BYTES, CharterChain, SignedCharter, Trust, VerifiedCharter};
+use ehe::charter::{CHAIN_MAX_BYTES, CharterChain, RULES_FIRST, SignedCharter, Trust, VerifiedCharter};
 use ehe::checkpoint::VerifiedCheckpoint;
 use ehe::id::{AllianceId, MemberId, NodeId};
 use ehe::note::Note;
@@ -123,6 +123,11 @@ impl Charters {
         let (charter, earlier) = self.chain.split_last()?;
         let before = if self.vouched { None } else { earlier.last().cloned() };
         Some(InEffect { charter: Arc::clone(charter), before, committed: charter.version() })
+    }
+
+    /// The rules version in force.
+    pub(super) fn rules(&self) -> u16 {
+        self.chain.last().map_or(RULES_FIRST, |charter| charter.rules())
     }
 
     fn trust(&self, alliance: AllianceId) -> Trust<'_> {

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     fn block(ms: u64) -> (Bytes, Block) {
-        let block = Block::new(UnixMs(ms), vec![]);
+        let block = Block::new(UnixMs(ms), 1, vec![]);
         (Bytes::from(block.to_vec()), block)
     }
 

@@ -6,11 +6,14 @@
 
 use std::time::Instant;
 
+use ehe::charter::RULES_KNOWN;
+
 use super::charters::{Charters, InEffect};
 use super::export::{Item, OWN, Parser};
 use super::extent::Own;
 use super::notary::{Attested, Notary};
 use super::place::Place;
+use super::rules::outdated;
 use super::schema::{META_APPLIED, META_NOTE};
 use super::sound;
 use super::staging::{Staged, Staging};
@@ -26,6 +29,7 @@ pub struct Incoming {
     begun: Instant,
     own: Own,
     clock: Option<Clock>,
+    known: u16,
 }
 
 struct Filling {
@@ -55,7 +59,12 @@ impl Incoming {
             beside.ok_or(StoreError::Stream("this store has no directory to receive one in"))?;
         let staging = Staging::begin(folder, cache_bytes)?;
         let filling = Filling { place, notary, attested: None, staging };
-        Ok(Self { parser: Parser::default(), filling, bytes: 0, begun: Instant::now(), own, clock })
+        Ok(Self { parser: Parser::default(), filling, bytes: 0, begun: Instant::now(), own, clock, known: RULES_KNOWN })
+    }
+
+    /// The same, of a program that knows the rules up to this version.
+    pub(super) fn knowing(self, known: u16) -> Self {
+        Self { known, ..self }
     }
 }
 
@@ -109,7 +118,12 @@ impl Stage for Incoming {
         let (received, verifying) = (self.begun.elapsed(), Instant::now());
         let Filling { place, attested, staging, .. } = self.filling;
         let (own, now) = (self.own, self.clock.as_ref().map(Clock::now));
+        let known = self.known;
         let staged = staging.finish(|tables| {
+            let in_force = Charters::load(&tables.meta, place.alliance)?.rules();
+            if in_force > known {
+                return Err(StoreError::Outdated(outdated(in_force, known)));
+            }
             sound::check(tables, &place, attested.as_ref(), now)?;
             // Its tree is known to be that of its entries by now.
             sound::extends(tables, &place, &own.now())

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use ehe::time::UnixMs;
 use redb::Durability;
 
 use super::apply::{Apply, Carried};
-use super::block::{self, Block, RULES};
+use super::block::{self, Beginning, Block};
 use super::charters::Charters;
 use super::decoded::Decoded;
 use super::export::Export;
@@ -18,6 +19,7 @@ use super::notary::Notary;
 use super::place::Place;
 use super::readers::Readers;
 use super::recent::{Recent, Rooms};
+use super::rules::Rules;
 use super::schema::{META_APPLIED, META_NOTE, ShardMeta};
 use super::store::{Store, StoreError};
 use super::vet::vet;
@@ -44,6 +46,7 @@ pub struct ShardMachine {
     mended: u64,
     /// How far the log goes, for those who receive another's state.
     own: Own,
+    rules: Rules,
 }
 
 /// Why a shard cannot go on.
@@ -53,10 +56,8 @@ enum ApplyError {
     Store(#[from] StoreError),
     #[error("the entry at {at} is not a block: {why}; the ordering party is faulty or of another version")]
     Block { at: crate::consensus::Position, why: ehe::cbor::CborError },
-    #[error(
-        "the block at {at} follows rules {found}, this program knows {RULES}; install the version that the alliance agreed on"
-    )]
-    Rules { at: crate::consensus::Position, found: u16 },
+    #[error("{why}")]
+    Outdated { why: String },
 }
 
 fn failed(error: impl Into<ApplyError>) -> MachineError {
@@ -70,9 +71,23 @@ impl ShardMachine {
         let carried = load(&store, place, (rooms.clone(), recent.clone()))?;
         let (readers, clock, decoded) = (Readers::default(), None, Decoded::default());
         let mended = store.mended().load(Ordering::Acquire);
-        let (notary, noted, own) = (None, 0, Own::default());
-        let machine =
-            Self { place, store, carried, board, rooms, recent, notary, noted, readers, clock, decoded, mended, own };
+        let (notary, noted, own, rules) = (None, 0, Own::default(), Rules::default());
+        let machine = Self {
+            place,
+            store,
+            carried,
+            board,
+            rooms,
+            recent,
+            notary,
+            noted,
+            readers,
+            clock,
+            decoded,
+            mended,
+            own,
+            rules,
+        };
         machine.show();
         Ok(machine)
     }
@@ -88,6 +103,18 @@ impl ShardMachine {
     #[must_use]
     pub fn attended(self, readers: Readers, clock: Clock) -> Self {
         Self { readers, clock: Some(clock), ..self }
+    }
+
+    /// The same, of a program that knows the rules up to this version.
+    #[must_use]
+    pub fn knowing(self, rules: u16) -> Self {
+        let rules = self.rules.clone().knowing(rules);
+        Self { rules, ..self }
+    }
+
+    /// Which rules version is in force.
+    pub fn rules(&self) -> Rules {
+        self.rules.clone()
     }
 
     /// The rules of rooms as of the last block.
@@ -109,11 +136,40 @@ impl ShardMachine {
         self.store.view()?.note()
     }
 
+    /// What a batch decodes to, one by one; or how much of it has to come first, before it is known what the rest is.
+    fn blocks(&self, batch: &[Command]) -> Result<Vec<Block>, MachineError> {
+        if let Some(why) = self.rules.outdated().filter(|_| !batch.is_empty()) {
+            // Nobody asks for it: the group is held.
+            return Err(failed(ApplyError::Outdated { why }));
+        }
+        let (in_force, mut blocks) = (self.carried.charters.rules(), Vec::with_capacity(batch.len()));
+        for (before, Command { position: at, bytes }) in batch.iter().enumerate() {
+            let block = match self.decoded.take(bytes).map_or_else(|| Block::decode(bytes), Ok) {
+                Ok(block) => block,
+                Err(why) => match Beginning::read(bytes).map(|beginning| beginning.rules) {
+                    // Of rules that are not in force: it changes nothing, whatever it is.
+                    Some(rules) if rules > in_force && before == 0 => Block::new(UnixMs(0), rules, Vec::new()),
+                    // Perhaps they are in force behind those before it.
+                    Some(rules) if rules > in_force => return Err(MachineError::in_parts(before)),
+                    _ => return Err(failed(ApplyError::Block { at: *at, why })),
+                },
+            };
+            let through = before + 1;
+            let beyond = block.raises_to().is_some_and(|rules| rules > self.rules.known());
+            blocks.push(block);
+            if beyond && through < batch.len() {
+                return Err(MachineError::in_parts(through));
+            }
+        }
+        Ok(blocks)
+    }
+
     fn show(&self) {
         let Carried { peaks, shard, charters, .. } = &self.carried;
         let ShardMeta { incarnation, rooms, time, .. } = *shard;
         let (size, root) = (peaks.size(), peaks.root());
         self.own.show(Extent::of(shard, root, charters));
+        self.rules.show(charters.rules());
         // First: what is signed of this state is signed under the charter that is in effect with it.
         let in_effect = charters.in_effect();
         let version = in_effect.as_ref().map_or(1, |now| now.charter.version());
@@ -140,17 +196,7 @@ impl Machine for ShardMachine {
     }
 
     fn apply(&mut self, batch: &[Command], meta: &[u8]) -> Result<Vec<Bytes>, MachineError> {
-        let mut blocks = Vec::with_capacity(batch.len());
-        for Command { position: at, bytes } in batch {
-            let block = match self.decoded.take(bytes) {
-                Some(block) => block,
-                None => Block::decode(bytes).map_err(|why| failed(ApplyError::Block { at: *at, why }))?,
-            };
-            if block.rules != RULES {
-                return Err(failed(ApplyError::Rules { at: *at, found: block.rules }));
-            }
-            blocks.push(block);
-        }
+        let blocks = self.blocks(batch)?;
         let mended = self.store.mended().load(Ordering::Acquire);
         if mended != self.mended {
             self.carried = load(&self.store, self.place, (self.rooms(), self.recent())).map_err(failed)?;
@@ -178,6 +224,10 @@ impl Machine for ShardMachine {
         Ok(outcomes.iter().map(|outcomes| Bytes::from(block::encode_outcomes(outcomes))).collect())
     }
 
+    fn outdated(&self) -> Option<String> {
+        self.rules.outdated()
+    }
+
     fn make_durable(&mut self) -> Result<(), MachineError> {
         let newest = self.notary.as_ref().and_then(Notary::newest).filter(|newest| newest.size > self.noted);
         let kept = self.store.write(Durability::Immediate, |tables| {
@@ -199,16 +249,19 @@ impl Machine for ShardMachine {
 
     fn stager(&self) -> Stager<Incoming> {
         let (beside, place, notary) = (self.store.beside(), self.place, self.notary.clone());
-        let (own, clock) = (self.own.clone(), self.clock.clone());
+        let (own, clock, known) = (self.own.clone(), self.clock.clone(), self.rules.known());
         Box::new(move || {
-            Incoming::begin(beside.clone(), place, notary.clone(), (own.clone(), clock.clone())).map_err(fault)
+            let receiving = Incoming::begin(beside.clone(), place, notary.clone(), (own.clone(), clock.clone()));
+            receiving.map(|receiving| receiving.knowing(known)).map_err(fault)
         })
     }
 
     fn vetting(&self) -> Vetting {
-        let (clock, decoded) = (self.clock.clone(), self.decoded.clone());
+        let (clock, decoded, known) = (self.clock.clone(), self.decoded.clone(), self.rules.known());
         Arc::new(move |bytes: &Bytes| {
-            decoded.keep(bytes, vet(bytes, clock.as_ref().map(Clock::now))?);
+            if let Some(block) = vet(bytes, clock.as_ref().map(Clock::now), known)? {
+                decoded.keep(bytes, block);
+            }
             Ok(())
         })
     }

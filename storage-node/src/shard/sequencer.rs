@@ -22,6 +22,7 @@ use self::gather::{Gathered, Pace};
 use super::block::{BLOCK_COMMANDS_MAX, BLOCK_MAX_BYTES, Block, Command, Outcome, decode_outcomes};
 use super::charters::CharterEntry;
 use super::readers::Decided;
+use super::rules::Rules;
 use crate::checkpoint::MayOrder;
 use crate::clock::Clock;
 use crate::consensus::{self, Consensus, GroupId, ProposeError};
@@ -171,7 +172,7 @@ pub async fn run(
     consensus: Consensus,
     group: GroupId,
     may_order: MayOrder,
-    clock: Clock,
+    (clock, rules): (Clock, Rules),
     stats: Arc<Stats>,
 ) {
     let (mut held, mut late, mut pace) = (None, FuturesUnordered::new(), Pace::default());
@@ -196,7 +197,7 @@ pub async fn run(
             continue;
         }
         Stats::add(&stats.blocks, 1);
-        let block = Block::new(clock.now(), commands);
+        let block = Block::new(clock.now(), rules.in_force(), commands);
         let (count, begun) = (answers.len(), Instant::now());
         let mut proposed = Box::pin(propose(&consensus, group, block, answers));
         if tokio::time::timeout(WAITS_FOR_ONE, &mut proposed).await.is_err() {

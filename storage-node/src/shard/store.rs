@@ -80,6 +80,9 @@ pub enum StoreError {
         "the state that was to be installed: {0}; the node that sent it is faulty, or has another charter than this one"
     )]
     Unattested(#[from] ehe::checkpoint::CheckpointError),
+    /// A state under rules that this program does not know.
+    #[error("the state that was to be installed: {0}")]
+    Outdated(String),
     /// More entries than the file's format has room for.
     #[error(
         "the shard's log has 2^40 entries, more than this format holds; a new incarnation of the shard has to begin"

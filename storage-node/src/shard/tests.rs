@@ -27,6 +27,7 @@ mod charters;
 mod crash;
 mod forget;
 mod incoming;
+mod rules;
 mod scrub;
 mod stored;
 
@@ -59,7 +60,7 @@ impl Bench {
     }
 
     fn block(&mut self, commands: Vec<Command>) -> Vec<Outcome> {
-        let bytes = Bytes::from(Block::new(self.now, commands).to_vec());
+        let bytes = Bytes::from(Block::new(self.now, 1, commands).to_vec());
         self.blocks.push(bytes.clone());
         let position = Position { term: 1, index: self.blocks.len() as u64 };
         let meta = position.index.to_be_bytes();
@@ -425,17 +426,6 @@ fn files_of_another_format_shard_or_alliance_are_refused() {
         Store::open(&dir, PLACE.alliance, 0, CACHE),
         Err(StoreError::Format { found: 99, known: schema::FORMAT })
     ));
-}
-
-#[test]
-fn a_block_under_other_rules_stops_the_group_instead_of_guessing() {
-    let mut bench = Bench::new();
-    let mut block = Block::new(NOON, vec![]);
-    block.rules = 2;
-    let command = |bytes: Vec<u8>| consensus::Command { position: Position { term: 1, index: 1 }, bytes: bytes.into() };
-    let error = bench.machine.apply(&[command(block.to_vec())], b"").unwrap_err().to_string();
-    assert!(error.contains("rules 2"), "{error}");
-    assert!(bench.machine.apply(&[command(b"not a block".to_vec())], b"").is_err());
 }
 
 /// A room whose grants are continued again and again: 160 at a time is what one epoch record may name.

@@ -60,6 +60,7 @@ impl Alliance {
             permissions: Permissions::default(),
             head_fresh_ms: 300_000,
             min_cosignatures: None,
+            rules: None,
         }
     }
 

@@ -94,8 +94,17 @@ impl Hospitals {
 
     /// The next charter, which is given to these nodes alone.
     pub fn next(&self, more: &str, to: &[usize]) -> VerifiedCharter {
+        self.put_out_next(|before| self.signed(more, Some(before)), to)
+    }
+
+    /// The next charter, which raises the rules version, and is given to these nodes alone.
+    pub fn raising(&self, rules: u16, more: &str, to: &[usize]) -> VerifiedCharter {
+        self.put_out_next(|before| self.signed_as(&format!("rules = {rules}\n{}{more}", self.text), Some(before)), to)
+    }
+
+    fn put_out_next(&self, next: impl Fn(&VerifiedCharter) -> SignedCharter, to: &[usize]) -> VerifiedCharter {
         let (before, mut chain) = certs::store::load_charter(&self.path("charter")).unwrap();
-        chain.0.push(self.signed(more, Some(&before)));
+        chain.0.push(next(&before));
         certs::file::replace(&self.path("charter"), &chain.encode()).unwrap();
         to.iter().for_each(|n| certs::file::replace(&self.path(&format!("node{n}/charter")), &chain.encode()).unwrap());
         certs::store::load_charter(&self.path("charter")).unwrap().0

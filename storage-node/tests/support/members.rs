@@ -47,6 +47,7 @@ pub fn seats(members: &str, min: Option<u16>) -> Vec<Seat> {
         permissions: Permissions::default(),
         head_fresh_ms: 300_000,
         min_cosignatures: min,
+        rules: None,
     };
     let mut signed = SignedCharter::unsigned(&charter).unwrap();
     voters.values().for_each(|voter| signed.sign(voter).unwrap());

@@ -120,6 +120,7 @@ fn content(charter: &Charter) -> Value {
         "shards": charter.shard_count,
         "head_fresh_ms": charter.head_fresh_ms,
         "min_cosignatures": charter.min_cosignatures,
+        "rules": charter.rules(),
         "members": charter.members.iter().map(|m| json!({
             "id": m.id, "name": m.name, "author": m.identity.author_id(),
         })).collect::<Vec<_>>(),

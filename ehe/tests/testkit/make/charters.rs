@@ -18,6 +18,50 @@ pub(super) fn cases(kit: &mut Kit) {
     charters(kit);
     charter_rules(kit);
     charter_forms(kit);
+    rules_versions(kit);
+}
+
+/// The rules version, from charter to charter.
+fn rules_versions(kit: &mut Kit) {
+    let world = world();
+    let alliance = world.one.id;
+    let chain = |rules: &[Option<u16>]| {
+        let mut charters: Vec<SignedCharter> = Vec::new();
+        for rules in rules {
+            let before = charters.last();
+            let charter = Charter {
+                version: u32::try_from(charters.len()).unwrap() + 1,
+                predecessor: before.map(SignedCharter::hash),
+                rules: *rules,
+                ..world.one.charter.clone()
+            };
+            charters.push(signed_by_hand(&charter));
+        }
+        charters
+    };
+    for (slug, title, rules) in [
+        ("ok-raised", "a second charter raises the rules version", &[None, Some(2)][..]),
+        ("ok-stays", "a third charter leaves it as it was", &[None, Some(2), Some(2)]),
+        (
+            "ok-skipped",
+            "a rules version that is not the next, and that no program needs to know",
+            &[None, Some(65_535)],
+        ),
+    ] {
+        kit.case(FOLDER, "H6", slug, title, "charter").input(chain_input(chain(rules), alliance)).valid();
+    }
+    for (slug, title, rules) in [
+        ("lowered", "a rules version below that of the charter before", &[None, Some(3), Some(2)][..]),
+        ("left-out", "a rules version that is left out after it was raised", &[None, Some(2), None]),
+        ("one-written", "rules version 1, written", &[None, Some(1)]),
+        ("zero", "rules version 0", &[None, Some(0)]),
+    ] {
+        kit.case(FOLDER, "H6", slug, title, "charter").input(chain_input(chain(rules), alliance)).invalid();
+    }
+    let first = chain(&[Some(2)]);
+    let alliance = AllianceId(first[0].hash().0);
+    let title = "charter 1 names a rules version";
+    kit.case(FOLDER, "H6", "in-charter-1", title, "charter").input(chain_input(first, alliance)).invalid();
 }
 
 fn chain_input(charters: Vec<SignedCharter>, alliance: AllianceId) -> Value {
@@ -283,6 +327,9 @@ fn charter_forms(kit: &mut Kit) {
         ("head-fresh-above", "a charter under which heads are fresh for 2^32 ms", 8, 1 << 32, false),
         ("ok-min-cosignatures-0", "a charter that asks for no cosignature: H5 refuses it", 9, 0, true),
         ("min-cosignatures-above", "a charter that asks for 2^16 cosignatures", 9, 65_536, false),
+        ("ok-rules-0", "a charter of rules version 0: H6 refuses it", 10, 0, true),
+        ("ok-rules-greatest", "a charter of rules version 2^16 - 1: charter 1 names none (H6)", 10, 65_535, true),
+        ("rules-above", "a charter of rules version 2^16", 10, 65_536, false),
     ] {
         let mut wire = Cbor::parse(&world().one.charter.to_bytes());
         wire.set(member, Cbor::Int(value));

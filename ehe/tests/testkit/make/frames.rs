@@ -71,6 +71,10 @@ fn numbers(kit: &mut Kit, status: &NodeStatus) {
         framed(Cbor::Array(items))
     };
     let scrub = |members: Vec<(i128, Cbor)>| member(7, Some(Cbor::Array(vec![Cbor::Map(members)])));
+    let of_group = |key: i128, value: Cbor| {
+        let group = vec![(0, Cbor::Int(0)), (1, Cbor::Int(2)), (3, Cbor::Array(vec![])), (key, value)];
+        member(5, Some(Cbor::Array(vec![Cbor::Map(group)])))
+    };
     let counted =
         |held: Cbor| vec![(0, Cbor::Int(0)), (1, Cbor::Int(3)), (2, Cbor::Int(3)), (3, Cbor::Int(0)), (4, held)];
     let (wide, hash) = (Cbor::Int(1 << 32), |bytes: usize| Cbor::Bytes(vec![5; bytes]));
@@ -84,6 +88,8 @@ fn numbers(kit: &mut Kit, status: &NodeStatus) {
         ("status-evidence-0", "a status that counts no evidence", "response", member(6, Some(Cbor::Int(0)))),
         ("status-evidence-wide", "a count of evidence of 33 bits", "response", member(6, Some(wide))),
         ("status-evidence-null", "a count of evidence that is null", "response", member(6, Some(Cbor::Null))),
+        ("status-rules-wide", "a rules version of 17 bits", "response", of_group(5, Cbor::Int(1 << 16))),
+        ("status-rules-null", "a rules version in force that is null", "response", of_group(5, Cbor::Null)),
         ("status-scrub-null", "a scrub that is null", "response", member(7, Some(Cbor::Null))),
         ("status-scrub-held", "a scrub that is held by a number", "response", scrub(counted(Cbor::Int(1)))),
         (
@@ -154,8 +160,14 @@ fn frames(kit: &mut Kit) {
         scrub: None,
         moved: None,
     };
-    let member =
-        |node, votes, applied: Option<u64>| GroupNode { node, votes, applied, heard_ms: applied, faulted: false };
+    let member = |node, votes, applied: Option<u64>| GroupNode {
+        node,
+        votes,
+        applied,
+        heard_ms: applied,
+        faulted: false,
+        knows: None,
+    };
     let (other, doing) = (ehe::id::NodeId([2; 8]), Some("waits".to_owned()));
     let of_all = NodeStatus {
         groups: Some(vec![
@@ -164,10 +176,23 @@ fn frames(kit: &mut Kit) {
                 charter: 2,
                 leader: Some(node),
                 nodes: vec![member(node, true, Some(2)), member(other, false, None)],
-                doing,
+                doing: doing.clone(),
+                rules: None,
             },
-            GroupStatus { shard: 1, charter: 0, leader: None, nodes: vec![], doing: None },
+            GroupStatus { shard: 1, charter: 0, leader: None, nodes: vec![], doing: None, rules: None },
         ]),
+        ..status.clone()
+    };
+    let knows = |id, knows| GroupNode { knows, ..member(id, true, knows.map(u64::from)) };
+    let under_rules = NodeStatus {
+        groups: Some(vec![GroupStatus {
+            shard: 0,
+            charter: 3,
+            leader: Some(node),
+            nodes: vec![knows(node, Some(2)), knows(other, Some(1)), knows(ehe::id::NodeId([3; 8]), None)],
+            doing: None,
+            rules: Some(2),
+        }]),
         ..status.clone()
     };
     let first = Some("shard 1, entry 7: it is not the entry that the log's tree has".to_owned());
@@ -210,6 +235,7 @@ fn frames(kit: &mut Kit) {
         ("status-scrub", Response::Status(scrubbed)),
         ("status-evidence", Response::Status(keeps)),
         ("status-moved", Response::Status(moved)),
+        ("status-rules", Response::Status(under_rules)),
         ("wrap", Response::Wrap(wrap.event().clone())),
         ("evidence", Response::Evidence(2, vec![0xa0])),
         ("evidence-none", Response::Evidence(u32::MAX, vec![])),

@@ -129,6 +129,7 @@ fn charter(members: &[Identity], nodes: &[Identity]) -> Charter {
         permissions: Permissions::default(),
         head_fresh_ms: 60_000,
         min_cosignatures: None,
+        rules: None,
     }
 }
 

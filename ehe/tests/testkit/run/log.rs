@@ -55,6 +55,9 @@ pub(super) fn charter(input: &Value, facts: &mut Facts) -> Result<(), Fault> {
     let charter = verified_charter(input)?;
     facts.insert("version".into(), json!(charter.version()));
     facts.insert("hash".into(), h(charter.hash().0));
+    if charter.rules() > 1 {
+        facts.insert("rules".into(), json!(charter.rules()));
+    }
     facts.insert("shard_count".into(), json!(charter.shard_count()));
     let shards = 0..charter.shard_count().get();
     facts.insert("quorums".into(), json!(shards.map(|shard| charter.quorum(shard)).collect::<Vec<_>>()));

@@ -224,17 +224,22 @@ impl<M: Machine> Worker<M> {
     }
 
     /// What is not applied now is read from the log when the state is sound again, or the node is started again.
-    fn apply_or_pass_over(&mut self, steps: Vec<Step>) -> io::Result<()> {
+    fn apply_or_pass_over(&mut self, mut steps: Vec<Step>) -> io::Result<()> {
         self.setup.log.fence.check().map_err(io_error)?;
-        let applied = self.setup.applied.as_ref().map(|applied| applied.last);
-        match steps.last() {
-            Some((last, _)) if self.setup.log.hold.passes_over(applied, last.log_id) => {
-                let waiting = steps.into_iter().filter_map(|(entry, waiting)| Some((entry.log_id.index(), waiting?)));
-                self.passed_over.extend(waiting);
-                Ok(())
+        while let Some((last, _)) = steps.last() {
+            let applied = self.setup.applied.as_ref().map(|applied| applied.last);
+            if self.setup.log.hold.passes_over(applied, last.log_id) {
+                self.pass_over(steps);
+                break;
             }
-            _ => self.apply(steps),
+            steps = self.apply(steps)?;
         }
+        Ok(())
+    }
+
+    fn pass_over(&mut self, steps: Vec<Step>) {
+        let waiting = steps.into_iter().filter_map(|(entry, waiting)| Some((entry.log_id.index(), waiting?)));
+        self.passed_over.extend(waiting);
     }
 
     fn catch_up(&mut self, entries: Vec<Entry>) -> io::Result<()> {
@@ -242,47 +247,65 @@ impl<M: Machine> Worker<M> {
         let next = next_index(self.setup.applied.as_ref().map(|applied| &applied.last));
         let (first, last) = (entries.first().map(|entry| entry.log_id), entries.last().map(|entry| entry.log_id));
         let Some(behind) = hold.behind().filter(|_| hold.why().is_none()) else { return Ok(()) };
-        let Some(last) = last.filter(|last| last.index() <= behind.upto.index()) else { return Ok(()) };
-        if first.is_none_or(|first| first.index() != next) {
+        let within = last.is_some_and(|last| last.index() <= behind.upto.index());
+        if !within || first.is_none_or(|first| first.index() != next) {
             return Ok(());
         }
         let steps = entries.into_iter().map(|entry| {
             let waiting = self.passed_over.remove(&entry.log_id.index());
             (entry, waiting)
         });
-        let steps = steps.collect();
-        self.apply(steps)?;
-        self.setup.log.hold.reached(last);
+        let mut steps: Vec<Step> = steps.collect();
+        while !steps.is_empty() && self.setup.log.hold.why().is_none() {
+            steps = self.apply(steps)?;
+            if let Some(applied) = &self.setup.applied {
+                self.setup.log.hold.reached(applied.last);
+            }
+        }
+        self.pass_over(steps);
         Ok(())
     }
 
-    fn apply(&mut self, steps: Vec<Step>) -> io::Result<()> {
+    /// Applies all of the steps, or the first of them: then returns the others.
+    fn apply(&mut self, mut steps: Vec<Step>) -> io::Result<Vec<Step>> {
+        let Some(first) = self.applied_at_once(&mut steps)? else { return Ok(Vec::new()) };
+        // The next commands begin behind as many.
+        let commands =
+            |(at, (entry, _)): (usize, &Step)| matches!(entry.payload, EntryPayload::Normal(_)).then_some(at);
+        let rest = steps.iter().enumerate().filter_map(commands).nth(first).unwrap_or(steps.len());
+        let rest = steps.split_off(rest);
+        if first == 0 || rest.is_empty() || self.applied_at_once(&mut steps)?.is_some() {
+            let what = format!("the machine does not apply the {first} commands that it asked for");
+            return Err(io_error(self.setup.log.fence.bug(what)));
+        }
+        Ok(rest)
+    }
+
+    /// Applies the steps, which are taken then; or, with nothing done, says how many of their commands have to come first.
+    fn applied_at_once(&mut self, steps: &mut Vec<Step>) -> io::Result<Option<usize>> {
         self.setup.log.fence.check().map_err(io_error)?;
-        let Some((last, _)) = steps.last() else { return Ok(()) };
+        let Some((last, _)) = steps.last() else { return Ok(None) };
         let last = last.log_id;
         let mut membership = self.setup.applied.as_ref().map(|a| a.membership.clone()).unwrap_or_default();
         let mut commands = Vec::with_capacity(steps.len());
-        let mut waiting = Vec::with_capacity(steps.len());
         let mut grown = Grown::default();
-        for (entry, responder) in steps {
-            let is_command = match entry.payload {
+        for (entry, _) in steps.iter() {
+            match &entry.payload {
                 EntryPayload::Normal(Payload(bytes)) => {
                     grown.bytes = grown.bytes.saturating_add(bytes.len() as u64);
-                    commands.push(Command { position: position(&entry.log_id), bytes });
-                    true
+                    commands.push(Command { position: position(&entry.log_id), bytes: bytes.clone() });
                 }
-                EntryPayload::Membership(new) => {
-                    membership = StoredMembership::new(Some(entry.log_id), new);
-                    false
-                }
-                EntryPayload::Blank => false,
-            };
+                EntryPayload::Membership(new) => membership = StoredMembership::new(Some(entry.log_id), new.clone()),
+                EntryPayload::Blank => {}
+            }
             grown.entries = grown.entries.saturating_add(1);
-            waiting.push((is_command, responder));
         }
         let applied = Applied { uid: self.setup.uid, last, membership };
-        let responses = caught(|| self.machine.apply(&commands, &codec::encode_applied(&applied)));
-        let responses = responses.map_err(|source| self.failed("applying", source))?;
+        let responses = match caught(|| self.machine.apply(&commands, &codec::encode_applied(&applied))) {
+            Err(parts) if parts.first_part().is_some() => return Ok(parts.first_part()),
+            responses => responses.map_err(|source| self.failed("applying", source))?,
+        };
+        self.setup.log.hold.outdate(self.machine.outdated().as_deref());
         if responses.len() != commands.len() {
             let what = format!("the machine gave {} responses to {} commands", responses.len(), commands.len());
             return Err(io_error(self.setup.log.fence.bug(what)));
@@ -293,13 +316,14 @@ impl<M: Machine> Worker<M> {
         self.since_compact.bytes = self.since_compact.bytes.saturating_add(grown.bytes);
         self.since_compact.entries = self.since_compact.entries.saturating_add(grown.entries);
         let mut responses = responses.into_iter();
-        for (is_command, responder) in waiting {
+        for (entry, responder) in steps.drain(..) {
+            let is_command = matches!(entry.payload, EntryPayload::Normal(_));
             let response = if is_command { responses.next().unwrap_or_default() } else { Bytes::new() };
             if let Some(responder) = responder {
                 responder.send(Reply(response));
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     fn due(&self) -> bool {
@@ -362,6 +386,7 @@ impl<M: Machine> Worker<M> {
         // It is whole, and has whatever was passed over.
         self.passed_over.clear();
         self.setup.log.hold.reached(last);
+        self.setup.log.hold.outdate(self.machine.outdated().as_deref());
         self.durable(last);
         Ok(())
     }
@@ -372,6 +397,7 @@ impl<M: Machine> Worker<M> {
         self.setup.applied = None;
         self.passed_over.clear();
         self.setup.log.hold.forget();
+        self.setup.log.hold.outdate(self.machine.outdated().as_deref());
         self.dirty = None;
         (self.since_durable, self.since_compact) = (0, Grown::default());
         self.setup.log.durable.forget();

@@ -221,7 +221,7 @@ mod tests {
     fn block(reads: &[(u8, NodeId)]) -> Block {
         let reader = reader();
         let command = |(n, node): &(u8, NodeId)| Command::Read(request(*n), reader.clone(), *node);
-        Block::new(UnixMs(1), reads.iter().map(command).collect())
+        Block::new(UnixMs(1), 1, reads.iter().map(command).collect())
     }
 
     fn granted(record: u64) -> Outcome {

@@ -33,7 +33,7 @@ impl Shard {
     fn apply(&mut self, commands: Vec<Command>) -> Vec<Outcome> {
         self.blocks += 1;
         let position = Position { term: 1, index: self.blocks };
-        let bytes = Bytes::from(Block::new(NOON, commands).to_vec());
+        let bytes = Bytes::from(Block::new(NOON, 1, commands).to_vec());
         let answers = self.machine.apply(&[consensus::Command { position, bytes }], b"meta").unwrap();
         decode_outcomes(&answers[0]).unwrap()
     }
@@ -204,12 +204,12 @@ fn a_command_that_this_program_does_not_know_stops_the_replica_with_its_state_as
     let mut shard = Shard::of(&chain[0]);
     shard.a_leaf();
     let before = shard.state();
-    let known = Block::new(NOON, vec![]).to_vec();
+    let known = Block::new(NOON, 1, vec![]).to_vec();
     let at = known.len() - 1;
     assert_eq!(known[at], 0x80, "an array of no commands");
     let unknown = [&known[..at], &[0x81, 0x82, 0x17, 0x40]].concat();
     let good = CharterEntry { signed: chain[0].signed().encode(), vouched: None };
-    let good = Block::new(NOON, vec![Command::Charter(good)]).to_vec();
+    let good = Block::new(NOON, 1, vec![Command::Charter(good)]).to_vec();
     let command = |index, bytes: &[u8]| consensus::Command {
         position: Position { term: 1, index },
         bytes: Bytes::copy_from_slice(bytes),

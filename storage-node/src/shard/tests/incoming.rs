@@ -540,7 +540,7 @@ fn a_state_whose_arrival_fails_at_any_step_is_there_whole_or_not_at_all_and_the_
     let here = alliance.receiver(&sender);
     let (block, log) = (here.blocks[0].clone(), LogName { alliance: alliance.place.alliance, shard: 0 });
     let run = home.gateway.run(&[home.sealer.wrap.clone()]);
-    let later = Block::new(NOON, vec![Command::Submit(run)]).to_vec();
+    let later = Block::new(NOON, 1, vec![Command::Submit(run)]).to_vec();
     busy(&mut sender);
     let (after, old) = (alliance.state(&sender), snapshot(&here.machine));
     let base = Disk::default();
