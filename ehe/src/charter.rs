@@ -132,7 +132,7 @@ pub struct Charter {
 /// The rules version of an alliance whose charters have never named one.
 pub const RULES_FIRST: u16 = 1;
 /// The highest rules version that this library knows: sections 8 to 10 of the SPEC.
-pub const RULES_KNOWN: u16 = 1;
+pub const RULES_KNOWN: u16 = 2;
 
 impl Charter {
     /// The bytes that are hashed and signed.

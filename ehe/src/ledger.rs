@@ -13,12 +13,14 @@ use crate::cose::{Domain, Unverified};
 use crate::event::{CheckedEvent, Event, EventError, Kind, sha256};
 use crate::id::{AuthorId, EheId, Hash, Nonce, RoomId, StrandId, WrapId};
 use crate::leaf::{Leaf, ReceiptError};
+use crate::limits::UNVOIDED_RUNS_MAX;
 use crate::merkle;
 use crate::read::AccessRecord;
 use crate::refusal::Refusal;
 use crate::room::{Ledger, Refused, RoomState, WrapFact, admit_known, author_key, names_each_once};
 use crate::run::{Run, StrandEnd, VerifiedRun};
 use crate::sign::SignedError;
+use crate::void::{NotVoid, VoidRecord, false_signature};
 use crate::wire::{Head, HeadStatement, Item};
 
 /// What does not hold in what a node showed. Unless said otherwise the node is at fault, or somebody before it.
@@ -78,6 +80,22 @@ pub enum LedgerError {
         /// The entry.
         index: u64,
     },
+    /// A void record that voids nothing: it is malformed, or names a run that the author signed. The nodes that let it in are at fault.
+    #[error("void record: entry {index}: {why}")]
+    Void {
+        /// The entry.
+        index: u64,
+        /// Why not.
+        why: VoidFault,
+    },
+    /// More runs with false signatures than anybody should have to remember.
+    #[error(
+        "signature: entry {index}: the signatures of more than {UNVOIDED_RUNS_MAX} runs are false, and no entry so far says that they are void"
+    )]
+    Unvoided {
+        /// The entry.
+        index: u64,
+    },
     /// The access record.
     #[error("access record: entry {index} is not one")]
     Access {
@@ -131,12 +149,22 @@ pub enum LedgerError {
     },
 }
 
+/// Why a void record voids nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VoidFault {
+    /// It is of no form.
+    #[error("it is not one")]
+    Malformed,
+    /// What it says of the run.
+    #[error(transparent)]
+    NotVoid(#[from] NotVoid),
+    /// The entry that it names is another run.
+    #[error("the entry that it names is another one")]
+    Other,
+}
+
 /// What an item turned out to hold.
 #[derive(Debug, Clone)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "handed out one at a time: boxing would cost an allocation for each entry"
-)]
 pub enum Verified {
     /// A leaf alone.
     Skeleton,
@@ -149,6 +177,15 @@ pub enum Verified {
         /// Those that were shown and are of a version that this program does not know (V1): nothing is known of them but that they
         /// are the author's.
         unknown: Vec<EheId>,
+    },
+    /// A run whose signature is false: nothing of it counts. Until a later entry voids it, what is shown is not confirmed.
+    Unsigned(Run),
+    /// The entry by which such a run is void: of the run, and its index in the room.
+    Void {
+        /// Its index.
+        index: u64,
+        /// What it claims.
+        run: Run,
     },
     /// An access record.
     Access(Box<AccessRecord>),
@@ -165,6 +202,8 @@ pub struct Follower {
     last_leaf: Option<Leaf>,
     strands: BTreeMap<(AuthorId, StrandId), StrandEnd>,
     wraps: BTreeMap<WrapId, WrapFact>,
+    /// Runs whose signature is false, by index, that nothing has voided yet: their hash, and what is false.
+    unvoided: BTreeMap<u64, (Hash, SignedError)>,
     /// Whether every entry is shown whole: then strands and all rules are checked, not control alone.
     whole: bool,
 }
@@ -180,6 +219,7 @@ impl Follower {
             last_leaf: None,
             strands: BTreeMap::new(),
             wraps: BTreeMap::new(),
+            unvoided: BTreeMap::new(),
             whole,
         }
     }
@@ -207,6 +247,19 @@ impl Follower {
 
     /// Verifies the next item.
     pub fn take(&mut self, item: Item, alliance: crate::id::AllianceId) -> Result<Verified, LedgerError> {
+        self.taken(item, alliance).map_err(|why| match why {
+            LedgerError::Rules { .. } | LedgerError::Void { .. } | LedgerError::Unvoided { .. } => why,
+            // Nothing will void it any more, and it came first.
+            why => self.first_unvoided().unwrap_or(why),
+        })
+    }
+
+    fn first_unvoided(&self) -> Option<LedgerError> {
+        let (index, (_, why)) = self.unvoided.first_key_value()?;
+        Some(LedgerError::Signature { index: *index, why: why.clone() })
+    }
+
+    fn taken(&mut self, item: Item, alliance: crate::id::AllianceId) -> Result<Verified, LedgerError> {
         let index = self.next;
         if item.leaf.room != self.room_id {
             return Err(LedgerError::OtherRoom { index });
@@ -217,16 +270,22 @@ impl Follower {
         if self.last_leaf.as_ref().is_some_and(|last| item.leaf.accepted_at < last.accepted_at) {
             return Err(LedgerError::TimeWentBack { index });
         }
-        let verified = match (&item.run, &item.access) {
-            (Some(_), None) => self.take_run(&item, alliance)?,
-            (None, _) if !item.events.is_empty() => return Err(LedgerError::NotInRun { index }),
-            (None, Some(bytes)) => {
+        let verified = match (&item.run, &item.access, &item.void) {
+            (Some(_), None, None) => self.take_run(&item, alliance)?,
+            (None, _, _) if !item.events.is_empty() => return Err(LedgerError::NotInRun { index }),
+            (None, None, Some(bytes)) => {
+                if sha256(bytes) != item.leaf.entry {
+                    return Err(LedgerError::Entry { index });
+                }
+                self.void(index, bytes).map_err(|why| LedgerError::Void { index, why })?
+            }
+            (None, Some(bytes), None) => {
                 if sha256(bytes) != item.leaf.entry {
                     return Err(LedgerError::Entry { index });
                 }
                 Verified::Access(Box::new(self.access(index, bytes)?))
             }
-            (None, None) if !self.whole => Verified::Skeleton,
+            (None, None, None) if !self.whole => Verified::Skeleton,
             _ => return Err(LedgerError::Withheld { index }),
         };
         if item.leaf.control != self.room.as_ref().map_or(0, |room| room.next_control) {
@@ -236,6 +295,18 @@ impl Follower {
         self.last = item.leaf.hash();
         self.last_leaf = Some(item.leaf);
         Ok(verified)
+    }
+
+    /// Whatever the node says: a run whose signature is true is not void.
+    fn void(&mut self, index: u64, bytes: &[u8]) -> Result<Verified, VoidFault> {
+        let record = VoidRecord::decode(bytes).map_err(|_| VoidFault::Malformed)?;
+        let room = self.room.as_ref().ok_or(NotVoid::Author)?;
+        let run = record.judge(room, index)?;
+        match self.unvoided.get(&record.index) {
+            Some((hash, _)) if *hash != record.run.hash() => return Err(VoidFault::Other),
+            _ => self.unvoided.remove(&record.index),
+        };
+        Ok(Verified::Void { index: record.index, run })
     }
 
     fn access(&self, index: u64, bytes: &[u8]) -> Result<AccessRecord, LedgerError> {
@@ -292,7 +363,20 @@ impl Follower {
         let opens = events.first().map(CheckedEvent::id).as_ref() == run.claims().ids.first();
         let key = author_key(self.room.as_ref(), run.claims(), if opens { &events } else { &[] });
         let key = key.map_err(|why| LedgerError::Rules { index, why })?;
-        let run = run.verify(&key).map_err(signature)?;
+        let verified = run.clone().verify(&key);
+        let unsigned = verified.as_ref().err().cloned();
+        let run = match verified {
+            Ok(run) => run,
+            // Every replica checks the owner's runs, and all that are more than content, before they are in the log.
+            Err(why) => {
+                let content = events.iter().all(|event| event.core().kind.is_content());
+                let false_one = self.room.as_ref().and_then(|room| false_signature(room, run.clone()).ok()).flatten();
+                if !content || false_one.is_none() {
+                    return Err(signature(why));
+                }
+                run.trust_ordering_party()
+            }
+        };
         // The patient's own runs are judged in every view: rights must not rest on a node's word.
         let counted = |e: &&CheckedEvent| !e.core().kind.is_content() && e.core().kind != Kind::Wrap;
         let counted = u64::try_from(events.iter().filter(counted).count()).unwrap_or(u64::MAX);
@@ -308,6 +392,13 @@ impl Follower {
             self.judge(index, &run, &events, item.leaf.accepted_at, alliance)?;
         } else {
             self.judge_shown(index, run.run(), &events, item.leaf.accepted_at)?;
+        }
+        if let Some(why) = unsigned {
+            if self.unvoided.len() >= UNVOIDED_RUNS_MAX {
+                return Err(LedgerError::Unvoided { index });
+            }
+            self.unvoided.insert(index, (item.leaf.entry, why));
+            return Ok(Verified::Unsigned(run.run().clone()));
         }
         Ok(Verified::Run { run: run.run().clone(), events, unknown })
     }
@@ -375,6 +466,9 @@ impl Follower {
         known: Option<u64>,
         charter: &VerifiedCharter,
     ) -> Result<VerifiedCheckpoint, LedgerError> {
+        if let Some(why) = self.first_unvoided() {
+            return Err(why);
+        }
         let checkpoint = verify_head(self.room_id, head, nonce, charter)?;
         if head.last.leaf.hash() != self.last {
             return Err(LedgerError::OtherHead);

@@ -35,6 +35,7 @@ pub mod sign;
 pub mod time;
 pub mod unit;
 pub mod vital;
+pub mod void;
 pub mod wire;
 
 #[cfg(test)]

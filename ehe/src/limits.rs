@@ -22,6 +22,10 @@ pub const RUN_MAX_BYTES: usize = RUN_EVENTS_MAX * 32 + 1024;
 pub const READ_REQUEST_MAX_BYTES: usize = 8 * 1024;
 /// Largest access record: a request, a reader's keys and little else.
 pub const ACCESS_RECORD_MAX_BYTES: usize = 2 * READ_REQUEST_MAX_BYTES;
+/// Largest record by which a run is void: the run and little else.
+pub const VOID_RECORD_MAX_BYTES: usize = RUN_MAX_BYTES + 64;
+/// Runs with a false signature that who follows a room has behind it and no void record for yet; with more it goes no further.
+pub const UNVOIDED_RUNS_MAX: usize = 1024;
 /// Largest encoded vitals body: with 16 bytes of tag and one of padding marker it fills a content body, itself a Padmé length.
 pub const VITALS_BODY_MAX_BYTES: usize = CONTENT_BODY_MAX_BYTES - 17;
 /// Readings in one vitals body.

@@ -159,6 +159,9 @@ pub struct Item {
     /// The access record, for the patient.
     #[cbor(n(3), with = "minicbor::bytes")]
     pub access: Option<Vec<u8>>,
+    /// The encoded [`VoidRecord`](crate::void::VoidRecord), for everybody.
+    #[cbor(n(4), with = "minicbor::bytes")]
+    pub void: Option<Vec<u8>>,
 }
 
 /// Where a room ends, proven. Its last leaf is in the checkpoint's tree, and chains back to all before it.

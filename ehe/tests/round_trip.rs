@@ -287,7 +287,7 @@ fn from_node() -> impl Strategy<Value = Response> {
     let submitted = (receipt(), any::<u64>()).prop_map(|(receipt, control_seq)| Submitted { receipt, control_seq });
     let known = vec((signed_run(), receipt()).prop_map(|(run, receipt)| KnownRun { run, receipt }), 0..3);
     let item = (leaf(), option::of(signed_run()), vec(event(), 0..4), option::of(vec(any::<u8>(), 0..90)))
-        .prop_map(|(leaf, run, events, access)| Item { leaf, run, events, access });
+        .prop_map(|(leaf, run, events, access)| Item { leaf, run, events, void: access.clone(), access });
     let head = (receipt(), id16(Nonce), ms(), vec(any::<u8>(), 0..180)).prop_map(|(last, nonce, at, signature)| Head {
         last,
         nonce,

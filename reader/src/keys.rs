@@ -267,11 +267,67 @@ mod tests {
             let run = run.sign(&world.gateway);
             let (index, previous, entry) = (before.index + 1, before.hash(), run.hash());
             let leaf = ehe::leaf::Leaf { index, previous, entry, ..before };
-            items.push(Item { leaf, run: Some(run), events: vec![newer.clone()], access: None });
+            items.push(Item { leaf, run: Some(run), events: vec![newer.clone()], access: None, void: None });
         }
         let readings = read(&world, &world.doctor, items, world.room.wraps()).unwrap();
         assert_eq!((readings.rows.len(), readings.unopened_count), (2, 1));
         assert_eq!(readings.unopened, [(id, Unopened::Version)]);
+    }
+
+    /// A leaf behind the last, of this entry.
+    fn behind(items: &[Item], entry: ehe::id::Hash) -> ehe::leaf::Leaf {
+        let before = items.last().unwrap().leaf.clone();
+        ehe::leaf::Leaf { index: before.index + 1, previous: before.hash(), entry, ..before }
+    }
+
+    /// A run over an event in a strand of its own, in the gateway's name and signed by nobody. Returns its index.
+    fn unsigned(world: &World, items: &mut Vec<Item>, event: Event) -> (u64, ehe::run::SignedRun) {
+        let strand = ehe::id::StrandId(items.len().to_be_bytes());
+        let run = ehe::run::Run {
+            room: world.room.room,
+            author: world.gateway.author_id(),
+            from: ehe::run::StrandEnd::start(strand),
+            ids: vec![EheId(ehe::read::record_hash(&event.header).0)],
+            seen: None,
+            continues: None,
+        };
+        let mut run = run.sign(&world.gateway);
+        *run.0.last_mut().unwrap() ^= 1;
+        let leaf = behind(items, run.hash());
+        let index = leaf.index;
+        items.push(Item { leaf, run: Some(run.clone()), events: vec![event], access: None, void: None });
+        (index, run)
+    }
+
+    #[test]
+    fn what_a_gateway_did_not_sign_is_never_a_reading_and_is_said_to_be_void() {
+        let world = world();
+        let mut items = world.room.items(Some(&[world.epoch]));
+        // Of the last event nothing is shown but a run that is not the gateway's.
+        let Item { leaf, mut events, .. } = items.pop().unwrap();
+        items.push(Item { leaf, run: None, events: vec![], access: None, void: None });
+        let before = read(&world, &world.doctor, items.clone(), world.room.wraps()).unwrap().rows.len();
+        let (index, run) = unsigned(&world, &mut items, events.remove(0));
+        let record = ehe::void::VoidRecord { index, run }.to_vec();
+        let leaf = behind(&items, ehe::read::record_hash(&record));
+        items.push(Item { leaf, run: None, events: vec![], access: None, void: Some(record) });
+        let readings = read(&world, &world.doctor, items, world.room.wraps()).unwrap();
+        assert_eq!(readings.rows.len(), before);
+        assert_eq!(readings.void.into_iter().collect::<Vec<_>>(), [(index, world.gateway.author_id())]);
+    }
+
+    #[test]
+    fn nobody_remembers_unsigned_runs_without_end() {
+        let world = world();
+        let mut items = world.room.items(Some(&[world.epoch]));
+        let event = items.last().unwrap().events[0].clone();
+        for _ in 0..ehe::limits::UNVOIDED_RUNS_MAX {
+            unsigned(&world, &mut items, event.clone());
+        }
+        assert!(read(&world, &world.doctor, items.clone(), world.room.wraps()).is_ok());
+        unsigned(&world, &mut items, event);
+        let failed = read(&world, &world.doctor, items, world.room.wraps()).unwrap_err();
+        assert!(failed.to_string().contains("more than 1024 runs"), "{failed}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Reading: from what somebody wants to see to opened readings, each tied to the ledger.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ehe::id::{AuthorId, EheId, RoomId};
 use ehe::ledger::Verified;
@@ -70,6 +70,9 @@ pub struct Readings {
     pub unopened: Vec<(EheId, Unopened)>,
     /// How many those are.
     pub unopened_count: usize,
+    /// Runs that are void, by their place in the room, and in whose name they were: that author did not sign them, and nothing of them is
+    /// among the readings. The first ones.
+    pub void: BTreeMap<u64, AuthorId>,
     /// Whether they are the newest, as the members say; none of a stream.
     pub newest: Option<Newest>,
 }
@@ -109,6 +112,11 @@ impl Readings {
             if self.rows.len() > READINGS_MAX {
                 return Err(Error::TooMuch { what: "readings", limit: READINGS_MAX });
             }
+        }
+        if let Verified::Void { index, run } = &*verified
+            && self.void.len() < UNOPENED_MAX
+        {
+            self.void.insert(*index, run.author);
         }
         // What came after this program may be readings.
         if let Verified::Run { unknown, .. } = &*verified {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use certs::passphrase::Source;
 use certs::store::StoreError;
 use certs::{Credentials, FileError, Role};
-use ehe::charter::VerifiedCharter;
+use ehe::charter::{RULES_KNOWN, VerifiedCharter};
 use ehe::event::{CheckedEvent, Event};
 use ehe::id::{AuthorId, NodeId, Nonce, RoomId};
 use ehe::identity::Identity;
@@ -66,6 +66,7 @@ impl Session {
     pub fn open(home: Home, passphrase: &Source, patience: Duration, clock: fn() -> UnixMs) -> Result<Self, Error> {
         let credentials = Credentials::open(home.dir(), passphrase)?;
         let nodes = Nodes::new(credentials.clone(), patience)?;
+        say_if_older(credentials.charter());
         Ok(Self { home, credentials, nodes, clock, patience, saving: None, shown_by: None })
     }
 
@@ -143,6 +144,7 @@ impl Session {
     /// Goes on under newer charters, and keeps them for the commands after this one.
     pub(crate) fn take_up(&mut self, newer: Credentials) {
         tracing::info!(version = newer.charter().version(), "a newer charter of the alliance was verified");
+        say_if_older(newer.charter());
         // This command needs them in memory only; the next one would fetch them again.
         if let Err(why) = newer.keep_charters() {
             tracing::warn!("the alliance's newer charter is not kept: {why}");
@@ -305,6 +307,16 @@ impl Session {
         self.fetch(&mut following, &scope::everything(Part::Control), purpose, |_, _| Ok(())).await?;
         following.state()?;
         Ok(following)
+    }
+}
+
+/// What nodes show under later rules may hold entries that this program refuses, though nobody is at fault.
+fn say_if_older(charter: &VerifiedCharter) {
+    let rules = charter.rules();
+    if rules > RULES_KNOWN {
+        tracing::warn!(
+            "the alliance's charter has raised the rules to version {rules}, this program knows version {RULES_KNOWN}: update it"
+        );
     }
 }
 

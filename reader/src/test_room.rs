@@ -105,7 +105,7 @@ impl TestRoom {
         let item = |(leaf, run, events): &(Leaf, SignedRun, Vec<CheckedEvent>)| {
             let events: Vec<_> = events.iter().filter(may).map(|e| e.event().clone()).collect();
             let run = (!events.is_empty()).then(|| run.clone());
-            Item { leaf: leaf.clone(), run, events, access: None }
+            Item { leaf: leaf.clone(), run, events, access: None, void: None }
         };
         self.store.entries.iter().map(item).collect()
     }

@@ -79,7 +79,9 @@ impl Check {
                 | LedgerError::Entry { .. }
                 | LedgerError::OtherRoom { .. } => Self::Chain,
                 LedgerError::Withheld { .. } => Self::Chain,
-                LedgerError::Signature { .. } => Self::Signatures,
+                LedgerError::Signature { .. } | LedgerError::Void { .. } | LedgerError::Unvoided { .. } => {
+                    Self::Signatures
+                }
                 LedgerError::Event { .. } | LedgerError::NotInRun { .. } | LedgerError::ControlUnknown { .. } => {
                     Self::Events
                 }
@@ -153,6 +155,9 @@ struct Counts {
     unknown: u64,
     authors: BTreeSet<ehe::id::AuthorId>,
     accesses: u64,
+    /// Void records.
+    void: u64,
+    first_void: Option<u64>,
 }
 
 /// Verifies a room whole. The error is of what prevented verifying; what did not verify is in the report.
@@ -173,7 +178,12 @@ pub async fn verify(session: &mut Session, room: RoomId) -> Result<Report, Error
                         counts.authors.insert(run.author);
                     }
                     Verified::Access(_) => counts.accesses += 1,
-                    Verified::Skeleton => {}
+                    Verified::Void { index, .. } => {
+                        counts.void += 1;
+                        counts.first_void = counts.first_void.or(Some(index));
+                    }
+                    // The head is not confirmed before a void record says so.
+                    Verified::Unsigned(_) | Verified::Skeleton => {}
                 }
             }
             Ok(())
@@ -202,10 +212,16 @@ pub async fn verify(session: &mut Session, room: RoomId) -> Result<Report, Error
         Some(known) => format!("extends the {} entries seen before", known.entries),
         None => "the first look at this room from here: remembered from now on".into(),
     };
-    let Counts { entries, runs, events, unknown, authors, accesses } = counts;
+    let Counts { entries, runs, events, unknown, authors, accesses, void, first_void } = counts;
     let holds = |check: Check| match check {
         Check::Chain => Outcome::Holds(format!("{entries} entries")),
-        Check::Signatures => Outcome::Holds(format!("{runs} runs, {accesses} read requests")),
+        Check::Signatures => Outcome::Holds(match first_void {
+            None => format!("{runs} runs, {accesses} read requests"),
+            Some(first) => format!(
+                "{runs} runs, {accesses} read requests; {void} more runs were not signed by those in whose name they are, the first of them entry \
+                 {first}: the ledger says that they are void"
+            ),
+        }),
         Check::Events if unknown == 0 => Outcome::Holds(format!("{events} events")),
         // Signed and in the log; what they hold, and by what right, a newer program can say.
         Check::Events => Outcome::NotShown(format!(

@@ -181,9 +181,12 @@ impl Release {
         frames: &mut Vec<Frame>,
     ) -> Result<(), StoreError> {
         let entry = view.entry(log_index)?;
-        let mut item = Item { leaf: view.own_leaf(log_index, &entry)?, run: None, events: Vec::new(), access: None };
+        let mut item =
+            Item { leaf: view.own_leaf(log_index, &entry)?, run: None, events: Vec::new(), access: None, void: None };
         let scope = &self.audited.request().scope;
         match scope.part {
+            // Whoever was shown the run has to hear that it is void.
+            _ if entry.void().is_some() => item.void = Some(entry.bytes),
             Part::Ledger if entry.is_run() => {
                 for StoredEvent { header, body } in entry.events {
                     // The ledger is not content: whose bodies one wants, one asks for, and that leaves a record.

@@ -177,6 +177,7 @@ impl Daemon {
         let (mut shards, mut movers, progress) = (BTreeMap::new(), Vec::new(), Progress::default());
         let (known, of_groups, shown) = (charters.clone(), consensus.clone(), Arc::clone(&board));
         let alliance = Arc::new(Alliance::new(known, of_groups, shown, progress.clone(), rules));
+        let mut orderers = BTreeMap::new();
         for (shard, queue, in_force) in halves {
             let group = GroupId(shard.place.shard);
             movers.push(Mover {
@@ -189,6 +190,8 @@ impl Daemon {
                 progress: progress.clone(),
                 alliance: Arc::clone(&alliance),
             });
+            let sequencer = shard.sequencer.weak();
+            orderers.insert(shard.place.shard, scrub::Orderer { sequencer, rules: in_force.clone() });
             tasks.spawn(order(
                 queue,
                 consensus.clone(),
@@ -249,6 +252,7 @@ impl Daemon {
             memory,
             pace: Pace { events_per_s: config.scrub.events_per_s, every: Duration::from_secs(config.scrub.every_s) },
             elsewhere: Arc::new(peers::Others::new(others.reach.clone(), charters.clone(), id)),
+            orderers,
             consensus: consensus.clone(),
             board: Arc::clone(&board),
             shown: shown.clone(),
@@ -326,6 +330,11 @@ impl Daemon {
         tasks.spawn(report(Arc::clone(&stats), Arc::clone(&server), every, stop.clone()));
         let grace = Duration::from_millis(config.running.stop_grace_ms);
         Ok(Self { server, consensus, stop, kill, connections, tasks, others, scrub, board, checkpointer, grace, stats })
+    }
+
+    /// Consensus, past everything that an honest ordering party checks: for tests in which one lies.
+    pub fn consensus(&self) -> &Consensus {
+        &self.consensus
     }
 
     /// The address that clients reach.

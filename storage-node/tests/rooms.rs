@@ -130,6 +130,7 @@ impl Reader {
             }
             Response::Item(item) => {
                 match self.follower.take(item, charter.alliance_id()).unwrap() {
+                    Verified::Unsigned(_) | Verified::Void { .. } => panic!("every run was signed"),
                     Verified::Skeleton => self.skeletons += 1,
                     Verified::Access(record) => self.accesses.push((record.refused, record.count)),
                     Verified::Run { events, .. } => events.iter().for_each(|event| self.event(event)),

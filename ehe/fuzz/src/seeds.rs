@@ -352,7 +352,7 @@ impl Seeds<'_> {
             scrub: Some(vec![scrub]),
             moved: None,
         };
-        let item = |run, events, access| Item { leaf: receipt.leaf.clone(), run, events, access };
+        let item = |run, events, access| Item { leaf: receipt.leaf.clone(), run, events, access, void: None };
         vec![
             ("submitted", Response::Submitted(Submitted { receipt: receipt.clone(), control_seq: 3 })),
             ("known", Response::Known(vec![KnownRun { run: run.clone(), receipt: receipt.clone() }])),

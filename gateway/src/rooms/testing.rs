@@ -391,7 +391,7 @@ impl Ledger {
         let mut answer: Vec<Response> = (room.entries.iter().skip(usize::try_from(request.from_index).unwrap()))
             .map(|e| {
                 let (run, events) = if e.control { (Some(e.run.clone()), e.events.clone()) } else { (None, vec![]) };
-                Response::Item(Item { leaf: e.leaf.clone(), run, events, access: None })
+                Response::Item(Item { leaf: e.leaf.clone(), run, events, access: None, void: None })
             })
             .collect();
         answer.push(Response::Head(self.head(room, request.room, request.nonce)));

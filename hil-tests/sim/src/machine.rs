@@ -30,6 +30,10 @@ impl<M: Machine> Machine for Watched<M> {
         Ok(responses)
     }
 
+    fn outdated(&self) -> Option<String> {
+        self.inner.outdated()
+    }
+
     fn make_durable(&mut self) -> Result<(), MachineError> {
         self.inner.make_durable()
     }

@@ -198,6 +198,11 @@ fn not_newest(newest: &Newest, complain: &mut Complain) -> Exit {
 
 /// Says which events did not open. What did open was printed; the exit code tells that it is not all.
 fn unopened(readings: &Readings, complain: &mut Complain) -> Exit {
+    for (index, author) in &readings.void {
+        let _ = complain(&format!(
+            "entry {index} of the room is void: {author}, in whose name it is, did not sign it; nothing of it is shown"
+        ));
+    }
     for (event, why) in &readings.unopened {
         let _ = complain(&format!("event {event} does not open: {why}"));
     }

@@ -48,9 +48,7 @@ pub trait Machine: Send + 'static {
     /// Why nothing more can be applied by this program: what is committed asks for a later one. Asked when consensus opens, and whenever the
     /// state has changed. As long as it says so, the group is held (its log and its vote go on), and what is committed stays in the log; the
     /// later program applies it.
-    fn outdated(&self) -> Option<String> {
-        None
-    }
+    fn outdated(&self) -> Option<String>;
 
     /// When this returns `Ok`, everything applied so far survives a crash.
     ///

@@ -79,7 +79,7 @@ async fn ordered(node: &Node, peer: PeerIdentity, submission: Submission, bytes:
         }
         Outcome::Known(runs) => known(node, shard, runs).await,
         Outcome::Refused(why) => Err(why.into()),
-        Outcome::Granted { .. } | Outcome::Charter { .. } => Err(Refusal::StorageFault.into()),
+        Outcome::Granted { .. } | Outcome::Charter { .. } | Outcome::Voided { .. } => Err(Refusal::StorageFault.into()),
     }
 }
 

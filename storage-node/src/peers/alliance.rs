@@ -438,7 +438,8 @@ mod tests {
             doing: Some("waits".into()),
             rules: Some(2),
         };
-        let question = Question::Report(Report { charter: 2, groups: vec![group], gave_up: Some(vec![4]), knows: Some(3) });
+        let question =
+            Question::Report(Report { charter: 2, groups: vec![group], gave_up: Some(vec![4]), knows: Some(3) });
         let bytes = encoded(&question);
         assert_eq!(decoded::<Question>(&bytes, REPORT_MAX_BYTES).unwrap(), question);
         assert_eq!(encoded(&Question::Charters), [1, 0x81, 1]);

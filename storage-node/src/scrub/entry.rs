@@ -12,6 +12,7 @@ use ehe::read::{AccessRecord, Part};
 use ehe::room::{RoomState, WrapFact};
 use ehe::run::{Run, SignedRun};
 use ehe::time::UnixMs;
+use ehe::void::{VoidRecord, false_signature};
 
 use super::author;
 use super::finding::{Table, What};
@@ -51,6 +52,10 @@ pub(super) struct Checked {
     pub(super) accepted_at: Option<UnixMs>,
     /// Its events.
     pub(super) events: u64,
+    /// It is a run that is taken as void, because it is not known by any of its events and its signature is false.
+    pub(super) void: bool,
+    /// The run of which it says that it is void, and how many events that has: they are known no more by that.
+    pub(super) voids: Option<(u64, u64)>,
     /// Its wraps.
     pub(super) wraps: u64,
     /// How it moved its strand.
@@ -121,6 +126,8 @@ pub(super) fn check(
     checked.accepted_at = Some(entry.accepted_at);
     if entry.is_run() {
         run(view, looked, log_index, &entry, row.strand, &mut checked)?;
+    } else if let Some(record) = entry.void() {
+        void(view, looked, &entry, &record, &mut checked)?;
     } else {
         access(view, looked, &entry, &mut checked)?;
     }
@@ -144,7 +151,7 @@ fn run(
     let claims = unverified.claims().clone();
     checked.require(claims.room == entry.room, || What::Entry);
     checked.require(claims.ids.len() == entry.events.len(), || What::Event(0));
-    let mut events = Vec::with_capacity(entry.events.len());
+    let (mut events, mut known) = (Vec::with_capacity(entry.events.len()), 0usize);
     for (position, (stored, id)) in (0u16..).zip(entry.events.iter().zip(&claims.ids)) {
         let event = match &stored.body {
             Some(body) => Event { header: stored.header.clone(), body: body.clone() }.check(),
@@ -153,8 +160,8 @@ fn run(
         match event {
             Ok(event) => {
                 checked.require(event.id() == *id, || What::Event(position));
-                let known = view.known_at(event.core().hour, event.id())?;
-                checked.require(known == Some((log_index, position)), || What::Table(Table::Known));
+                let at = view.known_at(event.core().hour, event.id())?;
+                known += usize::from(at == Some((log_index, position)));
                 events.push(event);
             }
             // Nodes refuse what they do not know.
@@ -162,6 +169,9 @@ fn run(
             Err(_) => checked.require(false, || What::Event(position)),
         }
     }
+    // Known by all of its events; or by none: then it has to be void.
+    let void = known == 0 && !events.is_empty();
+    checked.require(void || known == events.len(), || What::Table(Table::Known));
     wraps(view, log_index, &claims, &events, checked)?;
     strands(view, &claims, strand, checked)?;
     if events.len() != claims.ids.len() {
@@ -176,6 +186,7 @@ fn run(
     let last = author::counted(&events) > 0 && is_last_control(view, entry)?;
     let stands = author::signed(room, unverified.clone(), &events, entry.control);
     if !last && stands {
+        checked.require(!void, || What::Table(Table::Known));
         return Ok(());
     }
     // By the stored rules it is false, or these are to be looked at anyway: what do the room's own records make of it?
@@ -191,12 +202,56 @@ fn run(
         }
     };
     checked.require(*made == *room && form == Form::Sound, || What::Table(Table::Rooms));
+    let content = events.iter().all(|event| event.core().kind.is_content());
+    if void && content && matches!(false_signature(&made, unverified.clone()), Ok(Some(_))) {
+        checked.void = true;
+        return Ok(());
+    }
+    checked.require(!void, || What::Table(Table::Known));
     checked.require(author::signed(&made, unverified, &events, entry.control), || What::Signature);
     if last {
         for party in made.known_ids() {
             checked.require(view.is_party(party, entry.room)?, || What::Table(Table::Parties));
         }
     }
+    Ok(())
+}
+
+/// The record by which a run is void.
+fn void(
+    view: &View,
+    looked: &mut Looked,
+    entry: &Entry,
+    record: &VoidRecord,
+    checked: &mut Checked,
+) -> Result<(), StoreError> {
+    let stored = looked.room(view, entry.room);
+    let Some(stored) = soft(checked, What::Table(Table::Rooms), stored)?.flatten() else {
+        checked.require(false, || What::Table(Table::Rooms));
+        return Ok(());
+    };
+    let mut judged = record.judge(&stored.0, entry.index);
+    if judged.is_err() {
+        match soft(checked, What::Table(Table::Rooms), view.replay(entry.room, &mut looked.roots))? {
+            Some(Replayed::State(made)) => {
+                checked.require(*made == stored.0, || What::Table(Table::Rooms));
+                judged = record.judge(&made, entry.index);
+            }
+            Some(Replayed::Against) => {
+                checked.require(false, || What::Table(Table::Rooms));
+                return Ok(());
+            }
+            Some(Replayed::Unreadable) | None => return Ok(()),
+        }
+    }
+    let Ok(run) = judged else {
+        checked.require(false, || What::Entry);
+        return Ok(());
+    };
+    let place = view.position(entry.room, record.index);
+    let place = soft(checked, What::Place, place)?.flatten();
+    checked.require(place.is_some(), || What::Place);
+    checked.voids = place.map(|place| (place, run.ids.len().try_into().unwrap_or(u64::MAX)));
     Ok(())
 }
 

@@ -199,7 +199,7 @@ impl fmt::Display for Remedy {
             }
             Self::Report => {
                 "nothing was lost here: a node that led the shard let it in without checking; tell the alliance's members which \
-                 entry it is"
+                 entry it is; a false signature of a run is voided by a recorded entry where the charter has raised the rules to version 2"
             }
             Self::Look => "it is looked through before it is led from here",
         })

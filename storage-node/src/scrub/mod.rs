@@ -8,7 +8,7 @@
 //!
 //! *walk*, *entry*, *author*, *room*, *whole*, *sum* and *finding* are the core: a view in, findings out; no clock, no thread, no file.
 //! *patrol* is the running node's: it walks in the background, holds what is damaged, has damaged entries again (*mend*), and writes down
-//! how far it is (*memory*). Where more is damaged than entries, the next start takes the state from another node (*rebuild*).
+//! how far it is (*memory*). A run whose signature is false is voided by the node that leads, where the rules say how. Where more is damaged than entries, the next start takes the state from another node (*rebuild*).
 //!
 //! # What is held against what
 //!
@@ -16,7 +16,8 @@
 //! |---|---|
 //! | `log` | row by row without a gap; each record in the one form in which it is written; its entry the one of the leaf |
 //! | `leaves`, `nodes` | the hashes of the entries' leaves, the hashes above them, as many as there have to be; the root the cosigned one |
-//! | a run | signed by its author, under the keys that the author had at that entry; its events named by it, each with its body |
+//! | a run | signed by its author, under the keys that the author had at that entry, or void; its events named by it, each with its body |
+//! | a void record | of a run that its author did not sign, and whose events are known no more by it |
 //! | an access record | its request signed by the reader, of this room; granted ones as apply makes them |
 //! | `known`, `positions`, `heads`, `wraps`, `wrap_names` | what the entries say, and no row more |
 //! | `strands`, `strand_names` | the ends to which the runs lead ([`sum`]) |
@@ -46,7 +47,7 @@ mod whole;
 pub use finding::{Fault, Finding, Remedy, Table, What};
 pub use memory::{Done, Memory};
 pub use mend::{Elsewhere, NotMended};
-pub use patrol::{Line, Pace, Patrol, Shown};
+pub use patrol::{Line, Orderer, Pace, Patrol, Shown};
 pub use rebuild::{NotRebuilt, Sent, rebuild};
 pub(crate) use walk::caught;
 pub use walk::{FINDINGS_MAX, Pass, Step, Target, Walk};

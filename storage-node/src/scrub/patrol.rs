@@ -9,11 +9,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use ehe::void::RULES_VOID;
 use ehe::wire::ScrubStatus;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::finding::{Finding, Remedy};
+use super::finding::{Finding, Remedy, What};
 use super::memory::{Done, Kept, Memory};
 use super::mend::{Elsewhere, NotMended, mend};
 use super::walk::{Step, Target, Walk};
@@ -21,7 +22,7 @@ use crate::checkpoint::{Board, Checkpointed};
 use crate::clock::Clock;
 use crate::consensus::{Consensus, GroupId};
 use crate::leadership;
-use crate::shard::Store;
+use crate::shard::{FalseRun, Rules, Store, WeakSequencer};
 use crate::stats::Stats;
 
 /// Steps are made so often, if the rate allows.
@@ -34,6 +35,14 @@ const YIELDS: u64 = 4;
 const SAVE_EVERY: Duration = Duration::from_secs(5);
 /// A shard whose repair did not succeed is looked at again after this.
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
+
+/// Runs that are voided one after the other, before the scrub goes on.
+const VOIDS_AT_ONCE: usize = 16;
+
+/// A run is void within this time, or it is looked at again.
+const VOID_WITHIN: Duration = Duration::from_secs(10);
+/// After one that could not be voided.
+const VOID_AGAIN: Duration = Duration::from_secs(5);
 
 /// Not only entries are damaged.
 const REBUILD: &str =
@@ -57,6 +66,15 @@ pub struct Line {
     pub checkpoints: watch::Receiver<Checkpointed>,
 }
 
+/// Where what the scrub found is ordered to be void.
+#[derive(Debug, Clone)]
+pub struct Orderer {
+    /// The shard's ordering party.
+    pub sequencer: WeakSequencer,
+    /// From which rules version on, that is known.
+    pub rules: Rules,
+}
+
 /// How the scrub is, for whoever asks. Clones are the same.
 #[derive(Debug, Clone, Default)]
 pub struct Shown(Arc<Mutex<BTreeMap<u16, ScrubStatus>>>);
@@ -78,6 +96,8 @@ pub struct Patrol {
     pub pace: Pace,
     /// Where damaged entries are had again.
     pub elsewhere: Arc<dyn Elsewhere>,
+    /// Where runs with false signatures are voided.
+    pub orderers: BTreeMap<u16, Orderer>,
     /// Holds groups.
     pub consensus: Consensus,
     /// Holds signatures.
@@ -108,7 +128,11 @@ impl Patrol {
         self.shards.keys().copied().collect::<Vec<_>>().into_iter().for_each(|shard| self.show(shard, None));
         let (mut saved, mut blocks) = (Instant::now(), self.stats.blocks.load(Ordering::Relaxed));
         let mut tried: BTreeMap<u16, Instant> = BTreeMap::new();
+        let mut void_at = Instant::now();
         while !self.stop.is_cancelled() {
+            if Instant::now() >= void_at {
+                void_at = Instant::now() + self.void_what_is_false().await;
+            }
             let Some(shard) = self.due(&tried) else {
                 if self.pause(Duration::from_secs(1)).await {
                     break;
@@ -163,7 +187,9 @@ impl Patrol {
     /// Which shard comes next: one that is held, then one whose pass is under way, then one whose pass is due.
     fn due(&mut self, tried: &BTreeMap<u16, Instant>) -> Option<u16> {
         let (now, every) = (self.clock.now(), self.pace.every);
-        let shards: Vec<u16> = self.shards.keys().copied().collect();
+        // What rules it is under, this program does not know: it would accuse others of what these allow.
+        let outdated = |shard: &u16| self.orderers.get(shard).is_some_and(|orderer| orderer.rules.are_later());
+        let shards: Vec<u16> = self.shards.keys().copied().filter(|shard| !outdated(shard)).collect();
         let mut best: Option<(u8, u16)> = None;
         for shard in shards {
             let kept = self.kept(shard);
@@ -311,6 +337,55 @@ impl Patrol {
                     tracing::error!(shard, %why, "damaged entries could not be had again; it is tried again");
                 }
                 false
+            }
+        }
+    }
+
+    /// Where this node leads: runs whose signature its own scrub found to be false. Others' word for that is not asked, nor is this node's taken:
+    /// each replica finds out for itself.
+    /// Returns after which time to look again.
+    async fn void_what_is_false(&mut self) -> Duration {
+        let mut refused = false;
+        let shards: Vec<u16> = self.orderers.keys().copied().collect();
+        for shard in shards {
+            let led = self.consensus.status(GroupId(shard)).is_some_and(|status| status.ready());
+            let in_force = self.orderers.get(&shard).is_some_and(|orderer| orderer.rules.in_force() >= RULES_VOID);
+            if !led || !in_force || self.kept(shard).fenced().is_some() {
+                continue;
+            }
+            let is_false = |finding: &&Finding| finding.what == What::Signature;
+            let open = self.kept(shard).open.iter().filter(is_false).filter_map(|finding| finding.entry);
+            let open: Vec<u64> = open.take(VOIDS_AT_ONCE).collect();
+            for entry in open {
+                if self.void(shard, entry).await.is_none() {
+                    refused = true;
+                } else {
+                    self.kept(shard)
+                        .open
+                        .retain(|finding| finding.entry != Some(entry) || finding.what != What::Signature);
+                    self.show(shard, None);
+                }
+            }
+        }
+        if refused { VOID_AGAIN } else { Duration::ZERO }
+    }
+
+    /// The place of the record, if there is one now.
+    async fn void(&self, shard: u16, entry: u64) -> Option<u64> {
+        let (orderer, line) = (self.orderers.get(&shard)?, self.shards.get(&shard)?.clone());
+        let look = move || super::caught(|| FalseRun::at(&line.store.view()?, entry));
+        let found = tokio::task::spawn_blocking(look).await.ok()?.ok()??;
+        let sequencer = orderer.sequencer.get()?;
+        let voided = tokio::select! {
+            () = self.stop.cancelled() => return None,
+            () = tokio::time::sleep(VOID_WITHIN) => return None,
+            voided = sequencer.void(found) => voided,
+        };
+        match voided {
+            Ok(record) => record,
+            Err(why) => {
+                tracing::debug!(shard, entry, %why, "a run whose signature is false is voided later");
+                None
             }
         }
     }

@@ -52,6 +52,22 @@ pub struct Pass {
     /// Entries of which it is not known what they were: then sums over all entries say nothing.
     #[n(8)]
     pub(super) unknown: u64,
+    /// A sum over the runs that are taken as void, less those of which a record says so: absent and 0 are alike.
+    #[n(9)]
+    unrecorded: Option<u64>,
+}
+
+impl Pass {
+    /// Whether a record says of each run that was taken as void that it is.
+    pub(super) fn void_is_recorded(&self) -> bool {
+        self.unrecorded.unwrap_or(0) == 0
+    }
+
+    fn is_void(&mut self, log_index: u64, add: impl FnOnce(u64, u64) -> u64) {
+        let hash = ehe::read::record_hash(&log_index.to_be_bytes()).0;
+        let lane = hash.first_chunk().map_or(0, |lane| u64::from_be_bytes(*lane));
+        self.unrecorded = Some(add(self.unrecorded.unwrap_or(0), lane)).filter(|sum| *sum > 0);
+    }
 }
 
 /// The tree that a quorum, or this node, cosigned.
@@ -153,10 +169,22 @@ impl Walk {
     }
 
     fn take(&mut self, view: &View, log_index: u64, checked: Checked) {
-        let Checked { leaf, accepted_at, events, wraps, strands, wrong } = checked;
+        let Checked { leaf, accepted_at, events, void, voids, wraps, strands, wrong } = checked;
         let pass = &mut self.pass;
         pass.next = pass.next.saturating_add(1);
         pass.events = pass.events.saturating_add(events);
+        if void {
+            pass.is_void(log_index, u64::wrapping_add);
+        }
+        if let Some((run, events)) = voids {
+            // By as many fewer is the table of known events longer.
+            pass.events = pass.events.saturating_sub(events);
+            let finding = Finding { shard: self.shard, entry: Some(run), what: What::Signature };
+            // What was not void yet when this pass looked at it, was found.
+            if !pass.findings.contains(&finding) {
+                pass.is_void(run, u64::wrapping_sub);
+            }
+        }
         pass.wraps = pass.wraps.saturating_add(wraps);
         pass.strands.join(&strands);
         pass.unknown = pass.unknown.saturating_add(u64::from(accepted_at.is_none()));

@@ -44,7 +44,7 @@ pub(super) fn check(
     require(fits && totals.heads == totals.rooms, What::Table(Table::Heads));
     // Where an entry is damaged, what it added to these is not known.
     let summed = pass.unknown == 0;
-    require(!summed || totals.known == pass.events, What::Table(Table::Known));
+    require(!summed || (totals.known == pass.events && pass.void_is_recorded()), What::Table(Table::Known));
     require(totals.wraps == totals.wrap_names && (!summed || totals.wraps == pass.wraps), What::Table(Table::Wraps));
 
     let mut sum = Sum::default();

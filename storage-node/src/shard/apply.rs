@@ -88,7 +88,7 @@ impl Carried {
 /// Applies blocks within one transaction.
 pub(super) struct Apply<'a, 't> {
     place: Place,
-    tables: &'a mut Tables<'t>,
+    pub(super) tables: &'a mut Tables<'t>,
     carried: &'a mut Carried,
 }
 
@@ -98,7 +98,7 @@ impl<'a, 't> Apply<'a, 't> {
     }
 
     /// Has the tables hold all that was appended. Before that, who looks at the log or the tree in them may miss the end.
-    fn settle(&mut self) -> Result<(), StoreError> {
+    pub(super) fn settle(&mut self) -> Result<(), StoreError> {
         self.carried.log.store(&mut self.tables.log)?;
         self.carried.leaves.store(self.tables)
     }
@@ -113,7 +113,7 @@ impl<'a, 't> Apply<'a, 't> {
 
     /// Applies one block: one outcome for each command.
     pub(super) fn block(&mut self, block: Block) -> Result<Vec<Outcome>, StoreError> {
-        if block.rules > self.carried.charters.rules() {
+        if block.rules > self.rules() {
             // Its author claims rules that nobody has put in force. Whoever waits for it may ask again.
             return Ok(block.commands.iter().map(|_| Outcome::Refused(Refusal::NoLeader)).collect());
         }
@@ -141,7 +141,22 @@ impl<'a, 't> Apply<'a, 't> {
             // Whoever releases it: that is no matter of the rules.
             Command::Read(request, identity, _) => self.read(&request, &identity),
             Command::Charter(entry) => self.charter(&entry),
+            Command::Void(found) => Ok(Outcome::Voided { record: self.void(&found)? }),
         }
+    }
+
+    /// The rules version in force.
+    pub(super) fn rules(&self) -> u16 {
+        self.carried.charters.rules()
+    }
+
+    /// Leaves of the log.
+    pub(super) fn leaves(&self) -> u64 {
+        self.carried.peaks.size()
+    }
+
+    pub(super) fn shard(&self) -> u16 {
+        self.place.shard
     }
 
     // ---- charters
@@ -428,7 +443,7 @@ impl<'a, 't> Apply<'a, 't> {
 
     // ---- the log
 
-    fn room(&mut self, room: RoomId) -> Result<Option<Arc<RoomState>>, StoreError> {
+    pub(super) fn room(&mut self, room: RoomId) -> Result<Option<Arc<RoomState>>, StoreError> {
         if let Some(state) = self.carried.rooms.get(room) {
             return Ok(Some(state));
         }
@@ -441,11 +456,16 @@ impl<'a, 't> Apply<'a, 't> {
 
     /// Appends an access record of a room that is there.
     fn append_record(&mut self, room: RoomId, record: &AccessRecord) -> Result<u64, StoreError> {
+        self.append_bytes(room, &record.to_vec())
+    }
+
+    /// Appends what applying the log made for a room that is there: an access record, or a void record.
+    pub(super) fn append_bytes(&mut self, room: RoomId, bytes: &[u8]) -> Result<u64, StoreError> {
         let control = self.room(room)?.map_or(0, |room| room.next_control);
-        let (head, bytes) = (Head::load(self.tables, room)?, record.to_vec());
-        let what = What::Access { room, bytes: &bytes };
+        let head = Head::load(self.tables, room)?;
+        let what = What::Access { room, bytes };
         let record = Record { index: head.entries, accepted_at: self.now(), control, what };
-        self.append(room, head, control, record_hash(&bytes), &record.to_vec())
+        self.append(room, head, control, record_hash(bytes), &record.to_vec())
     }
 
     /// Appends an entry to a room and its leaf to the shard's log. `control`: the patient's control events in the room, with this

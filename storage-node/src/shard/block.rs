@@ -10,9 +10,11 @@ use ehe::limits;
 use ehe::read::SignedRequest;
 use ehe::refusal::Refusal;
 use ehe::time::UnixMs;
+use ehe::void::RULES_VOID;
 use ehe::wire::Submission;
 
 use super::charters::CharterEntry;
+use super::void::FalseRun;
 
 /// Version of the encoding.
 const VERSION: u8 = 1;
@@ -55,6 +57,9 @@ pub(super) enum Command {
     /// Take up the next charter in this shard, or note who vouched for the one in effect.
     #[n(3)]
     Charter(#[n(0)] CharterEntry),
+    /// Void a run that its author did not sign. From rules version 2 on.
+    #[n(4)]
+    Void(#[n(0)] FalseRun),
 }
 
 /// What became of a command.
@@ -94,6 +99,13 @@ pub enum Outcome {
         #[n(1)]
         vouched: bool,
     },
+    /// The run is void now.
+    #[n(8)]
+    Voided {
+        /// Where its record is; none where nothing changed: it may not be void, or was already.
+        #[n(0)]
+        record: Option<u64>,
+    },
 }
 
 impl Block {
@@ -121,7 +133,10 @@ impl Block {
     /// Decodes. An error means that the ordering party is faulty or of another version.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, CborError> {
         let block: Self = cbor::from_slice(bytes, BLOCK_MAX_BYTES + limits::FRAME_MAX_BYTES + BLOCK_FRAME_BYTES)?;
-        if block.version != VERSION || block.commands.len() > BLOCK_COMMANDS_MAX {
+        let void = |command: &Command| matches!(command, Command::Void(_));
+        // A program that knows no later rules would not know the command.
+        let early = block.rules < RULES_VOID && block.commands.iter().any(void);
+        if block.version != VERSION || block.commands.len() > BLOCK_COMMANDS_MAX || early {
             return Err(CborError::Shape("not a block of this version".into()));
         }
         Ok(block)

@@ -12,6 +12,7 @@ use ehe::merkle::Peaks;
 use ehe::read::record_hash;
 use ehe::run::{Run, SeenCheckpoint, SignedRun, StrandEnd};
 use ehe::time::UnixMs;
+use ehe::void::VoidRecord;
 use redb::ReadableTable;
 use sha2::{Digest, Sha256};
 
@@ -36,7 +37,7 @@ pub struct Entry {
     pub accepted_at: UnixMs,
     /// The patient's control events in the room as of this entry.
     pub control: u64,
-    /// A signed run or an access record.
+    /// A signed run, an access record or a void record.
     pub bytes: Vec<u8>,
     /// The run's events, in order.
     pub events: Vec<StoredEvent>,
@@ -59,9 +60,16 @@ impl StoredEvent {
 }
 
 impl Entry {
-    /// Whether it is a signed run, a CBOR array; an access record is a map.
+    /// Whether it is a signed run, a CBOR array; the others are maps.
     pub fn is_run(&self) -> bool {
         self.bytes.first().is_some_and(|first| first >> 5 == 4)
+    }
+
+    /// The record by which a run is void, if it is one.
+    pub fn void(&self) -> Option<VoidRecord> {
+        // A map whose first member is a number: an access record begins with a byte string.
+        let begins = matches!(self.bytes[..], [map, 0, index, ..] if map >> 5 == 5 && index >> 5 == 0);
+        if begins { VoidRecord::decode(&self.bytes).ok() } else { None }
     }
 
     /// Its leaf. `before`: where the room's entry before it is, of which `leaf` gives the hash.

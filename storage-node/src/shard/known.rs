@@ -37,6 +37,12 @@ pub(super) fn insert(
     Ok(())
 }
 
+/// Forgets where an event is.
+pub(super) fn remove(table: &mut Table<'_, KnownKey, KnownAt>, hour: Hour, id: EheId) -> Result<(), StoreError> {
+    table.remove(&key(hour, id))?;
+    Ok(())
+}
+
 /// Where an event is, if it is in the log.
 pub(super) fn find(
     table: &impl ReadableTable<KnownKey, KnownAt>,

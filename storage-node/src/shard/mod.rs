@@ -40,6 +40,7 @@ mod store;
 mod tree;
 mod vet;
 mod view;
+mod void;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -71,6 +72,7 @@ pub use sequencer::{Sequencer, Unordered, Waiting, WeakSequencer, run as order};
 pub(crate) use store::file_name;
 pub use store::{Store, StoreError};
 pub use view::View;
+pub use void::FalseRun;
 
 use crate::checkpoint::{Checkpointed, Published};
 

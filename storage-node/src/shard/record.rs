@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! record:   form (1) ‖ place in the room ‖ accepted at, ms ‖ control events so far ‖ …     numbers packed, see `packed.rs`
-//!   form, low two bits: 0 access record, 1 run as it came, 2 run in parts; bits 2 and 3 are `seen`, 4 `continues`, 5 `begins`
+//!   form, low two bits: 0 access or void record, 1 run as it came, 2 run in parts; bits 2 and 3 are `seen`, 4 `continues`, 5 `begins`
 //!
-//! 0:        room (16) ‖ the access record
+//! 0:        room (16) ‖ the access record, or the void record
 //! 1:        room (16) ‖ length ‖ signed run ‖ number of events ‖ event …
 //! 2:        strand ‖ [not `begins`: next ‖ link (32)] ‖ seen ‖ [`continues`: strand (8) ‖ next ‖ link (32)] ‖ signature (64)
 //!           ‖ number of events ‖ event …

@@ -39,10 +39,14 @@ impl Rules {
         self.in_force.store(in_force, Ordering::Release);
     }
 
+    /// Whether the version in force is later than those that are known.
+    pub(crate) fn are_later(&self) -> bool {
+        self.in_force() > self.known
+    }
+
     /// Why this program cannot apply what follows, if it cannot.
     pub(super) fn outdated(&self) -> Option<String> {
-        let (known, in_force) = (self.known, self.in_force());
-        (in_force > known).then(|| outdated(in_force, known))
+        self.are_later().then(|| outdated(self.in_force(), self.known))
     }
 }
 

@@ -23,6 +23,7 @@ use super::block::{BLOCK_COMMANDS_MAX, BLOCK_MAX_BYTES, Block, Command, Outcome,
 use super::charters::CharterEntry;
 use super::readers::Decided;
 use super::rules::Rules;
+use super::void::FalseRun;
 use crate::checkpoint::MayOrder;
 use crate::clock::Clock;
 use crate::consensus::{self, Consensus, GroupId, ProposeError};
@@ -138,6 +139,15 @@ impl Sequencer {
         let bytes = entry.signed.len() + entry.vouched.as_ref().map_or(0, String::len);
         match self.order(Command::Charter(entry), bytes).await? {
             Outcome::Charter { version, vouched } => Ok((version, vouched)),
+            _ => Err(Unordered::Fault),
+        }
+    }
+
+    /// Has a run voided. Returns where the record of it is; none where nothing changed.
+    pub async fn void(&self, found: FalseRun) -> Result<Option<u64>, Unordered> {
+        let bytes = found.bytes();
+        match self.order(Command::Void(found), bytes).await? {
+            Outcome::Voided { record } => Ok(record),
             _ => Err(Unordered::Fault),
         }
     }

@@ -7,10 +7,13 @@
 //! signed by who may. What this cannot show is that the leaves behind the quorum's note, and how far the charter in effect is vouched
 //! for, are what the others have: the next checkpoint shows it.
 
+use std::collections::BTreeMap;
+
 use ehe::event::Header;
+use ehe::id::{Hash, RoomId};
 use ehe::limits;
 use ehe::merkle::Peaks;
-use ehe::read::AccessRecord;
+use ehe::read::{AccessRecord, record_hash};
 use ehe::room::RoomState;
 use ehe::time::UnixMs;
 use redb::{ReadableTable, ReadableTableMetadata};
@@ -30,6 +33,9 @@ use super::store::{StoreError, check_marker, shard_meta};
 use super::tree::Built;
 use super::view::ROOM_STATE_MAX_BYTES;
 use crate::checkpoint::CLOCK_DIFFERS_MAX_MS;
+
+/// Void runs whose records have not come yet, in the order of the log.
+const VOID_AHEAD_MAX: usize = 65_536;
 
 /// Judges the tables of a shard. `attested`: what a quorum cosigned; it may be older than the state, never newer. `now`: no time of it is
 /// ahead of that by more than clocks may differ.
@@ -109,6 +115,8 @@ fn rooms(tables: &ReadTables, place: &Place, vouched: u64) -> Result<(), StoreEr
 fn log(tables: &ReadTables, place: &Place, shard: &ShardMeta, attested: Option<&Attested>) -> Result<(), StoreError> {
     let names = Names::new(tables, LogName { alliance: place.alliance, shard: place.shard }, None);
     let (mut built, mut events, mut time) = (Built::new(tables)?, 0u64, UnixMs(0));
+    // Runs that are not known by their events, until their void records come.
+    let mut voided: BTreeMap<(RoomId, u64), Hash> = BTreeMap::new();
     let attests = |peaks: &Peaks| match attested {
         Some(attested) if attested.size == peaks.size() && attested.root != peaks.root() => {
             unsound("its log is not the one that the quorum cosigned")
@@ -127,6 +135,13 @@ fn log(tables: &ReadTables, place: &Place, shard: &ShardMeta, attested: Option<&
         }
         time = entry.accepted_at;
         events = events.saturating_add(u64::try_from(entry.events.len()).unwrap_or(u64::MAX));
+        if let Some(void) = entry.void() {
+            let named = void.run.decode().map_or(0, |run| run.claims().ids.len());
+            if voided.remove(&(entry.room, void.index)) != Some(void.run.hash()) {
+                return unsound("a run that it says is void is not");
+            }
+            events = events.saturating_sub(u64::try_from(named).unwrap_or(u64::MAX));
+        }
         if entry.room.shard(place.shard_count) != place.shard {
             return unsound("an entry is of another shard's room");
         }
@@ -134,12 +149,21 @@ fn log(tables: &ReadTables, place: &Place, shard: &ShardMeta, attested: Option<&
         if at != log_index {
             return unsound("a room's places are not those of its entries");
         }
-        known_each(tables, log_index, &record, &entry)?;
+        if !known_each(tables, log_index, &record, &entry)? {
+            // No more than sound nodes leave: what one pass finds, the next blocks void.
+            if voided.len() >= VOID_AHEAD_MAX {
+                return unsound("it does not know the events of its log");
+            }
+            voided.insert((entry.room, entry.index), record_hash(&entry.bytes));
+        }
         let leaf = entry.leaf(before, |at| built.leaf(at))?;
         built.append(leaf.hash())?;
         attests(built.peaks())
     })?;
     built.finish()?;
+    if !voided.is_empty() {
+        return unsound("it does not know each event of its log");
+    }
     if entries != shard.leaves {
         return unsound("its log has another length than it says");
     }
@@ -152,12 +176,13 @@ fn log(tables: &ReadTables, place: &Place, shard: &ShardMeta, attested: Option<&
     places::ends(tables, shard.leaves)
 }
 
-/// A run that is submitted again is told by its events.
-fn known_each(tables: &ReadTables, log_index: u64, record: &Record<'_>, entry: &Entry) -> Result<(), StoreError> {
+/// A run that is submitted again is told by its events: all of them, or none, if it is void. False: none.
+fn known_each(tables: &ReadTables, log_index: u64, record: &Record<'_>, entry: &Entry) -> Result<bool, StoreError> {
     let kept = match &record.what {
-        What::Access { .. } => return Ok(()),
+        What::Access { .. } => return Ok(true),
         What::Whole { events, .. } | What::Parts { events, .. } => events,
     };
+    let mut known = 0usize;
     for ((position, kept), event) in (0u16..).zip(kept).zip(&entry.events) {
         let hour = match &kept.header {
             KeptHeader::Content { hour, .. } | KeptHeader::Control { hour, .. } => *hour,
@@ -166,11 +191,13 @@ fn known_each(tables: &ReadTables, log_index: u64, record: &Record<'_>, entry: &
                 header.map_err(|_| StoreError::Stream("an event's header does not decode"))?.core.hour
             }
         };
-        if known::find(&tables.known, hour, event.id())? != Some((log_index, position)) {
-            return unsound("it does not know an event of its log");
-        }
+        known += usize::from(known::find(&tables.known, hour, event.id())? == Some((log_index, position)));
     }
-    Ok(())
+    match known {
+        0 => Ok(entry.events.is_empty()),
+        known if known == entry.events.len() => Ok(true),
+        _ => unsound("it does not know an event of its log"),
+    }
 }
 
 /// What is counted is what is there.

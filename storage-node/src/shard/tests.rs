@@ -30,6 +30,7 @@ mod incoming;
 mod rules;
 mod scrub;
 mod stored;
+mod void;
 
 use people::{Patient, Sealer, Writer, content, request, rng};
 
@@ -60,7 +61,7 @@ impl Bench {
     }
 
     fn block(&mut self, commands: Vec<Command>) -> Vec<Outcome> {
-        let bytes = Bytes::from(Block::new(self.now, 1, commands).to_vec());
+        let bytes = Bytes::from(Block::new(self.now, self.machine.rules().in_force(), commands).to_vec());
         self.blocks.push(bytes.clone());
         let position = Position { term: 1, index: self.blocks.len() as u64 };
         let meta = position.index.to_be_bytes();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use redb::ReadableTable;
 
 use ehe::cbor;
+use ehe::charter::RULES_KNOWN;
 use ehe::event::Event;
 use ehe::id::{AuthorId, Hash, RoomId, WrapId};
 use ehe::leaf::{Leaf, Receipt};
@@ -12,8 +13,10 @@ use ehe::limits;
 use ehe::merkle::{self, NodeAt, Nodes};
 use ehe::room::{RoomState, StateError};
 
+use super::charters::Charters;
 use super::entry::{Entry, LogName, Names};
 use super::places;
+use super::rules::outdated;
 use super::schema::{Look, META_NOTE, ReadTables, RunRefusal, ShardMeta, StoredWrap};
 use super::store::{Moment, OpenFile, StoreError, shard_meta};
 use super::tree::Tree;
@@ -58,6 +61,12 @@ impl View {
     pub fn note(&self) -> Result<Option<String>, StoreError> {
         let note = self.meta(META_NOTE)?.map(String::from_utf8).transpose();
         note.map_err(|_| StoreError::Corrupt("the quorum's note is no text"))
+    }
+
+    /// Why this program cannot judge the state, if it is under later rules than it knows.
+    pub(crate) fn outdated(&self) -> Result<Option<String>, StoreError> {
+        let in_force = Charters::load(&self.tables.meta, self.log.alliance)?.rules();
+        Ok((in_force > RULES_KNOWN).then(|| outdated(in_force, RULES_KNOWN)))
     }
 
     /// A room's rules.

@@ -60,6 +60,14 @@ pub enum VerifyError {
              files by itself, see its status"
     )]
     Running(String),
+    /// What is stored is under later rules than this program knows.
+    #[error("shard {shard}: {why}")]
+    Outdated {
+        /// The shard.
+        shard: u16,
+        /// What to do.
+        why: String,
+    },
 }
 
 /// What is under way, to be shown. Shared by all that work.
@@ -243,6 +251,9 @@ fn look_at_shard(shard: u16, path: &Path, cosigned: &Memory, progress: &Progress
         Ok(view) => view,
         Err(why) => return unreadable(watching, why),
     };
+    if let Ok(Some(why)) = caught(|| view.outdated()) {
+        return Err(VerifyError::Outdated { shard, why });
+    }
     let leaves = view.shard().leaves;
     add(&progress.entries, leaves);
     let newest = cosigned.newest.get(&shard);

@@ -158,6 +158,10 @@ impl Machine for Journal {
         Ok(responses)
     }
 
+    fn outdated(&self) -> Option<String> {
+        None
+    }
+
     fn make_durable(&mut self) -> Result<(), MachineError> {
         self.write(Durability::Immediate, |_| {})?;
         self.probe.synced.fetch_max(self.last, Ordering::SeqCst);

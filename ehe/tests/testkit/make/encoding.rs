@@ -181,7 +181,7 @@ fn structures(kit: &mut Kit) {
             "item-leaf",
             "an item that is its leaf alone",
             "Item",
-            cbor::to_vec(&Item { leaf: log.leaves[0].clone(), run: None, events: vec![], access: None }),
+            cbor::to_vec(&Item { leaf: log.leaves[0].clone(), run: None, events: vec![], access: None, void: None }),
         ),
         ("charter", "a charter", "Charter", world().one.charter.to_bytes()),
         ("signed-charter", "a charter with its signatures", "SignedCharter", world().one.signed.encode()),

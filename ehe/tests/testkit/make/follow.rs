@@ -49,7 +49,7 @@ pub(super) fn ledger_items(log: &Log) -> Vec<Item> {
 }
 
 pub(super) fn bare(log: &Log, index: usize) -> Item {
-    Item { leaf: log.leaves[index].clone(), run: None, events: vec![], access: None }
+    Item { leaf: log.leaves[index].clone(), run: None, events: vec![], access: None, void: None }
 }
 
 /// An opening, two runs of readings, a revocation, another run of readings.
@@ -363,7 +363,7 @@ fn access(kit: &mut Kit) {
             control: 4,
         };
         let with = Log::from_leaves(&scene, log.entries.clone(), vec![log.leaves[0].clone(), leaf.clone()]);
-        let item = Item { leaf, run: None, events: vec![], access: Some(bytes) };
+        let item = Item { leaf, run: None, events: vec![], access: Some(bytes), void: None };
         input(true, &[log.ledger_item(0), item], &with.head(NONCE))
     };
     let read = of(record(request.sign(clinician), None, None));

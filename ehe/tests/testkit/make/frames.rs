@@ -218,7 +218,10 @@ fn frames(kit: &mut Kit) {
         ("known", Response::Known(vec![KnownRun { run, receipt: log.receipt(0) }])),
         ("refused", Response::Refused(Refusal::StrandGap)),
         ("ask-node", Response::AskNode(node)),
-        ("item", Response::Item(Item { leaf: log.leaves[0].clone(), run: None, events: vec![], access: None })),
+        (
+            "item",
+            Response::Item(Item { leaf: log.leaves[0].clone(), run: None, events: vec![], access: None, void: None }),
+        ),
         ("head", Response::Head(head_of)),
         (
             "rooms",

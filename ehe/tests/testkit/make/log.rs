@@ -152,6 +152,7 @@ impl Log {
             run: Some(entry.run.clone()),
             events: entry.events.iter().map(|e| e.event().clone()).collect(),
             access: None,
+            void: None,
         }
     }
 

@@ -30,6 +30,7 @@ mod scene;
 mod shown;
 mod trees;
 mod versions;
+mod void;
 mod world;
 
 use std::collections::BTreeMap;
@@ -71,6 +72,7 @@ pub(crate) fn kit() -> BTreeMap<String, String> {
     part::cases(&mut kit);
     shown::cases(&mut kit);
     versions::cases(&mut kit);
+    void::cases(&mut kit);
     bodies::cases(&mut kit);
     pco::cases(&mut kit);
     kit.files

@@ -180,7 +180,7 @@ fn with_reads(kit: &mut Kit, scene: &Scene, reads: &[(u64, AccessRecord)], slug:
         leaves.push(leaf.clone());
         items.push(match item {
             Some(item) => Item { leaf, ..item },
-            None => Item { leaf, run: None, events: vec![], access },
+            None => Item { leaf, run: None, events: vec![], access, void: None },
         });
     };
     for (at, entry) in log.entries.iter().enumerate() {

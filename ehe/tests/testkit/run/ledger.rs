@@ -284,6 +284,14 @@ pub(super) fn follow(input: &Value, facts: &mut Facts) -> Result<Followed, Fault
     let room = follower.room().ok_or_else(|| Fault::new("no room"))?.clone();
     facts.insert("next_control".into(), json!(room.next_control));
     let (mut distrusted, mut reads, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+    let of_void = |(entry, ..): &(Verified, u64, u64)| match entry {
+        Verified::Void { index, .. } => Some(json!(index)),
+        _ => None,
+    };
+    let void: Vec<_> = entries.iter().filter_map(of_void).collect();
+    if !void.is_empty() {
+        facts.insert("void".into(), json!(void));
+    }
     for (index, (entry, before, after)) in entries.iter().enumerate() {
         if let Verified::Run { unknown: of_run, .. } = entry {
             unknown.extend(of_run.iter().map(|id| json!(id.to_string())));

@@ -386,7 +386,7 @@ async fn drip(
     let Some(mut leaf) = last else { return Ok(()) };
     while script.lock().unwrap().endless {
         leaf = Leaf { index: leaf.index + 1, previous: leaf.hash(), ..leaf };
-        let item = Item { leaf: leaf.clone(), run: None, events: Vec::new(), access: None };
+        let item = Item { leaf: leaf.clone(), run: None, events: Vec::new(), access: None, void: None };
         exchange.send(&Response::Item(item).to_vec(), WITHIN).await?;
     }
     Ok(())

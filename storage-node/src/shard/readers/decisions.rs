@@ -62,7 +62,7 @@ impl Decided {
             Outcome::Granted { record: Some(record) } => Some(Self::Granted(Committed { request, record: *record })),
             Outcome::Granted { record: None } => Some(Self::Free),
             Outcome::Refused(why) => Some(Self::Refused(*why)),
-            Outcome::Submitted { .. } | Outcome::Known(_) | Outcome::Charter { .. } => None,
+            Outcome::Submitted { .. } | Outcome::Known(_) | Outcome::Charter { .. } | Outcome::Voided { .. } => None,
         }
     }
 }

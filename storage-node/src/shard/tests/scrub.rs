@@ -13,7 +13,7 @@ use crate::scrub::{Fault, Finding, Pass, Remedy, Table, Target, Walk, What};
 use crate::shard::entry::Names;
 use crate::shard::replay::Log;
 
-type Rows = Vec<(u8, Vec<u8>, Vec<u8>)>;
+pub(super) type Rows = Vec<(u8, Vec<u8>, Vec<u8>)>;
 
 const META: u8 = 0;
 const LOG: u8 = 1;
@@ -67,13 +67,13 @@ fn lived() -> Bench {
     bench
 }
 
-fn target(bench: &Bench) -> Target {
+pub(super) fn target(bench: &Bench) -> Target {
     let (size, root) = bench.root();
     Target { incarnation: 0, size, root }
 }
 
 /// A whole pass, `events` at a step, put down and taken up between steps.
-fn scrubbed(store: &Store, cosigned: Option<Target>, events: u64) -> Vec<Finding> {
+pub(super) fn scrubbed(store: &Store, cosigned: Option<Target>, events: u64) -> Vec<Finding> {
     let mut pass = Pass::default();
     loop {
         let Ok(view) = store.view() else {
@@ -90,7 +90,7 @@ fn scrubbed(store: &Store, cosigned: Option<Target>, events: u64) -> Vec<Finding
     }
 }
 
-fn rows(store: &Store) -> Rows {
+pub(super) fn rows(store: &Store) -> Rows {
     let mut stream = Vec::new();
     Export::new(&store.read().unwrap(), None).unwrap().read_to_end(&mut stream).unwrap();
     // Behind the name, the format, and a note of no length.
@@ -104,13 +104,17 @@ fn rows(store: &Store) -> Rows {
 
 /// A store with these rows and no others.
 fn store_of(rows: &Rows) -> Store {
+    store_in(rows, PLACE.alliance)
+}
+
+pub(super) fn store_in(rows: &Rows, alliance: AllianceId) -> Store {
     let db = store::builder(CACHE).create_with_backend(redb::backends::InMemoryBackend::new()).unwrap();
     let txn = store::begin(&db, redb::Durability::Immediate).unwrap();
     let mut tables = Tables::open(&txn).unwrap();
     rows.iter().for_each(|(table, key, value)| tables.import(*table, key, value).unwrap());
     drop(tables);
     txn.commit().unwrap();
-    Store::of(db, LogName { alliance: PLACE.alliance, shard: 0 }, None, CACHE)
+    Store::of(db, LogName { alliance, shard: 0 }, None, CACHE)
 }
 
 fn machine_of(store: &Store) -> ShardMachine {
