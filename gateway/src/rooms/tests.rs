@@ -312,7 +312,9 @@ fn shown_with_a_forged_epoch(home: &mut Home, forger: &Identity) -> FollowError 
         accepted_at: NOW,
         control: link.seq + 1,
     };
-    following.take(Item { leaf, run: Some(run), events: vec![forged.into_event()], access: None, void: None }).unwrap_err()
+    following
+        .take(Item { leaf, run: Some(run), events: vec![forged.into_event()], access: None, void: None })
+        .unwrap_err()
 }
 
 #[test]
