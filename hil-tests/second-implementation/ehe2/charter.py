@@ -22,6 +22,8 @@ from .refused import require
 GROUP_SIZES = (1, 3, 5, 7)
 ALL_ROLES = 1 | 2 | 4 | 8
 ON_ONE_GROUP, BY_SHARD = 0, 1
+# The greatest rules version that this program knows (section 15).
+RULES_KNOWN = 2
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _PORT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
@@ -76,6 +78,7 @@ class CharterRecord(Record):
     permissions: Permissions = member(7, Permissions.read)
     head_fresh: int = member(8, uint(32))
     min_cosignatures: int | None = member(9, uint(16), optional=True)
+    rules: int | None = member(10, uint(16), optional=True)
 
 
 class SignedCharter(Record):
@@ -102,6 +105,11 @@ class Charter:
     @property
     def head_fresh(self) -> int:
         return self.record.head_fresh
+
+    @property
+    def rules(self) -> int:
+        """The rules version that it puts in force."""
+        return self.record.rules or 1
 
     def node(self, id_: bytes) -> Node:
         return next(node for node in self.record.nodes if node.id == id_)
@@ -193,6 +201,12 @@ def _check_groups(charter: CharterRecord) -> None:
             require(1 <= charter.min_cosignatures <= count, "more cosignatures than members, or none")
 
 
+def _check_rules(charter: CharterRecord, before: Charter | None) -> None:
+    """H6. Whether a program knows the version is not asked."""
+    require(charter.rules is None or (before is not None and charter.rules > 1), "a rules version that is not to be written")
+    require(before is None or (charter.rules or 1) >= before.rules, "the rules version went back")
+
+
 def _check_signatures(signed: SignedCharter, hash_: bytes, own: CharterRecord, before: CharterRecord | None) -> None:
     """H3."""
     voters = {entry.identity.id: entry.identity for entry in (before or own).members}
@@ -239,7 +253,7 @@ def at_hand(charters: list[Charter], shard: int, version: int, seen: int = 0) ->
 
 
 def verify_charters(chain: bytes, alliance_id: bytes) -> list[Charter]:
-    """H1 to H3 and H5: all charters of the chain, version 1 first."""
+    """H1 to H3, H5 and H6: all charters of the chain, version 1 first."""
     charters: list[Charter] = []
     for encoded in read_chain(chain):
         signed = SignedCharter.decode(encoded, CHARTER_MAX_BYTES)
@@ -253,6 +267,7 @@ def verify_charters(chain: bytes, alliance_id: bytes) -> list[Charter]:
             require(record.version == newest.version + 1, "not one version higher")
             require(record.predecessor == newest.hash, "another predecessor")
             require(record.shard_count == newest.shard_count, "another shard count")
+        _check_rules(record, newest)
         _check_signatures(signed, hash_, record, newest.record if newest else None)
         charters.append(Charter(record, hash_, alliance_id))
     require(len(charters) > 0, "the chain is empty")

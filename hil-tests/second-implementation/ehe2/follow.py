@@ -1,4 +1,4 @@
-"""Section 10: following a room through its items (L1 to L4, C0)."""
+"""Section 10: following a room through its items (L1 to L6, C0)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from .log import Head, Leaf, VerifiedHead, verify_head
 from .read import AccessRecord, SignedRequest
 from .refused import Refused, refusing_with, require
 from .run import SignedRun
+from .void import VoidRuns, may_be_void, verifies
 from .wire import Item
 
 
@@ -59,9 +60,11 @@ class Follower:
     runs: int = 0
     access_records: int = 0
     events: list[CheckedEvent] = field(default_factory=list)
-    # The ids of the events shown whose version is not known.
+    # The ids of the events shown whose version is not known. Here as in `events` those of void runs are left out (L6).
     unknown: list[bytes] = field(default_factory=list)
     entries: list[SignedEntry] = field(default_factory=list)
+    voids: VoidRuns = field(default_factory=VoidRuns)
+    void_events: set[bytes] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.ledger = RoomLedger(self.alliance, self.room)
@@ -74,11 +77,11 @@ class Follower:
         item = Item.decode(data, FRAME_MAX_BYTES)
         leaf = item.leaf
         self._check_leaf(leaf)
-        require(item.run is None or item.access is None, "an item of two entries")
+        brought = [entry for entry in (item.run, item.access, item.void) if entry is not None]
+        require(len(brought) <= 1, "an item of two entries")
         require(item.run is not None or not item.events, "events without their run")
-        entry = item.run if item.run is not None else item.access
-        require(entry is not None or not self.whole, "a leaf alone in the ledger")
-        require(entry is None or sha256(entry) == leaf.entry, "the leaf is of another entry")
+        require(len(brought) > 0 or not self.whole, "a leaf alone in the ledger")
+        require(all(sha256(entry) == leaf.entry for entry in brought), "the leaf is of another entry")
         if item.run is not None:
             with refusing_with(None):
                 signed = SignedRun.decode(item.run)
@@ -86,6 +89,9 @@ class Follower:
         elif item.access is not None:
             with refusing_with(None):
                 self._follow_access(item.access, leaf)
+        elif item.void is not None:
+            with refusing_with(None):
+                self.voids.take(item.void, leaf, self.room, self.ledger.room)
         require(leaf.control_events == self.next_control, "a control event was left out")
         self.last = leaf
         self.verified += 1
@@ -107,9 +113,9 @@ class Follower:
         _check_shown(ids, run.ids)
         first = shown[0].checked if ids[:1] == run.ids[:1] else None
         signer = self.ledger.signer(run.author, first)
-        with refusing_with(None):
-            signed.verify(signer.sign)
         events = [event.checked for event in shown if event.checked is not None]
+        is_signed = verifies(signed, signer.sign)
+        require(is_signed or may_be_void(self.ledger.room, run.author, events), "the signature does not verify")
         must_be_whole = self.whole or any(event.is_control_record for event in events)
         require(ids == run.ids or not must_be_whole, "an event was left out of a run that is shown whole")
         unknown = [event.id for event in shown if event.checked is None]
@@ -125,6 +131,10 @@ class Follower:
         else:
             self._follow_part(signed, events, leaf)
         self.runs += 1
+        if not is_signed:
+            self.voids.remember(leaf)
+            self.void_events.update(ids)
+            return
         self.events += events
         self.unknown += unknown
 
@@ -177,7 +187,8 @@ class Follower:
         return [entry.leaf.index for entry in self.not_the_owners() if entry.ids is None]
 
     def check_head(self, head: Head, nonce: bytes, charters: list[Charter], known: int | None, seen: int = 0) -> VerifiedHead:
-        """C4, and of L4 that the log did not become smaller."""
+        """At the end of what is shown: L6 of all of it, C4, and of L4 that the log did not become smaller."""
+        self.voids.check_all_void()
         verified = verify_head(head, self.room, nonce, charters, seen)
         require(self.last is not None and verified.leaf == self.last, "the head is of another entry than the last shown")
         require(known is None or verified.checkpoint.size >= known, "the log became smaller")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from . import cbor
-from .charter import Charter, named, verify_charters
+from .charter import RULES_KNOWN, Charter, named, verify_charters
 from .event import VERSION, CheckedEvent, Event, check_event, version_of
 from .follow import Follower
 from .goes_on import Extends, check_goes_on
@@ -56,7 +56,7 @@ def verify_ledger(given: dict[str, Any], keys: dict[str, Any]) -> list[str]:
         try:
             follower.follow(as_octets(item))
         except Refused as refused:
-            raise Refused(f"item {index}: {refused.reason}", refused.code) from refused
+            raise Refused(f"item {index}: {refused.reason}{_if_older(charter)}", refused.code) from refused
     head = Head.decode(as_octets(given["head"]), FRAME_MAX_BYTES)
     seen = read_checkpoint(given["remembered"]["checkpoint"].encode()).charter_version if "remembered" in given else 0
     verified = follower.check_head(head, as_octets(given["nonce"]), charters, given.get("known"), seen)
@@ -70,24 +70,32 @@ def verify_ledger(given: dict[str, Any], keys: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _if_older(charter: Charter) -> str:
+    """Section 15: who is shown what newer rules may have made says that the program is older than they are."""
+    return f"; this program knows the rules up to version {RULES_KNOWN} only" if charter.rules > RULES_KNOWN else ""
+
+
 def _charter_lines(charter: Charter, versions: int) -> list[str]:
     return [f"charter: version {charter.version} of {charter.record.alliance!r}, a chain of {versions},"
-            f" {charter.shard_count} shards"]
+            f" {charter.shard_count} shards, rules version {charter.rules}{_if_older(charter)}"]
 
 
 def _room_lines(follower: Follower) -> list[str]:
     kinds = Counter(event.kind for event in follower.events)
     named = ", ".join(f"{count} {KIND_NAMES[kind]}" for kind, count in sorted(kinds.items()))
-    alone = follower.verified - follower.runs - follower.access_records
+    voids = follower.voids.named
+    alone = follower.verified - follower.runs - follower.access_records - len(voids)
     lines = [
         f"room: {follower.room.hex()}, {'the whole ledger' if follower.whole else 'a part'}",
         f"entries: {follower.verified} ({follower.runs} runs, {follower.access_records} access records,"
-        f" {alone} by their leaf alone)",
+        f" {len(voids)} void records, {alone} by their leaf alone)",
         f"events: {len(follower.events)} ({named})",
         f"control events: {follower.next_control}",
     ]
     if follower.unknown:
         lines.append(f"of a version that is not known: {len(follower.unknown)} events")
+    if voids:
+        lines.append(f"void: the entries {', '.join(map(str, voids))}, whose events count as not shown")
     distrusted = follower.not_the_owners()
     if distrusted:
         reads = len(follower.distrusted_reads())
@@ -130,11 +138,15 @@ def _goes_on_lines(remembered: dict[str, Any], shown: str, charters: list[Charte
 def _contents(given: dict[str, Any], follower: Follower) -> list[CheckedEvent]:
     """Content with its bodies: as the items bring it, and as further reads brought it for a whole ledger."""
     contents = [event for event in follower.events if event.is_content and event.body]
-    named = {event.id for event in follower.events}
+    named = {event.id for event in follower.events} | set(follower.unknown)
     for encoded in given.get("contents", []):
         event = Event.decode(as_octets(encoded), FRAME_MAX_BYTES)
+        ehe_id = sha256(event.header)
+        # Of a void run: as if it were not there (L6).
+        if ehe_id in follower.void_events - named:
+            continue
         if version_of(event.header) != VERSION:
-            require(sha256(event.header) in follower.unknown, "content of an unknown version that no entry names")
+            require(ehe_id in named, "content of an unknown version that no entry names")
             continue
         checked = check_event(event.header, event.body)
         require(checked.id in named, f"content {checked.id.hex()} that no entry names")

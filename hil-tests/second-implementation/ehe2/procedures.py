@@ -294,6 +294,8 @@ def _followed(given: Input) -> tuple[Follower, dict[str, Any]]:
              "distrusted": follower.distrusted(), "distrusted_reads": follower.distrusted_reads()}
     if follower.unknown:
         found["unknown"] = follower.unknown
+    if follower.voids.named:
+        found["void"] = follower.voids.named
     return follower, found
 
 
@@ -344,8 +346,10 @@ def _charters(given: Input) -> list[charter.Charter]:
 def _charter(given: Input, keys: Input) -> Finding:
     newest = _charters(given)[-1]
     quorums = [newest.quorum(number) for number in range(newest.shard_count)]
-    return Finding({"version": newest.version, "hash": newest.hash, "shard_count": newest.shard_count,
-                    "quorums": quorums})
+    found = {"version": newest.version, "hash": newest.hash, "shard_count": newest.shard_count, "quorums": quorums}
+    if newest.rules != 1:
+        found["rules"] = newest.rules
+    return Finding(found)
 
 
 def _of_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:

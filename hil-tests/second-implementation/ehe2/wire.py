@@ -31,6 +31,7 @@ class Item(Record):
     run: bytes | None = member(1, blob, optional=True)
     events: list[Event] = member(2, array(Event.read))
     access: bytes | None = member(3, blob, optional=True)
+    void: bytes | None = member(4, blob, optional=True)
 
 
 class RoomEntry(Record):
@@ -56,6 +57,7 @@ class GroupNode(Record):
     applied: int | None = member(2, uint(), optional=True)
     heard: int | None = member(3, uint(), optional=True)
     faulted: bool = member(4, boolean)
+    knows_rules: int | None = member(5, uint(16), optional=True)
 
 
 class GroupStatus(Record):
@@ -64,6 +66,7 @@ class GroupStatus(Record):
     leader: bytes | None = member(2, octets(8), optional=True)
     nodes: list[GroupNode] = member(3, array(GroupNode.read))
     doing: str | None = member(4, text, optional=True)
+    rules: int | None = member(5, uint(16), optional=True)
 
 
 class ScrubStatus(Record):

@@ -38,9 +38,13 @@ def consistency(old: int, of: list[bytes]) -> list[bytes]:
 
 
 class Alliance:
-    """Node n is of member n. `rekeyed` are nodes that have another key from charter 2 on, `renamed` those that have another id."""
+    """Node n is of member n. `rekeyed` are nodes that have another key from charter 2 on, `renamed` those that have another id.
 
-    def __init__(self, versions: int = 1, rekeyed: tuple[int, ...] = (), renamed: tuple[int, ...] = ()) -> None:
+    `rules` says what stands in a charter as its rules version, by the charter's version."""
+
+    def __init__(self, versions: int = 1, rekeyed: tuple[int, ...] = (), renamed: tuple[int, ...] = (),
+                 rules: dict[int, int] | None = None) -> None:
+        self.rules = rules or {}
         self.rekeyed = rekeyed
         self.renamed = renamed
         chain: list[bytes] = []
@@ -67,7 +71,11 @@ class Alliance:
         group = [self.node_id(n, version) for n in range(len(MEMBERS))]
         charter: dict[int, Any] = {0: version, 1: "Tests", 3: 2, 4: members, 5: nodes, 6: [0, [group]], 7: {0: 2, 1: 8, 2: 1},
                                    8: 1000}
-        return cbor.encode(charter if before is None else charter | {2: before})
+        if before is not None:
+            charter[2] = before
+        if version in self.rules:
+            charter[10] = self.rules[version]
+        return cbor.encode(charter)
 
     def note(self, size: int, root: bytes, ordered: tuple[int, ...] = (0,), cosigned: tuple[int, ...] = (0, 1),
              shard: int = 1, incarnation: int = 0, version: int = 1) -> str:

@@ -156,6 +156,14 @@ class Node:
     def access(self, record: bytes, count: int) -> bytes:
         return self._item(record, count, {2: [], 3: record})
 
+    def alone(self, entry: bytes, count: int) -> bytes:
+        """By its leaf alone."""
+        return self._item(entry, count, {2: []})
+
+    def void(self, index: int, run: bytes, count: int) -> bytes:
+        record = cbor.encode({0: index, 1: run})
+        return self._item(record, count, {2: [], 4: record})
+
 
 def read_request(reader: SecretIdentity, room: bytes) -> bytes:
     scope = {0: 2, 1: [b"\xe1" * 16], 2: HOUR, 3: HOUR + 1}

@@ -204,6 +204,30 @@ class Counts(unittest.TestCase):
             with self.subTest(wrong), self.assertRaises(Refused):
                 Status.read(status | {8: wrong})
 
+    def test_a_status_tells_of_rules_versions(self) -> None:
+        status = {0: bytes(8), 1: "program", 2: 1, 3: [], 4: 0}
+        node = {0: bytes(8), 1: True, 4: False}
+        group = {0: 0, 1: 1, 3: [node]}
+        read = Status.read(status | {5: [group]}).groups
+        assert read is not None
+        self.assertEqual((read[0].rules, read[0].nodes[0].knows_rules), (None, None))
+        for number in (0, 1, 2, 0xFFFF):
+            read = Status.read(status | {5: [group | {3: [node | {5: number}], 5: number}]}).groups
+            assert read is not None
+            self.assertEqual((read[0].rules, read[0].nodes[0].knows_rules), (number, number))
+        for wrong in (1 << 16, -1, None, True):
+            for changed in (group | {5: wrong}, group | {3: [node | {5: wrong}]}):
+                with self.subTest(changed), self.assertRaises(Refused):
+                    Status.read(status | {5: [changed]})
+
+    def test_an_item_of_a_void_record_has_its_form_whatever_that_holds(self) -> None:
+        leaf = {0: bytes(16), 1: 0, 2: bytes(32), 3: bytes(32), 4: 0, 5: 0}
+        for record in (b"", bytes(9281)):
+            self.assertEqual(read_message([5, {0: leaf, 2: [], 4: record}], "response"), 5)
+        for wrong in ({4: None}, {4: {}}, {5: b""}):
+            with self.subTest(wrong), self.assertRaises(Refused):
+                read_message([5, {0: leaf, 2: [], **wrong}], "response")
+
     def test_how_a_log_goes_on(self) -> None:
         # A smaller size that is larger is refused by the node that is asked, with the same number.
         for sizes in ((0, 0), (0, 2**64 - 1), (2**64 - 1, 0)):
