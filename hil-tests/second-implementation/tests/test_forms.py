@@ -204,6 +204,10 @@ class Counts(unittest.TestCase):
             with self.subTest(wrong), self.assertRaises(Refused):
                 Status.read(status | {8: wrong})
 
+    def test_a_status_may_bring_empty_arrays(self) -> None:
+        status = Status.read({0: bytes(8), 1: "program", 2: 1, 3: [], 4: 0, 5: [], 7: [], 8: []})
+        self.assertEqual((status.shards, status.groups, status.scrub, status.moved), ([], [], [], []))
+
     def test_a_status_tells_of_rules_versions(self) -> None:
         status = {0: bytes(8), 1: "program", 2: 1, 3: [], 4: 0}
         node = {0: bytes(8), 1: True, 4: False}
