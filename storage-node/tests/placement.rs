@@ -33,7 +33,7 @@ mod hospitals;
 #[path = "support/people.rs"]
 mod people;
 
-use hospitals::Hospitals;
+use hospitals::{Hospitals, asked};
 
 pub const LIMIT: Duration = Duration::from_secs(60);
 
@@ -46,31 +46,13 @@ fn placed(nodes: &[usize]) -> String {
     format!("[placement]\neverywhere = [{}]\n", names.join(", "))
 }
 
-async fn asked(connection: &Connection, request: &Request) -> Option<Response> {
-    let asking = async {
-        let mut exchange = connection.open().await.ok()?;
-        exchange.send(&request.to_vec(), LIMIT).await.ok()?;
-        exchange.finish().ok()?;
-        Response::decode(&exchange.recv(LIMIT).await.ok()??).ok()
-    };
-    tokio::time::timeout(Duration::from_secs(20), asking).await.ok()?
-}
-
-async fn status(hospitals: &Hospitals, who: &Credentials, n: usize) -> NodeStatus {
-    let (_client, connection) = hospitals.connect(who, n).await;
-    match asked(&connection, &Request::Status).await {
-        Some(Response::Status(status)) => status,
-        other => panic!("{other:?}"),
-    }
-}
-
 /// Waits until node `n` says that shard 0 lives on these nodes under a charter of this version.
 async fn lives_on(hospitals: &Hospitals, who: &Credentials, n: usize, version: u32, nodes: &[usize]) -> NodeStatus {
     let wanted: BTreeSet<NodeId> = nodes.iter().map(|n| hospitals.id(*n)).collect();
     let mut last = None;
     let waiting = async {
         loop {
-            let status = status(hospitals, who, n).await;
+            let status = hospitals.status(who, n).await;
             let group = &status.groups.as_ref().unwrap()[0];
             let voters: BTreeSet<NodeId> = group.nodes.iter().filter(|it| it.votes).map(|it| it.node).collect();
             // Any node answers for all, once they have told each other how they are.
@@ -274,7 +256,7 @@ async fn a_shard_moves_to_other_nodes_whoever_is_stopped_in_the_middle() {
     writing.more(20).await;
     let waits = async {
         loop {
-            let status = status(&hospitals, &owner, 1).await;
+            let status = hospitals.status(&owner, 1).await;
             let group = &status.groups.as_ref().unwrap()[0];
             if group.doing.as_ref().is_some_and(|doing| doing.contains("waits until the log is on")) {
                 assert_eq!(group.charter, 1);
@@ -390,7 +372,7 @@ async fn what_a_node_has_of_a_shard_that_moved_away_is_removed_and_comes_again_w
         let (_client, connection) = hospitals.connect(&owner, 0).await;
         let said = asked(&connection, &Request::Head(room, ehe::id::Nonce([1; 16]))).await;
         assert!(matches!(said, Some(Response::AskNode(node)) if node == hospitals.id(1)), "{said:?}");
-        let status = status(&hospitals, &owner, 0).await;
+        let status = hospitals.status(&owner, 0).await;
         assert!(status.shards.is_empty() && status.moved.is_none(), "{status:?}");
         assert_eq!(gave_up(&hospitals, 0, 1).await, [0], "it says that a log was begun");
         first.stop().await.unwrap();
@@ -402,7 +384,7 @@ async fn what_a_node_has_of_a_shard_that_moved_away_is_removed_and_comes_again_w
     writing.more(20).await;
     let kept = async {
         loop {
-            if let Some(moved) = status(&hospitals, &owner, 1).await.moved {
+            if let Some(moved) = hospitals.status(&owner, 1).await.moved {
                 assert!(moved[0].shard == 0 && moved[0].leaves > 20, "{moved:?}");
                 if moved[0].why.starts_with("kept for 3") {
                     return;

@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use certs::{Connection, Credentials, Role};
+use certs::{Credentials, Role};
 use ehe::charter::VerifiedCharter;
 use ehe::id::Hash;
 use ehe::refusal::Refusal;
@@ -26,7 +26,7 @@ mod hospitals;
 #[path = "support/people.rs"]
 mod people;
 
-use hospitals::Hospitals;
+use hospitals::{Hospitals, asked};
 
 pub const LIMIT: Duration = Duration::from_secs(60);
 
@@ -36,33 +36,8 @@ fn now() -> ehe::time::UnixMs {
 
 /// A node whose program knows the rules up to this version.
 async fn start(hospitals: &Hospitals, n: usize, knows: u16) -> Daemon {
-    let config = hospitals.config(n);
-    // One that has stopped lets go of its port a moment later.
-    let free = async {
-        while std::net::UdpSocket::bind(config.listen).is_err() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(LIMIT, free).await.expect("the port is free");
-    Daemon::start_knowing(config, Clock::system(), &|| {}, knows).await.unwrap()
-}
-
-async fn asked(connection: &Connection, request: &Request) -> Option<Response> {
-    let asking = async {
-        let mut exchange = connection.open().await.ok()?;
-        exchange.send(&request.to_vec(), LIMIT).await.ok()?;
-        exchange.finish().ok()?;
-        Response::decode(&exchange.recv(LIMIT).await.ok()??).ok()
-    };
-    tokio::time::timeout(Duration::from_secs(10), asking).await.ok()?
-}
-
-async fn status(hospitals: &Hospitals, who: &Credentials, n: usize) -> Option<NodeStatus> {
-    let (_client, connection) = hospitals.try_connect(who, n).await?;
-    match asked(&connection, &Request::Status).await? {
-        Response::Status(status) => Some(status),
-        other => panic!("{other:?}"),
-    }
+    drop(hospitals.free_port(n).await);
+    Daemon::start_knowing(hospitals.config(n), Clock::system(), &|| {}, knows).await.unwrap()
 }
 
 /// Waits until node `n` says something of the shard.
@@ -70,7 +45,7 @@ async fn said(hospitals: &Hospitals, who: &Credentials, n: usize, what: impl Fn(
     let mut last = None;
     let waiting = async {
         loop {
-            if let Some(status) = status(hospitals, who, n).await {
+            if let Some(status) = hospitals.try_status(who, n).await {
                 if what(&status.groups.as_ref().unwrap()[0]) {
                     return status;
                 }
@@ -165,7 +140,7 @@ impl Ward {
 async fn holds(ward: &Ward) -> NodeStatus {
     let holding = async {
         loop {
-            let said = status(&ward.hospitals, &ward.owner, 2).await;
+            let said = ward.hospitals.try_status(&ward.owner, 2).await;
             if let Some(said) = said.filter(|said| said.shards.first().is_some_and(|shard| shard.faulted)) {
                 return said;
             }
@@ -251,7 +226,7 @@ async fn a_node_that_comes_back_with_an_older_program_is_held_keeps_its_vote_and
         of(0) > Some(applied + 3)
     };
     said(&ward.hospitals, &ward.owner, 0, more).await;
-    let still = status(&ward.hospitals, &ward.owner, 2).await.unwrap();
+    let still = ward.hospitals.try_status(&ward.owner, 2).await.unwrap();
     assert_eq!(still.shards[0].applied, applied, "it applies nothing");
     drop(ordering);
 
@@ -264,14 +239,14 @@ async fn a_node_that_comes_back_with_an_older_program_is_held_keeps_its_vote_and
     older.stop().await.unwrap();
     let upgraded = start(&ward.hospitals, 2, 2).await;
     ward.readings(2, &[0, 1, 2]).await;
-    let size = leaves(&status(&ward.hospitals, &ward.owner, 0).await.unwrap());
+    let size = leaves(&ward.hospitals.try_status(&ward.owner, 0).await.unwrap());
     let roots = [
         root_of(&ward.hospitals, &ward.owner, 0, size).await,
         root_of(&ward.hospitals, &ward.owner, 1, size).await,
         root_of(&ward.hospitals, &ward.owner, 2, size).await,
     ];
     assert!(roots[0] == roots[1] && roots[1] == roots[2] && size >= 10, "{size}: {roots:?}");
-    let own = status(&ward.hospitals, &ward.owner, 2).await.unwrap();
+    let own = ward.hospitals.try_status(&ward.owner, 2).await.unwrap();
     assert!(!own.shards[0].faulted);
     for node in nodes.into_iter().flatten().chain([upgraded]) {
         node.stop().await.unwrap();

@@ -75,11 +75,7 @@ impl Scene {
     }
 
     async fn status(&self, n: usize) -> NodeStatus {
-        let (_client, connection) = self.hospitals.connect(&self.owner, n).await;
-        match ask(&connection, &Request::Status).await {
-            Response::Status(status) => status,
-            other => panic!("{other:?}"),
-        }
+        self.hospitals.status(&self.owner, n).await
     }
 
     /// Who leads, as a node knows.

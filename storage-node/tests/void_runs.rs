@@ -98,11 +98,7 @@ impl Scene {
     }
 
     async fn status(&self, n: usize) -> NodeStatus {
-        let (_client, connection) = self.hospitals.connect(&self.owner, n).await;
-        match ask(&connection, &Request::Status).await {
-            Response::Status(status) => status,
-            other => panic!("{other:?}"),
-        }
+        self.hospitals.status(&self.owner, n).await
     }
 
     async fn until(&self, n: usize, what: &str, holds: impl Fn(&NodeStatus) -> bool) -> NodeStatus {

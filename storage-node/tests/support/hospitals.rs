@@ -12,7 +12,7 @@ use certs::{Client, Connection, Credentials, Role};
 use ehe::charter::{CharterChain, SignedCharter, VerifiedCharter};
 use ehe::id::NodeId;
 use ehe::identity::Identity;
-use ehe::wire::{Request, Response};
+use ehe::wire::{NodeStatus, Request, Response};
 use ehe_node::clock::Clock;
 use ehe_node::config::Config;
 use ehe_node::daemon::Daemon;
@@ -112,12 +112,10 @@ impl Hospitals {
 
     /// The next charter, which names no node of hospital `gone`.
     pub fn next_without(&self, gone: usize, more: &str, to: &[usize]) {
-        let (before, mut chain) = certs::store::load_charter(&self.path("charter")).unwrap();
         let (name, mark) = (format!("'node{gone}.example'"), "[[node]]");
         let text: Vec<&str> = self.text.split(mark).filter(|part| !part.contains(&name)).collect();
-        chain.0.push(self.signed_as(&format!("{}{more}", text.join(mark)), Some(&before)));
-        certs::file::replace(&self.path("charter"), &chain.encode()).unwrap();
-        to.iter().for_each(|n| certs::file::replace(&self.path(&format!("node{n}/charter")), &chain.encode()).unwrap());
+        let text = format!("{}{more}", text.join(mark));
+        self.put_out_next(|before| self.signed_as(&text, Some(before)), to);
     }
 
     /// A charter of any version.
@@ -131,18 +129,23 @@ impl Hospitals {
     /// its port a moment later.
     pub async fn keep_ports(&self) -> Vec<UdpSocket> {
         let mut kept = Vec::new();
-        for address in &self.addresses {
-            let binding = async {
-                loop {
-                    match UdpSocket::bind(address) {
-                        Ok(socket) => return socket,
-                        Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
-                    }
-                }
-            };
-            kept.push(tokio::time::timeout(LIMIT, binding).await.expect("the port is free"));
+        for n in 0..self.addresses.len() {
+            kept.push(self.free_port(n).await);
         }
         kept
+    }
+
+    /// Waits until a node's port is free.
+    pub async fn free_port(&self, n: usize) -> UdpSocket {
+        let binding = async {
+            loop {
+                match UdpSocket::bind(self.addresses[n]) {
+                    Ok(socket) => return socket,
+                    Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+                }
+            }
+        };
+        tokio::time::timeout(LIMIT, binding).await.expect("the port is free")
     }
 
     /// All nodes were there once: a new log begins only then. This one is not any more.
@@ -232,6 +235,35 @@ impl Hospitals {
         let connection = client.connect(&[self.addresses[n].to_string()], self.id(n), LIMIT).await.unwrap();
         (client, connection)
     }
+
+    /// What a node says of itself to somebody.
+    pub async fn status(&self, who: &Credentials, n: usize) -> NodeStatus {
+        let (_client, connection) = self.connect(who, n).await;
+        match ask(&connection, &Request::Status).await {
+            Response::Status(status) => status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The same, of a node that may not run.
+    pub async fn try_status(&self, who: &Credentials, n: usize) -> Option<NodeStatus> {
+        let (_client, connection) = self.try_connect(who, n).await?;
+        match asked(&connection, &Request::Status).await? {
+            Response::Status(status) => Some(status),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The answer of a node that may stop meanwhile.
+pub async fn asked(connection: &Connection, request: &Request) -> Option<Response> {
+    let asking = async {
+        let mut exchange = connection.open().await.ok()?;
+        exchange.send(&request.to_vec(), LIMIT).await.ok()?;
+        exchange.finish().ok()?;
+        Response::decode(&exchange.recv(LIMIT).await.ok()??).ok()
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), asking).await.ok()?
 }
 
 /// The one answer.
