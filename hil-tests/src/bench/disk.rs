@@ -37,6 +37,6 @@ pub(super) fn row(group: &str, folder: &Path) -> Result<Row> {
         group,
         "the disk alone: fdatasync of one 4 KiB page",
         measured,
-        "below: 2 for each block of the log, 1 for each checkpoint",
+        "below: 1 for each batch of blocks of the log, 1 for each checkpoint",
     ))
 }
