@@ -1,36 +1,13 @@
 //! The description that a charter is written from: a TOML file that members can read, discuss and compare.
-//!
-//! ```toml
-//! alliance = "Two hospitals"
-//! shards = 16                       # never changes later; default 16
-//! head_fresh_ms = 60000             # a head older than this is stale; default 60000
-//! # min_cosignatures = 2            # where that is more than the majority of a shard's members
-//! # rules = 2                       # the rules version in force; as in the charter before unless it is raised here
-//!
-//! [[member]]
-//! name = "St. Anna"
-//! identity = "st-anna/identity.pub" # relative to this file
-//!
-//! [[node]]
-//! name = "node1.st-anna.example"    # a DNS name in lower case
-//! member = "St. Anna"
-//! identity = "node1/identity.pub"
-//! addresses = ["192.0.2.1:4433"]
-//!
-//! [placement]                       # default: all nodes hold all shards
-//! everywhere = ["node1.st-anna.example"]
-//! # shards = [["node1.st-anna.example"], …]   # or one group for each shard
-//!
-//! [permissions]                     # defaults as shown
-//! submit = ["gateway", "patient", "clinician"]
-//! read = ["gateway", "patient", "clinician"]
-//! host = ["node"]
-//! ```
+//! [`EXAMPLE`] has every option.
 
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
-use ehe::charter::{Charter, Member, Node, Permissions, Placement, RULES_FIRST, Role, RoleSet, VerifiedCharter};
+use ehe::charter::{
+    Charter, CharterError, GROUP_SIZES, Member, Node, Permissions, Placement, RULES_FIRST, Role, RoleSet,
+    VerifiedCharter,
+};
 use ehe::id::{MemberId, NodeId};
 use serde::Deserialize;
 
@@ -38,6 +15,8 @@ use crate::file::{self, FileError};
 use crate::identity_file;
 use crate::peer::node_id;
 
+/// A description with every option, explained.
+pub const EXAMPLE: &str = include_str!("../alliance.example.toml");
 /// Largest description.
 pub const CHARTER_FILE_MAX_BYTES: usize = 1024 * 1024;
 const SHARDS: u16 = 16;
@@ -60,6 +39,28 @@ pub enum CharterFileError {
         /// The name.
         name: String,
     },
+    /// Charter 1 without a placement, of a number of nodes that no group has.
+    #[error(
+        "the charter's description has {0} nodes and no [placement], so that all of them would hold each shard; a shard's group has 1, 3, 5 or 7 \
+         nodes: name those in `[placement]`, as in `everywhere = [\"node1.example\"]` (`ehe-certs charter example` shows it)"
+    )]
+    Everywhere(usize),
+    /// A node that still holds shards is not described any more.
+    #[error(
+        "the charter's description has no node {node}, on which {shards} shards live by charter {version}: move them away first (`ehe-node drain` \
+         or `replace`), or say in `[placement]` where they are to live"
+    )]
+    StillHolds {
+        /// The node's name.
+        node: String,
+        /// The charter before.
+        version: u32,
+        /// How many shards it gives to the node.
+        shards: usize,
+    },
+    /// The description goes against the charter before.
+    #[error("{0}")]
+    Charter(#[from] CharterError),
     /// Both or neither of `everywhere` and `shards`.
     #[error("the charter's description: [placement] has either `everywhere` or `shards`")]
     Placement,
@@ -123,7 +124,15 @@ impl CharterFile {
 
     /// The charter that it describes: version 1, or the one that follows `before`. Identity files are looked up from `base`.
     /// The charter's own rules are checked when it is to be signed.
+    ///
+    /// What other commands than the description's author decide stays as it was `before`, unless it is described: where shards live, and the
+    /// rules in force.
     pub fn charter(&self, base: &Path, before: Option<&VerifiedCharter>) -> Result<Charter, CharterFileError> {
+        if let (Some(before), Some(after)) = (before.map(VerifiedCharter::shard_count), self.shards)
+            && before != after
+        {
+            return Err(CharterError::ShardCountChanged { before: before.get(), after: after.get() }.into());
+        }
         let members = self.members.iter().map(|entry| entry.member(base)).collect::<Result<Vec<_>, _>>()?;
         let nodes = self.nodes.iter().map(|entry| entry.node(base, &members)).collect::<Result<Vec<_>, _>>()?;
         Ok(Charter {
@@ -135,7 +144,7 @@ impl CharterFile {
                 .or(before.map(VerifiedCharter::shard_count))
                 .or(NonZeroU16::new(SHARDS))
                 .unwrap_or(NonZeroU16::MIN),
-            placement: self.placed(&nodes)?,
+            placement: self.placed(&nodes, before)?,
             members,
             nodes,
             permissions: self.permitted(),
@@ -145,14 +154,20 @@ impl CharterFile {
         })
     }
 
-    fn placed(&self, nodes: &[Node]) -> Result<Placement, CharterFileError> {
+    fn placed(&self, nodes: &[Node], before: Option<&VerifiedCharter>) -> Result<Placement, CharterFileError> {
         let id = |name: &String| {
             let found = nodes.iter().find(|node| node.name == *name).map(|node| node.id);
             found.ok_or_else(|| CharterFileError::Unknown { what: "node", name: name.clone() })
         };
         let group = |names: &Vec<String>| names.iter().map(id).collect::<Result<Vec<NodeId>, _>>();
         match &self.placement {
-            None => Ok(Placement::Everywhere(nodes.iter().map(|node| node.id).collect())),
+            None => match before {
+                Some(before) => kept(nodes, before),
+                None if GROUP_SIZES.contains(&nodes.len()) => {
+                    Ok(Placement::Everywhere(nodes.iter().map(|node| node.id).collect()))
+                }
+                None => Err(CharterFileError::Everywhere(nodes.len())),
+            },
             Some(PlacementEntry { everywhere: Some(names), shards: None }) => Ok(Placement::Everywhere(group(names)?)),
             Some(PlacementEntry { everywhere: None, shards: Some(groups) }) => {
                 Ok(Placement::Listed(groups.iter().map(group).collect::<Result<_, _>>()?))
@@ -175,6 +190,18 @@ impl CharterFile {
         }
         permissions
     }
+}
+
+/// Where shards live by the charter before, if all who hold any are still there.
+fn kept(nodes: &[Node], before: &VerifiedCharter) -> Result<Placement, CharterFileError> {
+    for node in before.nodes().iter().filter(|node| nodes.iter().all(|it| it.id != node.id)) {
+        let shards = before.shards_of(node.id).count();
+        if shards != 0 {
+            let (node, version) = (format!("{} ({})", node.name, node.id), before.version());
+            return Err(CharterFileError::StillHolds { node, version, shards });
+        }
+    }
+    Ok(before.charter().placement.clone())
 }
 
 impl MemberEntry {
@@ -207,6 +234,9 @@ fn member_id(identity: &ehe::identity::PublicIdentity) -> MemberId {
 
 #[cfg(test)]
 mod tests {
+    use ehe::charter::{SignedCharter, Trust};
+    use ehe::id::AllianceId;
+
     use super::*;
 
     const TWO: &str = "
@@ -253,6 +283,91 @@ mod tests {
         assert!(matches!(&charter.placement, Placement::Listed(groups) if groups.len() == 2));
         assert_eq!(charter.permissions.read.iter().collect::<Vec<_>>(), [Role::Clinician]);
         assert_eq!(charter.permissions.submit, Permissions::default().submit);
+    }
+
+    #[test]
+    fn a_charter_that_follows_leaves_shards_where_they_are_unless_its_placement_moves_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let member = identity_file::generate().unwrap();
+        identity_file::create_public(&dir.path().join("a.pub"), member.public()).unwrap();
+        let mut text = "alliance = 'Four'\n[[member]]\nname = 'A'\nidentity = 'a.pub'\n".to_owned();
+        for n in 1..=4 {
+            let identity = identity_file::generate().unwrap();
+            identity_file::create_public(&dir.path().join(format!("n{n}.pub")), identity.public()).unwrap();
+            let entry = format!("member = 'A'\nidentity = 'n{n}.pub'\naddresses = ['127.0.0.1:1']");
+            text += &format!("[[node]]\nname = 'n{n}.example'\n{entry}\n");
+        }
+        let made = |text: &str, before: Option<&VerifiedCharter>| CharterFile::parse(text)?.charter(dir.path(), before);
+        let text_of = |error: CharterFileError| error.to_string();
+        // Four nodes are no group: which of them hold shards has to be said once.
+        let refused = made(&text, None).map_err(text_of).unwrap_err();
+        assert!(refused.contains("4 nodes") && refused.contains("[placement]"), "{refused}");
+        let placed = format!("{text}[placement]\neverywhere = ['n1.example', 'n2.example', 'n3.example']");
+        let first = made(&placed, None).unwrap();
+        let mut signed = SignedCharter::unsigned(&first).unwrap();
+        signed.sign(&member).unwrap();
+        let first = signed.verify(Trust::Pinned(AllianceId(signed.hash().0))).unwrap();
+
+        let next = made(&text, Some(&first)).unwrap();
+        next.check().unwrap();
+        assert_eq!((next.version, &next.placement), (2, &first.charter().placement));
+        let moved = made(&format!("{text}[placement]\neverywhere = ['n4.example']"), Some(&first)).unwrap();
+        assert_eq!(moved.placement, Placement::Everywhere(vec![moved.nodes[3].id]));
+        // Who holds something does not get lost by being left out; who holds nothing may.
+        let without = |n: usize| {
+            text.split("[[node]]").enumerate().filter(|(at, _)| *at != n).map(|(_, it)| it).collect::<Vec<_>>()
+        };
+        let refused = made(&without(2).join("[[node]]"), Some(&first)).map_err(text_of).unwrap_err();
+        assert!(
+            refused.contains("n2.example") && refused.contains("16 shards") && refused.contains("drain"),
+            "{refused}"
+        );
+        assert_eq!(made(&without(4).join("[[node]]"), Some(&first)).unwrap().nodes.len(), 3);
+        let refused = made(&format!("shards = 8\n{text}"), Some(&first)).map_err(text_of).unwrap_err();
+        assert!(refused.contains("from 16 to 8"), "{refused}");
+    }
+
+    #[test]
+    fn the_example_is_a_description_with_every_option_and_what_it_comments_out_is_valid_too() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["st-anna", "st-barbara", "st-clara", "node1", "node2", "node3", "node4"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+            let identity = identity_file::generate().unwrap();
+            identity_file::create_public(&dir.path().join(name).join("identity.pub"), identity.public()).unwrap();
+        }
+        let made = |text: &str| CharterFile::parse(text).unwrap().charter(dir.path(), None).unwrap();
+        let plain = made(EXAMPLE);
+        plain.check().unwrap();
+        assert_eq!(plain.placement, Placement::Everywhere(plain.nodes.iter().take(3).map(|node| node.id).collect()));
+
+        // With each option in force: a line of a comment that is an option begins with its name.
+        let options = [
+            "shards = 16",
+            "head_fresh_ms",
+            "min_cosignatures",
+            "rules",
+            "id",
+            "[permissions]",
+            "submit",
+            "read",
+            "host",
+        ];
+        let mut all = EXAMPLE.to_owned();
+        for option in options {
+            let line = format!("\n# {option}");
+            assert_eq!(all.matches(&line).count(), 1, "{option}");
+            all = all.replace(&line, &format!("\n{option}"));
+        }
+        let all = made(&all);
+        assert_eq!((all.min_cosignatures, all.rules), (Some(3), Some(2)));
+        assert_eq!(all.members[0].id.to_string(), "0123456789abcdef");
+        // Nothing else is changed by it: the comments tell the defaults.
+        assert_eq!((all.shard_count, all.head_fresh_ms), (plain.shard_count, plain.head_fresh_ms));
+        assert_eq!(all.permissions, Permissions::default());
+        let listed = EXAMPLE.replace("\neverywhere", "\n# everywhere").replace("\n# shards = [[", "\nshards = [[");
+        let listed = made(&listed.replace("\n# shards = 16", "\nshards = 2"));
+        listed.check().unwrap();
+        assert!(matches!(listed.placement, Placement::Listed(groups) if groups.len() == 2));
     }
 
     #[test]

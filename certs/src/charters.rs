@@ -20,11 +20,8 @@ impl Credentials {
     /// The same credentials under these charters; `None` if there is none among them that is newer than those here.
     pub fn extended_by(&self, chain: &CharterChain) -> Result<Option<Self>, ExtensionError> {
         let newest = chain.verify(self.alliance_id())?;
-        let both = self.charter_chain().0.iter().zip(&chain.0);
-        for (version, (own, shown)) in (1..).zip(both) {
-            if own.hash() != shown.hash() {
-                return Err(ExtensionError::Other(version));
-            }
+        if let Some(version) = self.charter_chain().parts_from(chain) {
+            return Err(ExtensionError::Other(version));
         }
         if newest.version() <= self.charter().version() {
             return Ok(None);

@@ -4,13 +4,14 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use rustls::pki_types::CertificateRevocationListDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use x509_parser::num_bigint::BigUint;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 use crate::certificate::Serial;
-use crate::file::{self, FileError};
+use crate::file::{self, FileError, SMALL_FILE_MAX_BYTES};
+use crate::store::names;
 
 /// Largest list: some hundred thousand entries.
 const CRL_MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -39,13 +40,22 @@ impl Revocations {
         Ok(Some(Self { der, number, next_update_unix_s, serials }))
     }
 
+    /// The list in a directory, by the `ca.crt` beside it. `None` where there is no list.
+    pub fn in_dir(dir: &Path) -> Result<Option<Self>, FileError> {
+        let path = dir.join(names::CA);
+        let pem = file::read_public(&path, SMALL_FILE_MAX_BYTES, "get it from the authority")?;
+        let authority = CertificateDer::from_pem_slice(&pem)
+            .map_err(|_| FileError::format(&path, "not a certificate in PEM: get it again"))?;
+        Self::load(&dir.join(names::CRL), &authority)
+    }
+
     /// Its number: of two lists, the higher one is the newer.
     pub fn number(&self) -> String {
         self.number.to_string()
     }
 
     /// Whether it is older than another one.
-    pub(crate) fn is_older_than(&self, other: &Self) -> bool {
+    pub fn is_older_than(&self, other: &Self) -> bool {
         self.number < other.number
     }
 

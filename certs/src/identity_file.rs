@@ -162,8 +162,31 @@ fn damaged(path: &Path) -> impl FnOnce(serde_json::Error) -> FileError {
     move |e| FileError::format(path, format!("damaged identity file (line {}): restore it", e.line()))
 }
 
+fn public_instead(path: &Path) -> FileError {
+    FileError::format(
+        path,
+        "this is a public identity, which can neither sign nor open: name the `identity.json` that it belongs to",
+    )
+}
+
+/// Whether a file that others may read is only the public half: nothing has leaked then.
+fn is_public(path: &Path) -> bool {
+    file::read_public(path, SMALL_FILE_MAX_BYTES, "").map(Zeroizing::new).is_ok_and(|bytes| starts_as_public(&bytes))
+}
+
+fn starts_as_public(bytes: &[u8]) -> bool {
+    bytes.strip_prefix(PUBLIC_MARKER.as_bytes()).is_some_and(|rest| rest.first() == Some(&b' '))
+}
+
 fn read(path: &Path) -> Result<Read, FileError> {
-    let bytes = file::read_secret(path, SMALL_FILE_MAX_BYTES, SECRET_REMEDY)?;
+    let bytes = match file::read_secret(path, SMALL_FILE_MAX_BYTES, SECRET_REMEDY) {
+        // What it holds before how it lies there: a public file is no secret that got out.
+        Err(FileError::OpenToOthers { .. }) if is_public(path) => return Err(public_instead(path)),
+        other => other?,
+    };
+    if starts_as_public(&bytes) {
+        return Err(public_instead(path));
+    }
     let marker = marker(path, &bytes)?;
     if marker.r#type != TYPE {
         let found: String = marker.r#type.chars().take(40).collect();
@@ -262,6 +285,26 @@ mod tests {
         assert_eq!(fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(matches!(create(&secret, &identity), Err(FileError::Exists(_))));
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(load(&secret), Err(FileError::OpenToOthers { .. })));
+    }
+
+    #[test]
+    fn a_public_identity_in_place_of_the_secret_one_is_no_false_alarm_whatever_its_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        let public = dir.path().join("identity.pub");
+        let identity = generate().unwrap();
+        create_public(&public, identity.public()).unwrap();
+        for mode in [0o644, 0o600] {
+            fs::set_permissions(&public, fs::Permissions::from_mode(mode)).unwrap();
+            let error = load(&public).unwrap_err().to_string();
+            assert!(error.contains("public identity") && error.contains("identity.json"), "{error}");
+        }
+        // A secret one with a word of the public one in it stays a secret one.
+        let secret = dir.path().join("identity.json");
+        create(&secret, &identity).unwrap();
+        let text = fs::read_to_string(&secret).unwrap();
+        fs::write(&secret, format!("\n{PUBLIC_MARKER} {text}")).unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).unwrap();
         assert!(matches!(load(&secret), Err(FileError::OpenToOthers { .. })));
     }
 

@@ -23,8 +23,10 @@ pub mod peer;
 pub mod process;
 pub mod reload;
 pub mod revocation;
+pub mod standard_error;
 pub mod store;
 pub mod terminal;
+pub mod told;
 
 pub use ehe::charter::Role;
 

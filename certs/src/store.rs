@@ -73,6 +73,9 @@ pub enum StoreError {
     /// A file is missing, damaged, or open to others.
     #[error(transparent)]
     File(#[from] FileError),
+    /// There is no such directory.
+    #[error("{} is not there: name the directory that holds the credentials (in a configuration: `credentials_dir`)", .0.display())]
+    NoDirectory(PathBuf),
     /// The certificate names no peer.
     #[error("{}: {source}: have it issued again", .path.display())]
     Certificate {
@@ -98,7 +101,7 @@ pub enum StoreError {
     #[error("{} was not issued by the authority of ca.crt beside it: get both from the same alliance", .0.display())]
     OtherAuthority(PathBuf),
     /// The charter is not accepted.
-    #[error("{}: {source}", .path.display())]
+    #[error("{}: {source}{}", .path.display(), remedy(.source))]
     Charter {
         /// The file.
         path: PathBuf,
@@ -115,6 +118,16 @@ pub enum StoreError {
         /// The alliance that is pinned.
         pinned: AllianceId,
     },
+}
+
+/// What to do about a file that is no chain of charters; what is wrong with one that is, its members mend.
+fn remedy(source: &CharterError) -> &'static str {
+    match source {
+        CharterError::Cbor(_) => {
+            "; the file is torn or something else: get the charter again from a member, or name the file that `ehe-certs charter new` wrote"
+        }
+        _ => "",
+    }
 }
 
 /// The channel's private key; our copy of it is cleared when it goes. rustls keeps one of its own in each endpoint.
@@ -181,6 +194,9 @@ impl Credentials {
 
     /// As [`Credentials::load`], with a passphrase where the identity is protected by one.
     pub fn open(dir: &Path, passphrase: &Source) -> Result<Self, StoreError> {
+        if dir.try_exists().is_ok_and(|is_there| !is_there) {
+            return Err(StoreError::NoDirectory(dir.into()));
+        }
         let identity = identity_file::open(&dir.join(names::IDENTITY), passphrase)?;
         Self::of(dir, identity)
     }
@@ -262,11 +278,18 @@ pub fn enrolment(dir: &Path, author: AuthorId) -> Result<(PeerIdentity, Alliance
 
 /// Reads and verifies a chain of charters. The file itself is the pin: whoever installed it decided for its alliance.
 pub fn load_charter(path: &Path) -> Result<(VerifiedCharter, CharterChain), StoreError> {
-    let bytes = file::read_public(path, CHAIN_MAX_BYTES, REMEDY_CHARTER)?;
+    let chain = read_charters(path, REMEDY_CHARTER)?;
     let failed = |source| StoreError::Charter { path: path.into(), source };
-    let chain = CharterChain::decode(&bytes).map_err(failed)?;
     let alliance = chain.claimed_alliance().ok_or_else(|| failed(CharterError::EmptyChain))?;
     Ok((chain.verify(alliance).map_err(failed)?, chain))
+}
+
+/// Reads a chain of charters without judging them, at least one. The remedy says how the file comes to be.
+pub fn read_charters(path: &Path, remedy: &'static str) -> Result<CharterChain, StoreError> {
+    let bytes = file::read_public(path, CHAIN_MAX_BYTES, remedy)?;
+    let failed = |source| StoreError::Charter { path: path.into(), source };
+    let chain = CharterChain::decode(&bytes).map_err(failed)?;
+    if chain.0.is_empty() { Err(failed(CharterError::EmptyChain)) } else { Ok(chain) }
 }
 
 fn load_channel(dir: &Path, author: AuthorId) -> Result<(ChannelFiles, Facts), StoreError> {
@@ -403,6 +426,9 @@ mod tests {
         assert!(matches!(with(names::CHANNEL, &two), StoreError::OtherIdentity { .. }));
         assert!(matches!(with(names::IDENTITY, &two), StoreError::OtherIdentity { .. }));
         assert!(matches!(with(names::CHANNEL_KEY, &two), StoreError::OtherKey(_)));
+        let nowhere = two.join("not-there");
+        let error = Credentials::load(&nowhere).unwrap_err();
+        assert!(matches!(&error, StoreError::NoDirectory(path) if *path == nowhere), "{error}");
         assert!(matches!(with(names::CA, &other.dir_of(Role::Gateway)), StoreError::OtherAuthority(_)));
         std::fs::write(two.join(names::CHARTER), b"\x80").unwrap();
         assert!(matches!(with(names::CHARTER, &two), StoreError::Charter { source: CharterError::EmptyChain, .. }));

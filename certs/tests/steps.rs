@@ -113,7 +113,7 @@ fn a_charter_of_several_members_becomes_valid_with_their_majority() {
     fs::write(desk.path("alliance.toml"), &text).unwrap();
     desk.ok("member new --name stranger --out stranger --no-passphrase");
 
-    assert!(desk.ok("charter new --from alliance.toml --sign a/identity.json --out charter").contains("1 of 2"));
+    assert!(desk.ok("charter new --from alliance.toml --sign a/identity.json --out charter").contains("1 of the 2 "));
     assert_eq!(desk.json("charter show charter")["valid"], false);
     assert_eq!(desk.fails("install --charter charter --into node").0, 3);
     assert!(desk.fails("charter sign charter --with stranger/identity.json").1.contains("no member"));
@@ -121,9 +121,8 @@ fn a_charter_of_several_members_becomes_valid_with_their_majority() {
     let shown = desk.json("charter show charter");
     assert_eq!((&shown["valid"], &shown["charter"]["version"]), (&true.into(), &1.into()));
     let first = desk.ok("install --charter charter --into node");
-    assert!(first.contains("node: charter 1\n") && first.contains("restart the node"), "{first}");
-    let again = desk.ok("install --charter charter --into node");
-    assert!(again.contains("as before") && !again.contains("restart"), "{again}");
+    assert_eq!(first, "node: charter 1\n");
+    assert_eq!(desk.ok("install --charter charter --into node"), "node: charter 1, as before\n");
 
     // The next version.
     assert!(desk.fails("charter new --from alliance.toml --out charter").1.contains("is there already"));
@@ -133,6 +132,84 @@ fn a_charter_of_several_members_becomes_valid_with_their_majority() {
     let next = desk.json("show charter");
     assert_eq!((&next["valid"], &next["charter"]["version"]), (&true.into(), &2.into()));
     assert_eq!(next["alliance_id"], shown["alliance_id"]);
+}
+
+/// Three members with a node each, charter 1 by two of them in `charter`, and the description in `alliance.toml`.
+fn three_hospitals() -> Desk {
+    let desk = Desk::new();
+    let mut text = desk.ok("charter example");
+    text.truncate(text.find("[placement]").unwrap());
+    for name in ["st-anna", "st-barbara", "st-clara"] {
+        desk.ok(&format!("member new --name {name} --out {name} --no-passphrase"));
+    }
+    for n in 1..=4 {
+        desk.ok(&format!("identity new --role node --dns node{n}.example --out node{n}"));
+    }
+    fs::write(desk.path("four.toml"), &text).unwrap();
+    text.truncate(text.rfind("[[node]]").unwrap());
+    fs::write(desk.path("alliance.toml"), text).unwrap();
+    desk.ok(
+        "charter new --from alliance.toml --out charter --sign st-anna/identity.json --sign st-clara/identity.json",
+    );
+    desk
+}
+
+#[test]
+fn who_signs_a_later_charter_is_told_what_it_changes_and_a_node_that_is_new_holds_nothing() {
+    let desk = three_hospitals();
+    let new = "charter new --after charter --out next --sign st-anna/identity.json";
+    let made = desk.ok(&format!("{new} --from four.toml"));
+    let changes =
+        ["charter 2 of \"Three hospitals\" changes charter 1:", "adds node node4.example (", "no shard moves"];
+    assert!(changes.iter().all(|part| made.contains(part)), "{made}");
+    let shown = desk.json("charter show next");
+    assert!(shown["changes"].to_string().contains("node4.example"), "{shown}");
+    assert_eq!(shown["charter"]["placement"], desk.json("charter show charter")["charter"]["placement"]);
+    assert!(desk.json("charter show charter")["changes"].is_null());
+    fs::remove_file(desk.path("next")).unwrap();
+
+    let four = fs::read_to_string(desk.path("four.toml")).unwrap();
+    let placed = format!("{four}[placement]\neverywhere = ['node1.example', 'node2.example', 'node4.example']\n");
+    fs::write(desk.path("moved.toml"), placed).unwrap();
+    let moves = "moves shards 0–15: node1.example, node2.example, node3.example -> node1.example, node2.example, node4.example; \
+                 comes to [node4.example], leaves [node3.example]";
+    for line in
+        [&format!("{new} --from moved.toml"), "charter sign next --with st-barbara/identity.json", "charter show next"]
+    {
+        assert!(desk.ok(line).contains(moves), "{line}");
+    }
+    assert_eq!(desk.json("charter show next")["valid"], true);
+}
+
+#[test]
+fn a_signature_that_would_spoil_a_charter_is_not_written_to_it() {
+    let desk = three_hospitals();
+    desk.ok("member new --name stranger --out stranger --no-passphrase");
+    desk.ok("charter new --from four.toml --after charter --out next --sign st-anna/identity.json");
+    let before = fs::read(desk.path("next")).unwrap();
+    let (status, text) = desk.fails("charter sign next --with stranger/identity.json");
+    assert!(status == 3 && text.contains("no member") && text.contains("nothing was written"), "{text}");
+    assert!(before == fs::read(desk.path("next")).unwrap());
+    assert!(desk.ok("charter sign next --with st-clara/identity.json").contains("valid; alliance"));
+}
+
+#[test]
+fn what_is_no_charter_is_refused_with_what_to_do() {
+    let desk = three_hospitals();
+    let torn = fs::read(desk.path("charter")).unwrap();
+    fs::write(desk.path("torn"), &torn[..torn.len() / 2]).unwrap();
+    for file in ["torn", "alliance.toml"] {
+        for line in [
+            format!("charter show {file}"),
+            format!("charter sign {file} --with st-anna/identity.json"),
+            format!("charter new --from four.toml --after {file} --out x"),
+        ] {
+            let (status, text) = desk.fails(&line);
+            assert!(status == 3 && text.contains(file) && text.contains("get the charter again"), "{text}");
+        }
+    }
+    let (_, text) = desk.fails("charter new --from nothing.toml --out x");
+    assert!(text.contains("ehe-certs charter example"), "{text}");
 }
 
 #[test]
@@ -174,9 +251,68 @@ fn a_certificate_can_be_revoked_and_the_list_is_installed() {
     let peer = Credentials::load(&desk.path("node1")).unwrap().peer();
     assert!(desk.ok(&format!("revoke --peer {peer}")).contains("list 3 with 1 "));
     assert_eq!(desk.fails("revoke --serial 00ff").0, 1);
-    desk.ok("install --into node1");
+    let installed = desk.ok("install --into node1");
+    for part in
+        ["node1: charter 1, as before\n", "crl.pem: list 3, certificates that it revokes: 1;", "without a restart"]
+    {
+        assert!(installed.contains(part), "{installed}");
+    }
     assert!(desk.path("node1/crl.pem").exists());
     Credentials::load(&desk.path("node1")).unwrap();
+    assert!(desk.ok("install --into node1").contains("crl.pem: list 3, as before\n"));
+
+    // An older list, of a copy of the authority's directory, would let in again whom the newer one revokes.
+    let newest = fs::read(desk.path("alliance/crl.pem")).unwrap();
+    desk.ok("revoke --refresh");
+    desk.ok("install --into node1");
+    fs::write(desk.path("alliance/crl.pem"), newest).unwrap();
+    assert!(desk.ok("install --into node1").contains("crl.pem: list 4 stays"));
+    assert_eq!(Credentials::load(&desk.path("node1")).unwrap().revocations().unwrap().number(), "4");
+}
+
+#[test]
+fn a_node_that_is_added_is_told_which_charter_it_got_and_whether_that_names_it() {
+    let desk = three_hospitals();
+    desk.ok("init --name Alliance --out alliance --no-passphrase");
+    fs::copy(desk.path("charter"), desk.path("alliance/charter")).unwrap();
+    let issued = desk.ok("issue node4/request.json --role node --into node4");
+    for part in ["node4: charter 1\n", "is not in charter 1", "ehe-certs install --charter FILE --into node4"] {
+        assert!(issued.contains(part), "{issued}");
+    }
+    assert!(!desk.ok("issue node1/request.json --role node --into node1").contains("is not in"));
+
+    desk.ok("charter new --from four.toml --after charter --out next --sign st-anna/identity.json");
+    assert_eq!(
+        desk.fails("issue node4/request.json --role node --charter next --into node4").0,
+        3,
+        "not signed by most"
+    );
+    assert_eq!(
+        desk.fails("issue node4/request.json --role node --charter next --out x.crt").0,
+        2,
+        "it would go nowhere"
+    );
+    desk.ok("charter sign next --with st-barbara/identity.json");
+    let issued = desk.ok("issue node4/request.json --role node --charter next --into node4");
+    assert!(issued.contains("node4: charter 2, where charter 1 was") && !issued.contains("is not in"), "{issued}");
+
+    // The authority's directory may have an older charter than what a directory got since: a renewal does not put that back.
+    let renewed = desk.ok("issue node4/request.json --role node --into node4");
+    assert!(renewed.contains("node4: charter 2 stays; alliance/charter has no newer one than 1\n"), "{renewed}");
+    assert_eq!(Credentials::load(&desk.path("node4")).unwrap().charter().version(), 2);
+
+    // Of two charters 2 that members signed, neither takes the other's place.
+    let other = "charter new --from alliance.toml --after charter --out other --sign st-anna/identity.json --sign st-clara/identity.json";
+    desk.ok(other);
+    let (status, text) = desk.fails("install --charter other --into node4");
+    assert!(status == 3 && text.contains("another charter 2"), "{text}");
+}
+
+#[test]
+fn the_public_half_of_an_identity_signs_nothing_and_raises_no_alarm() {
+    let desk = three_hospitals();
+    let (status, text) = desk.fails("charter sign charter --with st-barbara/identity.pub");
+    assert!(status == 1 && text.contains("public identity") && !text.contains("Renew"), "{text}");
 }
 
 #[test]

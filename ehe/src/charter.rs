@@ -4,21 +4,27 @@
 //! Three steps, three types: a [`Charter`] is what somebody wrote, a [`SignedCharter`] is what travels and lies in files, a
 //! [`VerifiedCharter`] is what a program may act on; it only comes from [`SignedCharter::verify`].
 
+mod changes;
 mod check;
+mod gathering;
 mod role;
 mod signed;
 #[cfg(test)]
 mod tests;
 mod verified;
+mod words;
 
 use core::num::NonZeroU16;
 
 use minicbor::{Decode, Encode};
 
+pub use self::changes::{Changes, Move};
 pub use self::check::host_name_is_valid;
+pub use self::gathering::Gathering;
 pub use self::role::{ParseRoleError, Permissions, Role, RoleSet};
 pub use self::signed::{CharterChain, SignedCharter, Trust};
 pub use self::verified::VerifiedCharter;
+pub use self::words::shards_in_words;
 use crate::cbor::{self, CborError};
 use crate::id::{AuthorId, Hash, MemberId, NodeId};
 use crate::identity::PublicIdentity;
@@ -228,6 +234,9 @@ pub enum CharterError {
         /// The version found.
         found: u32,
     },
+    /// There is another charter of a version that is known here.
+    #[error("charter: it is another charter {0} than the one here: the members have to say which one is right")]
+    Other(u32),
     /// The charter names another predecessor than the one that it was verified against.
     #[error("charter: it names another predecessor")]
     OtherPredecessor,

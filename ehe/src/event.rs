@@ -90,8 +90,8 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Core {
-    /// [`VERSION`].
-    #[n(0)]
+    /// [`VERSION`]: a core of another version is not this structure.
+    #[cbor(n(0), decode_with = "known_version")]
     pub version: u8,
     /// Algorithms.
     #[n(1)]
@@ -203,6 +203,13 @@ pub fn decode_header(bytes: &[u8]) -> Result<Header, EventError> {
             Err(EventError::Version(version))
         }
         _ => Ok(cbor::from_slice(bytes, limits::HEADER_MAX_BYTES)?),
+    }
+}
+
+fn known_version<C>(decoder: &mut minicbor::Decoder<'_>, _: &mut C) -> Result<u8, minicbor::decode::Error> {
+    match decoder.u8()? {
+        VERSION => Ok(VERSION),
+        _ => Err(minicbor::decode::Error::message("a core of another version")),
     }
 }
 

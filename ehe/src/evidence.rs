@@ -9,6 +9,9 @@
 //! [`judge`] believes nobody: the alliance is the hash of the first charter in the file, keys are those of its charters, and what
 //! follows is arithmetic. Whose alliance that is, whoever asks has to compare ([`Verdict::alliance`]).
 //!
+//! Among those who have the alliance's charters only the contradiction travels, and is kept: it is small, whatever the charters take.
+//! [`Contradiction::judge`] judges it by those that are here, and whoever keeps it for others puts them in again ([`Contradiction::with`]).
+//!
 //! # What is proven
 //!
 //! Nodes that keep to the rules sign beginnings of one log and of no other. So of two statements that contradict each other,
@@ -19,21 +22,22 @@
 //! What is none: a log of another incarnation (a restore begins one, by a recovery record of the members), another size alone, a
 //! pair whose signatures do not verify under the charters that they name.
 
+use core::borrow::Borrow;
 use std::collections::BTreeSet;
 
 use minicbor::{Decode, Encode};
 
 use crate::cbor::{self, CborError};
-use crate::charter::{CharterChain, CharterError, Trust, VerifiedCharter};
+use crate::charter::{CharterChain, CharterError, VerifiedCharter};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::id::{AllianceId, Hash, MemberId, NodeId};
-use crate::limits::EVIDENCE_MAX_BYTES;
+use crate::limits::{CONTRADICTION_MAX_BYTES, EVIDENCE_MAX_BYTES};
 use crate::merkle::{self, BadProof};
 use crate::note::Note;
 use crate::sign::VerifyKey;
 use crate::time::UnixMs;
 
-/// As it lies in a file and travels.
+/// As it lies in a file that needs no other.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Evidence {
@@ -144,8 +148,8 @@ pub enum EvidenceError {
     /// The log is none of the alliance whose charters are in the file.
     #[error("the log {0} is none of the alliance whose charters it holds")]
     NotOfAlliance(String),
-    /// A checkpoint is under a charter that the file does not hold.
-    #[error("a checkpoint in it is under charter {0}, which it does not hold")]
+    /// A checkpoint is under a charter that the file does not hold, or that is not here.
+    #[error("a checkpoint in it is under charter {0}, which is not among those by which it is to be judged")]
     NoSuchCharter(u32),
     /// The file holds charters after the newest that counts.
     #[error("it holds charter {held}, and its checkpoints name none after {named}")]
@@ -290,27 +294,34 @@ impl Verdict {
     }
 }
 
-impl Evidence {
+/// What two notes say, as far as it shows without a key.
+struct Said {
+    notes: [Note; 2],
+    first: Checkpoint,
+    second: Checkpoint,
+    kind: Kind,
+    prefix: Hash,
+}
+
+impl Said {
+    /// The later charter of the two that are named.
+    fn newest(&self) -> u32 {
+        self.first.charter_version.max(self.second.charter_version)
+    }
+}
+
+impl Contradiction {
     /// Of two notes about one log, in any order: puts them into the form that is judged. Where their sizes differ it takes the root
-    /// that the larger log has at the smaller size, and the proof of it. Whether it proves anything, [`judge`] says.
-    pub fn of(
-        charters: &CharterChain,
-        one: &str,
-        other: &str,
-        prefix: Option<(Hash, Vec<Hash>)>,
-    ) -> Result<Self, EvidenceError> {
+    /// that the larger log has at the smaller size, and the proof of it. Whether it proves anything, [`Self::judge`] says.
+    pub fn of(one: &str, other: &str, prefix: Option<(Hash, Vec<Hash>)>) -> Result<Self, EvidenceError> {
         let (first, second) = (statement(one, Which::First)?.1, statement(other, Which::Second)?.1);
         let swap = (first.size, first.root) > (second.size, second.root);
         let (smaller, larger) = if swap { (other.into(), one.into()) } else { (one.into(), other.into()) };
-        let contradiction = if first.size == second.size {
-            Contradiction::Roots { first: smaller, second: larger }
-        } else {
-            let (prefix, proof) = prefix.ok_or(EvidenceError::Proof(BadProof))?;
-            Contradiction::Prefix { smaller, larger, prefix, proof }
-        };
-        let newest = first.charter_version.max(second.charter_version);
-        let kept = charters.0.iter().take(usize::try_from(newest).unwrap_or(usize::MAX));
-        Ok(Self { charters: CharterChain(kept.cloned().collect()).encode(), contradiction })
+        if first.size == second.size {
+            return Ok(Self::Roots { first: smaller, second: larger });
+        }
+        let (prefix, proof) = prefix.ok_or(EvidenceError::Proof(BadProof))?;
+        Ok(Self::Prefix { smaller, larger, prefix, proof })
     }
 
     /// Encodes.
@@ -318,45 +329,42 @@ impl Evidence {
         cbor::to_vec(self)
     }
 
-    /// Decodes at most [`EVIDENCE_MAX_BYTES`], without judging.
+    /// Decodes at most [`CONTRADICTION_MAX_BYTES`], without judging.
     pub fn decode(bytes: &[u8]) -> Result<Self, CborError> {
-        cbor::from_slice(bytes, EVIDENCE_MAX_BYTES)
+        cbor::from_slice(bytes, CONTRADICTION_MAX_BYTES)
     }
 
     /// The two notes.
     pub fn notes(&self) -> [&str; 2] {
-        match &self.contradiction {
-            Contradiction::Roots { first, second } => [first, second],
-            Contradiction::Prefix { smaller, larger, .. } => [smaller, larger],
+        match self {
+            Self::Roots { first, second } => [first, second],
+            Self::Prefix { smaller, larger, .. } => [smaller, larger],
         }
     }
 
-    /// The alliance whose charters it holds, as far as it says; for looking before judging.
-    pub fn claimed_alliance(&self) -> Option<AllianceId> {
-        CharterChain::decode(&self.charters).ok()?.claimed_alliance()
+    /// The later charter of the two that are named: up to it charters are needed to judge this. Refuses what is no contradiction, whoever
+    /// signed it.
+    pub fn newest_charter(&self) -> Result<u32, EvidenceError> {
+        self.said().map(|said| said.newest())
     }
 
-    /// Judges it.
-    pub fn judge(&self) -> Result<Verdict, EvidenceError> {
-        let chain = CharterChain::decode(&self.charters)?;
-        let alliance = chain.claimed_alliance().ok_or(CharterError::EmptyChain)?;
-        let [one, other] = self.notes();
-        let ((first_note, first), (second_note, second)) =
-            (statement(one, Which::First)?, statement(other, Which::Second)?);
-        if first.origin != second.origin {
-            return Err(EvidenceError::OtherLogs { first: first.origin, second: second.origin });
-        }
-        // Cheap things first: of what contradicts nothing no signature is looked at.
-        let (kind, prefix) = self.contradicts(&first, &second)?;
-        let named = first.charter_version.max(second.charter_version);
-        let held = u32::try_from(chain.0.len()).unwrap_or(u32::MAX);
-        if held > named {
-            return Err(EvidenceError::NeedlessCharter { held, named });
-        }
-        let charters = verified(&chain, alliance)?;
+    /// With the charters that it takes to judge it: what everybody can judge by itself.
+    pub fn with(self, charters: &CharterChain) -> Result<Evidence, EvidenceError> {
+        let [one, other] = self.notes().map(|note| statement(note, Which::First));
+        let newest = one?.1.charter_version.max(other?.1.charter_version);
+        let kept = charters.0.iter().take(usize::try_from(newest).unwrap_or(usize::MAX));
+        Ok(Evidence { charters: CharterChain(kept.cloned().collect()).encode(), contradiction: self })
+    }
+
+    /// Judges it (SPEC J2 to J6) under charters that were verified: all of one alliance, from the first on.
+    pub fn judge<C: Borrow<VerifiedCharter>>(&self, charters: &[C]) -> Result<Verdict, EvidenceError> {
+        let said = self.said()?;
+        let newest = said.newest();
+        let Said { notes: [first_note, second_note], first, second, kind, prefix } = said;
         let under = |version: u32| {
             let at = usize::try_from(version).ok().and_then(|version| version.checked_sub(1));
-            at.and_then(|at| charters.get(at)).ok_or(EvidenceError::NoSuchCharter(version))
+            let charter = at.and_then(|at| charters.get(at)).map(Borrow::borrow);
+            charter.ok_or(EvidenceError::NoSuchCharter(version))
         };
         let (old, new) = (under(first.charter_version)?, under(second.charter_version)?);
         let not_of = || EvidenceError::NotOfAlliance(first.origin.clone());
@@ -369,10 +377,9 @@ impl Evidence {
             second_side.signers.iter().any(|other| (other.node, other.key) == (signer.node, signer.key))
         };
         let culprits = first_side.signers.iter().filter(both).cloned().collect();
-        let alliance_name = charters.last().map(|newest| newest.charter().alliance.clone()).unwrap_or_default();
         Ok(Verdict {
-            alliance,
-            alliance_name,
+            alliance: old.alliance_id(),
+            alliance_name: under(newest)?.charter().alliance.clone(),
             origin: first.origin,
             shard,
             incarnation,
@@ -384,18 +391,30 @@ impl Evidence {
         })
     }
 
+    /// Reads the two notes, and whether they contradict each other at all.
+    fn said(&self) -> Result<Said, EvidenceError> {
+        let [one, other] = self.notes();
+        let ((first_note, first), (second_note, second)) =
+            (statement(one, Which::First)?, statement(other, Which::Second)?);
+        if first.origin != second.origin {
+            return Err(EvidenceError::OtherLogs { first: first.origin, second: second.origin });
+        }
+        let (kind, prefix) = self.contradicts(&first, &second)?;
+        Ok(Said { notes: [first_note, second_note], first, second, kind, prefix })
+    }
+
     /// Whether two statements about one log cannot both be true, whoever made them.
     fn contradicts(&self, first: &Checkpoint, second: &Checkpoint) -> Result<(Kind, Hash), EvidenceError> {
         let sizes = || EvidenceError::Sizes { first: first.size, second: second.size };
-        match &self.contradiction {
-            Contradiction::Roots { .. } if first.size != second.size => Err(sizes()),
-            Contradiction::Roots { .. } => match first.root.cmp(&second.root) {
+        match self {
+            Self::Roots { .. } if first.size != second.size => Err(sizes()),
+            Self::Roots { .. } => match first.root.cmp(&second.root) {
                 core::cmp::Ordering::Less => Ok((Kind::Roots, second.root)),
                 core::cmp::Ordering::Equal => Err(EvidenceError::Consistent),
                 core::cmp::Ordering::Greater => Err(EvidenceError::Order),
             },
-            Contradiction::Prefix { .. } if first.size >= second.size => Err(sizes()),
-            Contradiction::Prefix { prefix, proof, .. } => {
+            Self::Prefix { .. } if first.size >= second.size => Err(sizes()),
+            Self::Prefix { prefix, proof, .. } => {
                 if *prefix == first.root {
                     return Err(EvidenceError::Consistent);
                 }
@@ -403,6 +422,41 @@ impl Evidence {
                 Ok((Kind::Prefix, *prefix))
             }
         }
+    }
+}
+
+impl Evidence {
+    /// Of two notes about one log and the charters of its alliance: [`Contradiction::of`], [`with`](Contradiction::with) charters.
+    pub fn of(
+        charters: &CharterChain,
+        one: &str,
+        other: &str,
+        prefix: Option<(Hash, Vec<Hash>)>,
+    ) -> Result<Self, EvidenceError> {
+        Contradiction::of(one, other, prefix)?.with(charters)
+    }
+
+    /// Encodes.
+    pub fn to_vec(&self) -> Vec<u8> {
+        cbor::to_vec(self)
+    }
+
+    /// Decodes at most [`EVIDENCE_MAX_BYTES`], without judging.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CborError> {
+        cbor::from_slice(bytes, EVIDENCE_MAX_BYTES)
+    }
+
+    /// Judges it by its own charters.
+    pub fn judge(&self) -> Result<Verdict, EvidenceError> {
+        let chain = CharterChain::decode(&self.charters)?;
+        let alliance = chain.claimed_alliance().ok_or(CharterError::EmptyChain)?;
+        // Cheap things first: of what contradicts nothing no signature is looked at.
+        let named = self.contradiction.newest_charter()?;
+        let held = u32::try_from(chain.0.len()).unwrap_or(u32::MAX);
+        if held > named {
+            return Err(EvidenceError::NeedlessCharter { held, named });
+        }
+        self.contradiction.judge(&chain.verify_each(alliance)?)
     }
 }
 
@@ -415,17 +469,6 @@ fn statement(text: &str, which: Which) -> Result<(Note, Checkpoint), EvidenceErr
     let parsed = Note::parse(text).map_err(CheckpointError::from);
     let parsed = parsed.and_then(|note| Checkpoint::parse(&note).map(|says| (note, says)));
     parsed.map_err(|why| EvidenceError::Statement { which, why })
-}
-
-/// Every charter of a chain, each verified by the one before it.
-fn verified(chain: &CharterChain, alliance: AllianceId) -> Result<Vec<VerifiedCharter>, CharterError> {
-    let mut charters: Vec<VerifiedCharter> = Vec::with_capacity(chain.0.len());
-    for signed in &chain.0 {
-        let trust = charters.last().map_or(Trust::Pinned(alliance), Trust::Predecessor);
-        let next = signed.verify(trust)?;
-        charters.push(next);
-    }
-    Ok(charters)
 }
 
 /// Shard and incarnation of an origin of this alliance's, in its one spelling.

@@ -24,7 +24,7 @@ pub struct Leaf {
     /// Merkle leaf hash of the room's leaf before; zeros at index 0. A room's leaves so form a chain of their own.
     #[n(2)]
     pub previous: Hash,
-    /// SHA-256 of the entry: a signed run (a CBOR array) or an access record (a CBOR map).
+    /// SHA-256 of the entry: a signed run (a CBOR array), an access record or a void record (CBOR maps, told apart by member 0).
     #[n(3)]
     pub entry: Hash,
     /// The ledger's time, put in by the ordering party; never goes back within a shard.

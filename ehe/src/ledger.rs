@@ -202,7 +202,9 @@ pub struct Follower {
     last_leaf: Option<Leaf>,
     strands: BTreeMap<(AuthorId, StrandId), StrandEnd>,
     wraps: BTreeMap<WrapId, WrapFact>,
-    /// Runs whose signature is false, by index, that nothing has voided yet: their hash, and what is false.
+    /// Runs whose signature is false, by index, that nothing has voided yet: their hash, and what is false. No more than
+    /// [`UNVOIDED_RUNS_MAX`], so a leader that lied for a second can have let in too many before the first record for whoever follows the
+    /// whole ledger. Who reads content does not meet them: nodes show of a void run the leaf alone.
     unvoided: BTreeMap<u64, (Hash, SignedError)>,
     /// Whether every entry is shown whole: then strands and all rules are checked, not control alone.
     whole: bool,
@@ -469,15 +471,36 @@ impl Follower {
         if let Some(why) = self.first_unvoided() {
             return Err(why);
         }
-        let checkpoint = verify_head(self.room_id, head, nonce, charter)?;
-        if head.last.leaf.hash() != self.last {
-            return Err(LedgerError::OtherHead);
+        let checkpoint = self.ends(head, nonce, charter)?;
+        // A room begins with its creation, which everybody who may follow it is shown.
+        if self.room.is_none() {
+            return Err(LedgerError::Withheld { index: 0 });
         }
         let shown = checkpoint.checkpoint().size;
         match known {
             Some(known) if shown < known => Err(LedgerError::WentBack { known, shown }),
             _ => Ok(checkpoint),
         }
+    }
+
+    /// Verifies that the head is of the last entry that was shown, whatever that is worth: what was shown stands in the ledger, and holds once
+    /// [`confirm`](Self::confirm) says so.
+    pub fn ends(
+        &self,
+        head: &Head,
+        nonce: Nonce,
+        charter: &VerifiedCharter,
+    ) -> Result<VerifiedCheckpoint, LedgerError> {
+        let checkpoint = verify_head(self.room_id, head, nonce, charter)?;
+        if head.last.leaf.hash() != self.last {
+            return Err(LedgerError::OtherHead);
+        }
+        Ok(checkpoint)
+    }
+
+    /// The first entry that is a run with a false signature which nothing shown so far voids: until something does, no head confirms anything.
+    pub fn unvoided(&self) -> Option<u64> {
+        self.unvoided.first_key_value().map(|(index, _)| *index)
     }
 }
 

@@ -90,8 +90,10 @@ pub const RESTORATIONS_PER_ANSWER_MAX: usize = 16;
 pub const HEAD_SIGNATURE_MAX_BYTES: usize = 1024;
 /// Hashes in an inclusion or consistency proof: a tree of 2^64 leaves has no longer one.
 pub const PROOF_HASHES_MAX: usize = 64;
-/// Largest file of evidence: two checkpoints, a proof, and the charters that they name. It fits a frame.
-pub const EVIDENCE_MAX_BYTES: usize = FRAME_MAX_BYTES - 1024;
+/// Largest contradiction in evidence: two checkpoints and a proof. It fits a frame.
+pub const CONTRADICTION_MAX_BYTES: usize = 64 * 1024;
+/// Largest file of evidence: a contradiction, and the charters up to the later one that it names.
+pub const EVIDENCE_MAX_BYTES: usize = CHAIN_MAX_BYTES + CONTRADICTION_MAX_BYTES;
 /// Rooms that one `RoomsOf` answer lists.
 pub const ROOMS_PER_ANSWER_MAX: usize = 1024;
 /// A stream of reads is checked against the room at least this often.

@@ -9,7 +9,6 @@ use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
 use crate::cbor::{self, CborError};
-use crate::charter::CharterChain;
 use crate::event::Event;
 use crate::id::{AuthorId, EheId, Hash, NodeId, Nonce, RoomId};
 use crate::identity::PublicIdentity;
@@ -40,9 +39,9 @@ pub enum Request {
     /// The rooms of the shards led here in which the channel's identity is a party. Answer: [`Response::Rooms`].
     #[n(5)]
     RoomsOf,
-    /// The charters. Answer: [`Response::Charter`].
+    /// The charters, from this version on. Answer: [`Response::Charter`].
     #[n(6)]
-    Charter,
+    Charter(#[n(0)] u32),
     /// How the node is. Answer: [`Response::Status`].
     #[n(7)]
     Status,
@@ -95,7 +94,8 @@ pub enum Response {
     /// Rooms.
     #[n(7)]
     Rooms(#[n(0)] Vec<RoomInfo>),
-    /// Charters, encoded as [`CharterChain`].
+    /// The charters from the version on that was asked for, as many as the frame holds: encoded as a
+    /// [`CharterChain`](crate::charter::CharterChain), empty where there are none. A [`Gathering`](crate::charter::Gathering) takes them.
     #[n(8)]
     Charter(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
     /// Status.
@@ -106,7 +106,7 @@ pub enum Response {
     #[n(10)]
     Wrap(#[n(0)] Event),
     /// How much evidence the node keeps, and that of the place that was asked for: an encoded
-    /// [`Evidence`](crate::evidence::Evidence), empty where there is none.
+    /// [`Contradiction`](crate::evidence::Contradiction), empty where there is none. The charters by which it is judged are the reader's own.
     #[n(12)]
     Evidence(#[n(0)] u32, #[cbor(n(1), with = "minicbor::bytes")] Vec<u8>),
     /// Records of restored logs, each encoded as [`crate::restoration::SignedRestoration`], in the order of their incarnations; at
@@ -400,10 +400,3 @@ macro_rules! frame {
 
 frame!(Request);
 frame!(Response);
-
-impl Response {
-    /// The charters of a [`Response::Charter`].
-    pub fn charters(bytes: &[u8]) -> Result<CharterChain, crate::charter::CharterError> {
-        CharterChain::decode(bytes)
-    }
-}

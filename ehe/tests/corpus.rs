@@ -73,4 +73,8 @@ fn every_file_of_the_corpus_is_refused_or_understood_to_the_last_byte_within_lit
         assert!(files > 0, "{target} has no corpus");
     }
     bombs_cost_nothing(&std::fs::read(corpus.join("body/seed-600")).unwrap());
+    // What came with later rules is reached, and not refused at the door.
+    ehe::void::VoidRecord::decode(&std::fs::read(corpus.join("void/seed-one")).unwrap()).unwrap();
+    let chain = ehe::charter::CharterChain::decode(&std::fs::read(corpus.join("charter/seed-rules")).unwrap()).unwrap();
+    assert_eq!(chain.verify(chain.claimed_alliance().unwrap()).unwrap().rules(), ehe::charter::RULES_KNOWN);
 }

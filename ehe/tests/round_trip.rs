@@ -275,7 +275,7 @@ fn to_node() -> impl Strategy<Value = Request> {
         (signed_request(), identity()).prop_map(|(request, reader)| Request::Subscribe(request, reader)),
         (id16(RoomId), id16(Nonce)).prop_map(|(room, nonce)| Request::Head(room, nonce)),
         Just(Request::RoomsOf),
-        Just(Request::Charter),
+        any::<u32>().prop_map(Request::Charter),
         Just(Request::Status),
         any::<u32>().prop_map(Request::Evidence),
         (any::<u16>(), any::<u32>()).prop_map(|(shard, incarnation)| Request::Restorations(shard, incarnation)),

@@ -123,7 +123,7 @@ fn decode_lines(config: Option<&Path>, file: Option<&Path>) -> anyhow::Result<()
 
 fn run(checked: Checked) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(&checked.config.log.filter).context("log.filter")?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(certs::standard_error::lines).with_ansi(false).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting")?;
     runtime.block_on(daemon::run(checked))?;
     Ok(())

@@ -49,6 +49,10 @@ impl Home {
 
     fn start(&self) -> Running {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log")).unwrap();
+        self.start_logging(log.into())
+    }
+
+    fn start_logging(&self, log: Stdio) -> Running {
         let child = Command::new(PROGRAM)
             .args(["run", "--config"])
             .arg(&self.config)
@@ -123,6 +127,18 @@ fn mqtt(port: u16) -> String {
         "[[mqtt]]\nport = {port}\nclient_id = 'gw'\nbackoff_min_ms = 10\nbackoff_max_ms = 50\n[[mqtt.subscription]]\n\
          topic = 'wearables/+/hr'\ndevice = '{{1}}'\nmapping = 'hr'"
     )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_cannot_be_written_stops_no_gateway() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let (_, to_nobody) = std::io::pipe().unwrap();
+    for log in [Stdio::from(full), to_nobody.into()] {
+        let home = Home::new("[log]\nfilter = 'trace'");
+        let gateway = home.start_logging(log);
+        until("it runs", async || home.status().is_some_and(|status| status["pid"] == gateway.0.id())).await;
+        gateway.stop();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,6 +4,7 @@
 //! generator speaks to a node as a gateway does.
 
 pub mod account;
+pub mod asked;
 pub mod bench;
 pub mod campaign;
 pub mod canary;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 
+use hil_tests::asked::Asked;
 use hil_tests::bench;
 use hil_tests::lab::alliance::Founding;
 use hil_tests::scenario::{self, Options, Scene};
@@ -49,7 +50,14 @@ const ONE_PLACE: &str = "[consensus]\ntiming = \"lan\"\n";
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match demo(Args::parse()).await {
+    let asked = match Asked::listen() {
+        Ok(asked) => asked,
+        Err(error) => {
+            print(&format!("ehe-demo: {error:#}\n"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match demo(Args::parse(), &asked).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -59,22 +67,22 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn demo(args: Args) -> Result<bool> {
+async fn demo(args: Args, asked: &Asked) -> Result<bool> {
     if args.bench {
         let Args { out, only, library, seed, .. } = args;
-        let table = bench::run(&bench::Options { out, only, library, seed }).await?;
+        let table = asked.unless(bench::run(&bench::Options { out, only, library, seed })).await?;
         print(&table.to_string());
         return Ok(true);
     }
     let view = View::new(wearable::five().into_iter().map(|w| w.device), !args.once);
     let founding = Founding { members: args.nodes, ..Founding::default() };
     let options = Options { capture: args.capture, founding, node: ONE_PLACE, ..Options::new(args.out, args.seed) };
-    let mut scene = Scene::set_up(&options, view).await?;
+    let mut scene = asked.unless(Scene::set_up(&options, view)).await?;
     if !args.once {
-        scenario::live(&mut scene).await?;
+        scenario::live(&mut scene, asked).await?;
         return Ok(true);
     }
-    let account = scenario::once(&mut scene).await?;
+    let account = asked.unless(scenario::once(&mut scene)).await?;
     let faults = account.faults();
     for fault in &faults {
         print(&format!("FAULT: {fault}\n"));

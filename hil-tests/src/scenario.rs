@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::account::{Account, Compared, percentile};
+use crate::asked::Asked;
 use crate::day::{Day, read_capture};
 use crate::folder;
 use crate::journal::{Journal, read_lines};
@@ -453,8 +454,8 @@ impl Account {
     }
 }
 
-/// Goes on until Ctrl-C: publishes, lets the clinician watch, and lets a stranger try now and then.
-pub async fn live(scene: &mut Scene) -> Result<()> {
+/// Goes on until somebody asks it to end: publishes, lets the clinician watch, and lets a stranger try now and then.
+pub async fn live(scene: &mut Scene, asked: &Asked) -> Result<()> {
     let view = scene.view.clone();
     let (stop, stopped) = watch::channel(false);
     let mut publishing = scene.publish(&stopped)?;
@@ -463,7 +464,9 @@ pub async fn live(scene: &mut Scene) -> Result<()> {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
-            interrupted = tokio::signal::ctrl_c() => { interrupted?; break }
+            // First: what a terminal tells everything that runs in it has ended the watches as well.
+            biased;
+            _ = asked.wait() => break,
             done = publishing.join_next() => {
                 if let Some(done) = done { done??; }
             }

@@ -284,7 +284,7 @@ async fn was_made(after: &mut Session, room: RoomId, why: &Error) -> bool {
 
 /// The error for a change that failed for `why`, where `shown` is what the keys before it are shown.
 fn not_made(why: Error, shown: &Result<Following, Error>, keys: AuthorId) -> Error {
-    if why.made() == Made::Not && is_patient(shown, keys) == Some(false) {
+    if why.never_sent() || why.made() == Made::Not && is_patient(shown, keys) == Some(false) {
         why
     } else {
         Error::InDoubt { why: Box::new(why) }
@@ -359,6 +359,7 @@ pub async fn renew(session: &mut Session, room: RoomId) -> Result<(Renewed, InFo
 
 /// Lets somebody act for the patient. It holds once this returns: the receipt was verified.
 pub async fn delegate(session: &mut Session, room: RoomId, to: &Delegated) -> Result<EheId, Error> {
+    session.is_no_node(&to.delegate)?;
     let control = session.control(room, session.usual_purpose()).await?;
     let (state, now) = (control.state()?, session.now());
     let event = build::delegate(&mut rng(), control.me(), state, control.view(), to, now)?;

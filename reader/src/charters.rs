@@ -1,15 +1,12 @@
 //! The charter that a checkpoint stands under: where it is newer than the one here, the nodes are asked for theirs.
 
-use std::collections::BTreeSet;
-
 use ehe::charter::{CharterChain, VerifiedCharter};
 use ehe::checkpoint::Checkpoint;
 use ehe::id::{NodeId, RoomId};
 use ehe::note::Note;
-use ehe::wire::{Request, Response};
 
 use crate::error::Error;
-use crate::session::{Session, kind};
+use crate::session::Session;
 
 /// What a checkpoint says of its charter. Of one that says nothing the verification says what is wrong.
 fn version_of(checkpoint: &str) -> Option<u32> {
@@ -36,14 +33,13 @@ impl Session {
         Ok(self.charter().clone())
     }
 
-    /// Refuses what stands under an older charter than the one here: a quorum of then is none of now (SPEC C1). But a charter that gives the
+    /// Refuses what stands under an older charter than the one here: a quorum of then is none of now (SPEC C2). But a charter that gives the
     /// room's shard to other nodes is in force there when it came there, which may take its time: until the room was seen under it, the one
     /// before holds.
     pub fn is_current(&self, room: RoomId, charter: &VerifiedCharter) -> Result<(), Error> {
         let (own, shard) = (self.charter(), room.shard(self.charter().shard_count()));
-        let group = |charter: &VerifiedCharter| charter.group(shard).iter().copied().collect::<BTreeSet<_>>();
         let seen = self.recall(room)?.map_or(0, |known| known.charter);
-        if group(charter) != group(own) && charter.version() >= seen {
+        if charter.is_at_hand(shard, own, seen) {
             return Ok(());
         }
         self.not_older(charter.version(), own.version())
@@ -56,16 +52,11 @@ impl Session {
         let nodes: Vec<NodeId> = spoke.into_iter().chain(others).collect();
         let (mut false_ones, mut silent) = (None, Vec::new());
         for node in nodes {
-            let name = self.nodes.name_of(node);
-            match self.charters_at(node).await {
-                Ok(bytes) => {
-                    let chain = Response::charters(&bytes).map_err(Into::into);
-                    match chain.and_then(|chain| self.credentials().extended_by(&chain)) {
-                        Ok(Some(newer)) => self.take_up(newer),
-                        Ok(None) => {}
-                        Err(why) => false_ones = false_ones.or(Some(Error::Charters { node: name, why })),
-                    }
-                }
+            let own = self.credentials().clone();
+            match self.nodes.newer_charters(node, &own).await {
+                Ok(Some(newer)) => self.take_up(newer),
+                Ok(None) => {}
+                Err(why @ Error::Charters { .. }) => false_ones = false_ones.or(Some(why)),
                 Err(why) => silent.push(why.to_string()),
             }
             if self.charter().version() >= version {
@@ -73,14 +64,6 @@ impl Session {
             }
         }
         Err(false_ones.unwrap_or(Error::NoSuchCharter { version, own: self.charter().version(), silent }))
-    }
-
-    async fn charters_at(&mut self, node: NodeId) -> Result<Vec<u8>, Error> {
-        let mut answers = self.nodes.ask_node(node, &Request::Charter).await?;
-        match answers.next().await? {
-            Response::Charter(bytes) => Ok(bytes),
-            other => Err(answers.unexpected(kind(&other))),
-        }
     }
 
     /// Gives the other directory of one person this one's charters, where they are newer, and refuses to go on where they are older.

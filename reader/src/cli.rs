@@ -39,7 +39,8 @@ pub struct Cli {
     /// Print JSON, one value a line
     #[arg(long, global = true)]
     pub json: bool,
-    /// How long to wait for an answer, in seconds
+    /// How long to try until a node answers, in seconds, and to wait for each further part of an answer. A last look at what became of a
+    /// change takes up to 2 more
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub timeout: u32,
     /// What to do

@@ -101,6 +101,16 @@ pub enum Error {
         waited: Option<Duration>,
         /// Whether trying again later, with nothing changed, can help.
         later: bool,
+        /// Whether any of them was sent the request. If not, nothing can have come of it.
+        sent: bool,
+    },
+    /// One node did not answer what only it can say.
+    #[error("{why}")]
+    OneNode {
+        /// What happened; it begins with the node's name.
+        why: String,
+        /// Whether trying again later, with nothing changed, can help.
+        later: bool,
     },
     /// A node answered something that does not belong to the question.
     #[error("node {node} gave an answer that is not one to this request: {what}")]
@@ -303,6 +313,15 @@ pub enum Error {
         /// As what its certificate names it.
         role: Role,
     },
+    /// Somebody who is to be invited is a node.
+    #[error(
+        "refused: these are the keys of {node}, a node of the alliance: nodes keep what they cannot open, and no room is opened to one. \
+         Name the identity.pub of a person, or of a gateway"
+    )]
+    ANode {
+        /// The node's name.
+        node: String,
+    },
     /// The credentials directory of other keys.
     #[error("{option} {}: {why}. It must be {must}", .dir.display())]
     Beside {
@@ -343,8 +362,8 @@ impl Error {
     pub fn made(&self) -> Made {
         match self {
             Self::Refused(refusal) if refusal.fault() != Fault::Node => Made::Not,
-            Self::OwnRun(_) | Self::Build(_) | Self::Usage(_) => Made::Not,
-            Self::NotItsRecovery { .. } | Self::NotAPatient { .. } => Made::Not,
+            Self::OwnRun(_) | Self::Build(_) | Self::Usage(_) | Self::NoNode { sent: false, .. } => Made::Not,
+            Self::NotItsRecovery { .. } | Self::NotAPatient { .. } | Self::ANode { .. } => Made::Not,
             Self::Unfinished { .. } | Self::RecoveryIncomplete { .. } | Self::Rotated { .. } | Self::Recovered(_) => {
                 Made::Yes
             }
@@ -352,14 +371,33 @@ impl Error {
         }
     }
 
+    /// Whether no node was sent the request: nothing can have come of it, and there is nothing to look for.
+    pub fn never_sent(&self) -> bool {
+        matches!(self, Self::NoNode { sent: false, .. })
+    }
+
+    /// This, of a request that another one came before: something was sent.
+    pub fn after_another(self) -> Self {
+        match self {
+            Self::NoNode { why, waited, later, .. } => Self::NoNode { why, waited, later, sent: true },
+            other => other,
+        }
+    }
+
     /// Whether the same may succeed later without anybody doing anything.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::NoNode { later, .. } => *later,
+            Self::NoNode { later, .. } | Self::OneNode { later, .. } => *later,
             Self::BrokeOff { .. } => true,
             Self::Refused(refusal) => refusal.fault() == Fault::Node,
             _ => false,
         }
+    }
+
+    /// What happened at a node, for a line that begins with the node's name already.
+    pub fn at(&self, node: &str) -> String {
+        let said = self.to_string();
+        said.strip_prefix(&format!("{node}: ")).map(str::to_owned).unwrap_or(said)
     }
 
     /// The exit code.
@@ -367,7 +405,7 @@ impl Error {
         match self {
             Self::Refused(refusal) if refusal.fault() == Fault::Rights => Exit::Refused,
             Self::NotCovered(_) | Self::Rotated { .. } | Self::Recovered(_) => Exit::Refused,
-            Self::NotItsRecovery { .. } | Self::NotAPatient { .. } => Exit::Refused,
+            Self::NotItsRecovery { .. } | Self::NotAPatient { .. } | Self::ANode { .. } => Exit::Refused,
             Self::Build(
                 BuildError::NotThePatient
                 | BuildError::Refused(_)
@@ -418,7 +456,9 @@ mod tests {
     fn only_what_was_never_sent_or_finally_refused_is_known_not_to_be_made() {
         assert_eq!(Error::Refused(Refusal::ControlOutOfSequence).made(), Made::Not);
         assert_eq!(Error::Build(BuildError::NotThePatient).made(), Made::Not);
-        let lost = || Error::NoNode { why: vec![], waited: None, later: true };
+        let lost = || Error::NoNode { why: vec![], waited: None, later: true, sent: true };
+        let never_sent = Error::NoNode { why: vec![], waited: None, later: true, sent: false };
+        assert_eq!(never_sent.made(), Made::Not);
         let refused = || Box::new(Error::Refused(Refusal::LimitReached));
         for unknown in [
             lost(),

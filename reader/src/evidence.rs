@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use ehe::charter::CharterChain;
+use ehe::charter::{CharterChain, VerifiedCharter};
 use ehe::checkpoint::VerifiedCheckpoint;
-use ehe::evidence::{Evidence, Verdict, judge};
+use ehe::evidence::{Contradiction, Evidence, EvidenceError, Verdict, judge};
 use ehe::id::{AllianceId, Hash};
 use ehe::limits::EVIDENCE_MAX_BYTES;
 use ehe::wire::{Request, Response};
@@ -21,7 +21,8 @@ const OF_A_NODE_MAX: u32 = 256;
 
 /// Judges a file by itself: no network, no credentials, nobody's word. `alliance`: refuses what is about another one.
 pub fn judge_file(path: &Path, alliance: Option<AllianceId>) -> Result<Verdict, Error> {
-    let bytes = certs::file::read_public(path, EVIDENCE_MAX_BYTES, "")?;
+    let bytes =
+        certs::file::read_public(path, EVIDENCE_MAX_BYTES, "name a file of evidence, as `ehe evidence` keeps them")?;
     let verdict = judge(&bytes).map_err(|why| Error::NoEvidence { path: path.into(), why: Box::new(why) })?;
     match alliance.filter(|wanted| *wanted != verdict.alliance) {
         Some(wanted) => Err(Error::OtherAlliance { path: path.into(), wanted, found: verdict.alliance }),
@@ -82,20 +83,47 @@ pub struct OfNode {
 /// Asks every node of the charter for its evidence, judges that, and keeps it.
 pub async fn fetch(session: &mut Session) -> Vec<OfNode> {
     let nodes: Vec<_> = session.charter().nodes().iter().map(|node| (node.id, node.name.clone())).collect();
-    let (mut all, mut seen) = (Vec::new(), Vec::new());
+    session.nodes.reach_all(&nodes.iter().map(|(id, _)| *id).collect::<Vec<_>>()).await;
+    let (mut all, mut judging) = (Vec::new(), Judging::default());
     for (id, node) in nodes {
-        let pieces = of_node(session, id, &node, &mut seen).await;
+        let pieces = of_node(session, id, &mut judging).await;
         all.push(OfNode { node, pieces });
     }
     all
 }
 
-async fn of_node(
-    session: &mut Session,
-    id: ehe::id::NodeId,
-    name: &str,
-    seen: &mut Vec<Vec<u8>>,
-) -> Result<Vec<Piece>, Error> {
+/// What was shown before, and the charters by which what is shown is judged: verified once, however many pieces there are.
+#[derive(Default)]
+struct Judging {
+    seen: Vec<Vec<u8>>,
+    charters: Vec<VerifiedCharter>,
+}
+
+impl Judging {
+    /// What a piece proves, and the file that it makes for others. A charter that it names and that is not here is fetched first. `wrong`: the
+    /// node's fault.
+    async fn judge(
+        &mut self,
+        session: &mut Session,
+        bytes: &[u8],
+        wrong: impl Fn(EvidenceError) -> Error,
+    ) -> Result<(Verdict, Vec<u8>), Error> {
+        let found = Contradiction::decode(bytes).map_err(|why| wrong(why.into()))?;
+        let newest = found.newest_charter().map_err(&wrong)?;
+        if newest > session.charter().version() {
+            session.fetch_charters(newest).await?;
+        }
+        let chain = session.credentials().charter_chain();
+        if self.charters.len() != chain.0.len() {
+            let each = chain.verify_each(session.credentials().alliance_id());
+            self.charters = each.map_err(|why| wrong(why.into()))?;
+        }
+        let verdict = found.judge(&self.charters).map_err(&wrong)?;
+        Ok((verdict, found.with(chain).map_err(&wrong)?.to_vec()))
+    }
+}
+
+async fn of_node(session: &mut Session, id: ehe::id::NodeId, judging: &mut Judging) -> Result<Vec<Piece>, Error> {
     let mut pieces = Vec::new();
     for place in 0..OF_A_NODE_MAX {
         let mut answers = session.nodes.ask_node(id, &Request::Evidence(place)).await?;
@@ -106,15 +134,13 @@ async fn of_node(
         if bytes.is_empty() {
             break;
         }
-        if seen.contains(&bytes) {
+        if judging.seen.contains(&bytes) {
             continue;
         }
-        let verdict = judge(&bytes).map_err(|why| answers.unexpected(format!("called evidence, and {why}")))?;
-        if verdict.alliance != session.charter().alliance_id() {
-            return Err(answers.unexpected(format!("evidence of another alliance, {}, from {name}", verdict.alliance)));
-        }
-        pieces.push(Piece { path: session.home().keep_evidence(&bytes)?, verdict });
-        seen.push(bytes);
+        let wrong = |why| answers.unexpected(format!("called evidence, and {why}"));
+        let (verdict, file) = judging.judge(session, &bytes, wrong).await?;
+        pieces.push(Piece { path: session.home().keep_evidence(&file)?, verdict });
+        judging.seen.push(bytes);
     }
     Ok(pieces)
 }

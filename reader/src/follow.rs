@@ -128,6 +128,16 @@ impl Following {
         Ok(memory)
     }
 
+    /// The first entry that its author did not sign, and that nothing shown so far voids. Until something does, no head confirms anything.
+    pub fn unvoided(&self) -> Option<u64> {
+        self.follower.unvoided()
+    }
+
+    /// Verifies that what was shown stands in the ledger and ends here, though it is not to be believed yet.
+    pub fn ends(&self, head: &Head, nonce: Nonce, charter: &VerifiedCharter) -> Result<(), Error> {
+        Ok(self.follower.ends(head, nonce, charter).map(drop)?)
+    }
+
     /// What was confirmed last is not believed after all: what was known before counts, and is to be held against what comes.
     pub fn disbelieve(&mut self, before: Option<RoomMemory>) {
         self.known = before;

@@ -208,13 +208,23 @@ async fn ask(session: &mut Session, following: &Following, all: bool) -> Newest 
         tally.add(&node.name, node.member, Said::Agrees);
         group.retain(|id| *id != node.id);
     }
+    if all {
+        session.nodes.reach_all(&group).await;
+    } else {
+        let members = |reached: &BTreeSet<NodeId>| {
+            let of_them = reached.iter().filter_map(|id| charter.node(*id)).map(|node| node.member);
+            tally.members.iter().copied().chain(of_them).collect::<BTreeSet<_>>().len()
+        };
+        session.nodes.reach_enough(&group, |reached| members(reached) >= tally.needed).await;
+    }
+    session.nodes.by_answering(&mut group);
     for node in group.iter().filter_map(|id| charter.node(*id)) {
         if tally.enough() && !all {
             break;
         }
         let said = match head(session, room, node.id).await {
             Ok((head, nonce)) => judge(session, following, (node, &head, nonce), &mut seen).await,
-            Err(why) => Said::DoesNotCount(why.to_string()),
+            Err(why) => Said::DoesNotCount(why.at(&node.name)),
         };
         if let Some(settled) = tally.add(&node.name, node.member, said) {
             return settled;
@@ -253,7 +263,7 @@ async fn judge(
         return Said::DoesNotCount(format!("it has {entries} of {} entries", following.entries()));
     }
     let age = session.now().since(head.at);
-    if age > u64::from(charter.head_fresh_ms()) {
+    if age > u64::from(session.charter().head_fresh_ms()) {
         return Said::DoesNotCount(format!("its head is {age} ms old by this clock"));
     }
     if entries > following.entries() { Said::Knows(entries, head.last.leaf.accepted_at) } else { Said::Agrees }

@@ -16,6 +16,8 @@ use crate::memory::{RoomMemory, Tie};
 const MEMORY_MAX_BYTES: usize = 4096 + 2 * ehe::limits::CHECKPOINT_MAX_BYTES;
 /// Files of evidence that are kept at most.
 const EVIDENCE_FILES_MAX: usize = 1024;
+/// Bytes of all of them at most: each has the alliance's charters in it, up to 16 MiB.
+const EVIDENCE_ALL_MAX_BYTES: u64 = 256 * 1024 * 1024;
 
 /// The program's directory.
 #[derive(Debug, Clone)]
@@ -61,9 +63,17 @@ impl Home {
         if path.exists() {
             return Ok(path);
         }
-        let files = fs::read_dir(&dir).map_err(|source| Error::Io { path: dir.clone(), source })?.count();
-        if files >= EVIDENCE_FILES_MAX {
-            let full = format!("it holds {files} files already: look at them, and move away what has been dealt with");
+        let entries = fs::read_dir(&dir).map_err(|source| Error::Io { path: dir.clone(), source })?;
+        let lengths: Vec<u64> = entries
+            .map(|entry| entry.and_then(|entry| entry.metadata()).map_or(0, |metadata| metadata.len()))
+            .collect();
+        let new = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let all = lengths.iter().fold(new, |all, one| all.saturating_add(*one));
+        if lengths.len() >= EVIDENCE_FILES_MAX || all > EVIDENCE_ALL_MAX_BYTES {
+            let full = format!(
+                "it holds {} files already, as much as it may: look at them, and move away what has been dealt with",
+                lengths.len()
+            );
             return Err(Error::Io { path: dir, source: std::io::Error::other(full) });
         }
         certs::file::replace(&path, bytes)?;
@@ -175,6 +185,19 @@ mod tests {
         assert_eq!(home.remembered().unwrap(), [room]);
         assert_eq!(Home(dir.path().join("none")).remembered().unwrap(), []);
         assert_eq!(fs::metadata(home.memory_file(room)).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn evidence_is_kept_once_and_no_more_of_it_than_a_disk_should_hold() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home(dir.path().into());
+        let kept = home.keep_evidence(b"one").unwrap();
+        assert_eq!(home.keep_evidence(b"one").unwrap(), kept);
+        let large = home.evidence().join("large.cbor");
+        File::create(&large).unwrap().set_len(EVIDENCE_ALL_MAX_BYTES - 3 - 3).unwrap();
+        home.keep_evidence(b"two").unwrap();
+        assert!(matches!(home.keep_evidence(b"3"), Err(Error::Io { .. })), "there is no room for another byte");
+        home.keep_evidence(b"two").expect("it is there");
     }
 
     #[test]

@@ -280,18 +280,18 @@ mod tests {
         ehe::leaf::Leaf { index: before.index + 1, previous: before.hash(), entry, ..before }
     }
 
-    /// A run over an event in a strand of its own, in the gateway's name and signed by nobody. Returns its index.
-    fn unsigned(world: &World, items: &mut Vec<Item>, event: Event) -> (u64, ehe::run::SignedRun) {
+    /// A run over an event in a strand of its own, in somebody's name and signed by nobody. Returns its index.
+    fn unsigned(world: &World, author: &Identity, items: &mut Vec<Item>, event: Event) -> (u64, ehe::run::SignedRun) {
         let strand = ehe::id::StrandId(items.len().to_be_bytes());
         let run = ehe::run::Run {
             room: world.room.room,
-            author: world.gateway.author_id(),
+            author: author.author_id(),
             from: ehe::run::StrandEnd::start(strand),
             ids: vec![EheId(ehe::read::record_hash(&event.header).0)],
             seen: None,
             continues: None,
         };
-        let mut run = run.sign(&world.gateway);
+        let mut run = run.sign(author);
         *run.0.last_mut().unwrap() ^= 1;
         let leaf = behind(items, run.hash());
         let index = leaf.index;
@@ -307,7 +307,7 @@ mod tests {
         let Item { leaf, mut events, .. } = items.pop().unwrap();
         items.push(Item { leaf, run: None, events: vec![], access: None, void: None });
         let before = read(&world, &world.doctor, items.clone(), world.room.wraps()).unwrap().rows.len();
-        let (index, run) = unsigned(&world, &mut items, events.remove(0));
+        let (index, run) = unsigned(&world, &world.gateway, &mut items, events.remove(0));
         let record = ehe::void::VoidRecord { index, run }.to_vec();
         let leaf = behind(&items, ehe::read::record_hash(&record));
         items.push(Item { leaf, run: None, events: vec![], access: None, void: Some(record) });
@@ -322,12 +322,17 @@ mod tests {
         let mut items = world.room.items(Some(&[world.epoch]));
         let event = items.last().unwrap().events[0].clone();
         for _ in 0..ehe::limits::UNVOIDED_RUNS_MAX {
-            unsigned(&world, &mut items, event.clone());
+            unsigned(&world, &world.gateway, &mut items, event.clone());
         }
         assert!(read(&world, &world.doctor, items.clone(), world.room.wraps()).is_ok());
-        unsigned(&world, &mut items, event);
+        let mut against_the_rules = items.clone();
+        unsigned(&world, &world.gateway, &mut items, event.clone());
         let failed = read(&world, &world.doctor, items, world.room.wraps()).unwrap_err();
         assert!(failed.to_string().contains("more than 1024 runs"), "{failed}");
+        // What else is wrong with one more comes first.
+        unsigned(&world, &world.doctor, &mut against_the_rules, event);
+        let failed = read(&world, &world.doctor, against_the_rules, world.room.wraps()).unwrap_err();
+        assert!(failed.to_string().contains("against its rules"), "{failed}");
     }
 
     #[test]

@@ -60,6 +60,9 @@ async fn not_created(
     ids: BTreeSet<EheId>,
     why: Error,
 ) -> Result<Created, Error> {
+    if why.never_sent() {
+        return Err(why);
+    }
     match submit::stand(session, created.room, ids).await {
         Ok((_, true)) if why.exit() != Exit::Unverified => {
             tracing::warn!("the node's answer was: {why}; the room's records show that it was made");
@@ -87,6 +90,7 @@ pub struct Granted {
 
 /// Invites somebody. The grant holds once this returns: the receipt was verified.
 pub async fn grant(session: &mut Session, room: RoomId, invitation: &Invitation) -> Result<Granted, Error> {
+    session.is_no_node(&invitation.subject)?;
     let control = session.control(room, session.usual_purpose()).await?;
     let event = build::grant(&mut rng(), control.me(), control.state()?, control.view(), invitation, session.now())?;
     let (id, by_delegate) = (event.id(), control.me().author_id() != control.state()?.owner);

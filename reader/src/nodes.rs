@@ -1,21 +1,23 @@
 //! Asking the nodes that hold a room: the next one where one fails, the right one where one says who it is.
 
+mod reach;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use certs::{ChannelError, Client, CloseCode, Connection, Credentials, Exchange};
-use ehe::charter::{CharterChain, Node, VerifiedCharter};
+use ehe::charter::{CharterChain, CharterError, Gathering, Node, VerifiedCharter};
 use ehe::id::{NodeId, RoomId};
 use ehe::refusal::{Fault, Refusal};
 use ehe::wire::{Request, Response};
 use tokio::time::{Instant, sleep, timeout};
 
+use self::reach::{CONNECT_MAX, PROBE, Reached, Silent};
 use crate::error::Error;
+use crate::session::kind;
 
-/// How long one node gets to be reached.
-const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// How long a node that is silent gets to say that it is there.
-const PROBE: Duration = Duration::from_secs(2);
+/// All charters that a node has are here within this time: 16 MiB over a slow line.
+const CHARTERS_WITHIN: Duration = Duration::from_secs(120);
 /// Pause before all nodes are tried again.
 const PAUSE: Duration = Duration::from_millis(250);
 /// A node may point to another one this often before that counts as no answer.
@@ -27,11 +29,13 @@ pub struct Nodes {
     client: Client,
     connections: BTreeMap<NodeId, Connection>,
     /// Nodes that did not answer: asked after the others, because waiting for them takes long.
-    silent: BTreeSet<NodeId>,
+    silent: BTreeMap<NodeId, Silent>,
     /// Who said something last.
     spoke: Option<NodeId>,
     /// For each answer; and for trying again while no node can answer.
     patience: Duration,
+    /// All of it was waited for an answer, and none came: what is asked after that is not waited for as long again.
+    waited: bool,
 }
 
 /// What a node made of a request: it answers, or somebody else has to be asked.
@@ -43,17 +47,24 @@ enum Outcome {
     Refused(Refusal),
 }
 
-/// A node that no connection came about with: where it was looked for, and what the reader can do.
-fn unreached(node: &Node, why: &ChannelError) -> Outcome {
-    let (name, addresses) = (&node.name, node.addresses.join(", "));
-    let said = match why {
-        ChannelError::Deadline(_) => {
-            format!("{name}: no answer at {addresses}: is the node running, and does UDP get through to it?")
-        }
-        ChannelError::Unreachable(_) => format!("{name}: {why} (its addresses: {addresses})"),
-        _ => format!("{name}: {why}"),
-    };
-    Outcome::Failed(said, why.retry_helps())
+/// What came of asking all nodes of a room's shard once.
+#[derive(Default)]
+struct Round {
+    failures: Vec<String>,
+    later: Option<Refusal>,
+    /// Trying again may help.
+    retry: bool,
+    /// Nodes that were not reached: another one may point to them, and they are not waited for twice.
+    away: BTreeSet<NodeId>,
+    /// One answered, be it that it could not.
+    heard: bool,
+}
+
+impl Round {
+    fn failed(&mut self, why: String, again: bool) {
+        self.failures.push(why);
+        self.retry |= again;
+    }
 }
 
 /// A node's answers to one request.
@@ -68,7 +79,8 @@ impl Nodes {
     /// Binds a socket; connects to nobody yet. Needs a tokio runtime around it.
     pub fn new(credentials: Credentials, patience: Duration) -> Result<Self, Error> {
         let client = Client::new(&credentials).map_err(Error::Network)?;
-        Ok(Self { credentials, client, connections: BTreeMap::new(), silent: BTreeSet::new(), spoke: None, patience })
+        let (connections, silent) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Self { credentials, client, connections, silent, spoke: None, patience, waited: false })
     }
 
     fn charter(&self) -> &VerifiedCharter {
@@ -77,40 +89,27 @@ impl Nodes {
 
     /// Asks the nodes of a room's shard until one answers. `request` is made anew for each try: a nonce counts once.
     pub async fn ask(&mut self, room: RoomId, mut request: impl FnMut() -> Request) -> Result<Answers, Error> {
-        let deadline = Instant::now() + self.patience;
-        let mut said = false;
+        let patience = if self.waited { self.patience.min(PROBE) } else { self.patience };
+        let deadline = Instant::now() + patience;
+        let (mut said, mut sent) = (false, false);
         let mut group = self.holders(room);
         loop {
             self.forget_lost();
             self.by_answering(&mut group);
-            let (mut failures, mut later) = (Vec::new(), None);
-            let mut retry = false;
-            for first in &group {
-                let mut node = *first;
-                for _ in 0..HOPS_MAX {
-                    match self.try_node(node, &request()).await {
-                        Outcome::Answers(answers) => return Ok(*answers),
-                        Outcome::Ask(other) if other != node => {
-                            self.learn_of(other, node).await;
-                            node = other;
-                        }
-                        Outcome::Ask(_) => break,
-                        Outcome::Failed(why, again) => {
-                            failures.push(why);
-                            retry |= again;
-                            break;
-                        }
-                        Outcome::Refused(refusal) if refusal.fault() == Fault::Node => {
-                            later = Some(refusal);
-                            retry = true;
-                            break;
-                        }
-                        Outcome::Refused(refusal) => return Err(Error::Refused(refusal)),
-                    }
+            let mut asked = || {
+                sent = true;
+                request()
+            };
+            let Round { failures, later, retry, .. } = match self.round(group.clone(), &mut asked, deadline).await {
+                Ok(answers) => {
+                    self.waited = false;
+                    return Ok(answers);
                 }
-            }
+                Err(round) => round?,
+            };
             if !retry || Instant::now() + PAUSE >= deadline {
-                let none = Error::NoNode { why: failures, waited: retry.then_some(self.patience), later: retry };
+                self.waited |= retry;
+                let none = Error::NoNode { why: failures, waited: retry.then_some(patience), later: retry, sent };
                 return Err(later.map_or(none, Error::Refused));
             }
             if !said {
@@ -118,11 +117,68 @@ impl Nodes {
                 tracing::warn!(
                     "no node answers yet ({}); trying on for up to {} s in all (--timeout)",
                     later.map_or_else(|| failures.join("; "), |why| why.to_string()),
-                    self.patience.as_secs()
+                    patience.as_secs()
                 );
             }
             sleep(PAUSE).await;
         }
+    }
+
+    /// Asks each of these nodes once, whoever is reached first before the others, and whom they point to. A refusal that is final is
+    /// the inner error.
+    async fn round(
+        &mut self,
+        mut rest: Vec<NodeId>,
+        request: &mut impl FnMut() -> Request,
+        deadline: Instant,
+    ) -> Result<Answers, Result<Round, Error>> {
+        let mut round = Round::default();
+        let left = || deadline.saturating_duration_since(Instant::now());
+        while !rest.is_empty() {
+            // A node that is away is not waited for as long, where another one asks to be asked again.
+            let within = if round.heard { PROBE } else { CONNECT_MAX };
+            let Reached { reached, away } = self.reach_one(&rest, within.min(left())).await;
+            for (id, unreached) in away {
+                rest.retain(|node| *node != id);
+                round.away.insert(id);
+                round.failed(unreached.why, unreached.again);
+            }
+            let Some(place) = rest.iter().position(|node| reached.contains(node)) else { break };
+            let mut node = rest.remove(place);
+            for hop in 0..HOPS_MAX {
+                if hop > 0 && !self.is_connected(node) {
+                    if round.away.contains(&node) {
+                        break;
+                    }
+                    if let Some((id, unreached)) = self.reach_one(&[node], PROBE.min(left())).await.away.pop() {
+                        round.away.insert(id);
+                        round.failed(unreached.why, unreached.again);
+                        break;
+                    }
+                }
+                // One that is connected and silent leaves time for those after it.
+                let within = if rest.is_empty() { left() } else { left() / 2 };
+                match self.put(node, &request(), within).await {
+                    Outcome::Answers(answers) => return Ok(*answers),
+                    Outcome::Ask(other) if other != node => {
+                        round.heard = true;
+                        self.learn_of(other, node).await;
+                        node = other;
+                    }
+                    Outcome::Ask(_) => break,
+                    Outcome::Failed(why, again) => {
+                        round.failed(why, again);
+                        break;
+                    }
+                    Outcome::Refused(refusal) if refusal.fault() == Fault::Node => {
+                        (round.later, round.retry, round.heard) = (Some(refusal), true, true);
+                        break;
+                    }
+                    Outcome::Refused(refusal) => return Err(Err(Error::Refused(refusal))),
+                }
+            }
+        }
+        Err(Ok(round))
     }
 
     /// Who has a room: by the charter at hand, then by the one before, whose nodes have it until it has come to the others.
@@ -154,12 +210,37 @@ impl Nodes {
         if self.node(named).is_some() {
             return;
         }
-        let Outcome::Answers(mut answers) = self.try_node(by, &Request::Charter).await else { return };
-        if let Ok(Response::Charter(bytes)) = answers.next().await
-            && let Ok(chain) = Response::charters(&bytes)
-            && let Ok(Some(newer)) = self.credentials.extended_by(&chain)
-        {
+        let own = self.credentials.clone();
+        if let Ok(Some(newer)) = self.newer_charters(by, &own).await {
             self.go_under(newer);
+        }
+    }
+
+    /// Credentials under newer charters that a node has, verified; `None` if it has none.
+    pub async fn newer_charters(&mut self, node: NodeId, own: &Credentials) -> Result<Option<Credentials>, Error> {
+        let name = self.name_of(node);
+        let endless = "its charters do not come to an end";
+        let gathered = match timeout(CHARTERS_WITHIN, self.gather(node, own)).await {
+            Ok(gathered) => gathered?,
+            Err(_) => return Err(Error::BrokeOff { node: name, why: endless.into() }),
+        };
+        let Some(chain) = gathered.newer() else { return Ok(None) };
+        own.extended_by(&chain).map_err(|why| Error::Charters { node: name, why })
+    }
+
+    /// One's own charters, and those that a node has after them, unverified.
+    async fn gather(&mut self, node: NodeId, own: &Credentials) -> Result<Gathering, Error> {
+        let mut gathering = Gathering::after(own.charter_chain().clone());
+        loop {
+            let mut answers = self.ask_node(node, &Request::Charter(gathering.from())).await?;
+            let answer = match answers.next().await? {
+                Response::Charter(answer) => answer,
+                other => return Err(answers.unexpected(kind(&other))),
+            };
+            let wrong = |why: CharterError| Error::Charters { node: answers.node.clone(), why: why.into() };
+            if !gathering.take(&answer).map_err(wrong)? {
+                return Ok(gathering);
+            }
         }
     }
 
@@ -168,10 +249,10 @@ impl Nodes {
         match self.try_node(node, request).await {
             Outcome::Answers(answers) => Ok(*answers),
             Outcome::Refused(refusal) => Err(Error::Refused(refusal)),
-            Outcome::Failed(why, later) => Err(Error::NoNode { why: vec![why], waited: None, later }),
+            Outcome::Failed(why, later) => Err(Error::OneNode { why, later }),
             Outcome::Ask(other) => {
-                let why = vec![format!("{} points to {}", self.name_of(node), self.name_of(other))];
-                Err(Error::NoNode { why, waited: None, later: true })
+                let why = format!("{}: it points to {}", self.name_of(node), self.name_of(other));
+                Err(Error::OneNode { why, later: true })
             }
         }
     }
@@ -195,15 +276,20 @@ impl Nodes {
         there
     }
 
+    /// What is asked next may take its whole time again, whatever was waited for in vain before.
+    pub fn wait_anew(&mut self) {
+        self.waited = false;
+    }
+
     /// Others are asked before this node from now on.
     pub fn ask_last(&mut self, node: NodeId) {
         self.connections.remove(&node);
-        self.silent.insert(node);
+        self.silent.insert(node, Silent::now());
     }
 
     /// Puts those last that did not answer when they were asked before.
     pub fn by_answering(&self, nodes: &mut [NodeId]) {
-        nodes.sort_by_key(|node| self.silent.contains(node));
+        nodes.sort_by_key(|node| self.silent.contains_key(node));
     }
 
     /// The node that said something last.
@@ -222,30 +308,31 @@ impl Nodes {
     }
 
     async fn try_node(&mut self, id: NodeId, request: &Request) -> Outcome {
-        let Some(node) = self.node(id) else {
-            return Outcome::Failed(format!("node {id} is not in the charter"), false);
+        match self.reach_this(id).await {
+            Ok(()) => self.put(id, request, self.patience).await,
+            Err(unreached) => Outcome::Failed(unreached.why, unreached.again),
+        }
+    }
+
+    /// Asks a node that is connected. Its first answer has to be here within this time.
+    async fn put(&mut self, id: NodeId, request: &Request, within: Duration) -> Outcome {
+        let (Some(node), Some(connection)) = (self.node(id), self.connections.get(&id).cloned()) else {
+            return Outcome::Failed(format!("{}: the connection is gone", self.name_of(id)), true);
         };
         let failed = |why: ChannelError| Outcome::Failed(format!("{}: {why}", node.name), why.retry_helps());
-        let connection = match self.connection(&node).await {
-            Ok(connection) => connection,
-            Err(why) => {
-                self.silent.insert(id);
-                return unreached(&node, &why);
-            }
-        };
-        self.silent.remove(&id);
         let answers = async {
-            let mut exchange = connection.open().await?;
-            exchange.send(&request.to_vec(), self.patience).await?;
+            let opened = timeout(within, connection.open()).await;
+            let mut exchange = opened.map_err(|_| ChannelError::Deadline("the node takes no further request"))??;
+            exchange.send(&request.to_vec(), within).await?;
             exchange.finish()?;
-            let first = exchange.recv(self.patience).await?;
+            let first = exchange.recv(within).await?;
             Ok((exchange, first))
         };
         let (exchange, first) = match answers.await {
             Ok((exchange, Some(first))) => (exchange, first),
             Ok((_, None)) => return Outcome::Failed(format!("{}: no answer", node.name), true),
             Err(why) => {
-                self.connections.remove(&id);
+                self.ask_last(id);
                 return failed(why);
             }
         };
@@ -266,24 +353,16 @@ impl Nodes {
         let lost: Vec<NodeId> =
             self.connections.iter().filter(|(_, open)| !open.is_open()).map(|(node, _)| *node).collect();
         for node in lost {
-            self.connections.remove(&node);
-            self.silent.insert(node);
+            self.ask_last(node);
         }
-    }
-
-    async fn connection(&mut self, node: &Node) -> Result<Connection, ChannelError> {
-        if let Some(open) = self.connections.get(&node.id).filter(|open| open.is_open()) {
-            return Ok(open.clone());
-        }
-        let connection = self.client.connect_to(node, CONNECT_MAX.min(self.patience)).await?;
-        self.connections.insert(node.id, connection.clone());
-        Ok(connection)
     }
 
     /// Closes all connections and lets the nodes know.
     pub async fn close(self) {
         self.client.close(CloseCode::Done);
-        self.client.wait_idle(Duration::from_secs(1)).await;
+        // Who is not there is not going to take leave.
+        let within = if self.silent.is_empty() { Duration::from_secs(1) } else { PAUSE };
+        self.client.wait_idle(within).await;
     }
 }
 

@@ -34,6 +34,9 @@ pub async fn set(session: &mut Session, room: Uncommitted, key: &RecoveryKey) ->
     let events = build::set_recovery(&mut rng(), control.me(), state, control.view(), identity.public(), now)?;
     let ids = events.iter().map(CheckedEvent::id).collect();
     let Err(why) = submit(session, control.me(), room, Some(&control), events).await else { return Ok(()) };
+    if why.never_sent() {
+        return Err(why);
+    }
     // Whatever a node answered: the room's verified records tell whether it is committed to this key, and whether the rest of what
     // was made for it, in further runs where there is much, stands there, too.
     let shown = stand(session, room, ids).await;

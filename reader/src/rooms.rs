@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use ehe::charter::{VerifiedCharter, shards_in_words};
 use ehe::control::{Right, Rights};
-use ehe::id::{AuthorId, EheId, RoomId};
+use ehe::id::{AuthorId, EheId, NodeId, RoomId};
 use ehe::read::Purpose;
 use ehe::refusal::{Fault, Refusal};
 use ehe::room::{GrantEnd, RoomState};
@@ -56,7 +57,9 @@ pub struct RoomLine {
     pub room: RoomId,
     /// The patient.
     pub patient: AuthorId,
-    /// Whether that is the one who asks.
+    /// The keys that stand for the patient now: others than at first, after a rotation or a recovery.
+    pub keys: AuthorId,
+    /// Whether the patient is the one who asks.
     pub own: bool,
     /// Its name, where readable.
     pub name: Option<String>,
@@ -112,6 +115,7 @@ fn line(following: &Following, me: AuthorId, now: UnixMs) -> Result<RoomLine, Er
     Ok(RoomLine {
         room: state.room,
         patient: state.owner,
+        keys: state.owner_keys.last().map_or(state.owner, |key| key.id),
         own: state.owner == me,
         name: view.name().map(str::to_owned),
         entries: following.entries(),
@@ -135,23 +139,36 @@ pub async fn show(session: &mut Session, room: RoomId) -> Result<RoomLine, Error
 pub async fn rooms(session: &mut Session) -> Result<Found, Error> {
     let mut found = Found::default();
     let mut named: BTreeSet<RoomId> = BTreeSet::new();
-    let nodes: Vec<_> = session.charter().nodes().iter().map(|node| node.id).collect();
-    let mut last = None;
-    let mut answered = false;
-    for node in nodes {
-        match of_node(session, node).await {
+    let nodes: Vec<_> = session.charter().nodes().iter().map(|node| (node.id, node.name.clone())).collect();
+    session.nodes.reach_all(&nodes.iter().map(|(id, _)| *id).collect::<Vec<_>>()).await;
+    let (mut told, mut silent) = (BTreeSet::new(), Vec::new());
+    for (id, name) in nodes {
+        match of_node(session, id).await {
             Ok(rooms) => {
-                answered = true;
+                told.insert(id);
                 named.extend(rooms);
             }
-            Err(why) => {
-                found.problems.push((why.to_string(), why.exit()));
-                last = Some(why);
-            }
+            Err(why) => silent.push((name, why)),
         }
     }
-    if let Some(why) = last.filter(|_| !answered) {
-        return Err(why);
+    if told.is_empty() {
+        return Err(nobody(silent));
+    }
+    let untold = untold(session.charter(), &told);
+    for (name, why) in silent {
+        let (said, exit) = (why.at(&name), why.exit());
+        found.problems.push(if untold.is_empty() && why.may_pass() {
+            // Nothing can be missing for it: who did answer would have had to leave it out together.
+            (format!("{name} did not tell its rooms: {said}. The others did, and all shards are among theirs: the list is whole"), Exit::Done)
+        } else {
+            (format!("{name}: {said}"), exit)
+        });
+    }
+    if !untold.is_empty() {
+        let of = shards_in_words(&untold);
+        let said =
+            format!("the list may lack rooms of {of}: too few members' nodes told theirs; run the command again");
+        found.problems.push((said, Exit::Failed));
     }
     for room in &named {
         match show(session, *room).await {
@@ -161,6 +178,28 @@ pub async fn rooms(session: &mut Session) -> Result<Found, Error> {
     }
     remembered(session, &named, &mut found).await;
     Ok(found)
+}
+
+/// The error where no node told anything.
+fn nobody(mut silent: Vec<(String, Error)>) -> Error {
+    // Where one was reached and refused, or answered what is none, that is what there is to say.
+    let spoke = silent.iter().position(|(_, why)| !matches!(why, Error::OneNode { .. }));
+    if let Some(spoke) = spoke {
+        return silent.swap_remove(spoke).1;
+    }
+    let later = silent.iter().any(|(_, why)| why.may_pass());
+    let why = silent.into_iter().map(|(_, why)| why.to_string()).collect();
+    Error::NoNode { why, waited: None, later, sent: true }
+}
+
+/// Shards of whose rooms fewer members than a quorum told. One node that answers and hides a room is not enough to make a list
+/// look whole.
+fn untold(charter: &VerifiedCharter, told: &BTreeSet<NodeId>) -> Vec<u16> {
+    let members = |shard: &u16| {
+        let nodes = charter.group(*shard).iter().filter(|node| told.contains(*node));
+        nodes.filter_map(|node| charter.node(*node)).map(|node| node.member).collect::<BTreeSet<_>>().len()
+    };
+    (0..charter.shard_count().get()).filter(|shard| members(shard) < charter.quorum(*shard)).collect()
 }
 
 /// Asks about the rooms that are remembered and that no node named: each was left out, is gone, or is open to this identity no more.
@@ -231,7 +270,7 @@ fn has_ended(refusal: Refusal) -> bool {
     matches!(refusal, GrantExpired | GrantRevoked | DelegationEnded | KeysReplaced)
 }
 
-async fn of_node(session: &mut Session, node: ehe::id::NodeId) -> Result<Vec<RoomId>, Error> {
+async fn of_node(session: &mut Session, node: NodeId) -> Result<Vec<RoomId>, Error> {
     let mut answers = session.nodes.ask_node(node, &Request::RoomsOf).await?;
     match answers.next().await? {
         Response::Rooms(rooms) => Ok(rooms.into_iter().map(|room| room.room).collect()),
@@ -246,16 +285,69 @@ pub type NodeLine = (String, Result<NodeStatus, Error>);
 pub async fn status(session: &mut Session) -> Vec<NodeLine> {
     let mut lines = Vec::new();
     let nodes: Vec<_> = session.charter().nodes().iter().map(|node| (node.id, node.name.clone())).collect();
+    session.nodes.reach_all(&nodes.iter().map(|(id, _)| *id).collect::<Vec<_>>()).await;
     for (id, name) in nodes {
         lines.push((name, of(session, id).await));
     }
     lines
 }
 
-async fn of(session: &mut Session, node: ehe::id::NodeId) -> Result<NodeStatus, Error> {
+async fn of(session: &mut Session, node: NodeId) -> Result<NodeStatus, Error> {
     let mut answers = session.nodes.ask_node(node, &Request::Status).await?;
     match answers.next().await? {
         Response::Status(status) => Ok(status),
         other => Err(answers.unexpected(kind(&other))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use certs::identity_file;
+    use ehe::charter::{Charter, Member, Node, Permissions, Placement, SignedCharter, Trust};
+    use ehe::id::{AllianceId, MemberId};
+
+    /// Three members with a node each. Two shards are everywhere, the last is at the first node alone.
+    fn charter() -> VerifiedCharter {
+        let member = |n: u8| MemberId([n; MemberId::LEN]);
+        let keys: Vec<_> = (0..3).map(|_| identity_file::generate().unwrap()).collect();
+        let node = |n: u8| Node {
+            id: NodeId([n; NodeId::LEN]),
+            member: member(n),
+            name: format!("{n}.example"),
+            sign: identity_file::generate().unwrap().public().sign,
+            addresses: vec![format!("{n}.example:1")],
+        };
+        let all: Vec<NodeId> = (0..3).map(|n| NodeId([n; NodeId::LEN])).collect();
+        let charter = Charter {
+            version: 1,
+            alliance: "Test".into(),
+            predecessor: None,
+            shard_count: 3.try_into().unwrap(),
+            members: (0..3)
+                .zip(&keys)
+                .map(|(n, key)| Member { id: member(n), name: n.to_string(), identity: key.public().clone() })
+                .collect(),
+            nodes: (0..3).map(node).collect(),
+            placement: Placement::Listed(vec![all.clone(), all.clone(), all[..1].to_vec()]),
+            permissions: Permissions::default(),
+            head_fresh_ms: 60_000,
+            min_cosignatures: None,
+            rules: None,
+        };
+        let mut signed = SignedCharter::unsigned(&charter).unwrap();
+        keys.iter().for_each(|key| signed.sign(key).unwrap());
+        let alliance = AllianceId(signed.hash().0);
+        signed.verify(Trust::Pinned(alliance)).unwrap()
+    }
+
+    #[test]
+    fn a_list_is_whole_only_where_a_quorum_of_each_shards_members_told_their_rooms() {
+        let charter = charter();
+        let untold = |told: &[u8]| untold(&charter, &told.iter().map(|n| NodeId([*n; NodeId::LEN])).collect());
+        assert_eq!(untold(&[0, 1, 2]), Vec::<u16>::new());
+        assert_eq!(untold(&[0, 1]), Vec::<u16>::new());
+        assert_eq!(untold(&[1, 2]), [2], "nobody else holds it");
+        assert_eq!(untold(&[0]), [0, 1], "one that answers could hide a room");
     }
 }

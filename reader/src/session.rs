@@ -9,7 +9,7 @@ use certs::{Credentials, FileError, Role};
 use ehe::charter::{RULES_KNOWN, VerifiedCharter};
 use ehe::event::{CheckedEvent, Event};
 use ehe::id::{AuthorId, NodeId, Nonce, RoomId};
-use ehe::identity::Identity;
+use ehe::identity::{Identity, PublicIdentity};
 use ehe::ledger::Verified;
 use ehe::read::{Part, Purpose, ReadRequest, Scope};
 use ehe::refusal::Refusal;
@@ -125,6 +125,14 @@ impl Session {
             Role::Patient => Ok(()),
             role => Err(Error::NotAPatient { dir: self.home.dir().to_owned(), role }),
         }
+    }
+
+    /// Refuses to invite a node of the alliance, or one that it had: the charters name their keys. That nodes keep what they cannot open
+    /// is what the alliance promises, and the ledger would take such a grant.
+    pub fn is_no_node(&self, invited: &PublicIdentity) -> Result<(), Error> {
+        let charters = self.credentials.charter_chain().0.iter().rev().filter_map(|charter| charter.read().ok());
+        let node = charters.flat_map(|charter| charter.nodes).find(|node| node.sign == invited.sign);
+        node.map_or(Ok(()), |node| Err(Error::ANode { node: node.name }))
     }
 
     /// What for somebody of this role asks who does not say it.
@@ -252,7 +260,7 @@ impl Session {
                     let memory = self.confirm(following, (&head, asked), &charter, serving).await?;
                     self.is_current(following.room(), &charter)?;
                     self.note_shown(serving, head.at);
-                    let (age, fresh) = (clock().since(head.at), charter.head_fresh_ms());
+                    let (age, fresh) = (clock().since(head.at), self.charter().head_fresh_ms());
                     if age > u64::from(fresh) {
                         tracing::warn!(
                             "the node's head is {age} ms old by this clock: something newer may be missing, or a clock is wrong"

@@ -44,7 +44,8 @@ pub async fn submit(
         let run = linked.run.decode()?.verify(&author.public().sign)?;
         let events = events.into_iter().map(CheckedEvent::into_event).collect();
         let request = Request::Submit(Submission { run: linked.run.clone(), events });
-        let mut answers = session.nodes.ask(room, || request.clone()).await?;
+        let asked = session.nodes.ask(room, || request.clone()).await;
+        let mut answers = asked.map_err(|why| if receipts.is_empty() { why } else { why.after_another() })?;
         let by = session.nodes.last();
         let receipt = match answers.next().await? {
             Response::Submitted(submitted) => submitted.receipt,

@@ -256,6 +256,6 @@ mod tests {
 
     #[test]
     fn a_broken_network_is_no_failed_check() {
-        assert_eq!(Check::of(&Error::NoNode { why: vec![], waited: None, later: true }), None);
+        assert_eq!(Check::of(&Error::NoNode { why: vec![], waited: None, later: true, sent: false }), None);
     }
 }

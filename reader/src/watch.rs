@@ -6,6 +6,7 @@ use std::time::Duration;
 use ehe::id::{NodeId, Nonce, RoomId};
 use ehe::limits::READ_LEASE_MS;
 use ehe::read::Purpose;
+use ehe::void::RULES_VOID;
 use ehe::wire::{Request, Response};
 use tokio::time::{Instant, sleep};
 
@@ -45,6 +46,7 @@ pub async fn watch(
             Ok(()) => {}
             Err(why) if why.may_pass() => {
                 tracing::warn!("{why}; going on after the last entry as soon as a node answers");
+                session.nodes.wait_anew();
                 sleep(PAUSE).await;
             }
             Err(why) => return Err(why),
@@ -100,6 +102,7 @@ async fn subscribe(
     let control = following.state()?.next_control;
     // The first head is as new as the subscription; after that nobody else may be asked for long.
     let mut asked_others = Instant::now();
+    let mut said = None;
     loop {
         match next(session, &mut answers, serving).await.map_err(|why| session.not_served(following, why))? {
             Response::Wrap(event) => keys.take_wrap(event)?,
@@ -114,17 +117,28 @@ async fn subscribe(
             }
             Response::Head(head) => {
                 let charter = session.charter_of(&head.last.checkpoint).await?;
-                let memory = session.confirm(following, (&head, asked), &charter, serving).await?;
-                session.is_current(room, &charter)?;
-                session.note_shown(serving, head.at);
-                session.home().remember(room, &memory)?;
-                seen.clear();
-                let confirmed = std::mem::take(pending);
-                if !confirmed.rows.is_empty() || confirmed.unopened_count > 0 {
-                    show(confirmed)?;
+                if let Some(entry) = to_be_voided(session, following) {
+                    following.ends(&head, asked, &charter)?;
+                    session.is_current(room, &charter)?;
+                    session.note_shown(serving, head.at);
+                    if said != Some(entry) {
+                        said = Some(entry);
+                        say_that_it_waits(entry);
+                    }
+                } else {
+                    let memory = session.confirm(following, (&head, asked), &charter, serving).await?;
+                    session.is_current(room, &charter)?;
+                    session.note_shown(serving, head.at);
+                    session.home().remember(room, &memory)?;
+                    seen.clear();
+                    let confirmed = std::mem::take(pending);
+                    if !confirmed.rows.is_empty() || confirmed.unopened_count > 0 {
+                        show(confirmed)?;
+                    }
                 }
                 if asked_others.elapsed() >= OTHERS_ASKED_EVERY {
                     asked_others = Instant::now();
+                    said = None;
                     let newest = heads::newest(session, following).await;
                     if let Some(complaint) = newest.complaint() {
                         tracing::warn!("{complaint}");
@@ -139,4 +153,17 @@ async fn subscribe(
             other => return Err(answers.unexpected(kind(&other))),
         }
     }
+}
+
+/// The entry for whose void record the next heads are waited for. Under rules that have none, none comes.
+fn to_be_voided(session: &Session, following: &Following) -> Option<u64> {
+    following.unvoided().filter(|_| session.charter().rules() >= RULES_VOID)
+}
+
+/// Again from time to time: nobody is to take silence for quiet.
+fn say_that_it_waits(entry: u64) {
+    tracing::warn!(
+        "entry {entry} was not signed by the one in whose name it is, and the nodes have not said yet that it is void: what comes from it on is \
+         shown once they have"
+    );
 }

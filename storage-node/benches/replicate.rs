@@ -12,7 +12,9 @@
 )]
 
 mod api {
-    pub use ehe_node::consensus::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager, Vetting};
+    pub use ehe_node::consensus::{
+        AppliedMeta, Command, Latch, Latched, Machine, MachineError, Position, Stage, Stager, Vetting,
+    };
 }
 #[path = "../tests/support/hub.rs"]
 mod hub;

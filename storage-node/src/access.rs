@@ -4,7 +4,8 @@
 //! [`Audited`]: and the access record is committed, or the part that is asked for needs none.
 //! [`Page`]: what is released. Every page asks the rules again.
 //!
-//! What a stream holds: one item for every leaf of the room, in order. Of entries that the reader may not have, the leaf alone.
+//! What a stream holds: one item for every leaf of the room, in order. Of entries that the reader may not have, the leaf alone; and of runs that
+//! are void, but to the patient who looks at the whole ledger.
 
 use std::collections::BTreeSet;
 
@@ -198,7 +199,7 @@ impl Release {
             Part::Ledger => item.access = Some(entry.bytes),
             Part::Control | Part::Content if !entry.is_run() => {}
             Part::Control | Part::Content => {
-                let (wraps, events) = self.run(view, room, entry.events)?;
+                let (wraps, events) = self.run(view, room, (log_index, &entry.bytes), entry.events)?;
                 let wraps = wraps.into_iter().map(|wrap| Frame { bytes: Response::Wrap(wrap).to_vec(), index });
                 frames.extend(wraps);
                 if !events.is_empty() {
@@ -216,6 +217,7 @@ impl Release {
         &mut self,
         view: &View,
         room: &RoomState,
+        (log_index, signed): (u64, &[u8]),
         stored: Vec<StoredEvent>,
     ) -> Result<(Vec<Event>, Vec<Event>), StoreError> {
         let scope = &self.audited.request().scope;
@@ -225,6 +227,13 @@ impl Release {
         let whole = decoded.iter().any(|h| !h.core.kind.is_content() && h.core.kind != Kind::Wrap)
             && !decoded.iter().any(|h| h.core.kind.is_content());
         let (mut wraps, mut events) = (Vec::new(), Vec::new());
+        // Readers know it by its signature, and need not remember it until its record comes.
+        if let (Some(first), Some(header)) = (stored.first(), decoded.first())
+            && decoded.iter().any(|header| covers(scope, header))
+            && view.is_void(room, log_index, signed, (header.core.hour, &first.header))?
+        {
+            return Ok((wraps, events));
+        }
         for (StoredEvent { header, body }, decoded) in stored.into_iter().zip(&decoded) {
             if !whole && !covers(scope, decoded) {
                 continue;

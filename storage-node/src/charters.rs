@@ -4,6 +4,7 @@
 //! before anybody acts on it. Knowing it is not yet to follow it: addresses, roles and who may connect are those of the newest; who
 //! holds a shard, and whose cosignatures count, says the one that is committed there ([`crate::shard::InEffect`]).
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -37,11 +38,14 @@ pub enum CharterFault {
     File(#[from] FileError),
 }
 
+#[derive(Clone)]
 struct Known {
     each: Vec<Arc<VerifiedCharter>>,
     /// The last of them.
     newest: Arc<VerifiedCharter>,
     encoded: Vec<u8>,
+    /// Nodes of the charter before, not of the newest, that have seen the shards off.
+    gone: BTreeSet<NodeId>,
 }
 
 /// All charters of the alliance, from the first to the newest that is known. Clones are the same.
@@ -63,10 +67,20 @@ impl std::fmt::Debug for Charters {
 fn verified(chain: &CharterChain, alliance: AllianceId) -> Result<Known, CharterError> {
     let each: Vec<_> = chain.verify_each(alliance)?.into_iter().map(Arc::new).collect();
     let newest = each.last().cloned().ok_or(CharterError::EmptyChain)?;
-    Ok(Known { each, newest, encoded: chain.encode() })
+    Ok(Known { each, newest, encoded: chain.encode(), gone: BTreeSet::new() })
 }
 
 impl Known {
+    /// Those of the newest, and of the one before who are not gone.
+    fn nodes(&self) -> impl Iterator<Item = &Node> {
+        let each = self.each.iter().rev().take(2).flat_map(|charter| charter.nodes());
+        each.filter(|node| !self.gone.contains(&node.id))
+    }
+
+    fn leaving(&self) -> Vec<NodeId> {
+        self.nodes().map(|node| node.id).filter(|id| self.newest.node(*id).is_none()).collect()
+    }
+
     /// `None`: nothing in the chain is newer.
     fn extended_by(&self, chain: &CharterChain) -> Result<Option<Self>, CharterFault> {
         for (version, (own, theirs)) in (1..).zip(self.each.iter().zip(&chain.0)) {
@@ -75,6 +89,19 @@ impl Known {
             }
         }
         if chain.0.len() <= self.each.len() { Ok(None) } else { Ok(Some(verified(chain, self.newest.alliance_id())?)) }
+    }
+}
+
+#[cfg(test)]
+impl Charters {
+    /// These, to be kept in a directory.
+    pub(crate) fn of_chain(chain: &CharterChain, dir: &Path) -> Self {
+        let known = verified(chain, chain.claimed_alliance().unwrap()).unwrap();
+        Self(Arc::new(Inner {
+            known: watch::channel(Arc::new(known)).0,
+            path: dir.join(FILE),
+            taking: Mutex::default(),
+        }))
     }
 }
 
@@ -114,7 +141,7 @@ impl Charters {
 
     /// All, from the first to the newest.
     pub fn chain(&self) -> CharterChain {
-        CharterChain(self.known().each.iter().map(|charter| charter.signed().clone()).collect())
+        CharterChain::of(&self.known().each)
     }
 
     /// Version of the newest.
@@ -132,27 +159,63 @@ impl Charters {
         self.newest().permissions()
     }
 
-    /// All, encoded, as they are handed out.
+    /// All, from the first on, verified.
+    pub fn each(&self) -> Vec<Arc<VerifiedCharter>> {
+        self.known().each.clone()
+    }
+
+    /// All, encoded, as a file has them.
     pub fn encoded(&self) -> Vec<u8> {
         self.known().encoded.clone()
     }
 
-    /// A node: as the newest charter has it, or else the one before, whose nodes have to see the shards off.
-    pub fn node(&self, id: NodeId) -> Option<Node> {
+    /// Those from a version on, as many as one answer holds: as they are handed out.
+    pub fn piece(&self, from: u32) -> Vec<u8> {
         let known = self.known();
-        known.each.iter().rev().take(2).find_map(|charter| charter.node(id).cloned())
+        let before = usize::try_from(from.saturating_sub(1)).unwrap_or(usize::MAX);
+        CharterChain::piece(known.each.iter().skip(before).map(|charter| charter.signed()))
+    }
+
+    /// A node: as the newest charter has it, or else the one before, whose nodes have to see the shards off, until they [have](Self::see_off).
+    pub fn node(&self, id: NodeId) -> Option<Node> {
+        self.known().nodes().find(|node| node.id == id).cloned()
     }
 
     /// The nodes that [`Self::node`] knows.
     pub fn nodes(&self) -> Vec<Node> {
         let known = self.known();
         let mut nodes: Vec<Node> = Vec::new();
-        for node in known.each.iter().rev().take(2).flat_map(|charter| charter.nodes()) {
+        for node in known.nodes() {
             if !nodes.iter().any(|known| known.id == node.id) {
                 nodes.push(node.clone());
             }
         }
         nodes
+    }
+
+    /// Those of them that the newest charter has not, and its version.
+    pub fn leaving(&self) -> (u32, Vec<NodeId>) {
+        let known = self.known();
+        (known.newest.version(), known.leaving())
+    }
+
+    /// A node that is [leaving](Self::leaving) under the charter of this version has nothing more to do here: it is known no more. Until a restart,
+    /// after which it is looked at again.
+    pub fn see_off(&self, node: NodeId, version: u32) {
+        self.0.known.send_if_modified(|known| {
+            let goes = known.newest.version() == version && known.leaving().contains(&node);
+            if goes {
+                Arc::make_mut(known).gone.insert(node);
+            }
+            goes
+        });
+    }
+
+    /// Waits until a node is none that [`Self::node`] knows.
+    pub async fn without(&self, node: NodeId) {
+        let mut known = self.0.known.subscribe();
+        // The sender is ours: it does not go away.
+        let _ = known.wait_for(|known| known.nodes().all(|it| it.id != node)).await;
     }
 
     /// Nodes to which the charters behind a version give a shard.

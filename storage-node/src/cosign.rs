@@ -60,6 +60,19 @@ pub enum CosignError {
         /// What is wrong.
         what: &'static str,
     },
+    /// It is another node's, whole.
+    #[error(
+        "{path} is node {found}'s, and the credentials are node {expected}'s: name the credentials and the data directory of one node \
+         (`credentials_dir` and `data_dir` in the configuration)"
+    )]
+    OtherNode {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        found: NodeId,
+        /// Whose the credentials are.
+        expected: NodeId,
+    },
     /// The checkpoint contradicts one that was cosigned.
     #[error(
         "shard {shard}: {size} leaves do not extend the {cosigned} that were cosigned; this log was rewritten or is an older copy: put back the \
@@ -113,6 +126,12 @@ fn header(alliance: AllianceId, node: NodeId, shards: u16) -> [u8; SECTOR] {
     bytes.extend_from_slice(&node.0);
     bytes.extend_from_slice(&shards.to_be_bytes());
     sealed(bytes)
+}
+
+/// Whose file it is, if this is how one begins.
+fn node_of(sector: &[u8; SECTOR]) -> Option<NodeId> {
+    let node = sector.get(MAGIC.len() + 1 + size_of::<AllianceId>()..)?;
+    Some(NodeId(*node.first_chunk()?))
 }
 
 fn record(shard: u16, slot: &Slot) -> [u8; SECTOR] {
@@ -201,6 +220,11 @@ impl CosignFile {
         let damaged = |what| CosignError::Damaged { path: path.to_path_buf(), what };
         let mut sector = [0u8; SECTOR];
         file.read(0, &mut sector).map_err(io)?;
+        if let Some(found) =
+            node_of(&sector).filter(|found| *found != node && sector == header(alliance, *found, shards))
+        {
+            return Err(CosignError::OtherNode { path: path.to_path_buf(), found, expected: node });
+        }
         if sector != header(alliance, node, shards) {
             return Err(damaged("not this node's file of cosigned checkpoints"));
         }

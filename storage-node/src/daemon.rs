@@ -30,13 +30,14 @@ use crate::config::Config;
 use crate::confirmation::Confirmation;
 use crate::consensus::{self, Consensus, GroupId, Link, ShutdownError};
 use crate::cosign::CosignFile;
+use crate::estranged;
 use crate::evidence::shelf::Shelf;
 use crate::evidence::{self, Found, Keeper};
 use crate::leadership;
 use crate::node::{Node, node_id, raft_id};
 use crate::one_each::OneEach;
-use crate::peers::{self, Accepting, Alliance, Reach, ReadDoor, Repairs};
-use crate::placement::{self, Leaver, Moved, Mover, Progress, under_what_was_left};
+use crate::peers::{self, Accepting, Alliance, Rarely, Reach, ReadDoor, Repairs};
+use crate::placement::{self, Leaver, Moved, Mover, Parting, Progress, under_what_was_left};
 use crate::scrub::{self, Memory, Pace, Patrol};
 use crate::server::{Between, serve};
 use crate::shard::{Decisions, Notary, Place, Readers, Sequencer, Shard, ShardMachine, Store, StoreError, order};
@@ -122,7 +123,7 @@ impl Daemon {
 
         // 3. The shards: their machines run under consensus, which replays its log before it opens.
         let board = Arc::new(Board::default());
-        let evidence = Keeper::new(charters.first().alliance_id(), shelf, Arc::clone(&board), Arc::clone(&stats));
+        let evidence = Keeper::new(charters.clone(), shelf, Arc::clone(&board), Arc::clone(&stats));
         let (mut machines, mut lines, mut halves) = (Vec::new(), BTreeMap::new(), Vec::new());
         let mut notaries = BTreeMap::new();
         for (place, store) in stores {
@@ -139,7 +140,12 @@ impl Daemon {
             machines.push((GroupId(place.shard), machine));
             lines.insert(place.shard, Line { store: store.clone(), recent: recent.clone(), shown });
             let (sequencer, queue) = Sequencer::new(config.limits.queue_commands_max, config.limits.queue_bytes_max);
-            halves.push((Shard { place, store, rooms, recent, readers, sequencer, checkpoints }, queue, in_force));
+            let board = Arc::clone(&board);
+            halves.push((
+                Shard { place, store, rooms, recent, readers, sequencer, checkpoints, board },
+                queue,
+                in_force,
+            ));
         }
         let link: Arc<dyn Link> = Arc::new(reach.clone());
         // What was found damaged before the restart is held from the start.
@@ -163,7 +169,7 @@ impl Daemon {
                 leaders.standing(GroupId(shard)).and_then(|standing| standing.leader).map(node_id)
             }),
             outbound: outbound.clone(),
-            evidence: Box::new(Found { charters: charters.clone(), keeper: evidence.clone() }),
+            evidence: Box::new(Found { keeper: evidence.clone() }),
             may_order: may_order.clone(),
             clock: clock.clone(),
             stats: Arc::clone(&stats),
@@ -220,12 +226,17 @@ impl Daemon {
             others.stop.clone(),
         );
         others.tasks.spawn(attending);
-        let beginning = founding::begin(needed, Arc::clone(&alliance), (consensus.clone(), id), others.stop.clone());
+        let told = (charters.clone(), Arc::clone(&alliance));
+        let beginning = founding::begin(needed, told, (consensus.clone(), id), others.stop.clone());
         others.tasks.spawn(beginning);
         for group in consensus.groups() {
             let stop = others.stop.clone();
             others.tasks.spawn(leadership::watch(consensus.clone(), group, Arc::clone(&board), stop.clone()));
-            others.tasks.spawn(leadership::step_back(consensus.clone(), group, stop));
+            others.tasks.spawn(leadership::step_back(consensus.clone(), group, stop.clone()));
+            let Some(orderer) = orderers.get(&group.0) else { continue };
+            let (known, in_force) = (Arc::clone(&alliance), orderer.rules.clone());
+            let knows = move |node| known.knows_now(in_force.in_force(), node_id(node));
+            others.tasks.spawn(leadership::pass_on(consensus.clone(), group, knows, stop));
         }
         others.tasks.spawn(peers::expect(Arc::clone(&server), charters.clone(), id, others.stop.clone()));
         let at_the_door = (clock.clone(), Arc::clone(&stats));
@@ -240,6 +251,8 @@ impl Daemon {
                 reads,
                 repairs: Repairs::new(lines_of(&shards), consensus.clone(), charters.clone(), Arc::clone(&board)),
                 stats: Arc::clone(&stats),
+                faults: Rarely::default(),
+                strangers: Rarely::default(),
                 stop: others.stop.clone(),
             }),
             tasks: others.tasks.clone(),
@@ -281,6 +294,16 @@ impl Daemon {
             };
             others.tasks.spawn(leaver.run(others.stop.clone()));
         }
+
+        let parting = Parting {
+            charters: charters.clone(),
+            consensus: consensus.clone(),
+            board: Arc::clone(&board),
+            alliance: Arc::clone(&alliance),
+            reach: others.reach.clone(),
+        };
+        others.tasks.spawn(parting.run(others.stop.clone()));
+        others.tasks.spawn(estranged::keep(consensus.clone(), config.data_dir.clone(), others.stop.clone()));
 
         // 8. Clients.
         let (stop, kill, connections) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
@@ -425,7 +448,8 @@ fn open(config: &Config) -> Result<Opened, StartError> {
     let path = config.data_dir.join(COSIGN_FILE);
     let cosigned = CosignFile::open(&path, alliance, placed.id, shard_count.get(), empty)?;
     let dir = config.data_dir.join(evidence::DIRECTORY);
-    let shelf = Shelf::open(dir.clone(), alliance).map_err(|source| StartError::DataDir { path: dir, source })?;
+    let shelf = Shelf::open(dir.clone(), &placed.charters.each())
+        .map_err(|source| StartError::DataDir { path: dir, source })?;
     let memory = Memory::load(&config.data_dir, placed.shards.iter().copied());
     Ok(Opened { placed, files: Files { stores, broken, memory }, cosigned, shelf })
 }

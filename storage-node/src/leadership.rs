@@ -58,7 +58,8 @@ pub async fn step_back(consensus: Consensus, group: GroupId, stop: CancellationT
             Ok(to) => tracing::warn!(
                 shard = group.0,
                 to = %node_id(to),
-                "more than half of the shard's nodes refuse what this node orders, by their clocks or for its version: it asks                  another one to lead; look at this machine's clock"
+                "more than half of the shard's nodes refuse what this node orders, by their clocks or for its version: it asks \
+                 another one to lead; look at this machine's clock"
             ),
             Err(why) => tracing::debug!(shard = group.0, %why, "no other node is asked to lead"),
         }
@@ -72,13 +73,53 @@ pub async fn step_back(consensus: Consensus, group: GroupId, stop: CancellationT
 /// Asks the node that has most of the log to lead instead of this one. Does nothing where this node does not lead, or alone has
 /// a vote. Whether the other one takes it, an election tells.
 pub async fn hand_over(consensus: &Consensus, group: GroupId) {
-    let Some(status) = consensus.status(group).filter(|status| status.role == Role::Leader) else { return };
+    hand_over_to(consensus, group, |_| true).await;
+}
+
+/// As [`hand_over`], to one of those who `may` lead, if there is one: it is returned.
+async fn hand_over_to(consensus: &Consensus, group: GroupId, may: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+    let status = consensus.status(group).filter(|status| status.role == Role::Leader)?;
     let me = consensus.node_id();
     let matched = |node: &NodeId| status.matched.get(node).copied().flatten();
-    let Some(to) = status.voters.iter().copied().filter(|node| *node != me).max_by_key(matched) else { return };
+    let to = status.voters.iter().copied().filter(|node| *node != me && may(*node)).max_by_key(matched)?;
     if let Err(why) = consensus.transfer_leader(group, to).await {
         tracing::debug!(shard = group.0, %why, "leadership is not handed over");
+        return None;
     }
+    Some(to)
+}
+
+/// Where this node leads a group that its program is too old for: asks a node that `knows` the rules in force to lead instead, again and again,
+/// until one does. Where none is known to, it stays as it is: this node is silent, and the others elect. Goes on until it is stopped.
+pub async fn pass_on(
+    consensus: Consensus,
+    group: GroupId,
+    knows: impl Fn(NodeId) -> bool + Send,
+    stop: CancellationToken,
+) {
+    let passing = async {
+        loop {
+            match consensus.wait(group, WATCH, |status| status.role == Role::Leader).await {
+                Ok(_) => {}
+                Err(WaitError::TimedOut(_)) => continue,
+                Err(WaitError::Stopped) => {
+                    tokio::time::sleep(STEP_BACK).await;
+                    continue;
+                }
+                Err(_) => return,
+            }
+            consensus.outdated(group).await;
+            if let Some(to) = hand_over_to(&consensus, group, &knows).await {
+                tracing::warn!(
+                    shard = group.0,
+                    to = %node_id(to),
+                    "this program is older than the rules in force: the node asks one that knows them to lead"
+                );
+            }
+            let _ = consensus.wait(group, STEP_BACK, |status| status.role != Role::Leader).await;
+        }
+    };
+    stop.run_until_cancelled(passing).await;
 }
 
 /// Hands over everything that this node leads, and waits a little until others do: who stops in order makes nobody wait for an

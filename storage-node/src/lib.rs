@@ -19,6 +19,7 @@ pub mod confirmation;
 pub mod consensus;
 pub mod cosign;
 pub mod daemon;
+pub mod estranged;
 pub mod evidence;
 mod handlers;
 pub mod leadership;

@@ -14,6 +14,7 @@ use certs::terminal::escaped;
 use clap::{Args, Parser, Subcommand};
 use ehe::wire::NodeStatus;
 use ehe_node::backup::command;
+use ehe_node::charters::Charters;
 use ehe_node::clock::Clock;
 use ehe_node::commands::{self, Planned, Watch};
 use ehe_node::config::Config;
@@ -22,14 +23,26 @@ use ehe_node::evidence;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
+const WRITING: &str = "writing to standard output";
+
 /// See Cargo.toml for why.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// What was looked at is not as it should be.
+const FOUND: u8 = 3;
+
+const EXIT_CODES: &str = "Exit codes:\n  \
+    0  done; what was looked at is as it should be\n  \
+    1  it could not be done or looked at: the message says why\n  \
+    2  the command line is wrong\n  \
+    3  what was looked at is not as it should be: `status` and `charter install --wait` (a shard that lives elsewhere or has nobody to order \
+    writes, a node that is silent, stopped or refused), `verify`, `backup --verify`, and a backup that holds no shard";
+
 /// A storage node of an ehe alliance.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -49,7 +62,8 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
-    /// How all shards of the alliance are, as the running node of this configuration knows it, and the evidence in its data directory.
+    /// How all shards of the alliance are, as the running node of this configuration knows it, and the evidence in its data directory. Ends with
+    /// 0 if every shard lives where the newest charter says and every node that holds one takes part, 3 if not, 1 if it could not look.
     Status {
         /// The configuration.
         #[arg(long)]
@@ -63,6 +77,16 @@ enum Command {
         /// Waits no longer than this, in seconds.
         #[arg(long, requires = "wait")]
         timeout: Option<u64>,
+    },
+    /// Writes the evidence in the data directory as files, each with the charters that it takes to judge it: for `ehe verify --evidence`, which
+    /// needs nothing but such a file.
+    Evidence {
+        /// The configuration.
+        #[arg(long)]
+        config: PathBuf,
+        /// The directory for the files; it is made if it is not there.
+        #[arg(long)]
+        to: PathBuf,
     },
     /// Plans that a shard lives on these nodes: writes the next charter, for the members to sign.
     MoveShard {
@@ -152,36 +176,40 @@ fn main() -> ExitCode {
         Err(end) => return end,
     };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,openraft=warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,openraft=error"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(certs::standard_error::lines).init();
     let done = match cli.command {
-        Command::Run { config } => run(config),
-        Command::Check { config } => check(config),
-        Command::Join { config } => join(config),
+        Command::Run { config } => run(config).map(well),
+        Command::Check { config } => check(config).map(well),
+        Command::Join { config } => join(config).map(well),
         Command::Status { config, json, wait, timeout } => Config::load(&config)
             .map_err(Into::into)
             .and_then(|config| status(&config, json, wait.then_some(0), timeout)),
-        Command::MoveShard { shard, to, plan } => planned(&plan, &Planned::Move { shard, to }),
-        Command::Drain { node, plan } => planned(&plan, &Planned::Drain { node }),
-        Command::Replace { old, new, plan } => planned(&plan, &Planned::Replace { old, new }),
-        Command::RaiseRules { rules, plan } => planned(&plan, &Planned::Raise { rules }),
+        Command::Evidence { config, to } => exported(&config, &to).map(well),
+        Command::MoveShard { shard, to, plan } => planned(&plan, &Planned::Move { shard, to }).map(well),
+        Command::Drain { node, plan } => planned(&plan, &Planned::Drain { node }).map(well),
+        Command::Replace { old, new, plan } => planned(&plan, &Planned::Replace { old, new }).map(well),
+        Command::RaiseRules { rules, plan } => planned(&plan, &Planned::Raise { rules }).map(well),
         Command::Charter { command: CharterCommand::Install { file, config, wait, timeout } } => {
             install(&file, &config, wait, timeout)
         }
         Command::Backup(args) => command::backup(&args, &mut std::io::stdout()),
-        Command::Restore(args) => command::restore(&args, Clock::system().now(), &mut std::io::stdout()),
-        Command::Verify(args) => match cli_verify::run(&args) {
-            Ok(end) => return end,
-            Err(error) => Err(error),
-        },
+        Command::Restore(args) => command::restore(&args, Clock::system().now(), &mut std::io::stdout()).map(well),
+        Command::Verify(args) => cli_verify::run(&args),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(FOUND),
         Err(error) => {
             tracing::error!("{}", escaped(&told(&error)));
             ExitCode::FAILURE
         }
     }
+}
+
+/// What was done, looked at nothing that could be otherwise.
+fn well((): ()) -> bool {
+    true
 }
 
 /// An error and its causes; a cause that an error above has told already is not told twice.
@@ -232,25 +260,40 @@ fn asked(config: &Config) -> anyhow::Result<NodeStatus> {
     Ok(runtime.block_on(commands::look(config, &credentials))?.0)
 }
 
-fn install(file: &Path, config: &Path, wait: bool, timeout: Option<u64>) -> anyhow::Result<()> {
+fn install(file: &Path, config: &Path, wait: bool, timeout: Option<u64>) -> anyhow::Result<bool> {
     let config = Config::load(config)?;
     let version = commands::install(&config, file, &|| asked(&config), &mut std::io::stdout())?;
-    if wait { status(&config, false, Some(version), timeout) } else { Ok(()) }
+    if wait { status(&config, false, Some(version), timeout) } else { Ok(true) }
 }
 
-/// `until`: the version of the charter that is waited for.
-fn status(config: &Config, json: bool, until: Option<u32>, timeout: Option<u64>) -> anyhow::Result<()> {
+/// `until`: the version of the charter that is waited for. Returns whether all is well.
+fn status(config: &Config, json: bool, until: Option<u32>, timeout: Option<u64>) -> anyhow::Result<bool> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     let watch = Watch { until, within: timeout.map(Duration::from_secs) };
     let told = runtime.block_on(commands::status(config, json, watch, &mut std::io::stdout()));
     if json {
-        return told; // it has the number; the pieces are for people
+        return told.map(|verdict| verdict.is_well); // it has the number; the pieces are for people
     }
     // Whether the node answers or not.
-    let lines = evidence::lines(&config.data_dir.join(evidence::DIRECTORY))?;
+    let charters = Charters::open(&Credentials::load(&config.credentials_dir)?, &config.data_dir)?;
+    let lines = evidence::lines(&config.data_dir.join(evidence::DIRECTORY), &charters.each())?;
     let mut out = std::io::stdout().lock();
-    lines.iter().try_for_each(|line| writeln!(out, "{}", escaped(line))).context("writing to standard output")?;
-    told
+    lines.iter().try_for_each(|line| writeln!(out, "{}", escaped(line))).context(WRITING)?;
+    let verdict = told?;
+    out.write_all(verdict.text.as_bytes()).context(WRITING)?;
+    Ok(verdict.is_well)
+}
+
+/// Whether the node runs or not.
+fn exported(config: &Path, to: &Path) -> anyhow::Result<()> {
+    let config = Config::load(config)?;
+    let charters = Charters::open(&Credentials::load(&config.credentials_dir)?, &config.data_dir)?;
+    let files = evidence::export(&config.data_dir.join(evidence::DIRECTORY), &charters.each(), to)?;
+    let mut out = std::io::stdout().lock();
+    if files.is_empty() {
+        tracing::info!("no evidence is kept in {}: nothing was written", config.data_dir.display());
+    }
+    files.iter().try_for_each(|file| writeln!(out, "{}", escaped(&file.display().to_string()))).context(WRITING)
 }
 
 fn check(path: PathBuf) -> anyhow::Result<()> {
@@ -267,7 +310,7 @@ fn check(path: PathBuf) -> anyhow::Result<()> {
         config.listen,
         config.data_dir.display()
     )
-    .context("writing to standard output")
+    .context(WRITING)
 }
 
 fn asked_to_stop() -> anyhow::Result<impl Future<Output = ()>> {

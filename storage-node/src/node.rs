@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use certs::PeerIdentity;
+use ehe::charter::VerifiedCharter;
 use ehe::id::{AuthorId, NodeId, RoomId};
 use ehe::identity::Identity;
 use ehe::refusal::{Fault, Refusal};
@@ -150,8 +151,19 @@ impl Node {
 
     /// Whether this node has a part in a shard: under the charter that is in effect there. Whoever was let go, or waits to be taken in, speaks
     /// for nobody.
+    ///
+    /// Of a shard of which nothing is here, nothing tells which charter that is. That it is the first is believed only where the newest gives
+    /// it to this node too, which then waits to begin its log or for who has it: a founder that was let go since, and comes with an empty
+    /// disk, has no part in it.
     pub fn holds(&self, shard: u16) -> bool {
-        self.in_effect(shard).nodes(shard).contains(&self.id)
+        match self.board.in_effect(shard) {
+            Some(known) => known.nodes(shard).contains(&self.id),
+            None => {
+                let among = |charter: &VerifiedCharter| charter.group(shard).contains(&self.id);
+                let any_here = || self.consensus.standing(GroupId(shard)).is_some_and(|it| it.applied.is_some());
+                among(&self.charter.first()) && (among(&self.charter.newest()) || any_here())
+            }
+        }
     }
 
     /// Whether this node may say where a room ends as of a checkpoint: readers look for its key in the group that the charter gives the

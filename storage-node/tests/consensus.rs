@@ -16,7 +16,9 @@ use bytes::Bytes;
 use ehe_node::consensus::{Consensus, GroupId, ProposeError};
 
 mod api {
-    pub use ehe_node::consensus::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager, Vetting};
+    pub use ehe_node::consensus::{
+        AppliedMeta, Command, Latch, Latched, Machine, MachineError, Position, Stage, Stager, Vetting,
+    };
 }
 #[path = "support/disk.rs"]
 mod disk;

@@ -19,7 +19,9 @@ use ehe_node::consensus::{Bootstrap, ChangeError, GroupId, MAX_FRAME_BYTES, Node
 use minicbor::Encoder;
 
 mod api {
-    pub use ehe_node::consensus::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager, Vetting};
+    pub use ehe_node::consensus::{
+        AppliedMeta, Command, Latch, Latched, Machine, MachineError, Position, Stage, Stager, Vetting,
+    };
 }
 #[path = "support/disk.rs"]
 mod disk;

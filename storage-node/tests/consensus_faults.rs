@@ -17,7 +17,9 @@ use ehe_node::consensus::{
 };
 
 mod api {
-    pub use ehe_node::consensus::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager, Vetting};
+    pub use ehe_node::consensus::{
+        AppliedMeta, Command, Latch, Latched, Machine, MachineError, Position, Stage, Stager, Vetting,
+    };
 }
 #[path = "support/disk.rs"]
 mod disk;
@@ -95,32 +97,47 @@ async fn what_was_acknowledged_survives_a_kill_in_order() {
     }
 }
 
+/// Commands that the journal takes, and between them some that are larger than a side of it: the log's own file has those at once, with
+/// whatever was in the journal before.
+const SIZES: [usize; 7] = [0, 40 << 10, 0, 0, 70 << 10, 40 << 10, 0];
+
+fn sized(number: u64, size: usize) -> bytes::Bytes {
+    let mut bytes = command(0, number).to_vec();
+    bytes.resize(bytes.len().max(size), b'.');
+    bytes.into()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_at_every_step_of_the_log_or_its_journal_loses_nothing_that_was_acknowledged() {
-    let all = Node::new(1);
-    let consensus = all.open().await.unwrap();
-    propose(&consensus, 1, 0..3).await;
-    consensus.shutdown().await.unwrap();
-    let (log, journal) = (all.log.steps(), all.journal.steps());
-    assert!(log > 20 && journal > 10, "{log}, {journal}");
-    for (in_log, step) in (1..=log).map(|step| (true, step)).chain((1..=journal).map(|step| (false, step))) {
-        for unsynced in [Unsynced::Lost, Unsynced::Kept, Unsynced::Some(step)] {
-            let node = Node::new(1);
-            if in_log { &node.log } else { &node.journal }.fail_at(step);
-            let mut acknowledged = Vec::new();
-            if let Ok(consensus) = node.open().await {
-                for number in 0..3 {
-                    if let Ok((position, _)) = consensus.propose(id(0), command(0, number)).await {
-                        acknowledged.push((position, command(0, number)));
+    for sizes in [&[0, 0, 0][..], &SIZES] {
+        let commands = || (0..).zip(sizes).map(|(number, size)| sized(number, *size));
+        let all = Node::new(1);
+        let consensus = all.open().await.unwrap();
+        for command in commands() {
+            consensus.propose(id(0), command).await.unwrap();
+        }
+        consensus.shutdown().await.unwrap();
+        let (log, journal) = (all.log.steps(), all.journal.steps());
+        assert!(log > 20 && journal > 10, "{log}, {journal}");
+        for (in_log, step) in (1..=log).map(|step| (true, step)).chain((1..=journal).map(|step| (false, step))) {
+            for unsynced in [Unsynced::Lost, Unsynced::Kept, Unsynced::Some(step)] {
+                let node = Node::new(1);
+                if in_log { &node.log } else { &node.journal }.fail_at(step);
+                let mut acknowledged = Vec::new();
+                if let Ok(consensus) = node.open().await {
+                    for command in commands() {
+                        if let Ok((position, _)) = consensus.propose(id(0), command.clone()).await {
+                            acknowledged.push((position, command));
+                        }
                     }
                 }
+                let node = node.crash(unsynced);
+                let when = format!("step {step} (log: {in_log}), {unsynced:?}, {sizes:?}");
+                let consensus = node.open().await.unwrap_or_else(|error| panic!("{when}: {error}"));
+                consensus.propose(id(0), command(0, 99)).await.unwrap();
+                consensus.shutdown().await.unwrap();
+                assert_contains(&node.list(0), &acknowledged);
             }
-            let node = node.crash(unsynced);
-            let opened = node.open().await;
-            let consensus = opened.unwrap_or_else(|error| panic!("step {step} (log: {in_log}), {unsynced:?}: {error}"));
-            consensus.propose(id(0), command(0, 9)).await.unwrap();
-            consensus.shutdown().await.unwrap();
-            assert_contains(&node.list(0), &acknowledged);
         }
     }
 }

@@ -10,12 +10,19 @@
     clippy::indexing_slicing
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use ehe_node::consensus::{NodeId, ProposeError};
+use ehe_node::leadership;
+use tokio_util::sync::CancellationToken;
 
 mod api {
-    pub use ehe_node::consensus::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager, Vetting};
+    pub use ehe_node::consensus::{
+        AppliedMeta, Command, Latch, Latched, Machine, MachineError, Position, Stage, Stager, Vetting,
+    };
 }
 #[path = "support/disk.rs"]
 mod disk;
@@ -139,4 +146,45 @@ async fn a_group_of_one_that_was_held_from_the_start_is_led_again_when_it_is_rel
     consensus.shutdown().await.unwrap();
     drop(consensus);
     assert_contains(&node.list(0), &acknowledged);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_program_turns_out_to_be_too_old_hands_over_to_one_that_is_not_as_soon_as_there_is_one() {
+    let mut three = Several::new(&ALL, 1);
+    // Nobody else ever stands for election by itself.
+    for id in [2, 3] {
+        let timing = &mut three.nodes.get_mut(&id).unwrap().config.timing;
+        (timing.election_min, timing.election_max) = (Duration::from_secs(600), Duration::from_secs(601));
+    }
+    three.open_all().await;
+    assert_eq!(three.leader(0, &ALL).await, 1);
+    let writer = Writer::start(&three, 0, 0, 0);
+    writer.more(20).await;
+    let (knowing, asked) = (Arc::new(Mutex::new(BTreeSet::new())), Arc::new(Mutex::new(BTreeSet::new())));
+    let knows = {
+        let (knowing, asked) = (knowing.clone(), asked.clone());
+        move |node: NodeId| {
+            asked.lock().unwrap().insert(node);
+            knowing.lock().unwrap().contains(&node)
+        }
+    };
+    let stop = CancellationToken::new();
+    let passing = tokio::spawn(leadership::pass_on(three.up[&1].clone(), id(0), knows, stop.clone()));
+    three.nodes[&1].probes[0].outdated.store(true, Ordering::SeqCst);
+    until("it is held", || three.status(1, 0).held).await;
+    until("it looks for one", || (asked.lock().unwrap().len() == 2).then_some(())).await;
+    assert_eq!(three.status(2, 0).leader, Some(NodeId(1)), "nobody that is known to be later");
+    // The one with less of the log is upgraded.
+    knowing.lock().unwrap().insert(NodeId(3));
+    until("another one leads", || three.up[&3].is_leader(id(0)).then_some(())).await;
+    writer.more(20).await;
+    stop.cancel();
+    passing.await.unwrap();
+    assert_eq!(three.status(1, 0).leader, Some(NodeId(3)));
+    assert!(three.status(1, 0).held.is_some());
+    let acknowledged = writer.stop().await;
+    // Its program is replaced.
+    three.kill(1);
+    three.open(1).await;
+    three.agree(0, &acknowledged).await;
 }

@@ -12,10 +12,12 @@
 
 use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
 
-use ehe_node::consensus::{Bootstrap, NodeId, Purpose, Role};
+use ehe_node::consensus::{Apart, Bootstrap, Estranged, NodeId, Purpose, Role};
 
 mod api {
-    pub use ehe_node::consensus::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager, Vetting};
+    pub use ehe_node::consensus::{
+        AppliedMeta, Command, Latch, Latched, Machine, MachineError, Position, Stage, Stager, Vetting,
+    };
 }
 #[path = "support/disk.rs"]
 mod disk;
@@ -364,6 +366,18 @@ async fn a_node_that_lost_its_log_is_refused_for_good_under_its_old_number() {
     writer.now(&three);
     writer.more(100).await;
     assert_eq!(three.status(wiped, 0).last_index, None, "it is given nothing");
+    // Both know it, for whoever asks them how they are; the leader talks to the other one.
+    let knows = |node: u64| three.up[&node].estranged();
+    until("both know", || (!knows(leader).is_empty() && !knows(wiped).is_empty()).then_some(())).await;
+    assert_eq!(knows(leader), [(NodeId(wiped), Estranged::OtherLog)].into());
+    assert_eq!(knows(wiped)[&NodeId(leader)], Estranged::OtherLog);
+    let (of_it, of_the_leader) = (&three.up[&leader], &three.up[&wiped]);
+    until("each side knows who refuses whom", || {
+        let knows = of_it.apart(NodeId(wiped)).contains_key(&Apart::OtherLogThere);
+        (knows && of_the_leader.apart(NodeId(leader)).contains_key(&Apart::OtherLogHere)).then_some(())
+    })
+    .await;
+    assert!(of_it.apart(NodeId(other)).is_empty() && !of_it.apart(NodeId(wiped)).contains_key(&Apart::OtherLogHere));
     assert_eq!(three.status(leader, 0).term, three.status(other, 0).term);
 
     // And by those that are started anew as well.
@@ -407,6 +421,9 @@ async fn a_node_whose_disks_went_back_is_refused_by_the_leader_that_it_had_confi
     until("it was found out", || (three.status(leader, 0).last_index > before.map(|index| index + 60)).then_some(()))
         .await;
     assert!(behind.status(id(0)).unwrap().last_index <= before, "it is given nothing");
+    assert_eq!(three.up[&leader].estranged(), [(NodeId(back), Estranged::Denied)].into());
+    until("the leader says why", || three.up[&leader].apart(NodeId(back)).contains_key(&Apart::Denied).then_some(()))
+        .await;
     assert_eq!(three.status(leader, 0).role, Role::Leader);
     three.hub.kill(back);
     three.up.remove(&back).unwrap().shutdown().await.unwrap();

@@ -14,10 +14,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use certs::{ChannelError, CloseCode, Connection, Credentials, Exchange, Lane, NodeDialer, Role};
+use ehe::charter::CharterChain;
 use ehe::checkpoint::{Checkpoint, Signer};
-use ehe::evidence::{Evidence, Finding, Verdict, judge};
+use ehe::evidence::{Contradiction, Evidence, Finding, Verdict, judge};
 use ehe::id::Hash;
-use ehe::limits::EVIDENCE_MAX_BYTES;
+use ehe::limits::{CONTRADICTION_MAX_BYTES, FRAME_MAX_BYTES};
 use ehe::note::Note;
 use ehe::refusal::Refusal;
 use ehe::wire::{Request, Response};
@@ -63,8 +64,10 @@ async fn a_room(hospitals: &Hospitals, owner: &Credentials, among: &[usize]) -> 
     Checkpoint::parse(&Note::parse(&receipt.checkpoint).unwrap()).unwrap()
 }
 
-/// Everything that a node keeps.
-async fn kept(connection: &Connection) -> Vec<Verdict> {
+/// Everything that a node keeps, by what its own charters say.
+async fn kept(hospitals: &Hospitals, connection: &Connection) -> Vec<Verdict> {
+    let chain = certs::store::load_charter(&hospitals.path("charter")).unwrap().1;
+    let charters = chain.verify_each(hospitals.charter().alliance_id()).unwrap();
     let mut kept = Vec::new();
     loop {
         let Response::Evidence(count, bytes) =
@@ -76,14 +79,15 @@ async fn kept(connection: &Connection) -> Vec<Verdict> {
             assert_eq!(count, u32::try_from(kept.len()).unwrap());
             return kept;
         }
-        kept.push(judge(&bytes).unwrap());
+        kept.push(Contradiction::decode(&bytes).unwrap().judge(&charters).unwrap());
     }
 }
 
-async fn until_proven(connection: &Connection) -> Verdict {
+async fn until_proven(hospitals: &Hospitals, connection: &Connection) -> Verdict {
     let asking = async {
         loop {
-            let found = kept(connection).await.into_iter().find(|verdict| verdict.finding() == Finding::SignedBoth);
+            let found =
+                kept(hospitals, connection).await.into_iter().find(|verdict| verdict.finding() == Finding::SignedBoth);
             match found {
                 Some(found) => return found,
                 None => tokio::time::sleep(Duration::from_millis(10)).await,
@@ -91,6 +95,15 @@ async fn until_proven(connection: &Connection) -> Verdict {
         }
     };
     tokio::time::timeout(LIMIT, asking).await.expect("it is proven")
+}
+
+/// What the operator of a node makes of what it keeps, for others.
+fn exported(hospitals: &Hospitals, n: usize) -> Vec<String> {
+    let mut export = Command::new(env!("CARGO_BIN_EXE_ehe-node"));
+    export.arg("evidence").arg("--config").arg(hospitals.path(&format!("node{n}.toml")));
+    let written = export.arg("--to").arg(hospitals.path("exported")).output().unwrap();
+    assert!(written.status.success(), "{written:?}");
+    String::from_utf8(written.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
 async fn why_reset(exchange: &mut Exchange) -> ChannelError {
@@ -118,7 +131,9 @@ async fn whoever_signs_two_logs_is_proven_guilty_at_every_node_by_a_file_that_ne
     let says = a_room(&hospitals, &owner, &[0, 1]).await;
     let (_first_client, first) = hospitals.connect(&owner, 0).await;
     let (_second_client, second) = hospitals.connect(&owner, 1).await;
-    assert!(kept(&first).await.is_empty() && kept(&second).await.is_empty(), "honest nodes leave none");
+    for honest in [&first, &second] {
+        assert!(kept(&hospitals, honest).await.is_empty(), "honest nodes leave none");
+    }
     // Of the third hospital somebody has the key. It speaks to the first node alone.
     let dialer = NodeDialer::new(&hospitals.credentials(2)).unwrap();
     let charter = hospitals.charter();
@@ -129,7 +144,7 @@ async fn whoever_signs_two_logs_is_proven_guilty_at_every_node_by_a_file_that_ne
     }
     let liar = hospitals.id(2);
     for (name, connection) in [("that found it", &first), ("that was told", &second)] {
-        let verdict = until_proven(connection).await;
+        let verdict = until_proven(&hospitals, connection).await;
         assert_eq!(verdict.alliance, charter.alliance_id(), "the node {name}");
         assert_eq!(verdict.accused(), [liar].into(), "the node {name}");
         assert_eq!(verdict.culprits[0].member_name, "Hospital 2", "the node {name}");
@@ -140,19 +155,89 @@ async fn whoever_signs_two_logs_is_proven_guilty_at_every_node_by_a_file_that_ne
     let shown = |runs: bool| {
         let mut status = Command::new(env!("CARGO_BIN_EXE_ehe-node"));
         let shown = status.arg("status").arg("--config").arg(hospitals.path("node1.toml")).output().unwrap();
-        assert_eq!(shown.status.success(), runs, "{shown:?}");
+        // Whether all is well is not asked here.
+        assert_eq!(matches!(shown.status.code(), Some(0 | 3)), runs, "{shown:?}");
         let text = String::from_utf8(shown.stdout).unwrap();
-        text[text.find("evidence: ").unwrap()..].to_owned()
+        let evidence = text.lines().skip_while(|line| !line.starts_with("evidence: "));
+        let verdict = |line: &&str| line.starts_with("not all is well") || line.starts_with("the shard lives");
+        evidence.take_while(|line| !verdict(line)).collect::<Vec<_>>().join("\n")
     };
     let before = shown(true);
     assert!(before.contains("signed both: node2.example") && before.contains("of Hospital 2"), "{before}");
-    let file = before.lines().find_map(|line| line.strip_prefix("  ")).unwrap();
-    assert_eq!(judge(&std::fs::read(file).unwrap()).unwrap().accused(), [liar].into());
+    let files = exported(&hospitals, 1);
+    let proven = files.iter().map(|file| judge(&std::fs::read(file).unwrap()).unwrap());
+    let proven: Vec<_> = proven.filter(|verdict| verdict.finding() == Finding::SignedBoth).collect();
+    assert_eq!(proven.iter().map(Verdict::accused).collect::<Vec<_>>(), [[liar].into()]);
     nodes.remove(1).stop().await.unwrap();
     assert_eq!(shown(false), before);
     nodes.push(hospitals.start(1).await);
     let (_client, again) = hospitals.connect(&owner, 1).await;
-    assert_eq!(until_proven(&again).await.accused(), [liar].into());
+    assert_eq!(until_proven(&hospitals, &again).await.accused(), [liar].into());
+    for node in nodes {
+        node.stop().await.unwrap();
+    }
+}
+
+fn note(hospitals: &Hospitals, signer: usize, root: u8, charter_version: u32) -> String {
+    let (own, name) = (hospitals.credentials(signer), format!("node{signer}.example"));
+    let signer = Signer { name: &name, key: own.identity().sign_key() };
+    let origin = hospitals.charter().origin(0, 0);
+    let says = Checkpoint { origin, size: 9, root: Hash([root; 32]), charter_version };
+    says.sign(signer, now()).unwrap().to_string()
+}
+
+/// A node signed both, under a charter of this version.
+fn pair(hospitals: &Hospitals, signer: usize, charter: u32) -> Vec<u8> {
+    let [one, other] = [1, 2].map(|root| note(hospitals, signer, root, charter));
+    Contradiction::of(&one, &other, None).unwrap().to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn charters_that_fit_no_frame_go_from_node_to_node_and_so_does_evidence_under_the_last_of_them() {
+    let hospitals = Hospitals::of(64, 3, "");
+    let mut nodes = Vec::new();
+    for n in 0..3 {
+        nodes.push(hospitals.start(n).await);
+    }
+    // Evidence that names a charter which has not come yet waits.
+    let (told, liar) = (pair(&hospitals, 2, 13), hospitals.id(2));
+    let dialer = NodeDialer::new(&hospitals.credentials(2)).unwrap();
+    let first = hospitals.charter().node(hospitals.id(0)).unwrap().clone();
+    let tell = async || {
+        let mut exchange = dialer.open(&first, Lane::Bulk, LIMIT).await.unwrap();
+        exchange.send(&[Kind::Evidence.byte()], LIMIT).await.unwrap();
+        exchange.send(&told, LIMIT).await.unwrap();
+        exchange.recv(LIMIT).await.unwrap().unwrap()
+    };
+    assert_eq!(tell().await, [2].as_slice());
+    for n in 0..12 {
+        hospitals.next("", if n == 11 { &[1] } else { &[] });
+    }
+    let chain = std::fs::read(hospitals.path("charter")).unwrap();
+    assert!(chain.len() > FRAME_MAX_BYTES);
+    let owner = hospitals.person("patient", Role::Patient);
+    let everywhere = async {
+        for n in 0..3 {
+            while hospitals.status(&owner, n).await.charter_version != 13 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, everywhere).await.expect("every node has the charters");
+    assert_eq!(tell().await, [1].as_slice());
+    let (_client, second) = hospitals.connect(&owner, 1).await;
+    assert_eq!(until_proven(&hospitals, &second).await.accused(), [liar].into(), "the first one told it");
+    for n in 0..2 {
+        let [file] = &exported(&hospitals, n)[..] else { panic!("one file") };
+        let bytes = std::fs::read(file).unwrap();
+        assert!(bytes.len() > chain.len());
+        assert_eq!(judge(&bytes).unwrap().accused(), [liar].into());
+    }
+    // What there is beyond the newest is nothing, and not a refusal.
+    let none = Response::Charter(CharterChain::default().encode());
+    assert_eq!(ask(&second, &Request::Charter(14)).await, none);
+    assert_eq!(ask(&second, &Request::Charter(u32::MAX)).await, none);
+    assert_eq!(ask(&second, &Request::Charter(0)).await, ask(&second, &Request::Charter(1)).await);
     for node in nodes {
         node.stop().await.unwrap();
     }
@@ -173,41 +258,34 @@ async fn what_a_node_tells_as_evidence_is_judged_here_and_nothing_else_is_taken(
         exchange
     };
     // The second hospital's node signed both, by whoever has its key; the third one tells it.
-    let pair = |hospitals: &Hospitals, signer: usize| {
-        let (own, charter) = (hospitals.credentials(signer), hospitals.charter());
-        let note = |root: u8| {
-            let origin = charter.origin(0, 0);
-            let name = format!("node{signer}.example");
-            let signer = Signer { name: &name, key: own.identity().sign_key() };
-            let says = Checkpoint { origin, size: 9, root: Hash([root; 32]), charter_version: 1 };
-            says.sign(signer, now()).unwrap().to_string()
-        };
-        Evidence::of(own.charter_chain(), &note(1), &note(2), None).unwrap().to_vec()
-    };
-    let good = pair(&hospitals, 1);
+    let good = pair(&hospitals, 1, 1);
     let mut altered = good.clone();
     *altered.last_mut().unwrap() ^= 1;
-    let elsewhere = pair(&Hospitals::new(3, ""), 1);
+    let elsewhere = pair(&Hospitals::new(3, ""), 1, 1);
+    let [one, other] = [1, 2].map(|root| note(&hospitals, 1, root, 1));
+    let with_charters = Evidence::of(hospitals.credentials(1).charter_chain(), &one, &other, None).unwrap().to_vec();
     for (what, bytes) in [
         ("nothing", Vec::new()),
         ("garbage", vec![0x81; 1000]),
         ("altered", altered),
         ("another alliance's", elsewhere),
-        ("too long", vec![0; EVIDENCE_MAX_BYTES + 1]),
+        ("a file for others", with_charters),
+        ("under a charter that there is none of", pair(&hospitals, 1, 0)),
+        ("too long", vec![0; CONTRADICTION_MAX_BYTES + 1]),
     ] {
         let mut exchange = open().await;
         // A long one may be cut off while it is sent.
         let _ = exchange.send(&bytes, LIMIT).await;
         let why = why_reset(&mut exchange).await;
         assert_eq!(why, ChannelError::Reset(CloseCode::Protocol), "{what}");
-        assert!(kept(&connection).await.is_empty(), "{what}");
+        assert!(kept(&hospitals, &connection).await.is_empty(), "{what}");
     }
     let mut exchange = open().await;
     for _ in 0..3 {
         exchange.send(&good, LIMIT).await.unwrap();
         assert_eq!(exchange.recv(LIMIT).await.unwrap().unwrap(), [1].as_slice());
     }
-    let kept = kept(&connection).await;
+    let kept = kept(&hospitals, &connection).await;
     assert_eq!(kept.iter().map(Verdict::accused).collect::<Vec<_>>(), [[hospitals.id(1)].into()]);
     assert_eq!(ask(&connection, &Request::Evidence(u32::MAX)).await, Response::Evidence(1, Vec::new()));
     node.stop().await.unwrap();

@@ -12,7 +12,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use certs::{ChannelError, CloseCode, Credentials, Role};
@@ -192,13 +192,8 @@ async fn kill_9_loses_nothing_that_was_acknowledged_and_contradicts_no_checkpoin
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_program_stops_in_order_when_it_is_asked_to() {
-    let alliance = Alliance::new();
-    let owner = alliance.person("patient", Role::Patient);
-    let mut program = Program::run(&alliance, "127.0.0.1:0");
-    let link = alliance.connect(&owner, program.address).await;
-    assert!(matches!(link.ask(&Request::Status).await, Response::Status(_)));
+/// Asks the program to stop, and waits for how it ended.
+async fn stopped(mut program: Program) -> ExitStatus {
     let pid = program.child.id().to_string();
     // The shell's own kill: a small machine has no other.
     assert!(Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]).status().unwrap().success());
@@ -207,7 +202,17 @@ async fn the_program_stops_in_order_when_it_is_asked_to() {
         drop(program);
         status
     });
-    assert!(tokio::time::timeout(LIMIT, ended).await.unwrap().unwrap().success());
+    tokio::time::timeout(LIMIT, ended).await.unwrap().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_stops_in_order_when_it_is_asked_to() {
+    let alliance = Alliance::new();
+    let owner = alliance.person("patient", Role::Patient);
+    let program = Program::run(&alliance, "127.0.0.1:0");
+    let link = alliance.connect(&owner, program.address).await;
+    assert!(matches!(link.ask(&Request::Status).await, Response::Status(_)));
+    assert!(stopped(program).await.success());
     let check = Command::new(env!("CARGO_BIN_EXE_ehe-node"))
         .args(["check", "--config"])
         .arg(alliance.config_file("127.0.0.1:0"))
@@ -215,6 +220,31 @@ async fn the_program_stops_in_order_when_it_is_asked_to() {
         .unwrap();
     let said = String::from_utf8(check.stdout).unwrap();
     assert!(check.status.success() && said.contains("2 of 2 shards"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_written_stops_no_node_and_changes_no_exit_code() {
+    let full = || Stdio::from(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    let to_nobody = std::io::pipe().map(|(_, writer)| Stdio::from(writer)).unwrap();
+    for log in [full(), to_nobody] {
+        let alliance = Alliance::new();
+        let owner = alliance.person("patient", Role::Patient);
+        let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let config = alliance.config_file(&port.to_string());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ehe-node"));
+        let command = command.args(["run", "--config"]).arg(&config).env("RUST_LOG", "trace");
+        let child = command.stderr(log).spawn().unwrap();
+        let mut program = Program { child, address: port };
+        // Its packets are repeated until the node listens.
+        let link = alliance.connect(&owner, program.address).await;
+        assert!(matches!(link.ask(&Request::Status).await, Response::Status(_)));
+        assert_eq!(program.child.try_wait().unwrap(), None);
+        let ended = stopped(program).await;
+        assert!(ended.success(), "{ended}");
+    }
+    let fails = ["status", "--config", "nowhere.toml"];
+    let ended = Command::new(env!("CARGO_BIN_EXE_ehe-node")).args(fails).stderr(full()).status().unwrap();
+    assert_eq!(ended.code(), Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

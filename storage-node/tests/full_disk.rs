@@ -240,7 +240,7 @@ async fn full(scene: &mut Scene) -> String {
     assert!(!scene.acknowledged.is_empty());
     assert!(!scene.append().await, "it does not try its luck");
     assert!(scene.faulted().await[0]);
-    assert!(matches!(scene.owner.ask(&Request::Charter).await, Response::Charter(_)));
+    assert!(matches!(scene.owner.ask(&Request::Charter(1)).await, Response::Charter(_)));
     // New clients get in, and hear the same.
     let person = certs::Credentials::load(&scene.alliance.path("patient")).unwrap();
     let link = scene.alliance.connect(&person, scene.gateway.connection.remote_address()).await;

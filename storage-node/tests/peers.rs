@@ -175,12 +175,46 @@ async fn what_a_node_has_open_is_cut_when_no_charter_that_counts_names_it_any_mo
     let target = charter.node(hospitals.id(0)).unwrap();
     let mut exchange = dialer.open(target, Lane::Prompt, LIMIT).await.unwrap();
     exchange.send(&[Kind::Checkpoints.byte()], LIMIT).await.unwrap();
-    // While a shard moves, the charter before counts too.
+    // While a shard moves, the charter before counts too; of two it is in neither.
     hospitals.next_without(1, ON_THE_FIRST, &[0]);
     hospitals.next_without(1, ON_THE_FIRST, &[0]);
     let why = tokio::time::timeout(LIMIT, why_reset(&mut exchange)).await.expect("it is cut");
     assert_eq!(why, ChannelError::RefusedByPeer(CertificateFault::NotWelcome));
     node.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_one_charter_lets_go_sees_its_shards_off_and_is_cut_then_and_heard_no_more() {
+    let hospitals = Hospitals::new(2, "[placement]\neverywhere = ['node1.example']\n");
+    let owner = hospitals.person("patient", Role::Patient);
+    let (node, goes) = (hospitals.start(0).await, hospitals.start(1).await);
+    a_room_is_made(&hospitals, &owner, &[1]).await;
+    let dialer = NodeDialer::new(&hospitals.credentials(1)).unwrap();
+    let charter = hospitals.charter();
+    let target = charter.node(hospitals.id(0)).unwrap();
+    let mut exchange = dialer.open(target, Lane::Prompt, LIMIT).await.unwrap();
+    exchange.send(&[Kind::Checkpoints.byte()], LIMIT).await.unwrap();
+    // No charter follows this one. The node that goes has the shard; without it nobody would.
+    hospitals.next_without(1, ON_THE_FIRST, &[0]);
+    let why = tokio::time::timeout(LIMIT, why_reset(&mut exchange)).await.expect("it is cut");
+    assert_eq!(why, ChannelError::RefusedByPeer(CertificateFault::NotWelcome));
+    let status = hospitals.status(&owner, 0).await;
+    let group = &status.groups.unwrap()[0];
+    let there: Vec<NodeId> = group.nodes.iter().map(|node| node.node).collect();
+    assert_eq!((group.charter, there), (2, vec![hospitals.id(0)]), "{group:?}");
+    assert!(status.shards[0].leaves > 0);
+    // It has heard of that, and is let in nowhere.
+    assert_eq!(hospitals.status(&owner, 1).await.groups.unwrap()[0].charter, 2);
+    let again = async {
+        match dialer.open(target, Lane::Prompt, LIMIT).await {
+            Ok(mut exchange) => why_reset(&mut exchange).await,
+            Err(why) => why,
+        }
+    };
+    assert_eq!(again.await, ChannelError::RefusedByPeer(CertificateFault::NotWelcome));
+    for node in [node, goes] {
+        node.stop().await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,6 +23,7 @@ use ehe::ledger::verify_head;
 use ehe::note::Note;
 use ehe::refusal::Refusal;
 use ehe::wire::{NodeStatus, Request, Response, Submission};
+use ehe_node::backup::save;
 use ehe_node::charters::{CharterFault, Charters};
 use ehe_node::daemon::Daemon;
 use ehe_node::peers::Kind;
@@ -320,6 +321,38 @@ async fn charters_that_come_close_together_are_carried_out_one_after_the_other()
 fn file(hospitals: &Hospitals, n: usize) -> u64 {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata(hospitals.path(&format!("data{n}/shard-0000.redb"))).unwrap().ino()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_founder_that_was_let_go_and_lost_its_disk_holds_nothing_and_answers_so() {
+    let hospitals = Arc::new(Hospitals::new(4, &placed(&[0, 1, 2])));
+    let owner = hospitals.person("patient", Role::Patient);
+    let mut nodes = Vec::new();
+    for n in 0..4 {
+        nodes.push(hospitals.start(n).await);
+    }
+    let writing = Writing::start(&hospitals, &owner, &[0, 1, 3]);
+    writing.more(1).await;
+    hospitals.next(&placed(&[0, 1, 3]), &[0, 2]);
+    lives_on(&hospitals, &owner, 0, 2, &[0, 1, 3]).await;
+    nodes.remove(2).stop().await.unwrap();
+    drop(hospitals.free_port(2).await);
+    std::fs::remove_dir_all(hospitals.path("data2")).unwrap();
+    let empty = hospitals.start(2).await;
+    // Before and after it has heard of the others.
+    let none = |status: &NodeStatus| assert!(status.shards.is_empty(), "{:?}", status.shards);
+    none(&hospitals.status(&owner, 2).await);
+    none(&lives_on(&hospitals, &owner, 2, 2, &[0, 1, 3]).await);
+    let (_client, connection) = hospitals.connect(&owner, 2).await;
+    let rooms = asked(&connection, &Request::RoomsOf).await;
+    assert!(matches!(&rooms, Some(Response::Rooms(rooms)) if rooms.is_empty()), "{rooms:?}");
+    // So there is nothing to back up, and which charter says so is known.
+    let (data_dir, to) = (hospitals.config(2).data_dir, hospitals.path("none.backup"));
+    let saved = tokio::task::spawn_blocking(move || save(&data_dir, &to, None, 1 << 30)).await.unwrap().unwrap();
+    assert_eq!((saved.leaves.len(), saved.newest.version()), (0, 2));
+    drop(writing.end().await);
+    nodes.push(empty);
+    stop(nodes).await;
 }
 
 async fn start_forgetting(hospitals: &Hospitals, n: usize) -> Daemon {

@@ -192,7 +192,7 @@ async fn random_and_mutated_requests_of_every_kind_are_answered_and_change_nothi
         Request::Subscribe(read(Part::Control), known),
         Request::Head(scene.patient.room, Nonce(random())),
         Request::RoomsOf,
-        Request::Charter,
+        Request::Charter(1),
         Request::Status,
     ];
     let kinds = kinds.map(|kind| kind.to_vec());

@@ -13,12 +13,13 @@
 use std::time::Duration;
 
 use certs::{Credentials, Role};
-use ehe::charter::VerifiedCharter;
+use ehe::charter::{SignedCharter, VerifiedCharter};
 use ehe::id::Hash;
 use ehe::refusal::Refusal;
 use ehe::wire::{GroupStatus, NodeStatus, Request, Response, Submission};
 use ehe_node::clock::Clock;
 use ehe_node::commands::may_raise;
+use ehe_node::consensus::GroupId;
 use ehe_node::daemon::Daemon;
 
 #[path = "support/hospitals.rs"]
@@ -249,6 +250,54 @@ async fn a_node_that_comes_back_with_an_older_program_is_held_keeps_its_vote_and
     let own = ward.hospitals.try_status(&ward.owner, 2).await.unwrap();
     assert!(!own.shards[0].faulted);
     for node in nodes.into_iter().flatten().chain([upgraded]) {
+        node.stop().await.unwrap();
+    }
+}
+
+/// A block that brings a charter, as an ordering party writes it.
+fn bringing(charter: &SignedCharter) -> Vec<u8> {
+    let mut out = minicbor::Encoder::new(Vec::new());
+    let block = out.map(4).unwrap().u8(0).unwrap().u8(1).unwrap().u8(1).unwrap().u16(1).unwrap();
+    let block = block.u8(2).unwrap().u64(now().0).unwrap().u8(3).unwrap().array(1).unwrap();
+    // A command of kind 3.
+    block.array(2).unwrap().u8(3).unwrap().map(1).unwrap().u8(0).unwrap().bytes(&charter.encode()).unwrap();
+    out.into_writer()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_a_charter_makes_too_old_has_one_that_is_not_lead_and_writes_go_on() {
+    let mut ward = Ward::new();
+    let mut nodes = Vec::new();
+    for (n, knows) in [(0, 2), (1, 2), (2, 1)] {
+        nodes.push(start(&ward.hospitals, n, knows).await);
+    }
+    ward.open().await;
+    let heard = |group: &GroupStatus| {
+        [2, 2, 1].into_iter().enumerate().all(|(n, it)| knows(group, &ward.hospitals, n) == Some(it))
+    };
+    said(&ward.hospitals, &ward.owner, 2, heard).await;
+    let raising = ward.hospitals.raising(2, THREE, &[0]);
+    let waits = |group: &GroupStatus| group.doing.as_deref().unwrap_or_default().contains("version of the program");
+    said(&ward.hospitals, &ward.owner, 0, waits).await;
+    // Nobody who leads would bring it in. One has, and then another one leads, whose program is older.
+    let (group, older) = (GroupId(0), nodes[2].consensus());
+    let leading = async {
+        while !older.status(group).is_some_and(|status| status.ready()) {
+            for node in &nodes[..2] {
+                let _ = node.consensus().transfer_leader(group, older.node_id()).await;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, leading).await.expect("it leads");
+    older.propose(group, bringing(raising.signed()).into()).await.unwrap();
+    let led = [ward.hospitals.id(0), ward.hospitals.id(1)];
+    let raised =
+        |group: &GroupStatus| group.rules == Some(2) && group.leader.is_some_and(|leader| led.contains(&leader));
+    said(&ward.hospitals, &ward.owner, 0, raised).await;
+    assert!(older.status(group).unwrap().held.is_some());
+    ward.readings(2, &[0, 1]).await;
+    for node in nodes {
         node.stop().await.unwrap();
     }
 }

@@ -381,7 +381,7 @@ async fn a_role_that_the_charter_shuts_out_learns_nothing_of_rooms() {
     for request in [head, Request::RoomsOf] {
         assert_eq!(clinician.ask(&request).await, Response::Refused(Refusal::RoleNotAllowed));
     }
-    assert!(matches!(clinician.ask(&Request::Charter).await, Response::Charter(_)));
+    assert!(matches!(clinician.ask(&Request::Charter(1)).await, Response::Charter(_)));
     node.stop().await.unwrap();
 }
 
@@ -409,8 +409,8 @@ async fn everything_is_there_after_a_restart_and_the_author_hears_what_is_known(
     known[0].receipt.verify(&verified, &scene.charter).unwrap();
     let Response::Rooms(rooms) = gateway.ask(&Request::RoomsOf).await else { panic!() };
     assert_eq!((rooms.len(), rooms[0].room, rooms[0].grants.len()), (1, scene.patient.room, 1));
-    let Response::Charter(charters) = gateway.ask(&Request::Charter).await else { panic!() };
-    let chain = Response::charters(&charters).unwrap();
+    let Response::Charter(charters) = gateway.ask(&Request::Charter(1)).await else { panic!() };
+    let chain = ehe::charter::CharterChain::decode(&charters).unwrap();
     assert_eq!(chain.verify(scene.charter.alliance_id()).unwrap(), scene.charter);
     let Response::Status(status) = gateway.ask(&Request::Status).await else { panic!() };
     assert_eq!(

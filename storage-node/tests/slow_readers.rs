@@ -106,7 +106,7 @@ async fn readers_that_take_nothing_hold_bounded_memory_are_cut_and_keep_nobody_f
     let own = 4 * RUNS * EVENTS * PLAIN_BYTES;
     assert!(held < HELD_MAX_BYTES + own, "{held} bytes for {STREAMS} readers of {} each", RUNS * EVENTS * PLAIN_BYTES);
     let (mut send, mut recv) = hostile.open().await;
-    send.write_all(&frame(&Request::Charter.to_vec())).await.unwrap();
+    send.write_all(&frame(&Request::Charter(1).to_vec())).await.unwrap();
     assert!(matches!(answer(&mut recv).await, Some(Response::Charter(_))), "the connection is of use again");
     node.stop().await.unwrap();
 }

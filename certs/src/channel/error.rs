@@ -1,6 +1,8 @@
 //! What can go wrong on a channel, and whose fault it is: one place maps quinn's and TLS's answers.
 
 use core::fmt;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 
 use ehe::id::NodeId;
 use quinn::{ConnectionError, ReadError, TransportErrorCode, WriteError};
@@ -109,6 +111,14 @@ pub enum ChannelError {
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Lost(String),
+    /// Nobody can be heard at this address. A fault of this side.
+    #[error("cannot listen on {address}: {why}")]
+    Listen {
+        /// The address of the configuration.
+        address: SocketAddr,
+        /// What the system says, and what to do.
+        why: String,
+    },
     /// This side has closed it.
     #[error("closed by this side")]
     ClosedHere,
@@ -120,6 +130,17 @@ pub enum ChannelError {
 }
 
 impl ChannelError {
+    /// An address of this machine cannot be listened on.
+    pub(super) fn listening(address: SocketAddr, error: &io::Error) -> Self {
+        let advice = match error.kind() {
+            ErrorKind::AddrInUse => "another program listens there, or this one runs already",
+            ErrorKind::AddrNotAvailable => "this machine has no such address",
+            ErrorKind::PermissionDenied => "this user may not use that port",
+            _ => "the system does not let it",
+        };
+        Self::Listen { address, why: format!("{advice} ({error}); look at `listen` in the configuration") }
+    }
+
     /// Whether trying again later, with nothing changed, can help. False means: somebody has to do something first.
     pub fn retry_helps(&self) -> bool {
         match self {
@@ -138,6 +159,7 @@ impl ChannelError {
             | Self::OtherProtocol
             | Self::FrameTooLarge { .. }
             | Self::ClosedHere
+            | Self::Listen { .. }
             | Self::Setup(_) => false,
         }
     }

@@ -40,7 +40,7 @@ impl Server {
         let config = config(tls, &limits)?;
         let endpoint = socket::bind(address)
             .and_then(|socket| Endpoint::new(endpoint, Some(config), socket, Arc::new(TokioRuntime)))
-            .map_err(|e| ChannelError::Setup(format!("cannot listen on {address}: {e}")))?;
+            .map_err(|error| ChannelError::listening(address, &error))?;
         let gate = Arc::new(Gate::new(&limits));
         Ok(Self { endpoint, limits, gate })
     }

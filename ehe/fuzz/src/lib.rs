@@ -5,12 +5,12 @@
 
 use ehe::body::vitals::VitalsBody;
 use ehe::cbor;
-use ehe::charter::{CharterChain, SignedCharter};
+use ehe::charter::{CharterChain, SignedCharter, VerifiedCharter};
 use ehe::checkpoint::Checkpoint;
 use ehe::control::Control;
 use ehe::cose::Unverified;
 use ehe::event::{Core, Event, Header, Kind, Suite, VERSION, decode_header};
-use ehe::evidence::{self, Evidence, Finding};
+use ehe::evidence::{self, Contradiction, Evidence, Finding};
 use ehe::id::{AuthorId, EpochId, Hash, Nonce, RoomId, WrapId};
 use ehe::leaf::Receipt;
 use ehe::limits;
@@ -19,6 +19,7 @@ use ehe::read::{AccessRecord, SignedRequest};
 use ehe::restoration::SignedRestoration;
 use ehe::run::SignedRun;
 use ehe::time::Hour;
+use ehe::void::VoidRecord;
 use ehe::wire::{Request, Response};
 use minicbor::bytes::ByteSlice;
 use sha2::{Digest, Sha256};
@@ -27,7 +28,7 @@ use sha2::{Digest, Sha256};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const ALL: [Target; 10] = [
+pub const ALL: [Target; 11] = [
     ("body", body),
     ("control", control),
     ("run", run),
@@ -38,6 +39,7 @@ pub const ALL: [Target; 10] = [
     ("charter", charter),
     ("evidence", evidence),
     ("restoration", restoration),
+    ("void", void),
 ];
 
 /// An event's header.
@@ -117,13 +119,14 @@ pub fn frame(bytes: &[u8]) {
             Response::Item(item) => {
                 item.run.iter().for_each(|signed| run(&signed.0));
                 item.access.iter().for_each(|record| request(record));
+                item.void.iter().for_each(|record| void(record));
                 item.events.into_iter().for_each(event);
             }
             Response::Submitted(submitted) => receipt(&cbor::to_vec(&submitted.receipt)),
             Response::Head(head) => receipt(&cbor::to_vec(&head.last)),
             Response::Charter(chain) => charter(&chain),
             Response::Wrap(wrap) => event(wrap),
-            Response::Evidence(_, bytes) => evidence(&bytes),
+            Response::Evidence(_, bytes) => contradiction(&bytes),
             Response::Restorations(records) => records.iter().for_each(|record| restoration(record)),
             _ => {}
         }
@@ -209,12 +212,20 @@ fn one_charter(signed: &SignedCharter) {
     }
 }
 
+/// What nodes show of evidence: without the charters it proves nothing.
+pub fn contradiction(bytes: &[u8]) {
+    let Ok(decoded) = Contradiction::decode(bytes) else { return };
+    assert_eq!(decoded.to_vec(), bytes);
+    decoded.notes().into_iter().for_each(note);
+    assert!(decoded.judge::<VerifiedCharter>(&[]).is_err());
+}
+
 /// A file of evidence. Whatever it says, nobody is accused who has signed nothing.
 pub fn evidence(bytes: &[u8]) {
     if let Ok(decoded) = Evidence::decode(bytes) {
         assert_eq!(decoded.to_vec(), bytes);
         charter(&decoded.charters);
-        decoded.notes().into_iter().for_each(note);
+        contradiction(&decoded.contradiction.to_vec());
         assert_eq!(decoded.judge(), evidence::judge(bytes));
     }
     let Ok(verdict) = evidence::judge(bytes) else { return };
@@ -241,4 +252,12 @@ pub fn restoration(bytes: &[u8]) {
         assert!(signed.verify(said.shard, &[]).is_err());
         said.checkpoint.iter().chain(&said.newest).for_each(|text| note(text));
     }
+}
+
+/// The record by which a run is void. What it brings is any bytes as long as nobody judged it.
+pub fn void(bytes: &[u8]) {
+    let Ok(record) = VoidRecord::decode(bytes) else { return };
+    assert_eq!(record.to_vec(), bytes);
+    assert!(bytes.len() <= limits::VOID_RECORD_MAX_BYTES);
+    run(&record.run.0);
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use ehe::body::vitals::VitalsBody;
 use ehe::cbor;
+use ehe::charter::{Charter, CharterChain, RULES_KNOWN, SignedCharter};
 use ehe::checkpoint::{Checkpoint, Signer};
 use ehe::control::{
     Authority, Change, Control, ControlLink, Ending, EpochCategory, EpochRecord, Grant, Private, Revoke,
@@ -25,6 +26,7 @@ use ehe::restoration::{Restoration, SignedRestoration};
 use ehe::run::{Run, SeenCheckpoint, SignedRun, StrandEnd};
 use ehe::time::{Hour, UnixMs};
 use ehe::vital::Category;
+use ehe::void::VoidRecord;
 use ehe::wire::{GroupNode, GroupStatus, Head, Item, KnownRun, NodeStatus, Request, Response, RoomInfo, ScrubStatus, ShardStatus, Submission, Submitted};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -75,6 +77,8 @@ impl Seeds<'_> {
         add("receipt", "note", receipt.checkpoint.clone().into_bytes());
         add("charter", "chain", self.world.chain().encode());
         add("charter", "one", self.world.chain().0[0].encode());
+        add("charter", "rules", self.raised().encode());
+        add("void", "one", self.void().to_vec());
         for (name, evidence) in self.evidence() {
             add("evidence", name, evidence.to_vec());
         }
@@ -207,6 +211,26 @@ impl Seeds<'_> {
         }
     }
 
+    /// One charter more, which raises the rules version.
+    fn raised(&self) -> CharterChain {
+        let mut chain = self.world.chain();
+        let last = chain.0.last().unwrap();
+        let before = last.read().unwrap();
+        let (version, predecessor) = (before.version + 1, Some(last.hash()));
+        let next = Charter { version, predecessor, rules: Some(RULES_KNOWN), ..before };
+        let mut signed = SignedCharter::unsigned(&next).unwrap();
+        self.world.members.iter().for_each(|member| signed.sign(member).unwrap());
+        chain.0.push(signed);
+        chain
+    }
+
+    /// Of a run with another signature than its author's.
+    fn void(&self) -> VoidRecord {
+        let mut run = self.run(1, None);
+        *run.0.last_mut().unwrap() ^= 1;
+        VoidRecord { index: 17, run }
+    }
+
     fn receipt(&self) -> Receipt {
         let charter = &self.world.charter;
         let shard = self.room.shard(charter.shard_count());
@@ -290,7 +314,7 @@ impl Seeds<'_> {
             ("subscribe", Request::Subscribe(signed, identity)),
             ("ask-head", Request::Head(self.room, Nonce([4; 16]))),
             ("ask-rooms", Request::RoomsOf),
-            ("ask-charter", Request::Charter),
+            ("ask-charter", Request::Charter(2)),
             ("ask-status", Request::Status),
             ("ask-evidence", Request::Evidence(1)),
             ("ask-restorations", Request::Restorations(3, 7)),
@@ -360,12 +384,13 @@ impl Seeds<'_> {
             ("ask-node", Response::AskNode(NodeId([1; 8]))),
             ("item-run", Response::Item(item(Some(run), vec![event], None))),
             ("item-access", Response::Item(item(None, vec![], Some(self.record().to_vec())))),
+            ("item-void", Response::Item(Item { void: Some(self.void().to_vec()), ..item(None, vec![], None) })),
             ("head", Response::Head(head)),
             ("rooms", Response::Rooms(vec![info])),
             ("charter", Response::Charter(self.world.chain().encode())),
             ("status", Response::Status(status)),
             ("wrap", Response::Wrap(wrap)),
-            ("evidence", Response::Evidence(3, self.evidence()[0].1.to_vec())),
+            ("evidence", Response::Evidence(3, self.evidence()[0].1.contradiction.to_vec())),
             ("restorations", Response::Restorations(vec![self.restoration().encode().into()])),
             ("extends", Response::Extends(Hash([5; 32]), vec![Hash([6; 32]); 2])),
         ]

@@ -1,5 +1,7 @@
 //! A charter with its members' signatures, and the chain from charter 1 to the newest.
 
+use core::borrow::Borrow;
+
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 use sha2::{Digest, Sha256};
@@ -157,6 +159,18 @@ impl SignedCharter {
     }
 }
 
+fn check_versions(found: usize) -> Result<(), CharterError> {
+    let (what, most) = ("the number of versions in the chain", CHAIN_VERSIONS_MAX);
+    if found > most { Err(CharterError::Limit { what, found, least: 1, most }) } else { Ok(()) }
+}
+
+/// Whether a chain of so many versions and bytes is one that [`CharterChain::decode`] takes.
+pub(super) fn check_chain(versions: usize, found: usize) -> Result<(), CharterError> {
+    check_versions(versions)?;
+    let (what, most) = ("the size of the chain", CHAIN_MAX_BYTES);
+    if found > most { Err(CharterError::Limit { what, found, least: 1, most }) } else { Ok(()) }
+}
+
 fn too_many_signatures(found: usize) -> CharterError {
     CharterError::Limit { what: "the number of signatures", found, least: 0, most: SIGNATURES_MAX }
 }
@@ -173,19 +187,32 @@ impl CharterChain {
         cbor::to_vec(&charters)
     }
 
+    /// Of charters that were verified.
+    pub fn of<C: Borrow<VerifiedCharter>>(charters: &[C]) -> Self {
+        Self(charters.iter().map(|charter| charter.borrow().signed().clone()).collect())
+    }
+
+    /// Whether it is no longer than what [`Self::decode`] takes, encoded.
+    pub fn check_limits(&self) -> Result<(), CharterError> {
+        check_chain(self.0.len(), self.encode().len())
+    }
+
     /// Decodes at most [`CHAIN_MAX_BYTES`], without judging the charters.
     pub fn decode(bytes: &[u8]) -> Result<Self, CharterError> {
         let charters: Vec<ByteVec> = cbor::from_slice(bytes, CHAIN_MAX_BYTES)?;
-        if charters.len() > CHAIN_VERSIONS_MAX {
-            let (found, most) = (charters.len(), CHAIN_VERSIONS_MAX);
-            return Err(CharterError::Limit { what: "the number of versions in the chain", found, least: 1, most });
-        }
+        check_versions(charters.len())?;
         Ok(Self(charters.iter().map(|c| SignedCharter::decode(c)).collect::<Result<_, _>>()?))
     }
 
     /// The alliance that this chain claims to be of: the hash of its first charter.
     pub fn claimed_alliance(&self) -> Option<AllianceId> {
         self.0.first().map(|first| AllianceId(first.hash().0))
+    }
+
+    /// The first version of which another chain has another charter; `None` if one of them goes on where the other ends.
+    pub fn parts_from(&self, other: &Self) -> Option<u32> {
+        let mut both = (1..).zip(self.0.iter().zip(&other.0));
+        both.find(|(_, (own, theirs))| own.hash() != theirs.hash()).map(|(version, _)| version)
     }
 
     /// Verifies every charter from the pinned first one on; the result is the newest.

@@ -1,6 +1,10 @@
+mod changes;
+mod gathering;
+
 use super::*;
 use crate::id::AllianceId;
 use crate::identity::Identity;
+use crate::limits::MEMBERS_MAX;
 use crate::test_rng::rng;
 
 struct World {

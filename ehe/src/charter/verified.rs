@@ -1,6 +1,7 @@
 //! A charter that a program may act on.
 
 use core::num::NonZeroU16;
+use std::collections::BTreeSet;
 
 use super::{Charter, Member, Node, Permissions, Placement, SignedCharter};
 use crate::checkpoint::log_origin;
@@ -53,6 +54,14 @@ impl VerifiedCharter {
             Placement::Everywhere(group) => group,
             Placement::Listed(groups) => groups.get(usize::from(shard)).map_or(&[], Vec::as_slice),
         }
+    }
+
+    /// Whether a checkpoint of the shard that names this charter is judged by it, where `newest` is the newest that is known and the log
+    /// was seen under version `seen` before (0: never). By an earlier one it is as long as the newest gives the shard to other nodes: it may
+    /// not have come there yet (SPEC C2).
+    pub fn is_at_hand(&self, shard: u16, newest: &Self, seen: u32) -> bool {
+        let group = |charter: &Self| charter.group(shard).iter().copied().collect::<BTreeSet<_>>();
+        self.version() >= seen && (self.version() == newest.version() || group(self) != group(newest))
     }
 
     /// The shards that a node holds, ascending.

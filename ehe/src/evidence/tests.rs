@@ -114,6 +114,24 @@ fn where_nobody_signed_both_it_says_who_stands_against_whom_and_not_more() {
 }
 
 #[test]
+fn a_contradiction_is_judged_by_the_charters_at_hand_as_its_file_is_by_its_own() {
+    let world = world();
+    let file = world.roots(&[0, 1], &[2, 1]);
+    let bytes = file.contradiction.to_vec();
+    assert!(bytes.len() < file.to_vec().len() / 2);
+    let contradiction = Contradiction::decode(&bytes).unwrap();
+    let charters = world.chain.verify_each(world.chain.claimed_alliance().unwrap()).unwrap();
+    assert_eq!(contradiction.newest_charter(), Ok(1));
+    assert_eq!(contradiction.judge(&charters), file.judge());
+    assert_eq!(contradiction.judge::<VerifiedCharter>(&[]), Err(EvidenceError::NoSuchCharter(1)));
+    // Later charters are left out of the file.
+    let longer = CharterChain([&world.chain.0[..], &world.chain.0].concat());
+    assert_eq!(contradiction.with(&longer).unwrap(), file);
+    let too_long = Contradiction::decode(&vec![0x61; CONTRADICTION_MAX_BYTES + 1]);
+    assert!(matches!(too_long, Err(CborError::TooLarge { .. })), "{too_long:?}");
+}
+
+#[test]
 fn the_order_in_which_two_statements_are_found_makes_no_difference_to_the_file() {
     let world = world();
     let [one, other] = [1, 2].map(|root| world.said(9, Hash([root; 32]), &[0]));
@@ -150,7 +168,8 @@ fn a_log_that_the_alliance_does_not_have_is_said_to_be_none_of_its_logs() {
 fn no_flipped_bit_makes_a_culprit_of_a_node_that_is_none() {
     let world = world();
     let good = world.roots(&[0, 1], &[2, 1]);
-    let culprits = good.judge().unwrap().accused();
+    let found = good.judge().unwrap();
+    let culprits = found.accused();
     let bytes = good.to_vec();
     // Every place once, every bit of a byte somewhere: 5,000 files.
     for at in 0..bytes.len() {
@@ -159,7 +178,7 @@ fn no_flipped_bit_makes_a_culprit_of_a_node_that_is_none() {
         if let Ok(verdict) = judge(&bad) {
             let named: BTreeSet<NodeId> = verdict.culprits.iter().map(|culprit| culprit.node).collect();
             assert!(named.is_subset(&culprits), "byte {at}");
-            assert_eq!(verdict.alliance, good.claimed_alliance().unwrap(), "byte {at}");
+            assert_eq!(verdict.alliance, found.alliance, "byte {at}");
         }
     }
 }

@@ -106,5 +106,5 @@ fn each_limit_of_a_room_has_a_file_that_reaches_it_and_passes_it() {
 fn the_kit_stays_small() {
     let bytes: usize = case::files().values().map(String::len).sum();
     // What is many times the same (rooms begin alike, keys are used again) packs well: this bounds the checkout.
-    assert!(bytes < 8_500_000, "{bytes} bytes");
+    assert!(bytes < 9_500_000, "{bytes} bytes");
 }

@@ -4,8 +4,10 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ehe::id::hex;
-use ehe::limits;
 use serde_json::{Value, json};
+
+/// What is packed has at most so many bytes.
+const PACKED_MAX_BYTES: usize = 17 * 1024 * 1024;
 
 /// The bytes of a JSON string.
 pub(crate) fn unhex(text: &str) -> Vec<u8> {
@@ -14,7 +16,7 @@ pub(crate) fn unhex(text: &str) -> Vec<u8> {
     }
     if let Some(text) = text.strip_prefix("zlib:") {
         let packed = STANDARD.decode(text).unwrap();
-        return miniz_oxide::inflate::decompress_to_vec_zlib_with_limit(&packed, limits::FRAME_MAX_BYTES).unwrap();
+        return miniz_oxide::inflate::decompress_to_vec_zlib_with_limit(&packed, PACKED_MAX_BYTES).unwrap();
     }
     assert!(text.len().is_multiple_of(2), "odd hex");
     (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()

@@ -76,9 +76,19 @@ pub(crate) fn charter(members: &[Identity], nodes: &[(Identity, String)]) -> Cha
 
 /// The same charter again, as the version that follows.
 pub(crate) fn next_charter(chain: &CharterChain, members: &[Identity]) -> CharterChain {
+    charter_behind(chain, members, |_| {})
+}
+
+/// The same, changed.
+pub(crate) fn charter_behind(
+    chain: &CharterChain,
+    members: &[Identity],
+    change: impl FnOnce(&mut Charter),
+) -> CharterChain {
     let last = chain.0.last().unwrap();
     let charter = last.read().unwrap();
-    let next = Charter { version: charter.version + 1, predecessor: Some(last.hash()), ..charter };
+    let mut next = Charter { version: charter.version + 1, predecessor: Some(last.hash()), ..charter };
+    change(&mut next);
     let mut chain = chain.clone();
     chain.0.push(sign(&next, members));
     chain

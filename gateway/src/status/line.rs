@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use ehe::charter::RULES_KNOWN;
 use serde::Serialize;
 
 use super::{Counts, Status};
@@ -72,6 +73,12 @@ pub fn line(status: &Status) -> String {
         out,
         "; faults: devices {sender}, operator {operator}, patients {patient}, nodes {node}, program {program}"
     );
+    if let Some(rules) = status.uplink.later_rules {
+        let _ = write!(
+            out,
+            "; OLDER than the alliance's rules (version {rules}, this program knows version {RULES_KNOWN}): install a later one; it goes on sending"
+        );
+    }
     out
 }
 
@@ -116,5 +123,14 @@ mod tests {
         let disk = line(&status(Some(Fault::NoSpace), true));
         assert!(disk.starts_with("NOT acknowledging: the disk is full: free space"), "{disk}");
         assert!(!disk.contains('\n'));
+    }
+
+    #[test]
+    fn the_line_says_that_the_program_is_older_than_the_rules_and_what_to_do() {
+        let mut of_today = status(None, false);
+        assert!(!line(&of_today).contains("rules"));
+        of_today.uplink.later_rules = Some(9);
+        let said = line(&of_today);
+        assert!(said.contains("version 9") && said.contains("install") && said.starts_with("acknowledging"), "{said}");
     }
 }

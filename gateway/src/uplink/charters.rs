@@ -4,7 +4,7 @@
 //! may be with nodes of an earlier one. What it may not do is go back: once a shard was seen under a charter, the quorum of an earlier one
 //! proves nothing any more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -82,6 +82,11 @@ impl Charters {
         &self.chain
     }
 
+    /// All, from the first on.
+    pub(super) fn each(&self) -> &[Arc<VerifiedCharter>] {
+        &self.each
+    }
+
     pub(super) fn newest(&self) -> Arc<VerifiedCharter> {
         Arc::clone(&self.newest)
     }
@@ -89,11 +94,8 @@ impl Charters {
     /// The charter of a version, unless the shard was seen under a later one.
     pub(super) fn of_version(&self, shard: u16, version: u32) -> Option<Arc<VerifiedCharter>> {
         let seen = self.seen_under(shard);
-        let group = |charter: &VerifiedCharter| charter.group(shard).iter().copied().collect::<BTreeSet<_>>();
-        // One that leaves the shard where it is comes to it at once.
-        let holds =
-            |it: &Arc<VerifiedCharter>| it.version() == self.newest.version() || group(it) != group(&self.newest);
-        self.each.iter().find(|it| it.version() == version && version >= seen && holds(it)).cloned()
+        let of = |it: &&Arc<VerifiedCharter>| it.version() == version && it.is_at_hand(shard, &self.newest, seen);
+        self.each.iter().find(of).cloned()
     }
 
     pub(super) fn stood(&mut self, shard: u16, version: u32) {

@@ -51,9 +51,10 @@ pub(super) async fn follow(
             Ok(followed) => {
                 session.saw(session.shard(room), followed.seen());
                 session.worked(node).await;
+                let mut stale = None;
                 match heads::newest(session, room, &followed, node, clock).await {
                     Newest::Shown => {}
-                    Newest::NotShown(why) => session.unconfirmed(room, &why),
+                    Newest::NotShown(why) => stale = Some(why),
                     // Asked for once: what came in meanwhile is told of again at the next look.
                     Newest::Newer(other) if ask.is_none() => {
                         session.records_missing(room, node, other);
@@ -62,6 +63,8 @@ pub(super) async fn follow(
                     }
                     Newest::Newer(other) => session.records_missing(room, node, other),
                 }
+                let assigned = rooms.assignments();
+                session.looked(room, |room| assigned.contains_key(room), stale.as_deref());
                 return Ok(followed);
             }
             Err(fault) => fault,

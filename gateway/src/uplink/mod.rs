@@ -113,7 +113,7 @@ impl Uplink {
         let mut outbox_changed = spool.changed();
         let mut assignments_changed = rooms.assignments_changed();
         let mut schedule = Schedule::new(config.backoff_min_ms, config.backoff_max_ms, config.control_refresh());
-        let witness = Witness::new(evidence, charters.chain().clone());
+        let witness = Witness::new(evidence, charters.each().to_vec());
         let kept = match spool.load_logs().await {
             Ok(saved) => extends::restore(saved),
             Err(error) => {

@@ -76,6 +76,8 @@ pub(super) struct Session {
     client: Client,
     config: UplinkConfig,
     charters: Mutex<Charters>,
+    /// A chain of charters may be long: one is received at a time.
+    gathering: tokio::sync::Mutex<known::Endless>,
     nodes: Mutex<Nodes>,
     links: Mutex<BTreeMap<NodeId, Arc<tokio::sync::Mutex<Link>>>>,
     pub(super) logs: Mutex<BTreeMap<u16, SeenCheckpoint>>,
@@ -105,10 +107,8 @@ impl Session {
         config: UplinkConfig,
         board: Arc<Board>,
     ) -> Self {
-        board.note(|s| {
-            s.charter_version = charters.newest().version();
-            s.evidence = u64::try_from(witness.files()).unwrap_or(u64::MAX);
-        });
+        board.under(&charters.newest());
+        board.note(|s| s.evidence = u64::try_from(witness.files()).unwrap_or(u64::MAX));
         kept.iter().for_each(|(shard, kept)| charters.stood(*shard, kept.charter_version()));
         let logs = kept.iter().map(|(shard, kept)| (*shard, kept.seen().clone())).collect();
         let anchors = kept.into_iter().map(|(shard, kept)| (shard, Anchor::new(kept, None))).collect();
@@ -116,6 +116,7 @@ impl Session {
             client,
             config,
             charters: Mutex::new(charters),
+            gathering: tokio::sync::Mutex::default(),
             nodes: Mutex::default(),
             links: Mutex::default(),
             logs: Mutex::new(logs),
@@ -384,11 +385,19 @@ impl Session {
         });
     }
 
-    /// Too few members say that a room's control records are the newest. They are used as they are: what they allow was allowed, and
-    /// nodes decide by their own.
-    pub(super) fn unconfirmed(&self, room: RoomId, why: &str) {
-        tracing::warn!(%room, why, "too few members say that the room's control records are the newest");
-        self.board.fault(format!("room {room}: stale: {why}"), |s| s.rooms_unconfirmed += 1);
+    /// A room's control records were fetched and verified. `stale`: why too few members say that they are the newest. They are used as
+    /// they are, what they allow was allowed, and nodes decide by their own.
+    pub(super) fn looked(&self, room: RoomId, assigned: impl Fn(&RoomId) -> bool, stale: Option<&str>) {
+        let (before, now) = (self.board.looked(room, assigned, stale), stale.is_none());
+        match stale {
+            Some(why) if before != Some(now) => {
+                tracing::warn!(%room, why, "too few members say that the room's control records are the newest");
+            }
+            None if before == Some(false) => {
+                tracing::info!(%room, "enough members say again that the room's control records are the newest");
+            }
+            _ => {}
+        }
     }
 
     /// A node showed a room's control records without newer ones, which another one has.

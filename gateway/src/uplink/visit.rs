@@ -115,7 +115,6 @@ impl Visitor {
                     tracing::info!(room = %line.room, "the room shows its control records again");
                 }
                 line.saw(followed.seen().clone());
-                self.board.note(|s| s.rooms_followed += 1);
                 let saved = followed.encode();
                 let news = self.rooms.advance(line.room, followed);
                 line.followed = Followed::Yes { news };

@@ -1,12 +1,13 @@
 //! What nodes signed, as far as this gateway saw it: where two of them contradict each other, that is evidence, and becomes a file.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use ehe::charter::CharterChain;
+use ehe::charter::{CharterChain, VerifiedCharter};
 use ehe::checkpoint::Checkpoint;
-use ehe::evidence::Evidence;
-use ehe::id::Hash;
+use ehe::evidence::{Contradiction, Finding, Verdict};
+use ehe::id::{Hash, NodeId};
 use ehe::note::Note;
 use sha2::{Digest, Sha256};
 
@@ -14,12 +15,16 @@ use sha2::{Digest, Sha256};
 const NOTES_MAX: usize = 64;
 /// Files at most.
 const FILES_MAX: usize = 64;
+/// Bytes of all of them at most: each has the alliance's charters in it, up to 16 MiB.
+const FILES_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Remembers signed checkpoints. Those that it is shown were verified, but for what contradicts them.
 pub(super) struct Witness {
     dir: PathBuf,
-    charters: CharterChain,
+    charters: Vec<Arc<VerifiedCharter>>,
     notes: VecDeque<(Checkpoint, String)>,
+    /// What the files say that were written since the start: of which shard, how much, of whom.
+    proven: Vec<(u16, Finding, BTreeSet<NodeId>)>,
 }
 
 /// A contradiction was found.
@@ -32,22 +37,25 @@ pub(super) enum Kept {
 }
 
 impl Witness {
-    pub(super) fn new(dir: PathBuf, charters: CharterChain) -> Self {
-        Self { dir, charters, notes: VecDeque::new() }
+    pub(super) fn new(dir: PathBuf, charters: Vec<Arc<VerifiedCharter>>) -> Self {
+        Self { dir, charters, notes: VecDeque::new(), proven: Vec::new() }
     }
 
     /// The charters are these now.
-    pub(super) fn charters(&mut self, charters: CharterChain) {
+    pub(super) fn charters(&mut self, charters: Vec<Arc<VerifiedCharter>>) {
         self.charters = charters;
     }
 
     /// Files of evidence that there are.
     pub(super) fn files(&self) -> usize {
-        std::fs::read_dir(&self.dir).map_or(0, |entries| {
-            let named =
-                entries.filter_map(Result::ok).filter(|entry| entry.path().extension().is_some_and(|it| it == "cbor"));
-            named.count()
-        })
+        self.lengths().len()
+    }
+
+    fn lengths(&self) -> Vec<u64> {
+        let Ok(entries) = std::fs::read_dir(&self.dir) else { return Vec::new() };
+        let named =
+            entries.filter_map(Result::ok).filter(|entry| entry.path().extension().is_some_and(|it| it == "cbor"));
+        named.map(|entry| entry.metadata().map_or(0, |metadata| metadata.len())).collect()
     }
 
     /// A node showed this, signed. Where it contradicts what was shown before, both are kept as evidence, on disk when this
@@ -59,10 +67,10 @@ impl Witness {
         match same {
             Some((known, _)) if known.root == says.root => None,
             Some((_, known)) => {
-                let evidence = Evidence::of(&self.charters, known, note, None).ok()?;
+                let found = Contradiction::of(known, note, None).ok()?;
                 // What proves nothing about anybody is a faulty answer and no evidence.
-                evidence.judge().ok()?;
-                Some(self.keep(&evidence))
+                let verdict = found.judge(&self.charters).ok()?;
+                self.keep(found, &verdict)
             }
             None => {
                 if self.notes.len() >= NOTES_MAX {
@@ -77,25 +85,44 @@ impl Witness {
     /// Two signed notes of one log, of which the larger one begins otherwise, as is proven: both are kept as evidence, on disk when this
     /// returns.
     pub(super) fn rewritten(&mut self, one: &str, other: &str, begins: (Hash, Vec<Hash>)) -> Option<Kept> {
-        let evidence = Evidence::of(&self.charters, one, other, Some(begins)).ok()?;
-        evidence.judge().ok()?;
-        Some(self.keep(&evidence))
+        let found = Contradiction::of(one, other, Some(begins)).ok()?;
+        let verdict = found.judge(&self.charters).ok()?;
+        self.keep(found, &verdict)
     }
 
-    fn keep(&self, evidence: &Evidence) -> Kept {
-        let bytes = evidence.to_vec();
+    /// Whether a file says at least as much of everybody whom this accuses. One node can sign as many logs as it likes: those against it are not
+    /// to take the room of what others sign.
+    fn says_nothing_new(&self, verdict: &Verdict) -> bool {
+        let as_much =
+            |(shard, finding, _): &&(u16, Finding, _)| *shard == verdict.shard && *finding >= verdict.finding();
+        let known: BTreeSet<NodeId> =
+            self.proven.iter().filter(as_much).flat_map(|(_, _, accused)| accused).copied().collect();
+        verdict.accused().is_subset(&known)
+    }
+
+    /// With the charters in it: whoever is given the file needs no other.
+    fn keep(&mut self, found: Contradiction, verdict: &Verdict) -> Option<Kept> {
+        let charters = CharterChain::of(&self.charters);
+        let bytes = found.with(&charters).ok()?.to_vec();
         let path = self.dir.join(format!("{}.cbor", Hash(Sha256::digest(&bytes).into())));
         if path.exists() {
-            return Kept::At(path);
+            return Some(Kept::At(path));
         }
-        if self.files() >= FILES_MAX {
-            return Kept::Not(format!("{} holds {FILES_MAX} files already", self.dir.display()));
+        if self.says_nothing_new(verdict) {
+            return None;
+        }
+        let (lengths, dir) = (self.lengths(), self.dir.display());
+        let all =
+            lengths.iter().fold(bytes.len().try_into().unwrap_or(u64::MAX), |all: u64, one| all.saturating_add(*one));
+        if lengths.len() >= FILES_MAX || all > FILES_MAX_BYTES {
+            return Some(Kept::Not(format!("{dir} holds {} files already, as much as it may", lengths.len())));
         }
         let written = certs::file::create_dir(&self.dir).and_then(|()| certs::file::replace(&path, &bytes));
-        match written {
-            Ok(()) => Kept::At(path),
-            Err(why) => Kept::Not(why.to_string()),
+        if let Err(why) = written {
+            return Some(Kept::Not(why.to_string()));
         }
+        self.proven.push((verdict.shard, verdict.finding(), verdict.accused()));
+        Some(Kept::At(path))
     }
 }
 
@@ -122,7 +149,9 @@ mod tests {
         let dir = dir.path().join("evidence");
         let (member, node) = (identity(), identity());
         let charters = charter(&[member], &[(node.clone(), "127.0.0.1:1".into())]);
-        let mut witness = Witness::new(dir.clone(), charters.clone());
+        let each = charters.verify_each(charters.claimed_alliance().unwrap()).unwrap();
+        let each: Vec<_> = each.into_iter().map(Arc::new).collect();
+        let mut witness = Witness::new(dir.clone(), each.clone());
         let say = |size, root| note(&charters, &node, size, root);
         for (size, root) in [(5, 1), (5, 1), (6, 2), (7, 3)] {
             assert_eq!(witness.shown(&say(size, root)), None);
@@ -131,6 +160,9 @@ mod tests {
         let verdict = judge(&std::fs::read(&path).unwrap()).unwrap();
         assert_eq!(verdict.accused(), [node_id(&node)].into());
         assert_eq!(witness.shown(&say(5, 9)), Some(Kept::At(path)), "the same file");
+        for root in 10..100 {
+            assert_eq!(witness.shown(&say(5, root)), None, "of the same node there is one");
+        }
         assert_eq!(witness.files(), 1);
         // Of one who is not in the charter it proves nothing.
         assert_eq!(witness.shown(&say(6, 9).replacen("\n6\n", "\n5\n", 1)), None);
@@ -138,5 +170,10 @@ mod tests {
             witness.shown(&say(size, 1));
         }
         assert_eq!(witness.notes.len(), NOTES_MAX);
+        // Files of long chains may be few.
+        let mut witness = Witness::new(dir.clone(), each);
+        witness.shown(&say(299, 1));
+        std::fs::File::create(dir.join("large.cbor")).unwrap().set_len(FILES_MAX_BYTES).unwrap();
+        assert!(matches!(witness.shown(&say(299, 9)), Some(Kept::Not(_))));
     }
 }

@@ -224,6 +224,7 @@ def read_control(event: CheckedEvent) -> tuple[ControlBody, Any]:
 
 def open_private(event: CheckedEvent, reader: SecretIdentity, author: bytes | None = None) -> Private:
     """K3. `author` is the reader's author id in the room, where the keys were rotated."""
+    require(not event.is_content, "content has no sealed part of this kind")
     body, _ = read_control(event)
     require(body.sealed is not None, "nothing is sealed")
     assert body.sealed is not None

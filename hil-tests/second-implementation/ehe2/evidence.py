@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from . import cbor
 from .charter import Charter, Node, alliance_of, named, verify_charters
 from .form import Record, array, blob, code, member, octets, text
-from .limits import EVIDENCE_MAX_BYTES
+from .limits import CONTRADICTION_MAX_BYTES, EVIDENCE_MAX_BYTES
 from .log import verify_consistency
 from .note import Statement, read_checkpoint, signers_of, verify_statement
 from .refused import Refused, require
@@ -32,7 +33,9 @@ def read_contradiction(value: Any) -> Contradiction:
     form = code([TWO_ROOTS, OTHER_BEGINNING])(value[0])
     forms = [text, text] if form == TWO_ROOTS else [text, text, octets(32), array(octets(32))]
     require(len(value) == 1 + len(forms), "a contradiction with other members")
-    return Contradiction(form, *(of(item) for of, item in zip(forms, value[1:])))
+    contradiction = Contradiction(form, *(of(item) for of, item in zip(forms, value[1:])))
+    require(len(cbor.encode(value)) <= CONTRADICTION_MAX_BYTES, f"a contradiction of more than {CONTRADICTION_MAX_BYTES} bytes")
+    return contradiction
 
 
 class Evidence(Record):

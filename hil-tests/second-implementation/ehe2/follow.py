@@ -191,5 +191,6 @@ class Follower:
         self.voids.check_all_void()
         verified = verify_head(head, self.room, nonce, charters, seen)
         require(self.last is not None and verified.leaf == self.last, "the head is of another entry than the last shown")
+        require(self.ledger.room is not None, "no room was created in what is shown")
         require(known is None or verified.checkpoint.size >= known, "the log became smaller")
         return verified

@@ -19,6 +19,7 @@ from .log import Head, VerifiedHead
 from .note import read_checkpoint, verify_statement
 from .octets import KitError, as_octets
 from .opening import Opener
+from .procedures import item_octets
 from .refused import Refused, require
 from .wire import read_message
 
@@ -52,9 +53,9 @@ def verify_ledger(given: dict[str, Any], keys: dict[str, Any]) -> list[str]:
     charters = verify_charters(as_octets(given["charter"]), alliance)
     charter = charters[-1]
     follower = Follower(alliance, room, given["whole"])
-    for index, item in enumerate(given["items"]):
+    for index, item in enumerate(item_octets(given["items"])):
         try:
-            follower.follow(as_octets(item))
+            follower.follow(item)
         except Refused as refused:
             raise Refused(f"item {index}: {refused.reason}{_if_older(charter)}", refused.code) from refused
     head = Head.decode(as_octets(given["head"]), FRAME_MAX_BYTES)

@@ -6,7 +6,7 @@ import base64
 import binascii
 import zlib
 
-from .limits import FRAME_MAX_BYTES
+UNPACKED_MAX_BYTES = 17 * 1024 * 1024
 
 BASE64, ZLIB = "base64:", "zlib:"
 
@@ -18,9 +18,9 @@ class KitError(Exception):
 def _unpacked(packed: bytes) -> bytes:
     """One stream of RFC 1950, of which no more is unpacked than a kit's byte string may have."""
     stream = zlib.decompressobj()
-    data = stream.decompress(packed, FRAME_MAX_BYTES + 1)
-    if len(data) > FRAME_MAX_BYTES:
-        raise KitError(f"unpacks to more than {FRAME_MAX_BYTES} bytes")
+    data = stream.decompress(packed, UNPACKED_MAX_BYTES + 1)
+    if len(data) > UNPACKED_MAX_BYTES:
+        raise KitError(f"unpacks to more than {UNPACKED_MAX_BYTES} bytes")
     if not stream.eof or stream.unused_data:
         raise KitError("not one whole zlib stream")
     return data

@@ -6,19 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from . import cbor, charter, control, event, evidence, log, read, restored, run, shard, vitals, wire
+from . import cbor, charter, control, event, evidence, log, read, restored, run, shard, vitals, void, wire
 from .cose import Signed
 from .follow import Follower
-from .form import Record
+from .form import Record, array, blob
 from .identity import PublicIdentity, SecretIdentity, check_xwing_key, id_of, verify_signature
 from .ids import check_shard, node_id, room_id, sha256, shard_of, wrap_id
 from .judge import KnownEvents
 from .limits import (ACCESS_RECORD_MAX_BYTES, CHARTER_MAX_BYTES, CHARTER_SIGNATURE_MAX_BYTES, CONTROL_BODY_MAX_BYTES,
                      ENROLMENT_MAX_BYTES, FRAME_MAX_BYTES, HEAD_SIGNATURE_MAX_BYTES, HEADER_MAX_BYTES,
                      POSSESSION_MAX_BYTES, READ_REQUEST_MAX_BYTES, RESTORATION_SIGNATURE_MAX_BYTES, RUN_MAX_BYTES,
-                     SUBMISSION_MAX_BYTES)
+                     SUBMISSION_MAX_BYTES, VOID_RECORD_MAX_BYTES)
 from .note import Checkpoint, verify_checkpoint
-from .octets import as_octets as octets
+from .octets import KitError, as_octets as octets
 from .opening import Opener
 from .recovery import print_key, read_key, recovery_identity
 from .refused import Refused, require
@@ -42,6 +42,16 @@ Procedure = Callable[[Input, Input], Finding]
 
 def _all_octets(texts: list[str]) -> list[bytes]:
     return [octets(text) for text in texts]
+
+
+def item_octets(given: str | list[str]) -> list[bytes]:
+    """One byte string stands for a thousand items: the encoding of an array of theirs."""
+    if isinstance(given, str):
+        try:
+            return array(blob)(cbor.decode(octets(given), FRAME_MAX_BYTES))
+        except Refused as refused:
+            raise KitError(f"items that are no array of byte strings: {refused}") from refused
+    return _all_octets(given)
 
 
 def _body(given: Input, name: str) -> bytes:
@@ -74,6 +84,7 @@ _RECORDS: dict[str, tuple[type[Record], int]] = {
     "Private": (control.Private, CONTROL_BODY_MAX_BYTES),
     "ReadRequest": (read.ReadRequest, READ_REQUEST_MAX_BYTES),
     "AccessRecord": (read.AccessRecord, ACCESS_RECORD_MAX_BYTES),
+    "VoidRecord": (void.VoidRecord, VOID_RECORD_MAX_BYTES),
     "Submission": (shard.Submission, SUBMISSION_MAX_BYTES),
     "Charter": (charter.CharterRecord, CHARTER_MAX_BYTES),
     "SignedCharter": (charter.SignedCharter, CHARTER_MAX_BYTES),
@@ -286,7 +297,7 @@ def _followed(given: Input) -> tuple[Follower, dict[str, Any]]:
     alliance = octets(given["alliance"])
     charters = charter.verify_charters(octets(given["charter"]), alliance)
     follower = Follower(alliance, octets(given["room"]), given["whole"])
-    for item in _all_octets(given["items"]):
+    for item in item_octets(given["items"]):
         follower.follow(item)
     head = log.Head.decode(octets(given["head"]), FRAME_MAX_BYTES)
     verified = follower.check_head(head, octets(given["nonce"]), charters, given.get("known"))

@@ -47,7 +47,7 @@ def apply_control(room: Room, event: CheckedEvent, plain: Any, place: Place) -> 
     if isinstance(plain, EpochRecord):
         _apply_epoch(room, plain)
     elif isinstance(plain, Grant):
-        _apply_grant(room, event, plain, place)
+        _apply_grant(room, event, plain)
     elif isinstance(plain, Revoke):
         _apply_revoke(room, plain, place.now)
     else:
@@ -68,6 +68,18 @@ def _check_who(room: Room, plain: Any, place: Place) -> None:
     elif place.author != room.owner:
         right = {EpochRecord: MAY_EPOCH, Grant: MAY_GRANT, Revoke: MAY_REVOKE}[type(plain)]
         room.check_delegate(place.author, right, place.now, NOT_DELEGATED)
+        if isinstance(plain, Grant):
+            _check_own_reach(room, plain, place)
+
+
+def _check_own_reach(room: Room, plain: Grant, place: Place) -> None:
+    """A19, which is asked with A4."""
+    if plain.right != READ:
+        return
+    for epoch in plain.epochs:
+        own = room.grants_of(place.author, READ)
+        require(any(epoch in grant.epochs and _as_wide(grant, plain, place.now) for grant in own),
+                "a delegate grants more than it may read", BEYOND_OWN_RIGHTS)
 
 
 def _check_sequence(room: Room, plain: Any) -> None:
@@ -110,8 +122,8 @@ def _apply_epoch(room: Room, plain: EpochRecord) -> None:
         superseded.superseded_by = plain.epoch
 
 
-def _apply_grant(room: Room, event: CheckedEvent, plain: Grant, place: Place) -> None:
-    """A6 and A19."""
+def _apply_grant(room: Room, event: CheckedEvent, plain: Grant) -> None:
+    """A6."""
     check_xwing_key(plain.subject.kem)
     require(len(room.grants) < GRANTS_PER_ROOM_MAX, "too many grants", LIMIT_REACHED)
     _check_granted_epochs(room, len(plain.epochs))
@@ -121,11 +133,6 @@ def _apply_grant(room: Room, event: CheckedEvent, plain: Grant, place: Place) ->
     require(not room.forbidden_as_subject(plain.subject.id), "nobody to grant to", CONTROL_MALFORMED)
     if plain.from_hour is not None and plain.until_hour is not None:
         require(plain.from_hour < plain.until_hour, "grants no hour", CONTROL_MALFORMED)
-    if plain.right == READ and place.author != room.owner:
-        for epoch in plain.epochs:
-            own = room.grants_of(place.author, READ)
-            require(any(epoch in grant.epochs and _as_wide(grant, plain, place.now) for grant in own),
-                    "a delegate grants more than it may read", BEYOND_OWN_RIGHTS)
     room.grants[event.id] = GrantState(event.id, plain.subject, plain.right, list(plain.epochs), plain.from_hour,
                                        plain.until_hour, plain.expires, room.next_control)
 

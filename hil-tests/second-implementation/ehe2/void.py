@@ -34,16 +34,14 @@ def may_be_void(room: Room | None, author: bytes, shown: list[CheckedEvent]) -> 
 
 @dataclass
 class VoidRuns:
-    # By their index in the room, the entries of runs whose signature is false; and those of them with no record yet.
-    entries: dict[int, bytes] = field(default_factory=dict)
-    unvoided: set[int] = field(default_factory=set)
+    # By their index in the room, the entries of runs whose signature is false and that have no record yet. One that has is done with.
+    unvoided: dict[int, bytes] = field(default_factory=dict)
     # What the records name, in their order, shown or not.
     named: list[int] = field(default_factory=list)
 
     def remember(self, leaf: Leaf) -> None:
         require(len(self.unvoided) < UNVOIDED_RUNS_MAX, "too many runs with a false signature and without a void record")
-        self.entries[leaf.index] = leaf.entry
-        self.unvoided.add(leaf.index)
+        self.unvoided[leaf.index] = leaf.entry
 
     def take(self, data: bytes, leaf: Leaf, room_id: bytes, room: Room | None) -> None:
         """L5. Nobody is asked under which rules version the record was made."""
@@ -58,9 +56,9 @@ class VoidRuns:
         require(identity is not None, "a void record of a run by somebody whom the room does not know")
         assert identity is not None
         require(not verifies(signed, identity.sign), "a void record of a run that its author signed")
-        entry = self.entries.get(record.index)
+        entry = self.unvoided.get(record.index)
         require(entry is None or entry == sha256(record.run), "a void record with another run than its place holds")
-        self.unvoided.discard(record.index)
+        self.unvoided.pop(record.index, None)
         self.named.append(record.index)
 
     def check_all_void(self) -> None:

@@ -103,7 +103,7 @@ _fetch: list[Form] = [blob, PublicIdentity.read]
 # By direction and number: the forms of the members after the number.
 MESSAGES: dict[str, dict[int, list[Form]]] = {
     "request": {
-        1: [read_submission], 2: _fetch, 3: _fetch, 4: [octets(16), octets(16)], 5: [], 6: [], 7: [],
+        1: [read_submission], 2: _fetch, 3: _fetch, 4: [octets(16), octets(16)], 5: [], 6: [uint(32)], 7: [],
         9: [uint(32)], 12: [uint(16), uint(32)], 16: [uint(16), uint(), uint()],
     },
     "response": {

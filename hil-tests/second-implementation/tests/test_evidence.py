@@ -8,7 +8,7 @@ from typing import Any
 from ehe2 import cbor
 from ehe2.evidence import Evidence, Judged, judge_evidence, read_contradiction
 from ehe2.ids import ZERO32
-from ehe2.limits import EVIDENCE_MAX_BYTES, PROOF_HASHES_MAX
+from ehe2.limits import CONTRADICTION_MAX_BYTES, EVIDENCE_MAX_BYTES, PROOF_HASHES_MAX
 from ehe2.log import root_of
 from ehe2.refused import Refused
 
@@ -108,6 +108,13 @@ class Refusals(Case):
         with self.assertRaises(Refused) as caught:
             judge_evidence(encoded(most + 1))
         self.assertIn(str(EVIDENCE_MAX_BYTES), caught.exception.reason)
+
+    def test_the_limit_of_a_contradiction(self) -> None:
+        most = CONTRADICTION_MAX_BYTES - len(cbor.encode([1, "x" * 0x8000, ""])) + 0x8000
+        self.assertEqual(len(read_contradiction([1, "x" * most, ""]).first), most)
+        with self.assertRaises(Refused) as caught:
+            read_contradiction([1, "x" * (most + 1), ""])
+        self.assertIn(str(CONTRADICTION_MAX_BYTES), caught.exception.reason)
 
     def test_a_shard_that_there_is_not(self) -> None:
         self.refused(1, self.alliance.note(5, LESS, shard=2), self.alliance.note(5, MORE, shard=2))

@@ -13,9 +13,9 @@ from ehe2.control import READ, Grant, Private, read_change
 from ehe2.event import check_event, version_of
 from ehe2.identity import PublicIdentity
 from ehe2.kit import judge_case
-from ehe2.limits import (CONTROL_BODY_MAX_BYTES, FRAME_MAX_BYTES, HEADER_MAX_BYTES, RUN_MAX_BYTES,
+from ehe2.limits import (CONTROL_BODY_MAX_BYTES, HEADER_MAX_BYTES, RUN_MAX_BYTES,
                          SUBMISSION_MAX_BYTES)
-from ehe2.octets import KitError, as_octets
+from ehe2.octets import UNPACKED_MAX_BYTES, KitError, as_octets
 from ehe2.refused import EVENT_MALFORMED, FRAME_MALFORMED, ROOM_UNKNOWN, Refused
 from ehe2.run import SeenCheckpoint
 from ehe2.shard import Shard
@@ -173,6 +173,13 @@ class Counts(unittest.TestCase):
         room = {0: bytes(16), 1: bytes(16), 2: [], 3: 0}
         self.assertEqual(read_message([7, [room] * 1025], "response"), 7)
 
+    def test_charters_are_asked_for_from_a_version_on(self) -> None:
+        for version in (0, 1, 2**32 - 1):
+            self.assertEqual(read_message([6, version], "request"), 6)
+        for wrong in ([6], [6, -1], [6, 1 << 32], [6, 1, 1], [6, "1"]):
+            with self.subTest(wrong), self.assertRaises(Refused):
+                read_message(wrong, "request")
+
     def test_evidence_that_a_node_keeps(self) -> None:
         for number in (0, 2**32 - 1):
             self.assertEqual(read_message([9, number], "request"), 9)
@@ -273,17 +280,17 @@ class Packed(unittest.TestCase):
         return "zlib:" + base64.b64encode(data).decode()
 
     def test_there_and_back(self) -> None:
-        for length in (0, 1, FRAME_MAX_BYTES):
+        for length in (0, 1, UNPACKED_MAX_BYTES):
             self.assertEqual(as_octets(self.packed(zlib.compress(bytes(length)))), bytes(length))
 
     def test_no_more_is_unpacked_than_there_may_be(self) -> None:
-        bomb = zlib.compress(bytes(64 * FRAME_MAX_BYTES))
+        bomb = zlib.compress(bytes(16 * UNPACKED_MAX_BYTES))
         tracemalloc.start()
         try:
-            for too_much in (bomb, zlib.compress(bytes(FRAME_MAX_BYTES + 1))):
+            for too_much in (bomb, zlib.compress(bytes(UNPACKED_MAX_BYTES + 1))):
                 with self.assertRaises(KitError):
                     as_octets(self.packed(too_much))
-            self.assertLess(tracemalloc.get_traced_memory()[1], 8 * FRAME_MAX_BYTES)
+            self.assertLess(tracemalloc.get_traced_memory()[1], 4 * UNPACKED_MAX_BYTES)
         finally:
             tracemalloc.stop()
 

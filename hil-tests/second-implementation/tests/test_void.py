@@ -113,7 +113,7 @@ class Void(unittest.TestCase):
             follower, node = self.follower(whole)
             self.assertEqual(self.refused(follower.follow, node.run(
                 self.signed([event, event], moves=False), [event, event], COUNT)), EVENT_REPEATED)
-            self.assertEqual(follower.voids.unvoided, set())
+            self.assertEqual(follower.voids.unvoided, {})
 
     def test_events_of_an_unknown_version_in_it(self) -> None:
         one = UnknownEvent.of(1)
@@ -122,7 +122,7 @@ class Void(unittest.TestCase):
             follower, node = self.follower(whole)
             follower.follow(node.run(self.signed([one, self.first]), [one, self.first], COUNT))
             self.assertEqual(follower.unknown, [])
-            self.assertEqual(follower.voids.unvoided, {ENTRIES})
+            self.assertEqual(follower.voids.unvoided.keys(), {ENTRIES})
 
     def test_a_record_with_another_run_or_of_another_place(self) -> None:
         for whole in (True, False):
@@ -137,13 +137,16 @@ class Void(unittest.TestCase):
             self.assertIsNone(self.refused(follower.voids.check_all_void))
             self.assertIsNone(self.refused(follower.follow, node.void(ENTRIES, another.encoded, COUNT)))
 
-    def test_a_place_is_void_of_one_run_only(self) -> None:
+    def test_a_place_is_done_with_once_it_is_void(self) -> None:
         follower, node = self.follower(False)
         false, another = self.signed([self.first]), self.signed([self.second])
+        good = self.signed([self.second], "gateway", moves=False)
         follower.follow(node.run(false, [self.first], COUNT))
-        for _ in range(2):
-            follower.follow(node.void(ENTRIES, false.encoded, COUNT))
-        self.assertIsNone(self.refused(follower.follow, node.void(ENTRIES, another.encoded, COUNT)))
+        for run in (false, false, another):
+            follower.follow(node.void(ENTRIES, run.encoded, COUNT))
+        self.assertEqual(follower.voids.named, [ENTRIES] * 3)
+        # It still has to stand by itself (L5).
+        self.assertIsNone(self.refused(follower.follow, node.void(ENTRIES, good.encoded, COUNT)))
 
     def test_of_a_run_that_was_not_shown(self) -> None:
         follower, node = self.follower(False)
@@ -188,7 +191,14 @@ class Void(unittest.TestCase):
             # One that became void makes place for another.
             follower.follow(node.void(ENTRIES, runs[0].encoded, COUNT))
             follower.follow(node.run(runs[2], [], COUNT))
-            self.assertEqual(follower.voids.unvoided, {ENTRIES + 1, ENTRIES + 3})
+            self.assertEqual(follower.voids.unvoided.keys(), {ENTRIES + 1, ENTRIES + 3})
+            # What the run breaks of L3 is asked before that.
+            event = self.author.content(secret("clinician").public.id, EPOCH, self.wrap.id[:16], EK, b"plain")
+            reader = self.signed([event], author=event.core.author, moves=False)
+            self.assertEqual(self.refused(follower.follow, node.run(reader, [event], COUNT)), NOT_INVITED)
+            follower, node = self.follower(False)
+            for signed in runs[:2]:
+                follower.follow(node.run(signed, [], COUNT))
             self.assertIsNone(self.refused(follower.follow, node.run(runs[3], [], COUNT)))
 
     def test_content_of_a_void_run_is_passed_over(self) -> None:

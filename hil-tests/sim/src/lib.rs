@@ -34,7 +34,7 @@ pub mod trace;
 
 mod api {
     pub(crate) use ehe_node::consensus::{
-        AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager, Vetting,
+        AppliedMeta, Command, Latch, Latched, Machine, MachineError, Position, Stage, Stager, Vetting,
     };
 }
 #[path = "../../../storage-node/tests/support/journal.rs"]

@@ -38,6 +38,10 @@ impl<M: Machine> Machine for Watched<M> {
         self.inner.make_durable()
     }
 
+    fn abandon(&mut self) {
+        self.inner.abandon();
+    }
+
     fn snapshot(&self) -> Result<Box<dyn Read + Send>, MachineError> {
         self.inner.snapshot()
     }

@@ -18,7 +18,10 @@ use crate::view::View;
 pub(super) const GROUP: &str = "alliance";
 
 const MEMBERS: usize = 3;
-const SINGLE_RUNS: usize = 20;
+/// Beside the default number of shards, which an alliance may grow into: as many as keep two cores at work. Whoever writes one event at a time
+/// fills a shard's blocks, and there are more of them where there are fewer shards.
+const FEW_SHARDS: u16 = 4;
+const SINGLE_RUNS: usize = 60;
 const ALONE_RUNS: usize = 200;
 const ROUNDS: usize = 3;
 
@@ -40,20 +43,20 @@ pub(super) async fn run(out: &Path) -> Result<Vec<Row>> {
             None
         }
     };
-    let founding = Founding { members: MEMBERS, ..Founding::default() };
-    let size = Size { founding, gateways: WRITERS, body_bytes: VALUE_BYTES, node: NODE_FOR_MANY };
-    let mut crowd = Crowd::found(&programs, &out.join("lab"), size, &say).await?;
+    let found = async |shards: Option<u16>| {
+        let founding = Founding { members: MEMBERS, shards };
+        let size = Size { founding, gateways: WRITERS, body_bytes: VALUE_BYTES, node: NODE_FOR_MANY };
+        let folder = out.join(shards.map_or_else(|| "lab".into(), |shards| format!("lab-{shards}")));
+        Crowd::found(&programs, &folder, size, &say).await
+    };
+    let mut crowd = found(None).await?;
     let shards = crowd.charter.shard_count();
 
     say("one writer of one event at a time".into());
     let mut writers = crowd.writers(1).await?;
     let measured = rounds(&crowd, &mut writers, (ROUNDS, ALONE_RUNS, 1), &say).await?;
     rows.push(alone(best(&measured)?, peers.as_ref()));
-
-    say(format!("{WRITERS} writers of one event at a time, each on its own connection"));
-    let mut writers = crowd.writers(WRITERS).await?;
-    let measured = rounds(&crowd, &mut writers, (ROUNDS, SINGLE_RUNS, 1), &say).await?;
-    rows.push(together(singly(WRITERS, shards), best(&measured)?, peers.as_ref()));
+    rows.push(at_a_time(&crowd, peers.as_ref(), &say).await?);
 
     say(format!("{BACKLOGS} gateways with backlogs in runs of {RUN_EVENTS}"));
     drop(writers);
@@ -61,10 +64,28 @@ pub(super) async fn run(out: &Path) -> Result<Vec<Row>> {
     let mut writers = crowd.writers(BACKLOGS).await?;
     let measured = rounds(&crowd, &mut writers, (ROUNDS, BACKLOG_RUNS, RUN_EVENTS), &say).await?;
     rows.push(in_runs(backlogs(shards), best(&measured)?, peers.as_ref()));
+    stop(crowd).await?;
+
+    let crowd = found(Some(FEW_SHARDS)).await?;
+    rows.push(at_a_time(&crowd, peers.as_ref(), &say).await?);
+    stop(crowd).await?;
+    Ok(rows)
+}
+
+/// Many writers of one event at a time.
+async fn at_a_time(crowd: &Crowd, peers: Option<&Peers>, say: &impl Fn(String)) -> Result<Row> {
+    let shards = crowd.charter.shard_count();
+    say(format!("{WRITERS} writers of one event at a time, each on its own connection, {shards} shards"));
+    let mut writers = crowd.writers(WRITERS).await?;
+    let measured = rounds(crowd, &mut writers, (ROUNDS, SINGLE_RUNS, 1), say).await?;
+    Ok(together(singly(WRITERS, shards), best(&measured)?, peers))
+}
+
+async fn stop(mut crowd: Crowd) -> Result<()> {
     for node in &mut crowd.nodes {
         node.daemon.stop().await?;
     }
-    Ok(rows)
+    Ok(())
 }
 
 fn alone(round: &Round, peers: Option<&Peers>) -> Row {

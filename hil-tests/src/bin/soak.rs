@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Parser;
 
+use hil_tests::asked::Asked;
 use hil_tests::campaign::{Campaign, run};
 use hil_tests::nemesis::fault::Sort;
 use hil_tests::red;
@@ -48,11 +49,14 @@ struct Args {
 async fn main() -> ExitCode {
     let args = Args::parse();
     let view = View::new([], false);
-    let done = match &args.red {
-        Some(program) => broken(program, args.only.as_deref(), &args.out, &view).await,
-        None => soak(&args, &view).await,
+    let done = async {
+        let asked = Asked::listen()?;
+        match &args.red {
+            Some(program) => asked.unless(broken(program, args.only.as_deref(), &args.out, &view)).await,
+            None => asked.unless(soak(&args, &view)).await,
+        }
     };
-    match done {
+    match done.await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

@@ -270,6 +270,9 @@ pub(super) async fn run(
             let issued = Issued::new(!args.no_recovery, &args.out, json, around)?;
             let moved = authority::recover(session, recoverable, issued.key()).await;
             let moved = moved.inspect_err(|why| issued.failed(why, around))?;
+            let typed = args.key == Path::new("-");
+            let file = if typed { String::new() } else { format!(" in {}", args.key.display()) };
+            let _ = (around.complain)(&format!("the recovery key{file} was used and counts no more: destroy it"));
             printer.moved(&moved, issued.shown())?;
             if json { Ok(()) } else { printer.in_force(args.room, &moved.in_force) }
         }

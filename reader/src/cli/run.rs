@@ -76,7 +76,10 @@ async fn command(
             let issued = Issued::new(!no_recovery, &out, printer.is_json(), around)?;
             let made = manage::create(session, name.as_deref(), shard, issued.key()).await;
             let made = made.inspect_err(|why| issued.failed(why, around))?;
-            printer.created(&made, issued.shown())?;
+            let printed = printer.created(&made, issued.shown()).and_then(|()| printer.flush());
+            printed.inspect_err(|_| {
+                let _ = (around.complain)(&format!("room {} was made: `ehe rooms` lists it", made.room));
+            })?;
         }
         Command::Authority(command) => authority::run(command, session, around, printer).await?,
         Command::Room(RoomCommand::Show(room)) => printer.room(&rooms::show(session, room.room).await?)?,

@@ -45,17 +45,6 @@ fn part(part: Part) -> &'static str {
     }
 }
 
-/// Why a node shows no status. The node's name stands before it already.
-fn no_status(name: &str, why: &Error) -> String {
-    let own = format!("{name}: ");
-    match why {
-        Error::NoNode { why, .. } => {
-            why.iter().map(|why| why.strip_prefix(&own).unwrap_or(why)).collect::<Vec<_>>().join("; ")
-        }
-        other => other.to_string(),
-    }
-}
-
 fn hour(hour: Hour) -> String {
     when::shown(hour.start())
 }
@@ -159,6 +148,9 @@ impl Printer<'_> {
         }
         self.line(format!("room     {}", room.room))?;
         self.line(format!("patient  {}{}", room.patient, if room.own { " (you)" } else { "" }))?;
+        if room.keys != room.patient {
+            self.line(format!("keys     {} (the patient's since the last rotation or recovery)", room.keys))?;
+        }
         if let Some(name) = &room.name {
             self.line(format!("name     {}", plain(name)))?;
         }
@@ -231,8 +223,8 @@ impl Printer<'_> {
     pub fn status(&mut self, nodes: &[NodeLine]) -> Result<(), Error> {
         for (name, status) in nodes {
             match status {
-                Err(why) if self.is_json() => self.value(&json!({ "name": name, "error": no_status(name, why) }))?,
-                Err(why) => self.line(plain(&format!("{name}: {}", no_status(name, why))))?,
+                Err(why) if self.is_json() => self.value(&json!({ "name": name, "error": why.at(name) }))?,
+                Err(why) => self.line(plain(&format!("{name}: {}", why.at(name))))?,
                 Ok(status) => {
                     let shards = status.shards.iter().map(|shard| {
                         json!({ "shard": shard.shard, "leader": shard.leader, "term": shard.term, "applied": shard.applied,
@@ -321,7 +313,7 @@ pub(super) fn grant_json(g: &GrantLine) -> Value {
 }
 
 fn room_json(room: &RoomLine) -> Value {
-    json!({ "room": room.room, "patient": room.patient, "own": room.own, "name": room.name, "entries": room.entries,
+    json!({ "room": room.room, "patient": room.patient, "keys": room.keys, "own": room.own, "name": room.name, "entries": room.entries,
             "delegate": room.may.map(rights), "delegates": room.delegates.iter().map(delegate_json).collect::<Vec<_>>(),
             "grants": room.grants.iter().map(grant_json).collect::<Vec<_>>() })
 }

@@ -143,8 +143,8 @@ impl Printer<'_> {
     pub fn evidence_of(&mut self, nodes: &[OfNode]) -> Result<(), Error> {
         for OfNode { node, pieces } in nodes {
             match pieces {
-                Err(why) if self.is_json() => self.value(&json!({ "name": node, "error": why.to_string() }))?,
-                Err(why) => self.line(plain(&format!("{node}: {why}")))?,
+                Err(why) if self.is_json() => self.value(&json!({ "name": node, "error": why.at(node) }))?,
+                Err(why) => self.line(plain(&format!("{node}: {}", why.at(node))))?,
                 Ok(pieces) => {
                     for piece in pieces {
                         self.piece(node, &piece.path, &piece.verdict)?;

@@ -65,6 +65,19 @@ fn no_command_line_panics_or_commands_the_terminal() {
 }
 
 #[test]
+fn a_log_that_cannot_be_written_changes_no_exit_code() {
+    let world = World::new(&[("ann", Role::Patient)]);
+    let mut command = std::process::Command::new(PROGRAM);
+    command.current_dir(world.path("")).args(["--home", "ann", "--timeout", "1", "rooms"]).env("EHE_LOG", "trace");
+    let code = |command: &mut std::process::Command| command.status().unwrap().code();
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    let readable = code(command.stderr(std::process::Stdio::null()));
+    assert_eq!(code(command.stderr(full())), readable);
+    let (_, to_nobody) = std::io::pipe().unwrap();
+    assert_eq!(code(command.stderr(to_nobody)), readable);
+}
+
+#[test]
 fn it_leaves_no_core_file() {
     let dir = tempfile::tempdir().unwrap();
     let line = "--home ann --passphrase-file /dev/stdin identity new --role patient";

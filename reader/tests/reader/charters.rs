@@ -1,10 +1,12 @@
 //! Nodes and readers whose charters are of different versions.
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::SeqCst};
 
 use crate::support::{World, free_port, liar};
 use certs::Role;
+use ehe::charter::{Charter, CharterChain, SignedCharter};
 use ehe::wire::Response;
+use ehe_node::clock::Clock;
 
 const PEOPLE: &[(&str, Role)] =
     &[("patient", Role::Patient), ("fresh", Role::Patient), ("late", Role::Patient), ("doctor", Role::Clinician)];
@@ -72,6 +74,24 @@ async fn a_node_under_an_older_charter_is_its_operators_affair_and_no_keys_chang
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn how_old_a_head_may_be_the_newest_charter_says_also_before_the_shard_is_under_it() {
+    let world = World::new(PEOPLE);
+    // 20 s behind: within what charter 1 allows.
+    let behind = Clock::new(|| ehe::time::UnixMs(Clock::system().now().0 - 20_000));
+    let node = world.start_by(world.address, behind).await;
+    let room = world.room().await;
+    let line = format!("verify --room {room}");
+    let before = world.ehe("patient", &line).await;
+    assert!(before.exit == 0 && before.err.is_empty() && before.out.contains("heads       ok"), "{before:?}");
+    world.under("patient", &world.charters_that_grow(&[60_000, 10_000]));
+    let after = world.ehe("patient", &line).await;
+    assert!(after.exit == 0 && after.out.contains("quorum      ok"), "the shard may be under charter 1: {after:?}");
+    assert!(after.err.contains("the node's head is 20"), "{after:?}");
+    assert!(after.out.contains("node.example: its head is 20"), "{after:?}");
+    node.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn charters_that_do_not_extend_ones_own_are_evidence_and_are_not_kept() {
     let world = World::new(PEOPLE);
     let (node, real) = (world.start().await, free_port());
@@ -80,23 +100,46 @@ async fn charters_that_do_not_extend_ones_own_are_evidence_and_are_not_kept() {
     world.under("node", &world.charters(&[60_000, 30_000, 20_000]));
     let node = world.start_at(real).await;
     let mode = Arc::new(AtomicU8::new(0));
-    let (forked, unsigned) = (world.charters(&[60_000, 40_000, 20_000]).encode(), {
+    let (forked, unsigned) = (world.charters(&[60_000, 40_000, 20_000]), {
         let mut chain = world.charters(TWO);
-        chain.0.push(ehe::charter::SignedCharter::unsigned(&next(&world)).unwrap());
-        chain.encode()
+        chain.0.push(SignedCharter::unsigned(&next(&world)).unwrap());
+        chain
     });
-    let old = world.charters(TWO).encode();
-    let said = mode.clone();
+    let (old, said) = (world.charters(TWO), mode.clone());
+    // Of these charters those of the versions that the real node shows.
+    let instead = |chain: &CharterChain, shown: &[u8]| {
+        let shown = CharterChain::decode(shown).unwrap().0;
+        let version = |charter: &SignedCharter| usize::try_from(charter.read().unwrap().version).unwrap();
+        vec![Response::Charter(CharterChain::piece(shown.iter().filter_map(|it| chain.0.get(version(it) - 1))))]
+    };
+    let (more, went_on) = (next(&world), AtomicU32::new(4));
+    let for_ever = move || {
+        let from = went_on.fetch_add(8, SeqCst);
+        let more = (from..from + 8).map(|version| Charter { version, ..more.clone() });
+        let more: Vec<_> = more.map(|charter| SignedCharter::unsigned(&charter).unwrap()).collect();
+        vec![Response::Charter(CharterChain::piece(&more))]
+    };
+    let nothing = CharterChain::default().encode();
     let lie: liar::Lie = Arc::new(move |answer| match (said.load(SeqCst), answer) {
-        (1, Response::Charter(_)) => vec![Response::Charter(forked.clone())],
-        (2, Response::Charter(_)) => vec![Response::Charter(unsigned.clone())],
-        (3, Response::Charter(_)) => vec![Response::Charter(old.clone())],
+        (1, Response::Charter(shown)) => instead(&forked, &shown),
+        (2, Response::Charter(shown)) => instead(&unsigned, &shown),
+        (3, Response::Charter(shown)) => instead(&old, &shown),
+        (4, Response::Charter(shown)) if shown == nothing => for_ever(),
+        (5, Response::Charter(_)) => vec![Response::Charter(CharterChain::piece(&old.0))],
+        (6, Response::Charter(_)) => vec![Response::Charter(nothing.clone())],
         (_, answer) => vec![answer],
     });
     liar::start(&world, real, &["patient"], lie);
     world.under("patient", &world.charters(TWO));
     let before = std::fs::read(world.path("patient").join("charter")).unwrap();
-    for (lie, what) in [(1, "another charter 2"), (2, "charter"), (3, "no node shows charter 3")] {
+    for (lie, what) in [
+        (1, "another charter 2"),
+        (2, "signed by 0 of the 1 members that are needed"),
+        (3, "no node shows charter 3"),
+        (4, "the number of versions in the chain is 257"),
+        (5, "version 1 where version 2 follows"),
+        (6, "no node shows charter 3"),
+    ] {
         mode.store(lie, SeqCst);
         let ran = world.ehe("patient", &format!("room show --room {room}")).await;
         assert!(ran.exit == 4 && ran.err.contains("verification failed") && ran.err.contains(what), "{lie}: {ran:?}");
@@ -109,7 +152,7 @@ async fn charters_that_do_not_extend_ones_own_are_evidence_and_are_not_kept() {
 }
 
 /// Charter 3, which nobody signed.
-fn next(world: &World) -> ehe::charter::Charter {
+fn next(world: &World) -> Charter {
     let chain = world.charters(&[60_000, 30_000, 20_000]);
     chain.0[2].read().unwrap()
 }

@@ -7,7 +7,7 @@ use certs::{Credentials, Role};
 use ehe::cbor;
 use ehe::checkpoint::{Checkpoint, Signer};
 use ehe::cose::{Domain, sign};
-use ehe::evidence::{Evidence, Kind, judge};
+use ehe::evidence::{Contradiction, Evidence, Kind, judge};
 use ehe::id::Hash;
 use ehe::leaf::Receipt;
 use ehe::merkle::{self, NodeAt, Nodes, Peaks};
@@ -22,9 +22,16 @@ use crate::support::{Ran, World, free_port, liar, values};
 
 const PEOPLE: &[(&str, Role)] = &[("patient", Role::Patient), ("fresh", Role::Patient)];
 
+/// The shard whose logs contradict each other. A node that learns it of itself serves that shard no more.
+const ACCUSED_IN: u16 = 1;
+
 fn note(node: &Credentials, name: &str, size: u64, root: u8) -> String {
-    let origin = node.charter().origin(1, 0);
-    let says = Checkpoint { origin, size, root: Hash([root; 32]), charter_version: 1 };
+    note_under(node, name, (size, root), 1)
+}
+
+fn note_under(node: &Credentials, name: &str, (size, root): (u64, u8), charter_version: u32) -> String {
+    let origin = node.charter().origin(ACCUSED_IN, 0);
+    let says = Checkpoint { origin, size, root: Hash([root; 32]), charter_version };
     let signer = Signer { name, key: node.identity().sign_key() };
     says.sign(signer, UnixMs(1_790_000_000_000)).unwrap().to_string()
 }
@@ -255,11 +262,14 @@ async fn what_the_nodes_keep_is_fetched_judged_and_kept() {
     let world = World::new(PEOPLE);
     let node = world.credentials("node");
     let say = |root| note(&node, "node.example", 9, root);
-    let evidence = Evidence::of(node.charter_chain(), &say(1), &say(2), None).unwrap().to_vec();
-    let name = format!("{}.cbor", Hash(Sha256::digest(&evidence).into()));
+    let name_of = |bytes: &[u8]| format!("{}.cbor", Hash(Sha256::digest(bytes).into()));
+    let contradiction = Contradiction::of(&say(1), &say(2), None).unwrap();
     let kept = world.path("data").join("evidence");
     std::fs::create_dir_all(&kept).unwrap();
-    std::fs::write(kept.join(&name), &evidence).unwrap();
+    let bytes = contradiction.to_vec();
+    std::fs::write(kept.join(name_of(&bytes)), &bytes).unwrap();
+    let evidence = contradiction.with(node.charter_chain()).unwrap().to_vec();
+    let name = name_of(&evidence);
     let daemon = world.start().await;
     let status = world.ok("patient", "status").await;
     assert!(status.contains("keeps EVIDENCE that nodes signed"), "{status}");
@@ -268,5 +278,78 @@ async fn what_the_nodes_keep_is_fetched_judged_and_kept() {
     assert_eq!(std::fs::read(world.path("patient").join("evidence").join(&name)).unwrap(), evidence);
     let [line] = &values(&world.ok("patient", "--json evidence").await)[..] else { panic!() };
     assert_eq!(line["evidence"]["finding"], "signed both");
+    daemon.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn charters_that_fit_no_answer_reach_a_reader_and_so_does_evidence_under_the_last_of_them() {
+    let world = World::with_members(64, &["node"], PEOPLE);
+    let fresh_ms: Vec<u32> = (0..13).map(|n| 60_000 + n).collect();
+    let chain = world.charters(&fresh_ms);
+    assert!(chain.encode().len() > ehe::limits::FRAME_MAX_BYTES);
+    world.under("node", &chain);
+    let node = world.credentials("node");
+    let notes = [1, 2].map(|root| note_under(&node, "node.example", (9, root), 13));
+    let contradiction = Contradiction::of(&notes[0], &notes[1], None).unwrap().to_vec();
+    let kept = world.path("data").join("evidence");
+    std::fs::create_dir_all(&kept).unwrap();
+    std::fs::write(kept.join(format!("{}.cbor", Hash(Sha256::digest(&contradiction).into()))), &contradiction).unwrap();
+    let daemon = world.start().await;
+    let version = |who: &str| world.credentials(who).charter().version();
+
+    // Its checkpoints name the later charters one after the other, as they come into effect.
+    let room = world.room_in(ACCUSED_IN + 1).await;
+    let following = async {
+        while version("patient") < 13 {
+            world.ok("patient", &format!("room show --room {room}")).await;
+        }
+    };
+    tokio::time::timeout(crate::support::LIMIT, following).await.expect("the newest charter is followed");
+
+    assert_eq!(version("fresh"), 1);
+    let fetched = world.ok("fresh", "evidence").await;
+    assert!(fetched.contains("PROVEN: node node.example"), "{fetched}");
+    assert_eq!(version("fresh"), 13);
+    let files: Vec<_> = std::fs::read_dir(world.path("fresh").join("evidence")).unwrap().collect();
+    let [Ok(file)] = &files[..] else { panic!("{files:?}") };
+    let bytes = std::fs::read(file.path()).unwrap();
+    assert!(bytes.len() > chain.encode().len());
+    let ran = judged(&world.path("fresh"), &bytes, &["--alliance", &node.alliance_id().to_string()]).await;
+    assert!(ran.exit == 0 && ran.out.contains("under charter 13"), "{ran:?}");
+    daemon.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_calls_evidence_and_no_charter_bears_out_is_its_fault() {
+    let world = World::new(PEOPLE);
+    let (real, node) = (free_port(), world.credentials("node"));
+    let daemon = world.start_at(real).await;
+    let of = |one: String, other: String| Contradiction::of(&one, &other, None).unwrap().to_vec();
+    let say = |root, charter| note_under(&node, "node.example", (9, root), charter);
+    let stranger = world.credentials("patient");
+    let by_stranger = note_under(&stranger, "node.example", (9, 2), 1);
+    let with_charters = Evidence::of(node.charter_chain(), &say(1, 1), &say(2, 1), None).unwrap().to_vec();
+    let cases = [
+        ("called evidence", vec![0x81; 100]),
+        ("do not contradict", of(say(1, 1), say(1, 1))),
+        ("has signed its", of(say(1, 1), by_stranger)),
+        ("no node shows charter 7", of(say(1, 1), say(2, 7))),
+        ("called evidence", with_charters),
+    ];
+    let shown = Arc::new(Mutex::new(Vec::new()));
+    let lie: liar::Lie = {
+        let shown = shown.clone();
+        Arc::new(move |answer| match answer {
+            Response::Evidence(..) => vec![Response::Evidence(1, shown.lock().unwrap().clone())],
+            answer => vec![answer],
+        })
+    };
+    liar::start(&world, real, &["patient"], lie);
+    for (why, bytes) in cases {
+        *shown.lock().unwrap() = bytes;
+        let ran = world.ehe("patient", "evidence").await;
+        assert!(ran.out.contains(why), "{why}: {ran:?}");
+        assert!(!world.path("patient").join("evidence").exists(), "{why}");
+    }
     daemon.stop().await.unwrap();
 }

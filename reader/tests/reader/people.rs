@@ -380,3 +380,24 @@ async fn help_names_what_there_is_to_choose_from_and_what_a_choice_brings() {
     assert!(about.contains("--drain-until"), "it is named before anybody has cut: {about}");
     assert!(help("").await.contains("cut"), "the list of commands says that it is a cut");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_room_is_opened_to_no_node_of_the_alliance_and_nobody_is_asked() {
+    let world = World::new(&[("patient", Role::Patient)]);
+    let (room, node) = ("09090909090909090909090909090909", world.public("node"));
+    for line in ["grant --read cardiac", "grant --append", "authority delegate --may grant"] {
+        let ran = world.ehe("patient", &format!("{line} --room {room} --to {node}")).await;
+        assert_eq!((ran.exit, ran.out.as_str()), (3, ""), "{line}: {ran:?}");
+        assert!(ran.err.contains("refused: these are the keys of node.example, a node"), "{line}: {ran:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_that_is_not_there_is_asked_for_in_words() {
+    let world = World::new(&[("patient", Role::Patient)]);
+    let ran = world.ehe("patient", "verify --evidence nowhere").await;
+    assert_eq!(
+        (ran.exit, ran.err.as_str()),
+        (1, "ehe: nowhere is missing: name a file of evidence, as `ehe evidence` keeps them\n")
+    );
+}

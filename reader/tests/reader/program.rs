@@ -210,6 +210,54 @@ async fn watching_shows_what_comes_in_also_under_new_keys_and_after_an_outage_an
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn watching_goes_on_behind_what_nobody_signed_once_it_is_void_and_shows_nothing_of_it() {
+    let world = World::new(PEOPLE);
+    let charters = world.charters_that_raise(2);
+    ["node", "patient", "doctor", "gateway"].iter().for_each(|who| world.under(who, &charters));
+    let node = world.start().await;
+    let room = invited(&world).await;
+    let mut watch = world.start_ehe("doctor", &format!("--json watch --room {room} --vital heart_rate"));
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut warned = BufReader::new(watch.stderr.take().unwrap()).lines();
+    let mut shown = async || {
+        let line = tokio::time::timeout(LIMIT, lines.next_line()).await.unwrap().unwrap().unwrap();
+        values(&line)[0]["value"].to_string()
+    };
+    let measured = async |value| {
+        world.measure("gateway", &room, &[reading(Vital::HeartRate, value, Unit::PerMinute, now())]).await.unwrap();
+    };
+    let doctor = world.credentials("doctor").identity().author_id().to_string();
+    let reads = async || {
+        let audit = values(&world.ok("patient", &format!("--json audit --room {room}")).await);
+        audit.iter().any(|a| a["reader"] == doctor.as_str() && a["granted"] == true)
+    };
+    while !reads().await {}
+    measured("60").await;
+    assert_eq!(shown().await, "60");
+
+    let forged = [reading(Vital::HeartRate, "61", Unit::PerMinute, now())];
+    world.forge(&node, "gateway", &room, &forged).await;
+    let waits = async {
+        while let Some(line) = warned.next_line().await.unwrap() {
+            if line.contains("was not signed by the one in whose name it is") {
+                return true;
+            }
+        }
+        false
+    };
+    assert!(tokio::time::timeout(LIMIT, waits).await.unwrap(), "a head came between the run and its record");
+    measured("62").await;
+
+    // A node that looks at what it has stored voids it.
+    node.stop().await.unwrap();
+    let node = world.start_looking().await;
+    assert_eq!(shown().await, "62", "and nothing of the run that is void");
+    measured("63").await;
+    assert_eq!(shown().await, "63");
+    node.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broken_node_that_changes_hides_or_rolls_back_is_noticed() {
     let world = World::new(PEOPLE);
     let real = world.start_at("127.0.0.1:0".parse().unwrap()).await;

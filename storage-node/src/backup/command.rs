@@ -1,19 +1,23 @@
 //! `ehe-node backup`, `ehe-node restore`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use certs::Credentials;
 use certs::file;
+use certs::terminal::escaped;
+use certs::told::{instant, kept_and_lost};
 use clap::Args;
+use ehe::charter::{VerifiedCharter, shards_in_words};
 use ehe::id::AllianceId;
 use ehe::limits::CHECKPOINT_MAX_BYTES;
 use ehe::restoration::{decode_all, encode_all};
 use ehe::time::UnixMs;
 
 use super::restore::{self, RECORDS_MAX_BYTES};
-use super::{Chain, rehearse, save};
+use super::{BackupError, Chain, rehearse, save};
 use crate::config::Config;
 use crate::daemon::placed;
 
@@ -30,7 +34,7 @@ pub struct Backup {
     #[arg(long, value_name = "FILE")]
     since: Option<PathBuf>,
     /// Most MiB that are taken in a second, so that clients notice little.
-    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     rate: u64,
     /// Take none; verify these files, the full one first: hashes, signatures, the log's root, its checkpoint, and each entry, by restoring it
     /// for the look of it.
@@ -67,11 +71,53 @@ pub struct Restore {
     record: Option<PathBuf>,
 }
 
-/// `ehe-node backup`.
-pub fn backup(args: &Backup, out: &mut dyn Write) -> anyhow::Result<()> {
+/// Which shards of the alliance are not in a backup, and where they live; whether it holds any at all.
+fn absent(newest: &VerifiedCharter, held: &BTreeSet<u16>) -> (bool, Option<String>) {
+    let mut elsewhere: BTreeMap<String, Vec<u16>> = BTreeMap::new();
+    for shard in (0..newest.shard_count().get()).filter(|shard| !held.contains(shard)) {
+        let names = newest.group(shard).iter().filter_map(|id| newest.node(*id)).map(|node| node.name.as_str());
+        elsewhere.entry(names.collect::<Vec<_>>().join(", ")).or_default().push(shard);
+    }
+    let version = newest.version();
+    let lines: Vec<String> = elsewhere
+        .into_iter()
+        .map(|(names, of)| {
+            format!("not in this backup: {}, which charter {version} places on {names}", shards_in_words(&of))
+        })
+        .collect();
+    (!held.is_empty(), (!lines.is_empty()).then(|| lines.join("\n")))
+}
+
+/// Says what is not in a backup; false if nothing is.
+fn say_absent(newest: &VerifiedCharter, held: &BTreeSet<u16>, out: &mut dyn Write) -> anyhow::Result<bool> {
+    let (any, absent) = absent(newest, held);
+    if let Some(absent) = absent {
+        writeln!(out, "{absent}")?;
+    }
+    if !any {
+        writeln!(
+            out,
+            "this backup holds no shard: nothing can be restored from it; take one of a node that holds them"
+        )?;
+    }
+    Ok(any)
+}
+
+/// `ehe-node backup`. False: what was looked at cannot be relied on, or there is nothing in it.
+pub fn backup(args: &Backup, out: &mut dyn Write) -> anyhow::Result<bool> {
+    match take_or_verify(args, out) {
+        Err(error) if error.downcast_ref::<BackupError>().is_some_and(BackupError::is_found) => {
+            tracing::error!("{}", escaped(&error.to_string()));
+            Ok(false)
+        }
+        done => done,
+    }
+}
+
+fn take_or_verify(args: &Backup, out: &mut dyn Write) -> anyhow::Result<bool> {
     if let Some((config, to)) = args.config.as_ref().zip(args.to.as_ref()) {
         let config = Config::load(config)?;
-        let rate = args.rate.clamp(1, 1 << 20) << 20;
+        let rate = args.rate << 20;
         let saved = save(&config.data_dir, to, args.since.as_deref(), rate)?;
         writeln!(
             out,
@@ -81,30 +127,51 @@ pub fn backup(args: &Backup, out: &mut dyn Write) -> anyhow::Result<()> {
             saved.new_chunks,
             saved.chunks
         )?;
-        for (shard, leaves) in saved.leaves {
+        for (shard, leaves) in &saved.leaves {
             writeln!(out, "shard {shard}: {leaves} leaves")?;
         }
-        return Ok(());
+        let held = saved.leaves.iter().map(|(shard, _)| *shard).collect();
+        return say_absent(&saved.newest, &held, out);
     }
     let pinned = match (&args.alliance, &args.config) {
         (Some(alliance), _) => Some(*alliance),
         (None, Some(config)) => Some(Credentials::load(&Config::load(config)?.credentials_dir)?.alliance_id()),
         (None, None) => None,
     };
-    let chain = Chain::open(&args.verify, pinned)?;
+    let chain = Chain::open(&args.verify, pinned).map_err(|error| match (error, &args.alliance) {
+        // There are no credentials here whose alliance it could be.
+        (BackupError::OtherAlliance { found, expected }, Some(_)) => {
+            anyhow::anyhow!("the backup is of alliance {found}, and not of {expected}, which was named")
+        }
+        (error, _) => error.into(),
+    })?;
     let beside = args.verify.last().and_then(|path| path.parent()).filter(|path| !path.as_os_str().is_empty());
     rehearse(&chain, args.scratch.as_deref().or(beside).unwrap_or(Path::new(".")))?;
-    writeln!(out, "alliance {}, node {}, taken at {} (ms)", chain.begin.alliance, chain.begin.node, chain.begin.at.0)?;
+    writeln!(
+        out,
+        "alliance {}, node {}, taken at {}",
+        chain.begin.alliance,
+        chain.begin.node,
+        instant(chain.begin.at)
+    )?;
     for (shard, held) in &chain.shards {
         let said = &held.statement;
         writeln!(
             out,
-            "shard {shard}, incarnation {}: {} leaves, accepted until {} (ms), root {}: cosigned by a quorum in a checkpoint of {} leaves",
-            said.incarnation, said.leaves, said.time.0, said.root, held.known
+            "shard {shard}, incarnation {}: {} leaves, accepted until {}, root {}: cosigned by a quorum in a checkpoint of {} leaves",
+            said.incarnation,
+            said.leaves,
+            instant(said.time),
+            said.root,
+            held.known
         )?;
     }
-    writeln!(out, "{}", if pinned.is_some() { "verified" } else { "verified, if that is your alliance" })?;
-    Ok(())
+    let held = chain.shards.keys().copied().collect();
+    let any = chain.charters.last().map_or(Ok(true), |newest| say_absent(newest, &held, out))?;
+    if any {
+        writeln!(out, "{}", if pinned.is_some() { "verified" } else { "verified, if that is your alliance" })?;
+    }
+    Ok(any)
 }
 
 /// `ehe-node restore`.
@@ -121,14 +188,7 @@ pub fn restore(args: &Restore, now: UnixMs, out: &mut dyn Write) -> anyhow::Resu
         file::create_public(propose, &encode_all(&records))?;
         for record in &records {
             let (said, known) = record.sound(&charters)?;
-            writeln!(
-                out,
-                "shard {}: {} leaves are kept, accepted until {} (ms); {} more are known to have been",
-                said.shard,
-                said.kept,
-                said.kept_until.0,
-                known.saturating_sub(said.kept)
-            )?;
+            writeln!(out, "shard {}: {}", said.shard, kept_and_lost(&said, known))?;
         }
         writeln!(
             out,
@@ -141,6 +201,19 @@ pub fn restore(args: &Restore, now: UnixMs, out: &mut dyn Write) -> anyhow::Resu
     let Some(record) = &args.record else { bail!("name --propose or --record") };
     let records = read_records(record)?;
     let restored = restore::restore(&config, &placed, (&chain, &records))?;
+    if restored.is_empty() {
+        writeln!(
+            out,
+            "nothing is restored, and nothing was written: no shard in the backup was this node's when it was taken, and charter {} places {} on it. \
+             Start it empty (`ehe-node run`): what is placed on it, it gets from the others",
+            placed.charters.version(),
+            match placed.charters.newest().shards_of(placed.id).count() {
+                0 => "no shard".to_owned(),
+                later => format!("{later} since"),
+            }
+        )?;
+        return Ok(());
+    }
     for shard in restored {
         writeln!(
             out,

@@ -226,6 +226,16 @@ pub enum Unproven {
 }
 
 impl BackupError {
+    /// Whether it says that a backup is not what it should be, and not that it could not be looked at.
+    pub fn is_found(&self) -> bool {
+        let damaged = |error: &StoreError| matches!(error, StoreError::Corrupt(_) | StoreError::Stream(_));
+        match self {
+            Self::Damaged { .. } | Self::Unproven { .. } | Self::Charter(_) => true,
+            Self::Store { source, .. } => damaged(source),
+            _ => false,
+        }
+    }
+
     fn file(path: &std::path::Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self::File { path, source }

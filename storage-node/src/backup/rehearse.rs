@@ -19,7 +19,7 @@ const CACHE_BYTES: usize = 64 << 20;
 pub fn rehearse(chain: &Chain, scratch: &Path) -> Result<(), BackupError> {
     let dir = scratch.join(format!(".ehe-rehearsal-{}", std::process::id()));
     for shard in chain.shards.keys() {
-        fs::DirBuilder::new().mode(0o700).create(&dir).map_err(BackupError::file(&dir))?;
+        fs::DirBuilder::new().mode(0o700).create(&dir).map_err(BackupError::file(scratch))?;
         let rehearsed = one(chain, *shard, &dir);
         let removed = fs::remove_dir_all(&dir).map_err(BackupError::file(&dir));
         rehearsed.and(removed)?;

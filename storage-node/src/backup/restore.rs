@@ -111,7 +111,7 @@ pub fn is_unfinished(data_dir: &Path) -> bool {
 /// what it is given.
 ///
 /// Everything is prepared in [`STAGING`] and held against the record first; a crash leaves a directory on which no node starts, and doing
-/// it again begins anew, or ends what was prepared.
+/// it again begins anew, or ends what was prepared. Where no shard is this node's, nothing is written.
 pub fn restore(
     config: &Config,
     placed: &Placed,
@@ -136,6 +136,9 @@ pub fn restore(
         Ok(Restored { shard: of.shard, incarnation: of.incarnation()?, leaves: of.held.statement.leaves })
     };
     let done = ours.iter().map(done).collect::<Result<Vec<_>, _>>()?;
+    if done.is_empty() {
+        return Ok(done);
+    }
     let prepared = staging.join(PREPARED);
     let records: Vec<u8> = ours.iter().flat_map(|of| of.record.hash().0).collect();
     // By the same records, that is: what was prepared by others is begun anew, unless some of it has its name already.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ehe::cbor;
+use ehe::charter::{CharterChain, VerifiedCharter};
 use ehe::id::{Hash, hex};
 use sha2::{Digest, Sha256};
 
@@ -32,6 +33,18 @@ pub struct Saved {
     pub new_chunks: u64,
     /// Leaves of each shard.
     pub leaves: Vec<(u16, u64)>,
+    /// The newest charter that the node knows.
+    pub newest: VerifiedCharter,
+}
+
+/// The same, while it is not known yet where it lies.
+#[derive(Debug)]
+struct Received {
+    bytes: u64,
+    chunks: u64,
+    new_chunks: u64,
+    leaves: Vec<(u16, u64)>,
+    charters: Vec<u8>,
 }
 
 /// Takes a backup of the node that runs on `data_dir` into `to`, a new file or a directory that it gets a name in. `since`: the file of the
@@ -64,10 +77,10 @@ pub fn save(data_dir: &Path, to: &Path, since: Option<&Path>, bytes_per_s: u64) 
     let known = before.map(|before| before.manifest).unwrap_or_default();
     let partial = Partial::new(&path)?;
     let written = receive(&mut from, partial.open()?, &begin, &known, bytes_per_s);
-    let mut saved = written.map_err(|why| why.at(&partial.path))?;
+    let Received { bytes, chunks, new_chunks, leaves, charters } = written.map_err(|why| why.at(&path))?;
+    let newest = CharterChain::decode(&charters)?.verify(begin.alliance)?;
     partial.name(&path)?;
-    saved.path = path;
-    Ok(saved)
+    Ok(Saved { path, bytes, chunks, new_chunks, leaves, newest })
 }
 
 /// What went wrong while pieces went by.
@@ -94,10 +107,10 @@ fn receive(
     begin: &Begin,
     known: &BTreeSet<Hash>,
     bytes_per_s: u64,
-) -> Result<Saved, Broken> {
+) -> Result<Received, Broken> {
     let mut out = Hashing { to: BufWriter::with_capacity(1 << 20, file), hash: Sha256::new(), bytes: 0 };
     let mut pace = Pace { since: Instant::now(), bytes: 0, bytes_per_s };
-    let mut saved = Saved { path: PathBuf::new(), bytes: 0, chunks: 0, new_chunks: 0, leaves: Vec::new() };
+    let mut saved = Received { bytes: 0, chunks: 0, new_chunks: 0, leaves: Vec::new(), charters: Vec::new() };
     let (mut manifest, mut written): (Vec<Hash>, BTreeSet<Hash>) = (Vec::new(), BTreeSet::new());
     out.write_all(MAGIC).and_then(|()| out.write_all(&VERSION.to_be_bytes())).map_err(Broken::Writing)?;
     piece::write(&mut out, Kind::Begin, &cbor::to_vec(begin)).map_err(Broken::Writing)?;
@@ -105,7 +118,10 @@ fn receive(
         let (kind, bytes) = piece::read(from).map_err(Broken::Reading)?;
         pace.took(bytes.len());
         match kind {
-            Kind::Charters => piece::write(&mut out, Kind::Charters, &bytes).map_err(Broken::Writing)?,
+            Kind::Charters => {
+                piece::write(&mut out, Kind::Charters, &bytes).map_err(Broken::Writing)?;
+                saved.charters = bytes;
+            }
             Kind::Chunk => {
                 let hash = Hash(Sha256::digest(&bytes).into());
                 manifest.push(hash);
@@ -192,18 +208,20 @@ impl Pace {
 /// A file that has no name yet: removed unless it gets one.
 struct Partial {
     path: PathBuf,
+    /// What it is to be called, by which people know it.
+    to: PathBuf,
 }
 
 impl Partial {
     fn new(path: &Path) -> Result<Self, BackupError> {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".partial");
-        Ok(Self { path: path.with_file_name(name) })
+        Ok(Self { path: path.with_file_name(name), to: path.to_owned() })
     }
 
     fn open(&self) -> Result<File, BackupError> {
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&self.path);
-        file.map_err(BackupError::file(&self.path))
+        file.map_err(BackupError::file(&self.to))
     }
 
     /// Gives it its name, unless that was taken meanwhile.
@@ -254,6 +272,10 @@ mod tests {
         assert!(said.contains("No space left"), "{said}");
 
         let path = dir.path().join("a.backup");
+        let nowhere = dir.path().join("not-there").join("a.backup");
+        let said = Partial::new(&nowhere).unwrap().open().unwrap_err().to_string();
+        assert!(said.contains("a.backup: "), "what was typed: {said}");
+
         let partial = Partial::new(&path).unwrap();
         let broken = receive(&mut sent().as_slice(), partial.open().unwrap(), &begin(), &BTreeSet::new(), u64::MAX);
         let said = broken.unwrap_err().at(&partial.path).to_string();

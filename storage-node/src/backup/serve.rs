@@ -155,9 +155,13 @@ impl Backups {
         for (number, shard) in &self.shards {
             let store = |source| NotMade::Store { shard: *number, source };
             let view = shard.store.view().map_err(store)?;
-            let holders = view.holders(self.alliance).map_err(store)?.unwrap_or_else(|| self.charters.first());
+            let known = view.holders(self.alliance).map_err(store)?;
+            // A founder that was let go, and has an empty disk since, has nothing that says so.
+            let newest = self.charters.newest();
+            let may_be_ours = known.is_some() || view.shard().leaves > 0 || newest.group(*number).contains(&self.id);
+            let holders = known.unwrap_or_else(|| self.charters.first());
             // Others may be open here, empty, or on their way.
-            if holders.group(*number).contains(&self.id) {
+            if may_be_ours && holders.group(*number).contains(&self.id) {
                 // What is known to be damaged would be kept for years as if it were not.
                 if let Some(why) = self.consensus.status(GroupId(*number)).and_then(|status| status.held) {
                     return Err(NotMade::Held { shard: *number, why });
@@ -213,7 +217,7 @@ impl Backups {
         }
         let published = handle.block_on(async {
             tokio::select! {
-                published = shard.checkpoint_of(meta.leaves) => published.map_err(|_| NotMade::Stopped(number)),
+                published = shard.checkpoint_asked_for(meta.leaves) => published.map_err(|_| NotMade::Stopped(number)),
                 () = stop.cancelled() => Err(NotMade::Stopped(number)),
                 () = tokio::time::sleep(COSIGNED_WITHIN) => Err(NotMade::NotCosigned(number)),
             }

@@ -8,6 +8,7 @@ use ehe::id::{Hash, NodeId};
 use ehe::time::UnixMs;
 
 use super::message::MESSAGE_MAX_BYTES;
+use crate::cosign::Cosigned;
 use crate::shard::InEffect;
 
 /// Messages of one peer that wait at most; the oldest give way. Three of each kind for each of 64 shards, and some.
@@ -28,6 +29,13 @@ pub struct Applied {
     pub rooms: u64,
     /// The ledger's time.
     pub time: UnixMs,
+}
+
+impl Applied {
+    /// What of it is cosigned.
+    pub(super) fn at(&self) -> Cosigned {
+        Cosigned { incarnation: self.incarnation, size: self.size, root: self.root }
+    }
 }
 
 /// Where machines show what they applied, and the network what peers said. It never makes either of them wait.
@@ -57,6 +65,7 @@ struct State {
     /// Version of the charter that is in effect in a shard's state, which may be an earlier one while this node gets it anew.
     applied_under: BTreeMap<u16, u32>,
     newest: BTreeMap<u16, Applied>,
+    wanted: BTreeMap<u16, u64>,
     sizes: BTreeMap<u16, u64>,
     distrusted: BTreeSet<Distrusted>,
     said: BTreeMap<NodeId, VecDeque<Vec<u8>>>,
@@ -72,6 +81,8 @@ pub struct News {
     pub charters: BTreeMap<u16, InEffect>,
     /// The newest state of each shard that changed.
     pub applied: BTreeMap<u16, Applied>,
+    /// Of how many leaves of a shard somebody waits for a checkpoint.
+    pub wanted: BTreeMap<u16, u64>,
     /// What peers said, oldest first for each.
     pub said: Vec<(NodeId, Vec<u8>)>,
     /// Of whom evidence was found since.
@@ -132,6 +143,15 @@ impl Board {
         let mut state = self.lock();
         state.sizes.insert(shard, applied.size);
         state.newest.insert(shard, applied);
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Somebody waits for a checkpoint of `size` leaves of a shard: this node is to wish for it, whether it leads or not.
+    pub fn want(&self, shard: u16, size: u64) {
+        let mut state = self.lock();
+        let wanted = state.wanted.entry(shard).or_default();
+        *wanted = size.max(*wanted);
         drop(state);
         self.changed.notify_all();
     }
@@ -216,7 +236,8 @@ impl Board {
 
 impl State {
     fn has_news(&self) -> bool {
-        self.woken || !(self.newest.is_empty() && self.said.is_empty() && self.distrusted.is_empty())
+        self.woken
+            || !(self.newest.is_empty() && self.wanted.is_empty() && self.said.is_empty() && self.distrusted.is_empty())
     }
 
     fn taken(&mut self) -> News {
@@ -228,7 +249,8 @@ impl State {
         }
         self.said.retain(|_, waiting| !waiting.is_empty());
         let (applied, distrusted) = (std::mem::take(&mut self.newest), std::mem::take(&mut self.distrusted));
-        News { charters: std::mem::take(&mut self.charters), applied, said, distrusted, held: self.held.clone() }
+        let (charters, wanted) = (std::mem::take(&mut self.charters), std::mem::take(&mut self.wanted));
+        News { charters, applied, wanted, said, distrusted, held: self.held.clone() }
     }
 }
 

@@ -214,6 +214,12 @@ impl Core {
                 touched.insert(shard);
             }
         }
+        for (shard, size) in news.wanted {
+            if let Some(cosigning) = shards.get_mut(&shard) {
+                cosigning.want(size);
+                touched.insert(shard);
+            }
+        }
         for Distrusted { shard, incarnation, node } in news.distrusted {
             if let Some(cosigning) = shards.get_mut(&shard) {
                 cosigning.distrust(incarnation, node);

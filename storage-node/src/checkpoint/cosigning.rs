@@ -13,8 +13,10 @@ use super::clock::{Clocks, agrees};
 use super::collect::{Collected, Group, Liar, Unjudged};
 use super::core::{Action, Ignored, Now, Refused, Who, World};
 use super::evidence::{Evidence, Side};
+use super::foresight::Foresight;
 use super::message::{ClockDiffers, Conflict, Message, Wish};
 use super::publish::Notes;
+use super::telling::Telling;
 use super::wish::{Place, Wishes, place};
 use crate::cosign::{CosignError, Cosigned};
 use crate::shard::InEffect;
@@ -39,6 +41,12 @@ pub(super) struct Cosigning {
     pub(super) proven: bool,
     pub(super) fenced: bool,
     pub(super) wishes: Wishes,
+    pub(super) telling: Telling,
+    /// Somebody waits for a checkpoint of so many leaves.
+    pub(super) wanted: Option<u64>,
+    /// Something came to stand while something else is waited for.
+    pub(super) look_again: bool,
+    foresight: Foresight,
     pub(super) said: Collected,
     pub(super) notes: Notes,
     pub(super) clocks: Clocks,
@@ -63,8 +71,8 @@ pub(super) struct Signing {
     pub(super) at: Cosigned,
     /// To the whole group, or only to whoever wished. Where nobody did, it is only remembered: a quorum of others signed it.
     pub(super) all: bool,
-    /// Who wished, and its clock.
-    pub(super) wished: Option<(NodeId, UnixMs)>,
+    /// Who gets it at any rate: whoever wished, with the clock of the wish; or the leader, before it wishes.
+    pub(super) to: Option<(NodeId, Option<UnixMs>)>,
 }
 
 /// What a step may look at, and where it puts what it decides.
@@ -85,6 +93,10 @@ impl Cosigning {
             proven: false,
             fenced: false,
             wishes: Wishes::default(),
+            telling: Telling::default(),
+            wanted: None,
+            look_again: false,
+            foresight: Foresight::default(),
             said: Collected::default(),
             notes: Notes::default(),
             clocks: Clocks::default(),
@@ -117,6 +129,12 @@ impl Cosigning {
         self.applied = Some(applied);
     }
 
+    /// Somebody waits for a checkpoint of `size` leaves, and not only until the leader tells this node of one.
+    pub(super) fn want(&mut self, size: u64) {
+        let shown = self.published.is_some_and(|(published, _)| published.size >= size);
+        self.wanted = if shown { self.wanted } else { self.wanted.max(Some(size)) };
+    }
+
     /// Another charter is in effect, or the one before need not be counted any more. What was signed and said under another one is of
     /// no more use; what is remembered on disk holds on, and so does what is known of liars.
     pub(super) fn under(&mut self, in_effect: InEffect, who: &Who) {
@@ -125,6 +143,7 @@ impl Cosigning {
             self.notes = Notes::default();
             self.said.under(version);
             self.wishes.under(version);
+            self.telling = Telling::default();
             self.signing.clear();
             self.stands = None;
             self.lacking = None;
@@ -185,7 +204,8 @@ impl Cosigning {
         self.said.distrust(incarnation, node);
     }
 
-    fn clock_differs(&self, from: NodeId, wish: &Wish, step: &mut Step<'_>) {
+    fn clock_differs(&mut self, from: NodeId, wish: &Wish, step: &mut Step<'_>) {
+        self.foresight.distrust(from);
         let answer = ClockDiffers { shard: self.shard, at: step.now.wall, wished_at: wish.at };
         step.out.push(Action::Ignored { from, why: Ignored::ClockDiffers });
         step.out.push(Action::Send { to: from, message: Box::new(Message::ClockDiffers(answer)) });
@@ -205,7 +225,7 @@ impl Cosigning {
     }
 
     fn decided(&mut self, step: &mut Step<'_>) -> Result<Option<Cosigned>, Refused> {
-        let stands = self.stands.take().map(|at| Signing { at, all: false, wished: None });
+        let stands = self.stands.take().map(|at| Signing { at, all: false, to: None });
         let group = self.group(step.who);
         let Some(applied) = self.applied.filter(|applied| !self.fenced && applied.size > 0) else { return Ok(None) };
         // Who is not of the group signs nothing in its name: a node that waits to be taken in, or one that was let go.
@@ -225,14 +245,16 @@ impl Cosigning {
         let in_time = alone || agrees(applied.time, applied.time, step.now.wall);
         let mut signing: Vec<Signing> = stands.into_iter().collect();
         let leads = leader == Some(step.who.id);
+        self.foresight.led_by(leader.filter(|_| !leads));
         for at in self.own_wishes(&applied, leads, step) {
             let wish = Wish { point: self.group(step.who).point(&at), at: step.now.wall };
             self.send(None, &Message::Wish(wish), step);
             // A leader's clock is the others' to judge. Another node signs by its own only if somebody's agreed with it.
             if in_time && (leads || self.clocks.confirmed()) {
-                signing.push(Signing { at, all: true, wished: None });
+                signing.push(Signing { at, all: true, to: None });
             }
         }
+        let end = applied.at();
         for (from, wish) in self.wishes.reached(self.place(), group.charter.version()) {
             if wish.point.incarnation != applied.incarnation || wish.point.size == 0 {
                 continue;
@@ -244,16 +266,29 @@ impl Cosigning {
             let root = self.root(&applied, wish.point.size, step)?;
             let at = Cosigned { root, ..wish.point.cosigned() };
             let agrees = root == wish.point.root;
+            let (said, told) = self.said_lately(&at, step).map_or((false, false), |own| (true, own.all));
+            let told = told || signing.iter().any(|it| it.all && it.at == at);
+            if self.foresight.wished(from, &at, &end, step.now.running) && agrees && said {
+                continue;
+            }
             if !agrees {
                 // Whoever wished hears what this log has there; its signed word for the other root makes the evidence.
                 step.out.push(Action::Ignored { from, why: Ignored::OtherRoot });
             }
-            let newest = self.published.is_none_or(|(published, _)| place(&published) <= place(&at));
-            let all = agrees && newest && leader.is_none_or(|leader| leader == from);
-            signing.push(Signing { at, all, wished: Some((from, wish.at)) });
+            // Whoever asks, and for whatever root: who could have this word to itself could show one log to each half of the group. What is
+            // shown already, all hear of again where the leader asks.
+            let shown = self.published.map(|(published, _)| place(&published));
+            let news = shown.is_none_or(|shown| shown < place(&at));
+            let again = leader.is_none_or(|leader| leader == from) && shown == Some(place(&at));
+            let all = (news || again) && !told;
+            signing.push(Signing { at, all, to: Some((from, Some(wish.at))) });
+        }
+        // No wish says the leader's time. The ledger's was the leader's when it ordered the block: ours is held against it both ways.
+        let in_step = agrees(applied.time, step.now.wall, step.now.wall);
+        if in_step && self.unsigned(&end) && !signing.iter().any(|it| it.at == end) && self.foresight.guesses(&end) {
+            signing.push(Signing { at: end, all: true, to: leader.map(|leader| (leader, None)) });
         }
         // Evidence has two signed sides.
-        let applied_at = self.place();
         let unanswered: Vec<Place> = self
             .said
             .liars()
@@ -261,9 +296,13 @@ impl Cosigning {
             .map(|(_, liar)| (liar.point.incarnation, liar.point.size))
             .collect();
         if in_time && unanswered.into_iter().any(|liar| self.notes.reaching(liar, false).is_none()) {
-            let (incarnation, size) = applied_at;
-            signing.push(Signing { at: Cosigned { incarnation, size, root: applied.root }, all: true, wished: None });
+            signing.push(Signing { at: end, all: true, to: None });
         }
+        let largest = signing.iter().filter(|it| it.all).map(|it| place(&it.at)).max();
+        // Of this log, which may be of a later incarnation by now; and by a clock that agrees, for it may have to be signed anew.
+        let held = self.telling.before(largest, step.now.running);
+        let held = held.filter(|held| in_time && held.incarnation == applied.incarnation);
+        signing.extend(held.map(|at| Signing { at, all: true, to: None }));
         self.prove(signing, step)
     }
 
@@ -284,8 +323,7 @@ impl Cosigning {
             return if self.alone(step) { Err(self.contradicts(applied.size, &old)) } else { Ok(false) };
         }
         if !self.proven {
-            let Applied { incarnation, size, root, .. } = *applied;
-            self.consistent(&old, &Cosigned { incarnation, size, root }, step)?;
+            self.consistent(&old, &applied.at(), step)?;
             self.proven = true;
         }
         Ok(true)
@@ -386,14 +424,15 @@ impl Cosigning {
     /// The sizes that this node asks the others to cosign now.
     fn own_wishes(&mut self, applied: &Applied, leads: bool, step: &mut Step<'_>) -> Vec<Cosigned> {
         let now = step.now.running;
-        let at = Cosigned { incarnation: applied.incarnation, size: applied.size, root: applied.root };
+        let at = applied.at();
         // Under another charter the same size is shown anew.
         let behind =
             self.published.is_none_or(|(published, _)| place(&published) < place(&at)) || !self.shown_under(step.who);
         if behind {
             let since = *self.lacking.get_or_insert(now);
             // A node that just started has none at all, and nobody may be about to wish.
-            let lacking = self.published.is_none() || now.saturating_sub(since) >= LACKING_FOR;
+            let wanted = self.wanted.is_some_and(|size| size <= applied.size);
+            let lacking = wanted || self.published.is_none() || now.saturating_sub(since) >= LACKING_FOR;
             let news = self.wishes.newest().is_none_or(|newest| newest < place(&at));
             if (leads && news) || (self.wishes.none_open() && lacking) {
                 self.wishes.open(at, now);
@@ -406,6 +445,12 @@ impl Cosigning {
             self.wishes.open(at, now);
         }
         self.wishes.due(now)
+    }
+
+    /// Whether this node has said nothing of this place, and nobody has shown it.
+    fn unsigned(&self, at: &Cosigned) -> bool {
+        let shown = self.published.is_some_and(|(published, _)| place(&published) >= place(at));
+        !shown && self.notes.own(place(at)).is_none()
     }
 
     /// Whether what is shown is of the charter in effect.

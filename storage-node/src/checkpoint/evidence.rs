@@ -1,8 +1,7 @@
-//! What the core finds: a node's statement about a log, and the log that contradicts it. As a file that anybody can judge it is
-//! [`ehe::evidence`].
+//! What the core finds: a node's statement about a log, and the log that contradicts it. As what anybody can judge who has the charters it
+//! is [`ehe::evidence`].
 
-use ehe::charter::CharterChain;
-use ehe::evidence::{Evidence as Exported, EvidenceError};
+use ehe::evidence::{Contradiction, EvidenceError};
 use ehe::id::{Hash, NodeId};
 
 /// One side: a checkpoint, and the note with a signature under it.
@@ -39,11 +38,11 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// As a file that is judged by itself. `None` where a side has no signature: then there is nothing to show.
-    pub fn exported(&self, charters: &CharterChain) -> Option<Result<Exported, EvidenceError>> {
+    /// As others judge it. `None` where a side has no signature: then there is nothing to show.
+    pub fn contradiction(&self) -> Option<Result<Contradiction, EvidenceError>> {
         let (stated, log) = (self.stated.note.as_deref()?, self.log.note.as_deref()?);
         let prefix = (self.stated.size != self.log.size).then(|| (self.prefix, self.proof.clone()));
-        Some(Exported::of(charters, stated, log, prefix))
+        Some(Contradiction::of(stated, log, prefix))
     }
 }
 

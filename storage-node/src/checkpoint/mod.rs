@@ -10,7 +10,7 @@
 //!                                    └──── due ────────┴─ a quorum of members ─► watch: receipts, heads, reads
 //! ```
 //!
-//! - *core*, *cosigning* and *sign* (a round's halves), *wish*, *collect*, *clock*, *evidence*, *message*: pure. *thread*, *board*, *outbound*: the edge.
+//! - *core*, *cosigning* and *sign* (a round's halves), *wish*, *foresight*, *telling*, *collect*, *clock*, *evidence*, *message*: pure. *thread*, *board*, *outbound*: the edge.
 //! - The board keeps only the newest state of each shard, so however many blocks were applied meanwhile, one round makes one
 //!   checkpoint for each shard, with one sync for all.
 //! - Signed is only what this node's own tree has at that size, and what extends (RFC 9162 §2.1.4) whatever it signed before; the
@@ -25,10 +25,12 @@ mod collect;
 mod core;
 mod cosigning;
 mod evidence;
+mod foresight;
 mod message;
 mod outbound;
 mod publish;
 mod sign;
+mod telling;
 mod thread;
 mod wish;
 

@@ -1,4 +1,4 @@
-//! What is to be sent to peers: of each kind the newest two for each shard, so that a peer that is away costs nothing.
+//! What is to be sent to peers: of each kind the newest three for each shard, so that a peer that is away costs nothing.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -9,8 +9,8 @@ use ehe::id::NodeId;
 
 use super::message::Message;
 
-/// Of one kind for one shard: as many as a leader's open wishes.
-const OF_A_KIND_MAX: usize = 2;
+/// Of one kind for one shard: answers to a leader's open wishes, and what is said before it is asked for.
+const OF_A_KIND_MAX: usize = 3;
 
 /// Messages on their way out. Clones are the same.
 #[derive(Debug, Clone, Default)]
@@ -96,7 +96,7 @@ mod tests {
     use ehe::id::Hash;
     use ehe::time::UnixMs;
 
-    use super::super::message::{ClockDiffers, Point, Wish};
+    use super::super::message::{ClockDiffers, Cosignature, Point, Wish, Word};
     use super::*;
 
     fn wish(shard: u16, size: u64, at: u64) -> Message {
@@ -122,8 +122,25 @@ mod tests {
         while let Some(bytes) = outbound.next(peer).now_or_never().flatten() {
             sent.push(Message::decode(&bytes).unwrap());
         }
-        let expected =
-            [wish(0, 4998, 9997), wish(1, 4998, 9997), wish(0, 4999, 9999), wish(1, 4999, 9999), differs(9999)];
+        let wishes = [4997, 4998, 4999].map(|size| [0, 1].map(|shard| wish(shard, size, 2 * size + 1)));
+        let expected = [wishes.concat(), vec![differs(9999)]].concat();
         assert_eq!(sent, expected, "the newest of each size, the newest clock");
+    }
+
+    #[test]
+    fn what_is_said_before_it_is_asked_for_does_not_give_way_to_two_answers() {
+        let peer = NodeId([1; 8]);
+        let outbound = Outbound::new([peer]);
+        let said = |size| {
+            let point = Point { shard: 0, charter: 1, incarnation: 0, size, root: Hash::ZERO };
+            let word = Word { time_s: 0, signature: [0; 64].into() };
+            Message::Cosignature(Cosignature { point, word, order: None, wished_at: None })
+        };
+        [11, 9, 10].into_iter().for_each(|size| outbound.push(peer, said(size)));
+        let mut sent = Vec::new();
+        while let Some(bytes) = outbound.try_next(peer) {
+            sent.push(Message::decode(&bytes).unwrap());
+        }
+        assert_eq!(sent, [11, 9, 10].map(said), "the leader's next wish is for 11, and is not answered again at once");
     }
 }

@@ -73,6 +73,8 @@ pub(super) struct Own {
     pub(super) said: Cosignature,
     /// When.
     pub(super) at: Duration,
+    /// All were told, or will be: of this or of something larger.
+    pub(super) all: bool,
 }
 
 #[derive(Debug)]
@@ -100,6 +102,13 @@ impl Notes {
     pub(super) fn signed(&mut self, at: &Cosigned, own: Own) {
         self.entry(at).own = Some(own);
         self.bound();
+    }
+
+    /// All are told of what this node said of a place.
+    pub(super) fn told(&mut self, at: Place) {
+        if let Some(own) = self.0.get_mut(&at).and_then(|kept| kept.own.as_mut()) {
+            own.all = true;
+        }
     }
 
     /// A quorum did.

@@ -42,14 +42,10 @@ impl Cosigning {
         }
         let leads = (self.alone(step) || step.world.leader(self.shard) == Some(step.who.id))
             && self.group(step.who).orders(step.who.id);
-        for Signing { at, all, wished } in signing.into_iter().filter(|it| it.all || it.wished.is_some()) {
-            let now = step.now.running;
-            let own = self.notes.own(place(&at));
-            let same = own.filter(|own| {
-                now.saturating_sub(own.at) < SAME_FOR
-                    && own.said.order.is_some() == leads
-                    && own.said.point.root == at.root
-            });
+        // The largest says it all.
+        let largest = signing.iter().filter(|it| it.all).map(|it| place(&it.at)).max();
+        for Signing { at, all, to: first } in signing.into_iter().filter(|it| it.all || it.to.is_some()) {
+            let same = self.said_lately(&at, step).filter(|own| own.said.order.is_some() == leads);
             let said = match same {
                 Some(own) => own.said,
                 None => {
@@ -59,13 +55,23 @@ impl Cosigning {
                     said
                 }
             };
+            if all {
+                self.notes.told(place(&at));
+            }
+            let all = all && largest == Some(place(&at)) && self.telling.tells(&at, step.now.running);
             let nodes = self.group(step.who).nodes().into_iter();
-            for to in nodes.filter(|to| all || wished.is_some_and(|(wisher, _)| wisher == *to)) {
-                let wished_at = wished.filter(|(wisher, _)| *wisher == to).map(|(_, at)| at);
+            for to in nodes.filter(|to| all || first.is_some_and(|(first, _)| first == *to)) {
+                let wished_at = first.filter(|(first, _)| *first == to).and_then(|(_, at)| at);
                 self.send(Some(to), &Message::Cosignature(Cosignature { wished_at, ..said }), step);
             }
         }
         Ok(())
+    }
+
+    /// What this node said of a place a moment ago.
+    pub(super) fn said_lately(&self, at: &Cosigned, step: &Step<'_>) -> Option<&Own> {
+        let own = self.notes.own(place(at)).filter(|own| own.said.point.root == at.root)?;
+        (step.now.running.saturating_sub(own.at) < SAME_FOR).then_some(own)
     }
 
     fn made(&self, at: &Cosigned, leads: bool, step: &Step<'_>) -> Result<Own, Refused> {
@@ -81,7 +87,7 @@ impl Cosigning {
         let time_s = step.now.wall.0 / 1000;
         let signature = note.cosign(&who.name, who.identity.sign_key(), time_s).into();
         let said = Cosignature { point: group.point(at), word: Word { time_s, signature }, order, wished_at: None };
-        Ok(Own { note, said, at: step.now.running })
+        Ok(Own { note, said, at: step.now.running, all: false })
     }
 
     /// Shows the largest size that a quorum cosigned; the same size once more if all of its lines are newer.
@@ -120,6 +126,8 @@ impl Cosigning {
             self.wishes.answered(place(&at));
             self.said.published(place(&at));
             self.lacking = None;
+            self.wanted = self.wanted.filter(|size| *size > at.size);
+            self.look_again = self.wanted.is_some();
             step.out.push(Action::Publish { shard: self.shard, published, again: again.is_some() });
             break;
         }
@@ -191,10 +199,15 @@ impl Cosigning {
         let look = (!alone).then(|| step.now.running.saturating_add(LOOK_EVERY));
         let idle = self.fenced || !group.has(step.who.id) || self.applied.is_none_or(|applied| applied.size == 0);
         // What is over now and did not happen, waits for something else than time.
-        let later = [again, look, self.wishes.next()].into_iter().flatten().filter(|at| *at > step.now.running);
+        let later = [again, look, self.wishes.next(), self.telling.due()]
+            .into_iter()
+            .flatten()
+            .filter(|at| *at > step.now.running);
         self.due = match self.stands {
             _ if idle => None,
             Some(_) => Some(step.now.running),
+            // What is still waited for could not be wished for while that was open which now stands.
+            None if std::mem::take(&mut self.look_again) => Some(step.now.running),
             None => later.min(),
         };
     }

@@ -3,6 +3,7 @@
 mod alliance;
 mod cluster;
 mod evidence;
+mod foresight;
 mod hostile;
 mod moving;
 mod quorum;

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use certs::Credentials;
-use certs::store::names;
-use ehe::charter::{CHAIN_MAX_BYTES, Charter, CharterChain, Node, SignedCharter, VerifiedCharter};
+use certs::store::{names, read_charters};
+use ehe::charter::{Charter, CharterChain, Node, SignedCharter, VerifiedCharter};
 use ehe::id::NodeId;
 use ehe::wire::NodeStatus;
 
-use super::plan::{self, Move};
+use super::plan::{drain, raise, replace, set};
 use super::rules::may_raise;
 use crate::charters::Charters;
 use crate::config::Config;
@@ -77,16 +77,16 @@ pub fn plan(
     let newest = charters.newest();
     let id = |named: &String| node(&newest, named).map(|node| node.id);
     let next = match planned {
-        Planned::Move { shard, to } => plan::set(&newest, *shard, &to.iter().map(id).collect::<Result<Vec<_>, _>>()?)?,
-        Planned::Drain { node } => plan::drain(&newest, id(node)?)?,
-        Planned::Replace { old, new } => plan::replace(&newest, id(old)?, id(new)?)?,
-        Planned::Raise { rules } => plan::raise(&newest, *rules)?,
+        Planned::Move { shard, to } => set(&newest, *shard, &to.iter().map(id).collect::<Result<Vec<_>, _>>()?)?,
+        Planned::Drain { node } => drain(&newest, id(node)?)?,
+        Planned::Replace { old, new } => replace(&newest, id(old)?, id(new)?)?,
+        Planned::Raise { rules } => raise(&newest, *rules)?,
     };
     checked(&newest, &next, asked)?;
     let mut chain = CharterChain::decode(&charters.encoded())?;
     chain.0.push(SignedCharter::unsigned(&next)?);
     certs::file::create_public(to, &chain.encode())?;
-    show(&newest, &next, out)?;
+    writeln!(out, "{}", next.changes(newest.charter()))?;
     writeln!(
         out,
         "\nwritten to {0}, not signed yet. A majority of the members signs it: ehe-certs charter sign {0} --with IDENTITY\n\
@@ -96,37 +96,19 @@ pub fn plan(
     Ok(())
 }
 
-fn show(before: &VerifiedCharter, after: &Charter, out: &mut dyn Write) -> anyhow::Result<()> {
-    let name = |id: &NodeId| before.node(*id).map_or_else(|| id.to_string(), |node| node.name.clone());
-    let names = |nodes: &[NodeId]| nodes.iter().map(name).collect::<Vec<_>>().join(", ");
-    writeln!(out, "charter {} of {:?} moves", after.version, after.alliance)?;
-    if after.rules() > before.rules() {
-        writeln!(out, "  the rules from version {} to {}, in every shard", before.rules(), after.rules())?;
-    }
-    for Move { shard, from, to } in plan::moves(before, after) {
-        let those = |nodes: &[NodeId], without: &[NodeId]| {
-            names(&nodes.iter().filter(|node| !without.contains(node)).copied().collect::<Vec<_>>())
-        };
-        writeln!(out, "  shard {shard}: {} -> {}", names(&from), names(&to))?;
-        writeln!(out, "    comes to [{}], leaves [{}]", those(&to, &from), those(&from, &to))?;
-    }
-    Ok(())
-}
-
 /// Puts a signed charter into the node's credentials directory, from where the node takes it up within seconds.
 pub fn install(config: &Config, from: &Path, asked: Asked<'_>, out: &mut dyn Write) -> anyhow::Result<u32> {
     let credentials = Credentials::load(&config.credentials_dir)?;
-    let bytes = certs::file::read_public(from, CHAIN_MAX_BYTES, "it is the file that the members signed")?;
-    let chain = CharterChain::decode(&bytes).with_context(|| from.display().to_string())?;
+    let chain = read_charters(from, "it is the file that the members signed")?;
     // Against all that this node knows: another charter of a version that is in force would be refused by the running node as well.
     let charters = Charters::open(&credentials, &config.data_dir)?;
     let newest = charters.newest();
     match charters.judge(&chain).with_context(|| from.display().to_string())? {
         Some(newer) => {
             checked(&newest, newer.charter(), asked)?;
-            certs::file::replace(&config.credentials_dir.join(names::CHARTER), &bytes)?;
+            certs::file::replace(&config.credentials_dir.join(names::CHARTER), &chain.encode())?;
             let (before, after) = (newest, newer);
-            show(&before, after.charter(), out)?;
+            writeln!(out, "{}", after.charter().changes(before.charter()))?;
             writeln!(
                 out,
                 "charter {} is installed; the node takes it up within seconds and tells the others",

@@ -7,10 +7,11 @@ mod charter;
 mod join;
 mod plan;
 mod rules;
+mod shown;
 mod status;
 
 pub use charter::{Asked, Planned, install, plan};
 pub use join::may_join;
-pub use plan::{Move, PlanError, drain, moves, raise, replace, set};
+pub use plan::{PlanError, drain, raise, replace, set};
 pub use rules::{TooOld, may_raise};
-pub use status::{Watch, look, status};
+pub use status::{Verdict, Watch, look, status};

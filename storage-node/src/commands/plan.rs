@@ -5,17 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use ehe::charter::{Charter, Placement, VerifiedCharter};
 use ehe::id::{MemberId, NodeId};
 
-/// A shard that comes to live elsewhere.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Move {
-    /// The shard.
-    pub shard: u16,
-    /// Its nodes before.
-    pub from: Vec<NodeId>,
-    /// And after.
-    pub to: Vec<NodeId>,
-}
-
 /// Why there is no such plan. Who asked for it has to ask for another.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
@@ -57,13 +46,9 @@ pub enum PlanError {
 
 type Groups = Vec<Vec<NodeId>>;
 
-fn groups(charter: &VerifiedCharter) -> Groups {
-    (0..charter.shard_count().get()).map(|shard| charter.group(shard).to_vec()).collect()
-}
-
 /// A shard lives on these nodes.
 pub fn set(charter: &VerifiedCharter, shard: u16, to: &[NodeId]) -> Result<Charter, PlanError> {
-    let mut groups = groups(charter);
+    let mut groups = charter.charter().groups();
     let shards = charter.shard_count().get();
     *groups.get_mut(usize::from(shard)).ok_or(PlanError::NoShard { shard, shards })? = to.to_vec();
     follows(charter, groups)
@@ -72,7 +57,7 @@ pub fn set(charter: &VerifiedCharter, shard: u16, to: &[NodeId]) -> Result<Chart
 /// No shard lives on a node: others take its place, those with the fewest shards first, and rather of a member that has no part in the
 /// shard yet.
 pub fn drain(charter: &VerifiedCharter, node: NodeId) -> Result<Charter, PlanError> {
-    let mut groups = groups(charter);
+    let mut groups = charter.charter().groups();
     if !groups.iter().any(|group| group.contains(&node)) {
         return Err(PlanError::Nothing(node));
     }
@@ -95,7 +80,7 @@ pub fn drain(charter: &VerifiedCharter, node: NodeId) -> Result<Charter, PlanErr
 
 /// One node takes another one's place everywhere.
 pub fn replace(charter: &VerifiedCharter, old: NodeId, new: NodeId) -> Result<Charter, PlanError> {
-    let mut groups = groups(charter);
+    let mut groups = charter.charter().groups();
     let mut any = false;
     for (shard, group) in (0u16..).zip(&mut groups).filter(|(_, group)| group.contains(&old)) {
         if group.contains(&new) {
@@ -121,15 +106,7 @@ fn follows(before: &VerifiedCharter, groups: Groups) -> Result<Charter, PlanErro
         ..before.charter().clone()
     };
     charter.check()?;
-    if moves(before, &charter).is_empty() { Err(PlanError::NoChange) } else { Ok(charter) }
-}
-
-/// The nodes of each shard.
-pub(super) fn groups_of(charter: &Charter) -> Vec<Vec<NodeId>> {
-    match &charter.placement {
-        Placement::Everywhere(group) => vec![group.clone(); charter.shard_count.get().into()],
-        Placement::Listed(groups) => groups.clone(),
-    }
+    if charter.moves(before.charter()).is_empty() { Err(PlanError::NoChange) } else { Ok(charter) }
 }
 
 /// The rules version is raised, and nothing else changes.
@@ -145,16 +122,6 @@ pub fn raise(charter: &VerifiedCharter, rules: u16) -> Result<Charter, PlanError
     };
     next.check()?;
     Ok(next)
-}
-
-/// Which shards move.
-pub fn moves(before: &VerifiedCharter, after: &Charter) -> Vec<Move> {
-    let after = groups_of(after);
-    let to = |shard: u16| after.get(usize::from(shard)).cloned().unwrap_or_default();
-    let all =
-        (0..before.shard_count().get()).map(|shard| Move { shard, from: before.group(shard).to_vec(), to: to(shard) });
-    let set = |nodes: &[NodeId]| nodes.iter().copied().collect::<BTreeSet<_>>();
-    all.filter(|it| set(&it.from) != set(&it.to)).collect()
 }
 
 #[cfg(test)]
@@ -215,7 +182,7 @@ mod tests {
     fn moved(before: &VerifiedCharter, after: Result<Charter, PlanError>) -> Vec<(u16, Vec<NodeId>)> {
         let after = after.unwrap();
         assert_eq!((after.version, after.predecessor), (2, Some(before.hash())));
-        moves(before, &after).into_iter().map(|it| (it.shard, it.to)).collect()
+        after.moves(before.charter()).into_iter().map(|it| (it.shard, it.to)).collect()
     }
 
     #[test]
@@ -248,7 +215,7 @@ mod tests {
     fn the_rules_are_raised_and_never_lowered() {
         let before = alliance("abc", &[&[1, 2, 3], &[1]]);
         let raised = raise(&before, 2).unwrap();
-        assert_eq!((raised.version, raised.rules(), moves(&before, &raised)), (2, 2, vec![]));
+        assert_eq!((raised.version, raised.rules(), raised.moves(before.charter())), (2, 2, vec![]));
         assert_eq!(raise(&before, 1), Err(PlanError::NotRaised(1)));
         assert_eq!(raise(&before, 0), Err(PlanError::NotRaised(1)));
     }

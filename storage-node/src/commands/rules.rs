@@ -6,8 +6,6 @@ use ehe::charter::{Charter, VerifiedCharter};
 use ehe::id::NodeId;
 use ehe::wire::NodeStatus;
 
-use super::plan::groups_of;
-
 /// Programs that are too old for a charter. Whoever asked for it upgrades them first.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -33,7 +31,7 @@ pub fn may_raise(before: &VerifiedCharter, after: &Charter, status: &NodeStatus)
     for node in status.groups.iter().flatten().flat_map(|group| &group.nodes) {
         known.extend(node.knows.map(|knows| (node.node, knows)));
     }
-    let holders: BTreeSet<NodeId> = groups_of(before.charter()).into_iter().chain(groups_of(after)).flatten().collect();
+    let holders: BTreeSet<NodeId> = before.charter().groups().into_iter().chain(after.groups()).flatten().collect();
     let rules = after.rules();
     let older = holders.into_iter().filter(|node| known.get(node).is_none_or(|knows| *knows < rules));
     let name = |node: NodeId| {

@@ -36,6 +36,12 @@ pub fn entries_until(place: Position) -> u64 {
     (place.index & ((1 << INDEXES) - 1)).saturating_add(1)
 }
 
+/// Of a number of entries that counts all incarnations: the incarnation of the last one, and the entries since that began.
+pub fn entries_since(entries: u64) -> (u64, u64) {
+    let Some(index) = entries.checked_sub(1) else { return (0, 0) };
+    (index >> INDEXES, entries_until(Position { term: 0, index }))
+}
+
 /// Makes the log file of a node in `dir`, which has none, for groups whose states it has from elsewhere; and what each of these
 /// states has to keep as its [`AppliedMeta`](super::AppliedMeta), in the order of `groups`.
 ///

@@ -26,7 +26,7 @@ use super::{
     ids::{GroupId, NodeId, NodeUid, Position},
     log::{file::LogFile, writer::LogQueue},
     machine::Machine,
-    network::{Alone, Link, Peers, Router, Stream, Unserved},
+    network::{Alone, Apart, Estranged, Link, Peers, Router, Stream, Unserved},
     open,
     propose::{self, Pending},
     runtime::{self, Thread},
@@ -157,6 +157,13 @@ impl Consensus {
         self.group(group).map(|group| group.status())
     }
 
+    /// The nodes that are reached and that this one refuses, or that refuse this one: for good, until somebody sees to it. That is found
+    /// out by talking of a group in which both have a part.
+    #[must_use]
+    pub fn estranged(&self) -> BTreeMap<NodeId, Estranged> {
+        self.inner.peers.all_estranged()
+    }
+
     /// As [`status`](Self::status), without its lists.
     #[must_use]
     pub fn standing(&self, group: GroupId) -> Option<Standing> {
@@ -216,6 +223,11 @@ impl Consensus {
     /// The groups of this node, by number.
     pub fn groups(&self) -> impl Iterator<Item = GroupId> + '_ {
         self.inner.groups.keys().copied()
+    }
+
+    /// What stands between this node and a peer that it reaches, each with what else is known of it.
+    pub fn apart(&self, peer: NodeId) -> BTreeMap<Apart, String> {
+        self.inner.router.apart(peer)
     }
 
     /// This node.

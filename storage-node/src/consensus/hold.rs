@@ -136,6 +136,18 @@ impl Consensus {
         true
     }
 
+    /// Waits until `group` is held because this program is older than what is committed asks for, and says why. Never, if there is no such group.
+    pub async fn outdated(&self, group: GroupId) -> Arc<str> {
+        let Some(group) = self.group(group) else { return std::future::pending().await };
+        loop {
+            let moved = group.log.hold.moved();
+            if let Some(why) = group.log.hold.outdated() {
+                return why;
+            }
+            moved.await;
+        }
+    }
+
     /// Lifts a hold: what was committed meanwhile is applied, and the node may lead again. Returns at once;
     /// [`wait`](Self::wait) tells how far it is.
     pub fn release(&self, group: GroupId) {

@@ -63,6 +63,12 @@ impl Consensus {
         self.group(group)?.log.left().map(|left| left.under)
     }
 
+    /// Whether a committed membership of `group` is known here, and neither that nor anything that may be on its way gives `node` a part in it.
+    #[must_use]
+    pub fn goes_on_without(&self, group: GroupId, node: NodeId) -> bool {
+        self.group(group).is_some_and(|group| group.has_let_go(node))
+    }
+
     /// Falls silent in `group`: when this returns, nothing that this node confirmed is on its way, and it confirms nothing until what is
     /// returned is dropped.
     ///

@@ -18,6 +18,8 @@ use super::ids::Position;
 ///   in one transaction: after a crash either both are there or neither.
 /// - **Prefix.** After a crash the state is what it was after *some* earlier call, never a mixture, and never older
 ///   than the last [`make_durable`](Self::make_durable) that returned `Ok`.
+/// - **Not ahead.** What was applied becomes durable when it is asked to ([`make_durable`](Self::make_durable)), and by nothing else that
+///   [`abandon`](Self::abandon) could come before.
 /// - **Deterministic.** The same commands at the same positions from the same state give the same state and responses.
 ///   Commands may be given again after a crash, from the state that the crash left.
 /// - A machine may be [`outdated`](Self::outdated): then nothing more is applied to it, and the group is held, until a later program runs.
@@ -55,6 +57,12 @@ pub trait Machine: Send + 'static {
     /// # Errors
     /// If the state cannot be synced.
     fn make_durable(&mut self) -> Result<(), MachineError>;
+
+    /// Nothing that was applied since the last [`make_durable`](Self::make_durable) that returned `Ok` may become durable any more, in this life
+    /// of the program: not when the machine is dropped, and not when whoever else holds its files lets go of them. The log does not have it
+    /// for certain. What is applied can still be read. Called last; it may not wait for a disk. A storage library that stores what is there
+    /// when it closes its file, can be put on a [`Latched`](super::Latched) one.
+    fn abandon(&mut self);
 
     /// A consistent view of the state as of the last call to [`apply`](Self::apply), as a stream.
     ///

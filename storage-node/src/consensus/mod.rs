@@ -18,9 +18,10 @@
 //! 2. **The log of a group is written in one order and has no holes.** One queue, one thread, whole records. An
 //!    append that would leave a hole is refused and stops the group.
 //! 3. **The log is on disk before a state that contains it.** Commits of the state are not durable; before the state
-//!    is made durable, the worker waits until the log is synced up to what was applied. So after a crash
-//!    `state <= log`, and the log replays the difference: from the commit that was last noted while opening, and the
-//!    rest when a leader of the new term commits.
+//!    is made durable, the worker waits until the log is synced up to what was applied. Where it never will be, after
+//!    a fault of the log say, the state is [abandoned](Machine::abandon): redb would make durable what it closes. So
+//!    after a crash `state <= log`, and the log replays the difference: from the commit that was last noted while
+//!    opening, and the rest when a leader of the new term commits.
 //! 4. **A snapshot in openraft's sense is a durable state.** openraft shortens the log up to the last snapshot that it
 //!    was told of. Every one that it is told of (built, current, or installed) was made durable first.
 //! 5. **The log is never purged past the durable state.** This follows from 4, and the log checks it again by a number
@@ -78,7 +79,7 @@ mod types;
 #[cfg(test)]
 mod suite;
 
-pub use begin::{Begun, begin, entries_until};
+pub use begin::{Begun, begin, entries_since, entries_until};
 pub use config::{Bootstrap, Config, MAX_GROUPS, Timing};
 pub use error::{
     ChangeError, ConfigError, Fault, LeaveError, OpenError, ProposeError, ReadError, ShutdownError, WaitError,
@@ -92,10 +93,13 @@ pub use log::{
 };
 pub use machine::{AppliedMeta, Command, Machine, MachineError, Stage, Stager, Unfit, Vetting};
 pub use members::Judge;
-pub use network::{Alone, FrameReceiver, FrameSender, Link, LinkError, MAX_FRAME_BYTES, Purpose, Stream, Unserved};
+pub use network::{
+    Alone, Apart, Estranged, FrameReceiver, FrameSender, Link, LinkError, MAX_FRAME_BYTES, Purpose, Stream, Unserved,
+};
 pub use open::LOG_FILE;
 pub use propose::Pending;
 pub use rebuild::{applied_at, replace_state};
 #[cfg(ehe_sim)]
 pub use runtime::simulated as sim;
+pub use state::{Latch, Latched};
 pub use status::{Role, Standing, Status};

@@ -27,12 +27,14 @@ use super::{
 };
 
 mod api {
-    pub(super) use crate::consensus::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager, Vetting};
+    pub(super) use crate::consensus::{
+        AppliedMeta, Command, Latch, Latched, Machine, MachineError, Position, Stage, Stager, Vetting,
+    };
 }
 
 #[path = "../../tests/support/journal.rs"]
 #[allow(dead_code, missing_docs, unreachable_pub, reason = "shared with the integration tests, which use more of it")]
-mod journal;
+pub(in crate::consensus) mod journal;
 
 use journal::{Journal, Probe};
 

@@ -68,7 +68,9 @@ fn a_file_that_is_gone_damaged_or_another_nodes_is_refused() {
     for size in 1..4 {
         file.persist(&[(0, at(size, 1))]).unwrap();
     }
-    assert!(CosignFile::open(&path, ALLIANCE, NodeId([3; 8]), 4, true).is_err());
+    let other = CosignFile::open(&path, ALLIANCE, NodeId([3; 8]), 4, true).unwrap_err();
+    assert!(matches!(other, CosignError::OtherNode { found: NODE, .. }), "{other}");
+    assert!(other.to_string().contains("credentials_dir"), "{other}");
     assert!(CosignFile::open(&path, ALLIANCE, NODE, 5, true).is_err());
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[SECTOR + 40] ^= 1;

@@ -18,7 +18,10 @@ pub enum StartError {
     #[error("the credentials are those of {0}; a node needs the role node: enrol it with `ehe-certs`")]
     NotANode(certs::PeerIdentity),
     /// The charter does not have this node.
-    #[error("node {0} is not in the charter; have the alliance add it, then install the new charter")]
+    #[error(
+        "node {0} is not in the newest charter that is here. If the alliance has added it since, put that charter into the credentials directory \
+         (`ehe-certs install --charter FILE --into DIR`); if not, have it added"
+    )]
     NotInCharter(NodeId),
     /// The charter has another key for this node.
     #[error(

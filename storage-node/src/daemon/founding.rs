@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ehe::charter::shards_in_words;
 use ehe::id::NodeId;
 use tokio_util::sync::CancellationToken;
 
@@ -38,26 +39,28 @@ pub(super) fn needed(charters: &Charters, me: NodeId, bootstrap: &Bootstrap) -> 
 enum Others {
     /// All who are needed have nothing of it.
     HaveNone,
-    /// Somebody has it, or had it and gave it up to others: its log was begun.
-    HaveIt(NodeId),
+    /// These have it, or had it and gave it up to others: its log was begun.
+    HaveIt(BTreeSet<NodeId>),
     /// These have not been heard of.
     AreMissing(Vec<NodeId>),
 }
 
 fn others(shard: u16, needed: &BTreeSet<NodeId>, reports: &BTreeMap<NodeId, (Duration, Report)>) -> Others {
     // Whoever it is, and however long ago it was said.
-    if let Some((node, _)) = reports.iter().find(|(_, (_, report))| report.tells_of(shard)) {
-        return Others::HaveIt(*node);
+    let have = reports.iter().filter(|(_, (_, report))| report.tells_of(shard)).map(|(node, _)| *node);
+    let have: BTreeSet<NodeId> = have.collect();
+    if !have.is_empty() {
+        return Others::HaveIt(have);
     }
     let heard = |node: &NodeId| reports.get(node).is_some_and(|(ago, _)| *ago <= FRESH);
     let missing: Vec<NodeId> = needed.iter().filter(|node| !heard(node)).copied().collect();
     if missing.is_empty() { Others::HaveNone } else { Others::AreMissing(missing) }
 }
 
-/// Begins the logs that may be begun, until there is none left that this node has nothing of.
+/// Begins the logs that may be begun, until there is none left that this node has nothing of and has to wait for.
 pub(super) async fn begin(
     mut needed: BTreeMap<u16, BTreeSet<NodeId>>,
-    alliance: Arc<Alliance>,
+    (charters, alliance): (Charters, Arc<Alliance>),
     (consensus, me): (Consensus, NodeId),
     stop: CancellationToken,
 ) {
@@ -70,40 +73,96 @@ pub(super) async fn begin(
             left || status.is_none_or(|status| !status.voters.is_empty() || status.fault.is_some())
         };
         needed.retain(|shard, _| !is_something(*shard));
+        let mut reports = alliance.reports(me);
+        reports.remove(&me);
+        let newest = charters.newest();
+        let seen: Vec<(u16, Others)> = needed.iter().map(|(it, of)| (*it, others(*it, of, &reports))).collect();
+        let mut waits = Waits::default();
+        for (shard, others) in seen {
+            let given = newest.group(shard).contains(&me);
+            match others {
+                Others::HaveNone => {
+                    tracing::info!(shard, "nobody has anything of the shard: its log begins");
+                    if !consensus.begin(GroupId(shard)).await {
+                        tracing::error!(shard, "the shard's log cannot be begun");
+                    }
+                }
+                // Let go since it was a founder: nothing will come, and nothing is to be begun. What it is given again, others bring.
+                Others::HaveIt(_) if !given => drop(needed.remove(&shard)),
+                others if given => waits.add(shard, others),
+                _ => {}
+            }
+        }
         alliance.wait_to_begin(!needed.is_empty());
         if needed.is_empty() {
             return;
         }
-        let mut reports = alliance.reports(me);
-        reports.remove(&me);
-        let (mut missing, mut have) = (BTreeSet::new(), BTreeSet::new());
-        for (shard, nodes) in &needed {
-            match others(*shard, nodes, &reports) {
-                Others::HaveNone => {
-                    tracing::info!(shard, "nobody has anything of the shard: its log begins");
-                    if !consensus.begin(GroupId(*shard)).await {
-                        tracing::error!(shard, "the shard's log cannot be begun");
-                    }
-                }
-                Others::HaveIt(node) => drop(have.insert(node)),
-                Others::AreMissing(nodes) => missing.extend(nodes),
-            }
-        }
-        if (!missing.is_empty() || !have.is_empty()) && said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
+        if !waits.is_nothing() && said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
             // The first time it is but the others' start that is waited for.
             if said.replace(Instant::now()).is_some() {
-                tracing::warn!(
-                    shards = needed.len(), silent = ?missing, hold_it = ?have,
-                    "this node has nothing of shards that are placed on it. A new log begins only when every node on which it is placed says \
-                     that it has none: start those that are silent. Where others hold it, it comes from them; if it does not, this \
-                     node was one of them and lost its disk: restore it from a backup with the others, or have it replaced"
-                );
+                let name = |id: &NodeId| newest.node(*id).map_or_else(|| id.to_string(), |node| node.name.clone());
+                waits.told(name).iter().for_each(|text| tracing::warn!("{text}"));
             }
         }
         tokio::select! {
             () = stop.cancelled() => return,
             () = alliance.told() => {}
         }
+    }
+}
+
+/// What this node waits for, of shards that the newest charter gives it.
+#[derive(Default)]
+struct Waits {
+    /// Shards that others have, and who.
+    come: BTreeSet<u16>,
+    have: BTreeSet<NodeId>,
+    /// Shards that nobody has who was heard of, and who was not.
+    begin: BTreeSet<u16>,
+    silent: BTreeSet<NodeId>,
+}
+
+impl Waits {
+    fn add(&mut self, shard: u16, others: Others) {
+        match others {
+            Others::HaveNone => {}
+            Others::HaveIt(nodes) => {
+                self.come.insert(shard);
+                self.have.extend(nodes);
+            }
+            Others::AreMissing(nodes) => {
+                self.begin.insert(shard);
+                self.silent.extend(nodes);
+            }
+        }
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.come.is_empty() && self.begin.is_empty()
+    }
+
+    /// For the operator.
+    fn told(&self, name: impl Fn(&NodeId) -> String) -> Vec<String> {
+        let names = |nodes: &BTreeSet<NodeId>| nodes.iter().map(&name).collect::<Vec<_>>().join(", ");
+        let mut told = Vec::new();
+        if !self.come.is_empty() {
+            told.push(format!(
+                "this node has nothing of {}, placed on it, which {} had or have: it comes from them. If it does not, this node had it \
+                 before and lost its disk, and they refuse it under its id for good: a node that lost its disk while others live is given a \
+                 new id and started empty in its place (`ehe-node replace`); it is not restored",
+                shards_in_words(&self.come),
+                names(&self.have)
+            ));
+        }
+        if !self.begin.is_empty() {
+            told.push(format!(
+                "this node has nothing of {}, placed on it, and a new log begins only when every node on which it is or was first placed says \
+                 that it has none: start {}. If every node lost its disk, all of them are restored from one backup (`ehe-node restore`)",
+                shards_in_words(&self.begin),
+                names(&self.silent)
+            ));
+        }
+        told
     }
 }
 
@@ -142,7 +201,7 @@ mod tests {
             let reports = [(node(1), report(&[])), (node(2), second)];
             others(SHARD, &needed, &reports.into_iter().map(|(n, it)| (n, (Duration::ZERO, it))).collect())
         };
-        assert_eq!(said(gave_up.clone()), Others::HaveIt(node(2)));
+        assert_eq!(said(gave_up.clone()), Others::HaveIt([node(2)].into()));
         assert_eq!(said(Report { gave_up: Some(vec![4]), ..gave_up }), Others::HaveNone, "another shard's");
     }
 
@@ -158,8 +217,23 @@ mod tests {
         assert_eq!(said(&[(1, now, &[])]), Others::AreMissing(vec![node(2)]));
         assert_eq!(said(&[(1, now, &[]), (2, long_ago, &[])]), Others::AreMissing(vec![node(2)]));
         assert_eq!(said(&[(1, now, &[]), (2, now, &[4])]), Others::HaveNone, "another shard's");
-        assert_eq!(said(&[(1, now, &[]), (2, now, &[4, SHARD])]), Others::HaveIt(node(2)));
+        assert_eq!(said(&[(1, now, &[]), (2, now, &[4, SHARD])]), Others::HaveIt([node(2)].into()));
         // Also one that is not asked for it, and whatever was said long ago.
-        assert_eq!(said(&[(1, now, &[]), (2, now, &[]), (9, long_ago, &[SHARD])]), Others::HaveIt(node(9)));
+        assert_eq!(said(&[(1, now, &[]), (2, now, &[]), (9, long_ago, &[SHARD])]), Others::HaveIt([node(9)].into()));
+        let two = said(&[(1, now, &[SHARD]), (2, now, &[]), (9, long_ago, &[SHARD])]);
+        assert_eq!(two, Others::HaveIt([node(1), node(9)].into()), "all who have it are named");
+    }
+
+    #[test]
+    fn what_is_waited_for_is_said_by_name_and_nobody_is_told_to_restore_what_others_have() {
+        let mut waits = Waits::default();
+        assert!(waits.is_nothing());
+        (0..4).for_each(|shard| waits.add(shard, Others::HaveIt([node(1), node(2)].into())));
+        let name = |id: &NodeId| format!("node{}.example", id.0[0]);
+        let told = waits.told(name).join("\n");
+        assert!(told.contains("shards 0–3") && told.contains("node1.example, node2.example"), "{told}");
+        assert!(told.contains("it is not restored") && !told.contains("NodeId"), "{told}");
+        waits.add(9, Others::AreMissing(vec![node(3)]));
+        assert!(waits.told(name)[1].contains("shard 9, placed") && waits.told(name)[1].contains("start node3.example"));
     }
 }

@@ -1,14 +1,11 @@
 //! From what the checkpointer finds to what is kept.
 
 use super::Keeper;
-use crate::charters::Charters;
 use crate::checkpoint::{Evidence, EvidenceSink, Logged};
 
 /// Keeps what the checkpointer finds, where it can be shown to others.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// Under which both statements are judged.
-    pub charters: Charters,
     /// Keeps it.
     pub keeper: Keeper,
 }
@@ -16,8 +13,8 @@ pub struct Found {
 impl EvidenceSink for Found {
     fn found(&mut self, evidence: Evidence) {
         let of = evidence.of;
-        match evidence.exported(&self.charters.chain()) {
-            Some(Ok(exported)) => self.keeper.found(&exported, of),
+        match evidence.contradiction() {
+            Some(Ok(contradiction)) => self.keeper.found(&contradiction, of),
             // What this node finds about itself: its own log is all that it has.
             None => Logged.found(evidence),
             Some(Err(why)) => {

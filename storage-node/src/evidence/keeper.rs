@@ -2,14 +2,18 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ehe::evidence::{Evidence, Finding, Verdict, judge};
-use ehe::id::{AllianceId, Hash, NodeId};
+use ehe::evidence::{Contradiction, EvidenceError, Finding, Verdict};
+use ehe::id::{Hash, NodeId};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, watch};
 
 use super::shelf::{Kept, NotKept, Shelf};
+use crate::charters::Charters;
 use crate::checkpoint::{Board, Distrusted};
 use crate::stats::Stats;
+
+/// What this node found and waits for a charter, at most: of each node of a shard it finds two pieces.
+const WAITING_MAX: usize = 256;
 
 /// What became of what another node told.
 #[derive(Debug)]
@@ -18,6 +22,8 @@ pub enum Taken {
     New,
     /// It says nothing new, or there is no room.
     Old,
+    /// It names a later charter than this node has: it can be judged when that has come.
+    Later,
 }
 
 /// Keeps evidence. Clones are the same.
@@ -26,26 +32,30 @@ pub struct Keeper(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    alliance: AllianceId,
+    /// Under which it is judged.
+    charters: Charters,
     shelf: Mutex<Shelf>,
+    /// What this node found under a charter that a shard's log brought and nobody has shown yet: it is found once.
+    waiting: Mutex<Vec<(Contradiction, NodeId)>>,
     /// How many pieces there are.
     count: watch::Sender<usize>,
     board: Arc<Board>,
     stats: Arc<Stats>,
-    /// Judging takes as many signatures as the charters have: one at a time, so that nobody's evidence takes more than one thread.
+    /// One at a time, so that nobody's evidence takes more than one thread.
     judging: Semaphore,
 }
 
 impl Keeper {
     /// Keeps it on this shelf. Whoever signed two logs by what lies there already is not counted from the start.
-    pub fn new(alliance: AllianceId, shelf: Shelf, board: Arc<Board>, stats: Arc<Stats>) -> Self {
+    pub fn new(charters: Charters, shelf: Shelf, board: Arc<Board>, stats: Arc<Stats>) -> Self {
         let count = shelf.kept().len();
         for kept in shelf.kept() {
             distrust(&board, &kept.verdict);
         }
         let this = Inner {
-            alliance,
+            charters,
             shelf: Mutex::new(shelf),
+            waiting: Mutex::default(),
             count: watch::Sender::new(count),
             board,
             stats,
@@ -81,15 +91,45 @@ impl Keeper {
         (kept.len(), kept.get(place).cloned())
     }
 
-    /// Keeps what this node found. Waits for the disk.
-    pub fn found(&self, evidence: &Evidence, of: NodeId) {
-        let bytes = evidence.to_vec();
-        match judge(&bytes).map_err(NotKept::from).and_then(|verdict| self.put(bytes, verdict)) {
+    /// Keeps what this node found. Waits for the disk. What names a charter that this node does not have yet is kept once it has
+    /// ([`Self::charters_came`]).
+    pub fn found(&self, found: &Contradiction, of: NodeId) {
+        if found.newest_charter().is_ok_and(|named| named > self.0.charters.version()) {
+            self.waits(found, of);
+            return;
+        }
+        let judged = found.judge(&self.0.charters.each()).map_err(NotKept::from);
+        match judged.and_then(|verdict| self.put(found.to_vec(), verdict)) {
             Ok(_) | Err(NotKept::NothingNew) => {}
             Err(why) => {
                 tracing::error!(node = %of, %why, "what contradicts a node's statement cannot be kept as evidence")
             }
         }
+    }
+
+    fn waits(&self, found: &Contradiction, of: NodeId) {
+        let known = self.0.charters.version();
+        let mut waiting = self.waiting();
+        if waiting.len() >= WAITING_MAX {
+            tracing::error!(node = %of, "what contradicts a node's statement cannot be kept as evidence: too much waits for a charter");
+            return;
+        }
+        waiting.push((found.clone(), of));
+        drop(waiting);
+        // It may have come in this moment.
+        if self.0.charters.version() > known {
+            self.charters_came();
+        }
+    }
+
+    /// Keeps what waited for a charter that is here now. Waits for the disk.
+    pub fn charters_came(&self) {
+        let waiting = std::mem::take(&mut *self.waiting());
+        waiting.iter().for_each(|(found, of)| self.found(found, *of));
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<(Contradiction, NodeId)>> {
+        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Judges and keeps what another node told. The error is that node's fault.
@@ -100,16 +140,18 @@ impl Keeper {
         }
         // Never closed.
         let Ok(_one) = self.0.judging.acquire().await else { return Ok(Taken::Old) };
-        let (this, wanted) = (self.clone(), self.0.alliance);
+        let this = self.clone();
         let judged = tokio::task::spawn_blocking(move || {
-            let evidence = Evidence::decode(&bytes).map_err(ehe::evidence::EvidenceError::from)?;
-            match evidence.claimed_alliance() {
-                Some(other) if other != wanted => Err(NotKept::OtherAlliance(other)),
-                _ => this.put(bytes, evidence.judge()?),
+            let charters = this.0.charters.each();
+            let known = charters.last().map_or(0, |newest| newest.version());
+            let told = Contradiction::decode(&bytes).map_err(EvidenceError::from)?;
+            if told.newest_charter()? > known {
+                return Ok(Taken::Later);
             }
+            this.put(bytes, told.judge(&charters)?).map(|_| Taken::New)
         });
         match judged.await {
-            Ok(Ok(_)) => Ok(Taken::New),
+            Ok(Ok(taken)) => Ok(taken),
             Ok(Err(NotKept::NothingNew | NotKept::Full)) | Err(_) => Ok(Taken::Old),
             Ok(Err(why)) => Err(why),
         }
@@ -149,7 +191,7 @@ fn say(kept: &Kept) {
     tracing::error!(
         shard = verdict.shard, incarnation = verdict.incarnation, kind = verdict.kind.as_str(), finding = ?verdict.finding(),
         nodes = nodes.join(" "), file = kept.file.as_ref().map(|file| file.display().to_string()),
-        "evidence that nodes signed what contradicts each other: `ehe verify --evidence FILE` tells what is proven"
+        "evidence that nodes signed what contradicts each other: `ehe-node evidence` makes of it a file that proves it to anybody"
     );
 }
 
@@ -157,26 +199,73 @@ fn say(kept: &Kept) {
 mod tests {
     use std::time::Instant;
 
-    use super::super::shelf::tests::pair;
+    use ehe::charter::{CharterChain, SignedCharter};
+
+    use super::super::shelf::tests::{judged, pair, said};
     use super::*;
-    use crate::test_members::seats;
+    use crate::test_members::{seats, seats_and_members};
 
     #[test]
     fn whom_evidence_on_disk_proves_guilty_is_not_counted_from_the_start_and_whom_it_only_accuses_is() {
         let dir = tempfile::tempdir().unwrap();
         let seats = seats("ABC", None);
-        let alliance = seats[0].charter.alliance_id();
-        let mut shelf = Shelf::open(dir.path().into(), alliance).unwrap();
+        let charters = Charters::of_chain(&CharterChain(vec![seats[0].charter.signed().clone()]), dir.path());
+        let mut shelf = Shelf::open(dir.path().into(), &charters.each()).unwrap();
         for bytes in [pair(&seats[0], &seats[0], 3, 9, [1, 2]), pair(&seats[1], &seats[2], 3, 9, [1, 2])] {
-            let verdict = judge(&bytes).unwrap();
+            let verdict = judged(&seats[0], &bytes);
             shelf.keep(bytes, verdict).unwrap();
         }
-        let again = Shelf::open(dir.path().into(), alliance).unwrap();
+        let again = Shelf::open(dir.path().into(), &charters.each()).unwrap();
         let (board, stats) = (Arc::new(Board::default()), Arc::new(Stats::default()));
-        let keeper = Keeper::new(alliance, again, Arc::clone(&board), Arc::clone(&stats));
+        let keeper = Keeper::new(charters, again, Arc::clone(&board), Arc::clone(&stats));
         let guilty = Distrusted { shard: 0, incarnation: 3, node: seats[0].id };
         assert_eq!(board.take(Some(Instant::now())).unwrap().distrusted, [guilty].into());
         assert_eq!((keeper.count(), keeper.at(2).is_none()), (2, true));
         assert!(stats.snapshot().contains(&("evidence", 2)));
+    }
+
+    #[tokio::test]
+    async fn what_names_a_charter_that_has_not_come_yet_is_kept_when_it_has_and_not_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let (seats, members) = seats_and_members("ABC", None);
+        let mut chain = CharterChain(vec![seats[0].charter.signed().clone()]);
+        let charters = Charters::of_chain(&chain, dir.path());
+        let shelf = Shelf::open(dir.path().join("evidence"), &charters.each()).unwrap();
+        let keeper = Keeper::new(charters.clone(), shelf, Arc::default(), Arc::default());
+        let told = said(&seats[0], [1, 2], 2);
+        for _ in 0..2 {
+            assert!(matches!(keeper.told(told.clone()).await, Ok(Taken::Later)));
+        }
+        assert_eq!(keeper.count(), 0);
+        let mut second = seats[0].charter.charter().clone();
+        (second.version, second.predecessor) = (2, Some(chain.0[0].hash()));
+        let mut second = SignedCharter::unsigned(&second).unwrap();
+        members.iter().for_each(|member| second.sign(member).unwrap());
+        chain.0.push(second.clone());
+        assert!(charters.take_up(&chain).unwrap());
+        assert!(matches!(keeper.told(told.clone()).await, Ok(Taken::New)));
+        assert!(matches!(keeper.told(told).await, Ok(Taken::Old)));
+        // And a charter that there is none of is nobody's fault either: it may come.
+        assert!(matches!(keeper.told(said(&seats[0], [1, 3], 9)).await, Ok(Taken::Later)));
+        assert!(keeper.told(said(&seats[0], [1, 3], 0)).await.is_err(), "there is no charter 0");
+        // What this node itself finds under a charter that only a shard's log has brought so far is found once, and waits for it.
+        let own = Contradiction::decode(&said(&seats[1], [1, 2], 3)).unwrap();
+        keeper.found(&own, seats[1].id);
+        keeper.charters_came();
+        assert_eq!(keeper.count(), 1);
+        let mut third = second.read().unwrap();
+        (third.version, third.predecessor) = (3, Some(second.hash()));
+        let mut third = SignedCharter::unsigned(&third).unwrap();
+        members.iter().for_each(|member| third.sign(member).unwrap());
+        chain.0.push(third);
+        assert!(charters.take_up(&chain).unwrap());
+        keeper.charters_came();
+        assert_eq!(keeper.count(), 2);
+        // Once the node is without that charter, the piece is left alone.
+        chain.0.pop();
+        chain.0.pop();
+        let without = Charters::of_chain(&chain, dir.path()).each();
+        assert!(Shelf::open(dir.path().join("evidence"), &without).unwrap().kept().is_empty());
+        assert_eq!(Shelf::open(dir.path().join("evidence"), &charters.each()).unwrap().kept().len(), 2);
     }
 }

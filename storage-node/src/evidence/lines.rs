@@ -1,7 +1,9 @@
 //! Evidence as `ehe-node status` shows it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use ehe::charter::VerifiedCharter;
 use ehe::evidence::{Finding, Signer, Verdict};
 
 use super::shelf::{Found, Kept, read};
@@ -17,16 +19,20 @@ pub struct NoStatus {
     pub source: std::io::Error,
 }
 
-/// The number of pieces in a directory; of each what it is about and where it lies; and what lies there and is none.
-pub fn lines(dir: &Path) -> Result<Vec<String>, NoStatus> {
-    let Found { kept, strange } = read(dir).map_err(|source| NoStatus { path: dir.into(), source })?;
+/// The number of pieces in a directory; of each what it is about, under these charters, and where it lies; and what lies there and is none.
+pub fn lines(dir: &Path, charters: &[Arc<VerifiedCharter>]) -> Result<Vec<String>, NoStatus> {
+    let Found { kept, strange } = read(dir, charters).map_err(|source| NoStatus { path: dir.into(), source })?;
     let mut lines = vec![format!("evidence: {}", kept.len())];
     for kept in &kept {
         lines.push(about(kept));
         lines.extend(kept.file.as_ref().map(|file| format!("  {}", file.display())));
     }
     if !kept.is_empty() {
-        lines.push("`ehe verify --evidence FILE` says what each proves; it needs nothing but the file".into());
+        lines.push(
+            "`ehe-node evidence --to DIR` writes each with its charters; `ehe verify --evidence FILE` then says what it proves, and needs nothing \
+             but that file"
+                .into(),
+        );
     }
     lines.extend(strange.iter().map(|(path, why)| format!("no evidence: {}: {why}", path.display())));
     Ok(lines)

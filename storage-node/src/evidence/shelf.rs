@@ -7,15 +7,15 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ehe::evidence::{EvidenceError, Finding, Verdict, judge};
-use ehe::id::{AllianceId, Hash, NodeId};
+use ehe::charter::VerifiedCharter;
+use ehe::evidence::{Contradiction, Evidence, EvidenceError, Finding, Verdict};
+use ehe::id::{Hash, NodeId};
 use ehe::limits::EVIDENCE_MAX_BYTES;
 use sha2::{Digest, Sha256};
 
-/// Files at most.
+/// Files at most, of [`CONTRADICTION_MAX_BYTES`](ehe::limits::CONTRADICTION_MAX_BYTES) each: 16 MiB in all. They are held in memory too, to be
+/// handed on.
 const FILES_MAX: usize = 256;
-/// Bytes of all of them; they are held in memory too, to be handed on.
-const BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Files that accuse one node. Of a shard in which nothing accused it before there may always be one.
 const OF_A_NODE_MAX: usize = 16;
 /// What a file is called while it is written.
@@ -26,7 +26,7 @@ const UNFINISHED: &str = "new";
 pub struct Kept {
     /// SHA-256 of its bytes.
     pub hash: Hash,
-    /// As it travels.
+    /// As it travels: an encoded [`Contradiction`].
     pub bytes: Arc<[u8]>,
     /// What it proves.
     pub verdict: Arc<Verdict>,
@@ -40,9 +40,6 @@ pub enum NotKept {
     /// It proves nothing. Whoever told it is at fault.
     #[error("it is no evidence: {0}")]
     NoEvidence(#[from] EvidenceError),
-    /// It is about somebody else's nodes.
-    #[error("it is of another alliance ({0})")]
-    OtherAlliance(AllianceId),
     /// Everybody whom it accuses is accused already.
     #[error("it says nothing new")]
     NothingNew,
@@ -55,7 +52,6 @@ pub enum NotKept {
 #[derive(Debug)]
 pub struct Shelf {
     dir: PathBuf,
-    alliance: AllianceId,
     kept: Vec<Kept>,
 }
 
@@ -72,8 +68,8 @@ pub struct Found {
     pub strange: Vec<(PathBuf, String)>,
 }
 
-/// Reads a directory of evidence. There is nothing in one that there is not.
-pub fn read(dir: &Path) -> std::io::Result<Found> {
+/// Reads a directory of evidence, and judges it under these charters. There is nothing in one that there is not.
+pub fn read(dir: &Path, charters: &[Arc<VerifiedCharter>]) -> std::io::Result<Found> {
     let entries = match fs::read_dir(dir) {
         Err(why) if why.kind() == ErrorKind::NotFound => return Ok(Found::default()),
         entries => entries?,
@@ -84,7 +80,7 @@ pub fn read(dir: &Path) -> std::io::Result<Found> {
         if path.extension().is_some_and(|extension| extension == UNFINISHED) {
             continue;
         }
-        match read_one(&path) {
+        match read_one(&path, charters) {
             Ok((made, kept)) => found.push((made, kept)),
             Err(why) => strange.push((path, why)),
         }
@@ -94,30 +90,32 @@ pub fn read(dir: &Path) -> std::io::Result<Found> {
     Ok(Found { kept: found.into_iter().map(|(_, kept)| kept).collect(), strange })
 }
 
-fn read_one(path: &Path) -> Result<(std::time::SystemTime, Kept), String> {
+fn read_one(path: &Path, charters: &[Arc<VerifiedCharter>]) -> Result<(std::time::SystemTime, Kept), String> {
     let bytes = certs::file::read_public(path, EVIDENCE_MAX_BYTES, "").map_err(|why| why.to_string())?;
-    let hash = Hash(Sha256::digest(&bytes).into());
-    if path.file_name().is_none_or(|name| name != name_of(&hash).as_str()) {
+    if path.file_name().is_none_or(|name| name != name_of(&Hash(Sha256::digest(&bytes).into())).as_str()) {
         return Err("its name is not the hash of what it holds".into());
     }
-    let verdict = Arc::new(judge(&bytes).map_err(|why| why.to_string())?);
+    // What programs before this one kept had its charters with it.
+    let with_charters = |_| Evidence::decode(&bytes).map(|evidence| evidence.contradiction);
+    let held = Contradiction::decode(&bytes).or_else(with_charters).map_err(|why| why.to_string())?;
+    let verdict = Arc::new(held.judge(charters).map_err(|why| why.to_string())?);
+    let bytes = held.to_vec();
+    let hash = Hash(Sha256::digest(&bytes).into());
     let made = fs::metadata(path).and_then(|metadata| metadata.modified()).map_err(|why| why.to_string())?;
     Ok((made, Kept { hash, bytes: bytes.into(), verdict, file: Some(path.into()) }))
 }
 
 impl Shelf {
-    /// Opens the directory; it is made when there is something to keep. Files that hold no evidence of this alliance are said and left
-    /// alone.
-    pub fn open(dir: PathBuf, alliance: AllianceId) -> std::io::Result<Self> {
-        let found = read(&dir)?;
+    /// Opens the directory; it is made when there is something to keep. Files that hold no evidence of the alliance of these charters are said
+    /// and left alone.
+    pub fn open(dir: PathBuf, charters: &[Arc<VerifiedCharter>]) -> std::io::Result<Self> {
+        let found = read(&dir, charters)?;
         for (path, why) in found.strange {
             tracing::warn!(path = %path.display(), %why, "a file among the evidence is none; it is left alone");
         }
-        let mut this = Self { dir, alliance, kept: Vec::new() };
+        let mut this = Self { dir, kept: Vec::new() };
         for kept in found.kept {
-            if kept.verdict.alliance != alliance {
-                tracing::warn!(file = ?kept.file, alliance = %kept.verdict.alliance, "evidence of another alliance; it is left alone");
-            } else if this.has_room(kept.bytes.len()) {
+            if this.has_room() && !this.has(&kept.hash) {
                 this.kept.push(kept);
             }
         }
@@ -137,11 +135,8 @@ impl Shelf {
     /// Takes evidence that was judged, if it names somebody new. It is durable when this returns, unless `file` is `None`: what could
     /// not be written is kept while the program runs.
     pub fn keep(&mut self, bytes: Vec<u8>, verdict: Verdict) -> Result<Kept, NotKept> {
-        if verdict.alliance != self.alliance {
-            return Err(NotKept::OtherAlliance(verdict.alliance));
-        }
         self.adds(&verdict)?;
-        if !self.has_room(bytes.len()) {
+        if !self.has_room() {
             return Err(NotKept::Full);
         }
         let hash = Hash(Sha256::digest(&bytes).into());
@@ -157,9 +152,8 @@ impl Shelf {
         Ok(kept)
     }
 
-    fn has_room(&self, bytes: usize) -> bool {
-        let all: usize = self.kept.iter().map(|kept| kept.bytes.len()).sum();
-        self.kept.len() < FILES_MAX && all.saturating_add(bytes) <= BYTES_MAX
+    fn has_room(&self) -> bool {
+        self.kept.len() < FILES_MAX
     }
 
     /// Whether it says of somebody what nothing kept says.

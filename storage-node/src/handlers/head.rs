@@ -30,7 +30,7 @@ pub(super) async fn head_of(
     if leaves == 0 {
         return Err(Refusal::RoomUnknown.into());
     }
-    let checkpoint = tokio::time::timeout(node.limits.submit(), shard.checkpoint_of(leaves)).await;
+    let checkpoint = tokio::time::timeout(node.limits.submit(), shard.checkpoint_asked_for(leaves)).await;
     let checkpoint = checkpoint.map_err(|_| Refusal::Overloaded)??;
     node.speaks_as_of(shard.place.shard, &checkpoint)?;
     let (identity, now) = (node.identity.clone(), node.clock.now());

@@ -96,7 +96,7 @@ async fn serve(node: &Node, peer: PeerIdentity, share: &Share, exchange: &mut Ex
             let answer = tokio::time::timeout(node.limits.submit(), rooms::rooms_of(node, peer)).await;
             answer.unwrap_or(Err(Refusal::Overloaded.into())).unwrap_or_else(Into::into)
         }
-        Some(Ok(Request::Charter)) => Response::Charter(node.charter.encoded()),
+        Some(Ok(Request::Charter(from))) => Response::Charter(node.charter.piece(from)),
         Some(Ok(Request::Status)) => about::status(node),
         Some(Ok(Request::Evidence(from))) => about::evidence(node, from),
         Some(Ok(Request::Restorations(shard, from))) => {

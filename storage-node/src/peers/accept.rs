@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use certs::{CloseCode, Exchange, Peer};
 use ehe::id::NodeId;
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::alliance::Alliance;
 use super::evidence::hear_evidence;
 use super::link::{next_frame, stream};
+use super::rarely::Rarely;
 use super::reads::ReadDoor;
 use super::{Kind, Repairs};
 use crate::admission::{self, Standing};
@@ -48,6 +49,10 @@ pub struct Accepting {
     pub repairs: Repairs,
     /// Counters.
     pub stats: Arc<Stats>,
+    /// Who broke a rule was named a while ago.
+    pub faults: Rarely,
+    /// So was who orders members that no charter known here has.
+    pub strangers: Rarely,
     /// Cancelled when the node has nothing more to say to others.
     pub stop: CancellationToken,
 }
@@ -74,7 +79,7 @@ impl Accepting {
             }
             () = self.stop.cancelled() => peer.close(CloseCode::GoingAway),
             // With it goes what it has open: who was let go has nothing more to say in a group that it was once in.
-            () = self.let_go(from) => {
+            () = self.charters.without(from) => {
                 Stats::add(&self.stats.peers_refused, 1);
                 tracing::info!(%from, "the connection of a node that is not in the charter any more is closed");
                 peer.close(CloseCode::NotAuthorized);
@@ -83,21 +88,10 @@ impl Accepting {
         }
     }
 
-    /// Returns when no charter that counts names a node any more.
-    async fn let_go(&self, node: NodeId) {
-        loop {
-            let known = self.charters.version();
-            if self.charters.node(node).is_none() {
-                return;
-            }
-            self.charters.newer_than(known).await;
-        }
-    }
-
     /// How many there may be at a time, the transport bounds.
     async fn streams(self: &Arc<Self>, peer: &Peer, from: NodeId) {
         let mut running = JoinSet::new();
-        // Pieces of evidence are large; of one connection one is taken in at a time.
+        // Of one connection one piece of evidence is taken in at a time.
         let evidence = Arc::new(Semaphore::new(1));
         loop {
             tokio::select! {
@@ -132,6 +126,8 @@ impl Accepting {
                 if let Err(why) = self.consensus.serve(raft_id(from), stream(exchange)).await {
                     if let Some(ahead_ms) = why.ahead_ms() {
                         self.ahead(from, ahead_ms);
+                    } else if why.is_about_members() {
+                        self.members(from, &why);
                     } else if why.is_fault_of_peer() {
                         self.fault(from, &why);
                     } else {
@@ -196,8 +192,21 @@ impl Accepting {
         }
     }
 
+    /// The leader tries again until the charter is here.
+    fn members(&self, from: NodeId, why: &dyn std::fmt::Display) {
+        Stats::add(&self.stats.peer_streams_ended, 1);
+        if let Some(unsaid) = self.strangers.due(from, Instant::now()) {
+            tracing::warn!(%from, %why, unsaid, "a change of members is not taken");
+        }
+    }
+
     fn fault(&self, from: NodeId, why: &dyn std::fmt::Display) {
         Stats::add(&self.stats.peer_faults, 1);
-        tracing::warn!(%from, %why, "another node broke a rule between nodes: its program is faulty, or of another version");
+        if let Some(unsaid) = self.faults.due(from, Instant::now()) {
+            tracing::warn!(
+                %from, %why, unsaid,
+                "another node broke a rule between nodes: its program is faulty, or of another version"
+            );
+        }
     }
 }

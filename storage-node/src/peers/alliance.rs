@@ -4,14 +4,18 @@
 //! One exchange: a question, an answer. A version byte, then deterministic CBOR:
 //!
 //! ```text
-//! question = [0, report] / [1]           this is how I am, how are you? / your charters, please
-//! answer   = [0, report] / [1, bytes charter chain]
+//! question = [0, report]                 this is how I am, how are you?
+//!          / [2, uint from]              your charters from this version on, please
+//! answer   = [0, report]
+//!          / [2, bytes charter chain]    as many of them as a frame of the wire holds; none at the end
 //! report   = {0: uint newest charter, 1: [* group], 2?: [+ uint shard that this node gave up],
 //!             3?: uint the highest rules version that the program knows}
 //! group    = {0: uint shard, 1: uint charter in effect, 2?: node id leader, 3: uint term, 4: uint applied, 5: [* node id] voters,
 //!             6: [* node id] learners, 7: bool faulted, 8?: text what is being done to move it,
 //!             9?: uint rules version in force}
 //! ```
+
+mod charters;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -20,28 +24,32 @@ use std::time::{Duration, Instant};
 
 use certs::{ChannelError, Exchange, Lane};
 use ehe::cbor::{self, CborError};
-use ehe::charter::{CHAIN_MAX_BYTES, CharterChain, RULES_FIRST};
+use ehe::charter::{CharterError, RULES_FIRST};
 use ehe::id::NodeId;
+use ehe::limits::FRAME_MAX_BYTES;
 use minicbor::{Decode, Encode};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::link::next_frame;
+use super::presence::Presence;
 use super::{Kind, Reach, cosign_with, tell_evidence};
 use crate::charters::Charters;
 use crate::checkpoint::{Board, Outbound};
 use crate::consensus::{Consensus, GroupId, LinkError};
 use crate::evidence::Keeper;
-use crate::node::node_id;
+use crate::node::{node_id, raft_id};
 use crate::placement::{Progress, Said};
 
 /// Nodes tell each other how they are after this time, and when a charter has come.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 /// Largest report: 1,024 shards with some 200 bytes each.
 const REPORT_MAX_BYTES: usize = 256 * 1024;
+/// Largest answer: what fits a frame of the wire, with charters.
+const ANSWER_MAX_BYTES: usize = FRAME_MAX_BYTES;
 /// Question and answer are here within this time.
 const WITHIN: Duration = Duration::from_secs(10);
-/// Charters may be many.
+/// Charters may be many: all that a node has are here within this time.
 const CHARTERS_WITHIN: Duration = Duration::from_secs(60);
 /// Who is up has been heard of after this time.
 const HEARD_WITHIN: Duration = Duration::from_secs(30);
@@ -121,8 +129,8 @@ impl Report {
 enum Question {
     #[n(0)]
     Report(#[n(0)] Report),
-    #[n(1)]
-    Charters,
+    #[n(2)]
+    Charters(#[n(0)] u32),
 }
 
 #[derive(Debug, PartialEq, Eq, Encode, Decode)]
@@ -130,8 +138,13 @@ enum Question {
 enum Answer {
     #[n(0)]
     Report(#[n(0)] Report),
-    #[n(1)]
+    #[n(2)]
     Charters(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+}
+
+/// See [`Alliance::older_than`]: of a node that said so long ago which rules it knows; of one that said nothing, `waits`.
+fn is_older(rules: u16, heard: Option<(Duration, u16)>, waits: bool) -> bool {
+    heard.map_or(waits, |(ago, knows)| knows < rules && ago < HEARD_WITHIN)
 }
 
 fn encoded<T: Encode<()>>(said: &T) -> Vec<u8> {
@@ -143,6 +156,12 @@ fn decoded<T: Encode<()> + for<'b> Decode<'b, ()>>(frame: &[u8], max: usize) -> 
         Some((&VERSION, said)) => Ok(cbor::from_slice(said, max)?),
         _ => Err(AllianceError::Version),
     }
+}
+
+/// A question or an answer of another node, encoded again as it was understood; `None`: it is neither.
+pub fn reencoded(frame: &[u8]) -> Option<Vec<u8>> {
+    let question = decoded::<Question>(frame, REPORT_MAX_BYTES).map(|question| encoded(&question));
+    question.or_else(|_| decoded::<Answer>(frame, ANSWER_MAX_BYTES).map(|answer| encoded(&answer))).ok()
 }
 
 /// Why a question has no answer.
@@ -163,9 +182,23 @@ pub(super) enum AllianceError {
     /// No message.
     #[error("not a message about the alliance: {0}")]
     Cbor(#[from] CborError),
+    /// What it shows as its charters are none, or not those that follow.
+    #[error(transparent)]
+    Shown(#[from] CharterError),
     /// Its charters are not taken up.
     #[error(transparent)]
     Charters(#[from] crate::charters::CharterFault),
+    /// Charters that it said that it has are not among those that it shows.
+    #[error("it says that it has charter {said}, and shows none after {shown}")]
+    NotShown {
+        /// The newest that it spoke of.
+        said: u32,
+        /// The newest that is here now.
+        shown: u32,
+    },
+    /// They did not all come in time.
+    #[error("its charters do not come to an end within {} s", CHARTERS_WITHIN.as_secs())]
+    Endless,
     /// The answer to another question.
     #[error("an answer to another question")]
     OtherQuestion,
@@ -183,6 +216,8 @@ pub struct Alliance {
     progress: Progress,
     heard: Mutex<BTreeMap<NodeId, (Instant, Report)>>,
     told: Notify,
+    /// A chain of charters may be long: of one node at a time.
+    gathering: Semaphore,
     waiting: AtomicBool,
     knows: u16,
     since: Instant,
@@ -198,6 +233,7 @@ impl Alliance {
             progress,
             heard: Mutex::default(),
             told: Notify::new(),
+            gathering: Semaphore::new(1),
             waiting: AtomicBool::new(false),
             knows,
             since: Instant::now(),
@@ -247,16 +283,21 @@ impl Alliance {
         reports
     }
 
-    /// Those of these nodes whose programs do not know a rules version. Who was not heard of yet counts for a while like one that does not; then
-    /// nobody waits for it any more: it may never come, and if it does, it finds out by itself.
+    /// Those of these nodes whose programs do not know a rules version. Who was not heard of yet counts for a while like one that does not. Who
+    /// has been silent since, nobody waits for any more: it may never come, and if it does, it finds out by itself.
     pub fn older_than(&self, rules: u16, nodes: BTreeSet<NodeId>, me: NodeId) -> BTreeSet<NodeId> {
         let (heard, waits) = (self.heard(), self.since.elapsed() < HEARD_WITHIN);
         let older = |node: &NodeId| match heard.get(node) {
             _ if *node == me => self.knows < rules,
-            Some((_, report)) => report.knows() < rules,
-            None => waits,
+            heard => is_older(rules, heard.map(|(at, report)| (at.elapsed(), report.knows())), waits),
         };
         nodes.into_iter().filter(older).collect()
+    }
+
+    /// Whether a node's program knows a rules version, by its own word of a short time ago.
+    pub fn knows_now(&self, rules: u16, node: NodeId) -> bool {
+        let lately = |(at, report): &(Instant, Report)| at.elapsed() < HEARD_WITHIN && report.knows() >= rules;
+        self.heard().get(&node).is_some_and(lately)
     }
 
     fn heard(&self) -> MutexGuard<'_, BTreeMap<NodeId, (Instant, Report)>> {
@@ -280,9 +321,20 @@ impl Alliance {
         (!member && newest.doing.is_none()).then_some(newest.charter)
     }
 
+    /// What a node said counts no more: it was let go.
+    pub fn forget(&self, node: NodeId) {
+        self.heard().remove(&node);
+    }
+
     fn hear(&self, from: NodeId, report: Report) {
         // Of a shard that there is not, nobody asks.
-        self.heard().insert(from, (Instant::now(), report));
+        let mut heard = self.heard();
+        // What was on its way when it was let go would be believed for ever.
+        if self.charters.node(from).is_none() {
+            return;
+        }
+        heard.insert(from, (Instant::now(), report));
+        drop(heard);
         self.told.notify_waiters();
     }
 
@@ -313,54 +365,44 @@ impl Alliance {
     pub(super) async fn answer(&self, from: NodeId, exchange: &mut Exchange) -> Result<(), AllianceError> {
         let question =
             next_frame(&mut exchange.receiver, REPORT_MAX_BYTES, WITHIN).await?.ok_or(AllianceError::Silent)?;
-        let (answer, within) = match decoded(&question, REPORT_MAX_BYTES)? {
+        let answer = match decoded(&question, REPORT_MAX_BYTES)? {
             Question::Report(report) => {
                 self.hear(from, report);
-                (Answer::Report(self.own()), WITHIN)
+                Answer::Report(self.own())
             }
-            Question::Charters => (Answer::Charters(self.charters.encoded()), CHARTERS_WITHIN),
+            Question::Charters(from) => Answer::Charters(self.charters.piece(from)),
         };
-        exchange.send(&encoded(&answer), within).await?;
+        exchange.send(&encoded(&answer), WITHIN).await?;
         exchange.finish()?;
-        Ok(exchange.delivered(within).await?)
+        Ok(exchange.delivered(WITHIN).await?)
     }
 
-    /// Tells a node how this one is, hears how that one is, and takes its charters if they are newer.
+    /// Tells a node how this one is, and hears how that one is.
     async fn ask(&self, reach: &Reach, node: NodeId) -> Result<(), AllianceError> {
         let question = Question::Report(self.own());
-        let Answer::Report(report) = asked(reach, node, &question, REPORT_MAX_BYTES, WITHIN).await? else {
+        let Answer::Report(report) = asked(reach, node, &question, REPORT_MAX_BYTES).await? else {
             return Err(AllianceError::OtherQuestion);
         };
-        let newer = report.charter > self.charters.version();
         self.hear(node, report);
-        if !newer {
-            return Ok(());
-        }
-        let max = CHAIN_MAX_BYTES.saturating_sub(64);
-        let Answer::Charters(chain) = asked(reach, node, &Question::Charters, max, CHARTERS_WITHIN).await? else {
-            return Err(AllianceError::OtherQuestion);
-        };
-        let charters = self.charters.clone();
-        let taking = tokio::task::spawn_blocking(move || {
-            let chain = CharterChain::decode(&chain).map_err(crate::charters::CharterFault::from)?;
-            Ok::<_, AllianceError>(charters.take_up(&chain)?)
-        });
-        if taking.await.map_err(|_| AllianceError::Stopping)?? {
-            tracing::info!(version = self.charters.version(), from = %node, "a newer charter came from another node");
-        }
         Ok(())
     }
 
     /// Goes on asking a node until it is stopped.
     async fn keep_asking(&self, reach: &Reach, node: NodeId, stop: &CancellationToken) {
+        let mut presence = Presence::default();
         loop {
-            let known = self.charters.version();
+            let (known, began) = (self.charters.version(), Instant::now());
             let asked = tokio::select! {
                 () = stop.cancelled() => return,
                 asked = self.ask(reach, node) => asked,
             };
-            if let Err(why) = asked {
+            if let Err(why) = &asked {
                 tracing::debug!(%node, %why, "a node does not say how it is");
+            }
+            // Of who was let go there is nothing more to say.
+            if let Some(entry) = self.charters.node(node) {
+                let (at, apart) = ((began, Instant::now()), self.consensus.apart(raft_id(node)));
+                presence.asked(at, asked.as_ref().copied(), apart).iter().for_each(|word| word.say(&entry));
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -371,19 +413,13 @@ impl Alliance {
     }
 }
 
-async fn asked(
-    reach: &Reach,
-    node: NodeId,
-    question: &Question,
-    max: usize,
-    within: Duration,
-) -> Result<Answer, AllianceError> {
+async fn asked(reach: &Reach, node: NodeId, question: &Question, max: usize) -> Result<Answer, AllianceError> {
     // Charters may be long; how a shard is should not wait behind them.
-    let lane = if *question == Question::Charters { Lane::Bulk } else { Lane::Prompt };
+    let lane = if matches!(question, Question::Charters(_)) { Lane::Bulk } else { Lane::Prompt };
     let mut exchange = reach.open(node, lane, Kind::Alliance).await?;
-    exchange.send(&encoded(question), within).await?;
+    exchange.send(&encoded(question), WITHIN).await?;
     exchange.finish()?;
-    let answer = next_frame(&mut exchange.receiver, max, within).await?.ok_or(AllianceError::Silent)?;
+    let answer = next_frame(&mut exchange.receiver, max, WITHIN).await?.ok_or(AllianceError::Silent)?;
     decoded(&answer, max)
 }
 
@@ -402,13 +438,19 @@ pub async fn attend(
             alliance.charters.nodes().iter().map(|node| node.id).filter(|id| *id != me).collect();
         alliance.board.admit(others.clone());
         alliance.say_what_is_not_open(me);
+        let keeper = evidence.clone();
+        // Nobody waits for the disk here.
+        drop(tokio::task::spawn_blocking(move || keeper.charters_came()));
         for node in others {
             outbound.add(node);
             if attended.insert(node) {
                 tasks.spawn(cosign_with(reach.clone(), node, outbound.clone(), stop.clone()));
                 tasks.spawn(tell_evidence(reach.clone(), node, evidence.clone(), stop.clone()));
-                let (alliance, reach, stop) = (Arc::clone(&alliance), reach.clone(), stop.clone());
+                let with = || (Arc::clone(&alliance), reach.clone(), stop.clone());
+                let (alliance, reach, stop) = with();
                 tasks.spawn(async move { alliance.keep_asking(&reach, node, &stop).await });
+                let (alliance, reach, stop) = with();
+                tasks.spawn(async move { alliance.keep_taking(&reach, node, &stop).await });
             }
         }
         tokio::select! {
@@ -423,6 +465,15 @@ pub async fn attend(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_that_does_not_know_the_rules_is_waited_for_as_long_as_it_says_so() {
+        let second = Duration::from_secs(1);
+        assert!(is_older(2, Some((second, 1)), false));
+        assert!(!is_older(2, Some((second, 2)), true));
+        assert!(!is_older(2, Some((HEARD_WITHIN, 1)), true), "it has been silent since");
+        assert!(is_older(2, None, true) && !is_older(2, None, false));
+    }
 
     #[test]
     fn what_nodes_tell_each_other_comes_back_and_nothing_else_is_taken() {
@@ -442,8 +493,10 @@ mod tests {
             Question::Report(Report { charter: 2, groups: vec![group], gave_up: Some(vec![4]), knows: Some(3) });
         let bytes = encoded(&question);
         assert_eq!(decoded::<Question>(&bytes, REPORT_MAX_BYTES).unwrap(), question);
-        assert_eq!(encoded(&Question::Charters), [1, 0x81, 1]);
-        for bad in [&[][..], &[2, 0x81, 1], &[1, 0x81, 2], &[1, 0x81, 1, 0], &bytes[..bytes.len() - 1]] {
+        assert_eq!(encoded(&Question::Charters(7)), [1, 0x82, 2, 7]);
+        for bad in
+            [&[][..], &[2, 0x82, 2, 7], &[1, 0x81, 2], &[1, 0x82, 1, 7], &[1, 0x82, 2, 7, 0], &bytes[..bytes.len() - 1]]
+        {
             assert!(decoded::<Question>(bad, REPORT_MAX_BYTES).is_err(), "{bad:?}");
         }
         assert!(decoded::<Question>(&bytes, bytes.len() - 2).is_err(), "too long");

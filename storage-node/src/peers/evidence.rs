@@ -1,17 +1,18 @@
-//! Evidence on its way between nodes: told to each peer once, one piece a frame, each answered when it is on disk there.
+//! Evidence on its way between nodes: told to each peer once, one contradiction a frame, each answered when it is on disk there, or that it
+//! cannot be judged there yet.
 
 use std::time::Duration;
 
 use certs::{ChannelError, CloseCode, Exchange, Lane};
 use ehe::id::NodeId;
-use ehe::limits::EVIDENCE_MAX_BYTES;
+use ehe::limits::CONTRADICTION_MAX_BYTES;
 use tokio_util::sync::CancellationToken;
 
 use super::link::next_frame;
 use super::{Kind, Reach};
 use crate::consensus::LinkError;
-use crate::evidence::Keeper;
 use crate::evidence::shelf::NotKept;
+use crate::evidence::{Keeper, Taken};
 
 /// The first pause before a node is tried again; then twice as long, and so on.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -21,6 +22,8 @@ const AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
 const TOLD_WITHIN: Duration = Duration::from_secs(60);
 /// The answer: it was taken, or there already.
 const TAKEN: [u8; 1] = [1];
+/// The answer: it names a charter that has not come there yet.
+const LATER: [u8; 1] = [2];
 
 /// Tells a peer what is kept, and what comes, until it is stopped. What it was told while this program runs it is not told again.
 pub async fn tell_evidence(reach: Reach, peer: NodeId, keeper: Keeper, stop: CancellationToken) {
@@ -39,10 +42,12 @@ pub async fn tell_evidence(reach: Reach, peer: NodeId, keeper: Keeper, stop: Can
             telling = tell(&reach, peer, &keeper, &mut told) => telling,
         };
         match telling {
-            Ok(()) => {
+            Ok(Told::All) => {
                 pause = AGAIN_AFTER;
                 continue;
             }
+            // Charters go to every node, from this one too.
+            Ok(Told::Waits) => tracing::debug!(%peer, "evidence waits until a node has the charters that it names"),
             // It judges otherwise: another version of this program, perhaps. Telling it again changes nothing.
             Err(ChannelError::Reset(CloseCode::Protocol)) => {
                 tracing::warn!(%peer, "a node does not take what this one keeps as evidence: one of the two programs is faulty or old");
@@ -58,16 +63,24 @@ pub async fn tell_evidence(reach: Reach, peer: NodeId, keeper: Keeper, stop: Can
     }
 }
 
-async fn tell(reach: &Reach, peer: NodeId, keeper: &Keeper, told: &mut usize) -> Result<(), ChannelError> {
+/// How far a node is told what is kept.
+enum Told {
+    All,
+    Waits,
+}
+
+async fn tell(reach: &Reach, peer: NodeId, keeper: &Keeper, told: &mut usize) -> Result<Told, ChannelError> {
     let mut exchange = reach.open(peer, Lane::Bulk, Kind::Evidence).await?;
     while let Some(kept) = keeper.at(*told) {
         exchange.send(&kept.bytes, TOLD_WITHIN).await?;
         match exchange.recv(TOLD_WITHIN).await? {
             Some(answer) if answer == TAKEN.as_slice() => *told += 1,
+            Some(answer) if answer == LATER.as_slice() => return Ok(Told::Waits),
             _ => return Err(ChannelError::Truncated),
         }
     }
-    exchange.finish()
+    exchange.finish()?;
+    Ok(Told::All)
 }
 
 /// Why a stream of evidence ends before its end.
@@ -84,10 +97,13 @@ pub(super) enum NotHeard {
 /// Takes what a peer tells. The error is its fault.
 pub(super) async fn hear_evidence(keeper: &Keeper, exchange: &mut Exchange) -> Result<(), NotHeard> {
     loop {
-        match next_frame(&mut exchange.receiver, EVIDENCE_MAX_BYTES, Duration::MAX).await {
+        match next_frame(&mut exchange.receiver, CONTRADICTION_MAX_BYTES, Duration::MAX).await {
             Ok(Some(bytes)) => {
-                keeper.told(bytes.into()).await?;
-                if exchange.send(&TAKEN, TOLD_WITHIN).await.is_err() {
+                let answer = match keeper.told(bytes.into()).await? {
+                    Taken::New | Taken::Old => TAKEN,
+                    Taken::Later => LATER,
+                };
+                if exchange.send(&answer, TOLD_WITHIN).await.is_err() {
                     return Ok(());
                 }
             }

@@ -21,8 +21,8 @@
 //! | connections, those of one node, streams on one | [`certs::NodeLimits`] |
 //! | a frame of consensus | what consensus asks for, 16 MiB and mostly 1 KiB |
 //! | a frame about checkpoints | [`MESSAGE_MAX_BYTES`](crate::checkpoint::MESSAGE_MAX_BYTES) |
-//! | a frame about the alliance | 256 KiB a report, 16 MiB the charters, which only a node that shows newer ones is asked for |
-//! | a frame of evidence | [`EVIDENCE_MAX_BYTES`](ehe::limits::EVIDENCE_MAX_BYTES), one at a time of a connection, one judged at a time of all |
+//! | a frame about the alliance | 256 KiB a report, 1 MiB an answer with charters, which only a node that shows newer ones is asked for, one node at a time |
+//! | a frame of evidence | [`CONTRADICTION_MAX_BYTES`](ehe::limits::CONTRADICTION_MAX_BYTES), one at a time of a connection, one judged at a time of all |
 //! | a frame about a read request | [`ORDER_READ_MAX_BYTES`] |
 //! | read requests of one node that are ordered at a time | 256 |
 //! | those of readers whom the room does not know, of one node in an hour | 64 such readers |
@@ -34,16 +34,19 @@ mod alliance;
 mod cosigning;
 mod evidence;
 mod link;
+mod presence;
+mod rarely;
 mod reads;
 mod repair;
 mod strangers;
 mod whereabouts;
 
 pub use accept::Accepting;
-pub use alliance::{Alliance, GroupReport, Report, attend};
+pub use alliance::{Alliance, GroupReport, Report, attend, reencoded};
 pub use cosigning::cosign_with;
 pub use evidence::tell_evidence;
 pub use link::Reach;
+pub use rarely::Rarely;
 pub use reads::{ORDER_READ_MAX_BYTES, OrderRead, Ordered, ReadDoor, order_read};
 pub use repair::{Others, Repairs};
 pub use whereabouts::expect;
@@ -61,7 +64,8 @@ pub enum Kind {
     Reads,
     /// An entry that the other node's disk damaged, or a state ([`crate::scrub`]).
     Repair,
-    /// [Evidence](crate::evidence), one piece a frame; each is answered by the byte 1 when it is kept.
+    /// [Evidence](crate::evidence), one piece a frame; each is answered by the byte 1 when it is kept, and by 2 where
+    /// it names a charter that is not there yet.
     Evidence,
 }
 

@@ -92,8 +92,7 @@ pub enum Awaited {
 /// See the [module's text](self).
 pub fn next_step(seen: &Seen) -> Step {
     match seen.step() {
-        // Who takes up what it does not know applies nothing any more; a majority of such would be the shard's end until they are upgraded.
-        Step::Take(version) if version > 1 && !seen.older.is_empty() => {
+        Step::Take(version) if version > 1 && seen.waits_for_programs() => {
             Step::Wait(Awaited::Program(seen.older.clone()))
         }
         step => step,
@@ -101,6 +100,15 @@ pub fn next_step(seen: &Seen) -> Step {
 }
 
 impl Seen {
+    /// Who takes up what it does not know applies nothing any more; a majority of such would be the shard's end until they are upgraded.
+    /// Where more than half know it, nobody waits for those that the newest charter does without: charters come one after the other, and a node
+    /// that says for ever that it does not know one would otherwise keep its own removal from coming.
+    fn waits_for_programs(&self) -> bool {
+        let too_many = |nodes: &Nodes| nodes.intersection(&self.older).count() * 2 >= nodes.len().max(1);
+        let next = self.next.as_ref().unwrap_or(&self.group);
+        !self.older.is_disjoint(&self.newest) || too_many(&self.group) || too_many(next)
+    }
+
     fn step(&self) -> Step {
         if !self.leads {
             return Step::Follow;

@@ -271,3 +271,18 @@ fn a_charter_that_raises_the_rules_waits_for_who_does_not_know_them_and_nothing_
     assert_eq!(next_step(&begun), Step::Take(1));
     assert_eq!(next_step(&older(shard(&[1, 2, 3]), 2)), Step::Rest);
 }
+
+#[test]
+fn a_node_that_never_knows_the_rules_keeps_no_charter_from_coming_that_does_without_it() {
+    let seen = |group: &[u8], older: &[u8], newest: &[u8]| Seen {
+        older: nodes(older),
+        newest: nodes(newest),
+        ..moving(group, group)
+    };
+    let program = |older: &[u8]| Step::Wait(Awaited::Program(nodes(older)));
+    assert_eq!(next_step(&seen(&[1, 2, 3], &[2], &[1, 3, 4])), Step::Take(2));
+    assert_eq!(next_step(&seen(&[1, 2, 3], &[2, 3], &[1, 3, 4])), program(&[2, 3]), "node 3 stays");
+    assert_eq!(next_step(&seen(&[1, 2, 3], &[2, 3], &[1, 4, 5])), program(&[2, 3]), "they are more than half");
+    assert_eq!(next_step(&seen(&[1, 2], &[2], &[1, 3])), program(&[2]), "one of two");
+    assert_eq!(next_step(&seen(&[1, 2, 3, 4, 5], &[2, 3], &[1, 4, 5])), Step::Take(2));
+}

@@ -21,11 +21,14 @@ use crate::shard::{Entry, Form, Replayed, Roots, StoreError, View};
 
 /// Rooms whose rules stay decoded while one view is looked at.
 const ROOMS_KEPT: usize = 256;
+/// Rooms of which it is remembered what their records lead to: that is asked for each false signature.
+const REPLAYED_KEPT: usize = 16;
 
 /// What is looked up again and again in one view.
 #[derive(Default)]
 pub(super) struct Looked {
     rooms: BTreeMap<RoomId, Arc<(RoomState, Form)>>,
+    replayed: BTreeMap<RoomId, Arc<Replayed>>,
     pub(super) roots: Roots,
 }
 
@@ -40,6 +43,18 @@ impl Looked {
         }
         self.rooms.insert(room, Arc::clone(&found));
         Ok(Some(found))
+    }
+
+    fn replay(&mut self, view: &View, room: RoomId) -> Result<Arc<Replayed>, StoreError> {
+        if let Some(known) = self.replayed.get(&room) {
+            return Ok(Arc::clone(known));
+        }
+        let found = Arc::new(view.replay(room, &mut self.roots)?);
+        if self.replayed.len() >= REPLAYED_KEPT {
+            self.replayed.clear();
+        }
+        self.replayed.insert(room, Arc::clone(&found));
+        Ok(found)
     }
 }
 
@@ -190,10 +205,10 @@ fn run(
         return Ok(());
     }
     // By the stored rules it is false, or these are to be looked at anyway: what do the room's own records make of it?
-    let Some(replayed) = soft(checked, What::Table(Table::Rooms), view.replay(entry.room, &mut looked.roots))? else {
+    let Some(replayed) = soft(checked, What::Table(Table::Rooms), looked.replay(view, entry.room))? else {
         return Ok(());
     };
-    let made = match replayed {
+    let made = match &*replayed {
         Replayed::State(made) => made,
         Replayed::Unreadable => return Ok(()),
         Replayed::Against => {
@@ -201,14 +216,14 @@ fn run(
             return Ok(());
         }
     };
-    checked.require(*made == *room && form == Form::Sound, || What::Table(Table::Rooms));
+    checked.require(**made == *room && form == Form::Sound, || What::Table(Table::Rooms));
     let content = events.iter().all(|event| event.core().kind.is_content());
-    if void && content && matches!(false_signature(&made, unverified.clone()), Ok(Some(_))) {
+    if void && content && matches!(false_signature(made, unverified.clone()), Ok(Some(_))) {
         checked.void = true;
         return Ok(());
     }
     checked.require(!void, || What::Table(Table::Known));
-    checked.require(author::signed(&made, unverified, &events, entry.control), || What::Signature);
+    checked.require(author::signed(made, unverified, &events, entry.control), || What::Signature);
     if last {
         for party in made.known_ids() {
             checked.require(view.is_party(party, entry.room)?, || What::Table(Table::Parties));

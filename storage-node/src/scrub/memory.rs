@@ -61,9 +61,17 @@ pub(super) struct Kept {
     /// Entries could not be mended, though others have them: it is not the entries that are damaged.
     #[n(4)]
     pub(super) rebuild: bool,
+    /// The last pass found more of what other nodes had let in than it lists.
+    #[n(5)]
+    pub(super) unlisted: Option<bool>,
 }
 
 impl Kept {
+    /// Whether there is more to be voided than the last pass listed, all of which is void: the next pass does not wait for its time.
+    pub(super) fn lists_more(&self) -> bool {
+        self.unlisted == Some(true) && !self.open.iter().any(|finding| finding.what == What::Signature)
+    }
+
     /// Why the shard must not be led from here, if so.
     pub(super) fn fenced(&self) -> Option<String> {
         self.open.iter().find(|finding| finding.fences()).map(ToString::to_string)
@@ -163,6 +171,15 @@ fn read(path: &Path) -> Result<BTreeMap<u16, Kept>, Unreadable> {
 mod tests {
     use super::*;
     use crate::scrub::What;
+
+    #[test]
+    fn when_all_that_is_listed_is_void_and_there_was_more_the_next_pass_does_not_wait() {
+        let finding = |what| Finding { shard: 1, entry: Some(7), what };
+        let kept = |open, unlisted| Kept { open, unlisted, ..Kept::default() };
+        assert!(kept(vec![], Some(true)).lists_more() && kept(vec![finding(What::Entry)], Some(true)).lists_more());
+        assert!(!kept(vec![finding(What::Signature)], Some(true)).lists_more(), "it waits for who leads");
+        assert!(!kept(vec![], None).lists_more());
+    }
 
     #[test]
     fn what_was_found_is_known_after_a_restart_and_a_damaged_file_holds_every_shard() {

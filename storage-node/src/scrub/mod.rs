@@ -50,4 +50,4 @@ pub use mend::{Elsewhere, NotMended};
 pub use patrol::{Line, Orderer, Pace, Patrol, Shown};
 pub use rebuild::{NotRebuilt, Sent, rebuild};
 pub(crate) use walk::caught;
-pub use walk::{FINDINGS_MAX, Pass, Step, Target, Walk};
+pub use walk::{FINDINGS_MAX, Pass, REPORTS_MAX, Step, Target, Walk};

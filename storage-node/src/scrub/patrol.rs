@@ -36,7 +36,7 @@ const SAVE_EVERY: Duration = Duration::from_secs(5);
 /// A shard whose repair did not succeed is looked at again after this.
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
 
-/// Runs that are voided one after the other, before the scrub goes on.
+/// Runs that become void one after the other, before the scrub goes on.
 const VOIDS_AT_ONCE: usize = 16;
 
 /// A run is void within this time, or it is looked at again.
@@ -110,6 +110,16 @@ pub struct Patrol {
     pub stats: Arc<Stats>,
     /// Cancelled when the node stops.
     pub stop: CancellationToken,
+}
+
+/// What became of a run whose signature was found to be false.
+enum Voided {
+    /// It is void.
+    Is,
+    /// It may not be void, as far as is known now.
+    Not,
+    /// It could not be ordered.
+    Later,
 }
 
 /// What a shard's step came to.
@@ -202,7 +212,7 @@ impl Patrol {
                 let since = kept.done.map(|done| Duration::from_millis(now.since(done.ended)));
                 // A clock that was set back does not keep it from looking.
                 let early = kept.done.is_some_and(|done| done.ended <= now) && since.is_some_and(|since| since < every);
-                if early { continue } else { 2 }
+                if early && !kept.lists_more() { continue } else { 2 }
             };
             if best.is_none_or(|best| (rank, shard) < best) {
                 best = Some((rank, shard));
@@ -255,6 +265,7 @@ impl Patrol {
         if ended {
             // What an earlier pass found and this one did not, is no more.
             kept.open.clone_from(&pass.findings);
+            kept.unlisted = pass.has_unlisted().then_some(true);
             kept.done = Some(Done { ended: now, took_ms: now.since(kept.began), entries: pass.next });
         } else {
             kept.open.extend(new.iter().cloned());
@@ -318,6 +329,15 @@ impl Patrol {
         }
         let Some(line) = self.shards.get(&shard).cloned() else { return false };
         let entries: Vec<u64> = fencing().filter_map(|finding| finding.entry).collect();
+        // What is mended is stored at once, and with it all that was applied: the log has that first. Held, the state gets nothing more.
+        let durable = tokio::select! {
+            () = self.stop.cancelled() => return false,
+            durable = self.consensus.make_durable(GroupId(shard)) => durable,
+        };
+        if let Err(why) = durable {
+            tracing::error!(shard, %why, "damaged entries cannot be had again while the shard is stopped");
+            return false;
+        }
         let mended = tokio::select! {
             () = self.stop.cancelled() => return false,
             mended = mend(&*elsewhere, &line.store, shard, &entries) => mended,
@@ -355,37 +375,60 @@ impl Patrol {
             }
             let is_false = |finding: &&Finding| finding.what == What::Signature;
             let open = self.kept(shard).open.iter().filter(is_false).filter_map(|finding| finding.entry);
-            let open: Vec<u64> = open.take(VOIDS_AT_ONCE).collect();
+            let (open, mut done) = (open.collect::<Vec<u64>>(), 0);
             for entry in open {
-                if self.void(shard, entry).await.is_none() {
-                    refused = true;
-                } else {
-                    self.kept(shard)
-                        .open
-                        .retain(|finding| finding.entry != Some(entry) || finding.what != What::Signature);
-                    self.show(shard, None);
+                match self.void(shard, entry).await {
+                    Voided::Is => {
+                        self.kept(shard)
+                            .open
+                            .retain(|finding| finding.entry != Some(entry) || finding.what != What::Signature);
+                        self.show(shard, None);
+                        done += 1;
+                    }
+                    // The others do not wait for it.
+                    Voided::Not => refused = true,
+                    Voided::Later => {
+                        refused = true;
+                        break;
+                    }
+                }
+                if done >= VOIDS_AT_ONCE {
+                    break;
                 }
             }
         }
         if refused { VOID_AGAIN } else { Duration::ZERO }
     }
 
-    /// The place of the record, if there is one now.
-    async fn void(&self, shard: u16, entry: u64) -> Option<u64> {
-        let (orderer, line) = (self.orderers.get(&shard)?, self.shards.get(&shard)?.clone());
-        let look = move || super::caught(|| FalseRun::at(&line.store.view()?, entry));
-        let found = tokio::task::spawn_blocking(look).await.ok()?.ok()??;
-        let sequencer = orderer.sequencer.get()?;
+    /// Has a run voided, if it may be and is not.
+    async fn void(&self, shard: u16, entry: u64) -> Voided {
+        let (Some(orderer), Some(line)) = (self.orderers.get(&shard), self.shards.get(&shard).cloned()) else {
+            return Voided::Later;
+        };
+        let look = move || {
+            super::caught(|| {
+                let view = line.store.view()?;
+                // Another node that led may have had it voided since it was found here.
+                Ok((FalseRun::at(&view, entry)?, view.is_void_at(entry)?))
+            })
+        };
+        let found = match tokio::task::spawn_blocking(look).await {
+            Ok(Ok((Some(found), _))) => found,
+            Ok(Ok((None, true))) => return Voided::Is,
+            Ok(Ok((None, false)) | Err(_)) | Err(_) => return Voided::Not,
+        };
+        let Some(sequencer) = orderer.sequencer.get() else { return Voided::Later };
         let voided = tokio::select! {
-            () = self.stop.cancelled() => return None,
-            () = tokio::time::sleep(VOID_WITHIN) => return None,
+            () = self.stop.cancelled() => return Voided::Later,
+            () = tokio::time::sleep(VOID_WITHIN) => return Voided::Later,
             voided = sequencer.void(found) => voided,
         };
         match voided {
-            Ok(record) => record,
+            Ok(Some(_)) => Voided::Is,
+            Ok(None) => Voided::Not,
             Err(why) => {
                 tracing::debug!(shard, entry, %why, "a run whose signature is false is voided later");
-                None
+                Voided::Later
             }
         }
     }

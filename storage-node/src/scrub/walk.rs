@@ -18,8 +18,11 @@ use super::sum::Sum;
 use super::whole;
 use crate::shard::{Records, StoreError, View};
 
-/// Findings that are kept of one pass; of more, it is said that there are more.
+/// Findings of damage that are kept of one pass, which ends with so many.
 pub const FINDINGS_MAX: usize = 256;
+/// Findings that say what other nodes let in, which are kept of one pass besides. It goes on behind more of them: whoever orders for a second can
+/// let in more than any number, and what is behind it would never be looked at again.
+pub const REPORTS_MAX: usize = if cfg!(test) { 16 } else { 1024 };
 
 /// How far a pass is, and what it has added up.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
@@ -55,12 +58,25 @@ pub struct Pass {
     /// A sum over the runs that are taken as void, less those of which a record says so: absent and 0 are alike.
     #[n(9)]
     unrecorded: Option<u64>,
+    /// Findings of what other nodes let in that are not kept: absent and 0 are alike. False signatures among them are in the sum above, too.
+    #[n(10)]
+    unlisted: Option<u64>,
 }
 
 impl Pass {
-    /// Whether a record says of each run that was taken as void that it is.
+    /// Whether a record says of each run that was taken as void that it is. Nobody knows where there was more than is listed.
     pub(super) fn void_is_recorded(&self) -> bool {
-        self.unrecorded.unwrap_or(0) == 0
+        self.unrecorded.unwrap_or(0) == 0 || self.has_unlisted()
+    }
+
+    /// Whether more was let in by other nodes than is listed.
+    pub(super) fn has_unlisted(&self) -> bool {
+        self.unlisted.is_some()
+    }
+
+    /// Findings that are kept of this kind.
+    fn listed(&self, fences: bool) -> usize {
+        self.findings.iter().filter(|finding| finding.fences() == fences).count()
     }
 
     fn is_void(&mut self, log_index: u64, add: impl FnOnce(u64, u64) -> u64) {
@@ -125,10 +141,20 @@ impl Walk {
     }
 
     pub(super) fn found(&mut self, entry: Option<u64>, what: What) {
-        self.pass.found = self.pass.found.saturating_add(1);
+        let pass = &mut self.pass;
+        pass.found = pass.found.saturating_add(1);
         let finding = Finding { shard: self.shard, entry, what };
-        if self.pass.findings.len() < FINDINGS_MAX && !self.pass.findings.contains(&finding) {
-            self.pass.findings.push(finding);
+        let (fences, signature) = (finding.fences(), finding.what == What::Signature);
+        if pass.findings.contains(&finding) {
+            return;
+        }
+        if pass.listed(fences) < if fences { FINDINGS_MAX } else { REPORTS_MAX } {
+            pass.findings.push(finding);
+        } else if !fences {
+            pass.unlisted = Some(pass.unlisted.unwrap_or(0).saturating_add(1));
+            if let Some(run) = entry.filter(|_| signature) {
+                pass.is_void(run, u64::wrapping_add);
+            }
         }
     }
 
@@ -137,9 +163,9 @@ impl Walk {
         self.found(None, What::Unreadable(why));
     }
 
-    /// Whether so much is wrong that looking further tells nothing new.
+    /// Whether so much is damaged that looking further tells nothing new.
     pub fn is_hopeless(&self) -> bool {
-        self.pass.findings.len() >= FINDINGS_MAX
+        self.pass.listed(true) >= FINDINGS_MAX
     }
 
     /// Looks at entries until `events` of them are looked at, or there are no more. `cosigned`: a tree that has to be met.
@@ -180,7 +206,7 @@ impl Walk {
             // By as many fewer is the table of known events longer.
             pass.events = pass.events.saturating_sub(events);
             let finding = Finding { shard: self.shard, entry: Some(run), what: What::Signature };
-            // What was not void yet when this pass looked at it, was found.
+            // What was not void yet when this pass looked at it, was found, and is listed or in the sum.
             if !pass.findings.contains(&finding) {
                 pass.is_void(run, u64::wrapping_sub);
             }

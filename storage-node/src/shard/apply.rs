@@ -26,7 +26,7 @@ use super::block::{BLOCK_COMMANDS_MAX, Block, Command, Outcome};
 use super::charters::{CharterEntry, Charters, META_CHARTERS};
 use super::entry::{Admitted, LogName, Names};
 use super::known;
-use super::ledger::RoomLedger;
+use super::ledger::{Named, RoomLedger};
 use super::place::Place;
 use super::places::Head;
 use super::recent::{Recent, Rooms};
@@ -35,7 +35,7 @@ use super::schema::{Look, META_SHARD, RUN_REFUSALS_KEPT, RunRefusal, ShardMeta, 
 use super::segments::Tail;
 use super::store::StoreError;
 use super::tree::{LeafTail, Tree};
-use super::view::{room_state, run_refusals, stored_wrap};
+use super::view::{room_state, run_refusals};
 
 /// Hourly summaries of refusals that one block writes at most; the next block goes on.
 const SUMMARIES_PER_BLOCK_MAX: usize = 16;
@@ -90,11 +90,15 @@ pub(super) struct Apply<'a, 't> {
     place: Place,
     pub(super) tables: &'a mut Tables<'t>,
     carried: &'a mut Carried,
+    /// The rules version in force before the block: what a charter in it raises, holds from the next one on. A program that is older than that
+    /// applies the block as the others do.
+    rules: u16,
 }
 
 impl<'a, 't> Apply<'a, 't> {
     pub(super) fn new(place: Place, tables: &'a mut Tables<'t>, carried: &'a mut Carried) -> Self {
-        Self { place, tables, carried }
+        let rules = carried.charters.rules();
+        Self { place, tables, carried, rules }
     }
 
     /// Has the tables hold all that was appended. Before that, who looks at the log or the tree in them may miss the end.
@@ -113,7 +117,8 @@ impl<'a, 't> Apply<'a, 't> {
 
     /// Applies one block: one outcome for each command.
     pub(super) fn block(&mut self, block: Block) -> Result<Vec<Outcome>, StoreError> {
-        if block.rules > self.rules() {
+        self.rules = self.carried.charters.rules();
+        if block.rules > self.rules {
             // Its author claims rules that nobody has put in force. Whoever waits for it may ask again.
             return Ok(block.commands.iter().map(|_| Outcome::Refused(Refusal::NoLeader)).collect());
         }
@@ -145,9 +150,9 @@ impl<'a, 't> Apply<'a, 't> {
         }
     }
 
-    /// The rules version in force.
+    /// The rules version in force for the block at hand.
     pub(super) fn rules(&self) -> u16 {
-        self.carried.charters.rules()
+        self.rules
     }
 
     /// Leaves of the log.
@@ -188,13 +193,13 @@ impl<'a, 't> Apply<'a, 't> {
         let room = self.room(room_id)?;
         let signature = run.signature();
         match self.judge(run, events, room.as_deref())? {
-            Ok((admission, run, events)) => {
+            Ok((admission, run, events, named)) => {
                 let control_seq = match &admission.room {
                     Some(changed) => changed.next_control,
                     None => room.as_ref().map_or(0, |room| room.next_control),
                 };
                 let run = Entering { signed: &signed, run: run.run(), signature, events: &events };
-                let log_index = self.enter(&run, control_seq, room.as_deref(), admission)?;
+                let log_index = self.enter(&run, named, control_seq, room.as_deref(), admission)?;
                 Ok(Outcome::Submitted { log_index, control_seq })
             }
             Err(Judged::Known(runs)) => Ok(Outcome::Known(runs.into_iter().collect())),
@@ -239,7 +244,13 @@ impl<'a, 't> Apply<'a, 't> {
         let ledger = RoomLedger::new(self.tables, verified.run().room, &events);
         // This decides, too, whether one author's sequence is used twice: the strand's end is the table's.
         Ok(match admit(self.place.alliance, room, &verified, &events, &ledger, self.now())? {
-            Ok(admission) => Ok((admission, verified, events)),
+            Ok(_) if !known::have_rows_of_their_own(events.iter().map(|event| (event.core().hour, event.id()))) => {
+                Err(Judged::Refused(Refusal::EventRepeated))
+            }
+            Ok(admission) => {
+                let named = ledger.into_named();
+                Ok((admission, verified, events, named))
+            }
             Err(Refused::Known(_)) => Err(Judged::Known(ledger.into_found())),
             Err(Refused::Because(why)) => Err(Judged::Refused(why)),
         })
@@ -249,6 +260,7 @@ impl<'a, 't> Apply<'a, 't> {
     fn enter(
         &mut self,
         entering: &Entering<'_>,
+        mut named: Named,
         control: u64,
         before: Option<&RoomState>,
         admission: Admission,
@@ -264,16 +276,9 @@ impl<'a, 't> Apply<'a, 't> {
             let stored = StoredWrap { fact: *fact, number, log_index, position };
             self.tables.wraps.insert((room.as_bytes(), wrap.as_bytes()), cbor::to_vec(&stored).as_slice())?;
             self.tables.wrap_names.insert(number, (wrap.as_bytes(), fact.epoch.as_bytes()))?;
+            named.wraps.insert(*wrap, stored);
         }
-        let strand = self.strand(run, admission.strand)?;
-        let mut wraps = BTreeMap::new();
-        for wrap in events.iter().filter(|event| event.core().kind.is_content()).map(|event| event.core().wrap) {
-            if !wraps.contains_key(&wrap)
-                && let Some(stored) = stored_wrap(self.tables, room, wrap)?
-            {
-                wraps.insert(wrap, stored.number);
-            }
-        }
+        let strand = self.strand(run, admission.strand, named.strand)?;
         let head = Head::load(self.tables, room)?;
         let admitted = Admitted {
             log_index,
@@ -286,13 +291,14 @@ impl<'a, 't> Apply<'a, 't> {
             events,
             incarnation: self.carried.shard.incarnation,
             strand,
-            wraps: &wraps,
+            wraps: &named.wraps,
         };
         // A run may name any size, also one that this very block made: then its root is computed from the tables.
         if run.seen.as_ref().is_some_and(|seen| seen.size > self.carried.leaves.stored()) {
             self.settle()?;
         }
         let names = Names::new(&*self.tables, self.log(), Some(&self.carried.roots));
+        names.found(&admitted);
         let record = admitted.record(&names)?;
         self.append(room, head, control, signed.hash(), &record)?;
         for (position, event) in (0u16..).zip(events) {
@@ -304,10 +310,9 @@ impl<'a, 't> Apply<'a, 't> {
         Ok(log_index)
     }
 
-    /// Stores a strand's new end. Returns the strand's number, a new one for a new strand.
-    fn strand(&mut self, run: &Run, end: StrandEnd) -> Result<u64, StoreError> {
+    /// Stores a strand's new end. Returns the strand's number: the one that was found, or a new one for a new strand.
+    fn strand(&mut self, run: &Run, end: StrandEnd, number: Option<u64>) -> Result<u64, StoreError> {
         let key = (run.room.as_bytes(), run.author.as_bytes(), end.strand.as_bytes());
-        let number = self.tables.strands.get(key)?.map(|row| row.value().2);
         let number = match number {
             Some(number) => number,
             None => {
@@ -498,8 +503,8 @@ struct Entering<'a> {
     events: &'a [CheckedEvent],
 }
 
-/// A run that may enter: what it changes, the run, its events.
-type Admissible = (Admission, VerifiedRun, Vec<CheckedEvent>);
+/// A run that may enter: what it changes, the run, its events, and what was found of what they name.
+type Admissible = (Admission, VerifiedRun, Vec<CheckedEvent>, Named);
 
 /// Why a run does not enter.
 enum Judged {

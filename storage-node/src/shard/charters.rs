@@ -113,9 +113,15 @@ impl Charters {
         Ok(charters)
     }
 
+    /// The rules version that stored charters claim to have put in force; none if they say nothing.
+    pub(super) fn claimed_rules(stored: &[u8]) -> Option<u16> {
+        let stored: Stored = cbor::from_slice(stored, CHAIN_MAX_BYTES + 64).ok()?;
+        let chain = CharterChain::decode(&stored.chain).ok()?;
+        Some(chain.0.last()?.read().ok()?.rules())
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
-        let chain = CharterChain(self.chain.iter().map(|charter| charter.signed().clone()).collect());
-        cbor::to_vec(&Stored { chain: chain.encode(), vouched: self.vouched })
+        cbor::to_vec(&Stored { chain: CharterChain::of(&self.chain).encode(), vouched: self.vouched })
     }
 
     /// `None` as long as nothing is committed.
@@ -157,6 +163,8 @@ impl Charters {
         let stays = self.chain.last().is_none_or(|last| group(last) == group(&next));
         let mut chain = self.chain.clone();
         chain.push(next);
+        // What is taken here has to be read at the next start, by every replica.
+        CharterChain::of(&chain).check_limits()?;
         Ok(Self { chain, vouched: stays || empty })
     }
 

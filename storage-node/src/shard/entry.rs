@@ -17,7 +17,7 @@ use redb::ReadableTable;
 use sha2::{Digest, Sha256};
 
 use super::record::{ERASABLE_BYTES, KeptEvent, KeptHeader, Record, Seen, What};
-use super::schema::Look;
+use super::schema::{Look, StoredWrap};
 use super::segments;
 use super::store::StoreError;
 use super::tree::Tree;
@@ -101,11 +101,24 @@ pub(super) struct Names<'a, T> {
     learnt: RefCell<BTreeMap<u64, Hash>>,
     /// The wrap that was looked up last: a run's events mostly have the same.
     wrap: Cell<Option<(u64, WrapId, EpochId)>>,
+    /// And the strand.
+    strand: Cell<Option<(u64, Strand)>>,
 }
+
+/// What a strand's number stands for.
+type Strand = (RoomId, AuthorId, StrandId);
 
 impl<'a, T: Look> Names<'a, T> {
     pub(super) fn new(tables: &'a T, log: LogName, roots: Option<&'a BTreeMap<u64, Hash>>) -> Self {
-        Self { tables, log, roots, learnt: RefCell::default(), wrap: Cell::new(None) }
+        Self { tables, log, roots, learnt: RefCell::default(), wrap: Cell::new(None), strand: Cell::new(None) }
+    }
+
+    /// What was found, or given a number, while a run was admitted need not be looked up again to store it.
+    pub(super) fn found(&self, admitted: &Admitted<'_>) {
+        let run = admitted.run;
+        self.strand.set(Some((admitted.strand, (run.room, run.author, run.from.strand))));
+        let wrap = admitted.wraps.first_key_value();
+        self.wrap.set(wrap.map(|(wrap, stored)| (stored.number, *wrap, stored.fact.epoch)));
     }
 
     /// Reads an entry.
@@ -179,10 +192,17 @@ impl<'a, T: Look> Names<'a, T> {
         }
     }
 
-    fn strand(&self, number: u64) -> Result<(RoomId, AuthorId, StrandId), StoreError> {
+    fn strand(&self, number: u64) -> Result<Strand, StoreError> {
+        if let Some((known, strand)) = self.strand.get()
+            && known == number
+        {
+            return Ok(strand);
+        }
         let row = self.tables.strand_names().get(number)?.ok_or(CORRUPT)?;
         let (room, author, strand) = row.value();
-        Ok((RoomId(*room), AuthorId(*author), StrandId(*strand)))
+        let strand = (RoomId(*room), AuthorId(*author), StrandId(*strand));
+        self.strand.set(Some((number, strand)));
+        Ok(strand)
     }
 
     /// The run of an entry in parts, whose events have these ids.
@@ -287,8 +307,8 @@ pub(super) struct Admitted<'a> {
     pub(super) incarnation: u32,
     /// Number of its strand.
     pub(super) strand: u64,
-    /// Numbers of the wraps that its events name.
-    pub(super) wraps: &'a BTreeMap<WrapId, u64>,
+    /// The wraps that its events name.
+    pub(super) wraps: &'a BTreeMap<WrapId, StoredWrap>,
 }
 
 impl Admitted<'_> {
@@ -353,7 +373,7 @@ impl Admitted<'_> {
         let whole = KeptHeader::Whole(header_of(event));
         let header = match self.wraps.get(&core.wrap) {
             _ if event.body().len() < ERASABLE_BYTES => whole,
-            Some(wrap) if kind.is_content() => KeptHeader::Content { kind, wrap: *wrap, hour, salt, commitment },
+            Some(wrap) if kind.is_content() => KeptHeader::Content { kind, wrap: wrap.number, hour, salt, commitment },
             _ if !kind.is_content() => KeptHeader::Control { kind, hour, salt, commitment },
             _ => whole,
         };

@@ -24,8 +24,8 @@ const END: u8 = 0xff;
 pub(super) const OWN: &[&str] = &[META_APPLIED, META_NOTE];
 /// Bytes that are read from the file at once.
 const PIECE_BYTES: usize = 256 * 1024;
-/// A key or value longer than this is not one of ours.
-pub(super) const ROW_MAX_BYTES: usize = 16 * 1024 * 1024;
+/// A key or value longer than this is not one of ours. The longest are a shard's charters, and what stands beside them.
+pub(super) const ROW_MAX_BYTES: usize = ehe::limits::CHAIN_MAX_BYTES + 64;
 
 /// Writes one row of a stream.
 pub(super) fn put_row(out: &mut Vec<u8>, table: u8, key: &[u8], value: &[u8]) -> Result<(), StoreError> {

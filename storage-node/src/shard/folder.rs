@@ -4,14 +4,14 @@ use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use redb::Database;
+use redb::backends::FileBackend;
 
-use super::store::StoreError;
+use super::store::{OpenFile, StoreError};
 
 /// Gives a file a place beside the shard's, and then the shard's place. The seam for tests that fail at each step of it.
 pub(super) trait Folder: Send + Sync {
     /// A new file. What was begun before and took no place is gone.
-    fn begin(&self, builder: &redb::Builder) -> Result<Database, StoreError>;
+    fn begin(&self, builder: &redb::Builder) -> Result<OpenFile, StoreError>;
 
     /// Whether there is room to go on. Some is left to those who confirm what they write: without it they would stop for good.
     fn has_room(&self) -> Result<bool, StoreError>;
@@ -70,10 +70,10 @@ fn fault(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
 }
 
 impl Folder for Dir {
-    fn begin(&self, builder: &redb::Builder) -> Result<Database, StoreError> {
+    fn begin(&self, builder: &redb::Builder) -> Result<OpenFile, StoreError> {
         self.clear()?;
         let file = private().create_new(true).open(&self.incoming).map_err(fault(&self.incoming))?;
-        Ok(builder.create_file(file)?)
+        OpenFile::on(builder, FileBackend::new(file)?)
     }
 
     fn has_room(&self) -> Result<bool, StoreError> {

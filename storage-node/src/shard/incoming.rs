@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use ehe::charter::RULES_KNOWN;
 
-use super::charters::{Charters, InEffect};
+use super::charters::{Charters, InEffect, META_CHARTERS};
 use super::export::{Item, OWN, Parser};
 use super::extent::Own;
 use super::notary::{Attested, Notary};
@@ -29,11 +29,11 @@ pub struct Incoming {
     begun: Instant,
     own: Own,
     clock: Option<Clock>,
-    known: u16,
 }
 
 struct Filling {
     place: Place,
+    known: u16,
     notary: Option<Notary>,
     attested: Option<Attested>,
     staging: Staging,
@@ -58,13 +58,13 @@ impl Incoming {
         let Beside { folder, cache_bytes } =
             beside.ok_or(StoreError::Stream("this store has no directory to receive one in"))?;
         let staging = Staging::begin(folder, cache_bytes)?;
-        let filling = Filling { place, notary, attested: None, staging };
-        Ok(Self { parser: Parser::default(), filling, bytes: 0, begun: Instant::now(), own, clock, known: RULES_KNOWN })
+        let filling = Filling { place, known: RULES_KNOWN, notary, attested: None, staging };
+        Ok(Self { parser: Parser::default(), filling, bytes: 0, begun: Instant::now(), own, clock })
     }
 
     /// The same, of a program that knows the rules up to this version.
     pub(super) fn knowing(self, known: u16) -> Self {
-        Self { known, ..self }
+        Self { filling: Filling { known, ..self.filling }, ..self }
     }
 }
 
@@ -79,6 +79,14 @@ impl Filling {
             }
             Item::Row { table: 0, key, .. } if OWN.iter().any(|own| own.as_bytes() == key) => {
                 return Err(StoreError::Stream("it says what a node only says to itself"));
+            }
+            // Before the rest of it comes: until this program is upgraded, it would come again and again.
+            Item::Row { table: 0, key, value } if key == META_CHARTERS.as_bytes() => {
+                let in_force = Charters::claimed_rules(value).filter(|in_force| *in_force > self.known);
+                if let Some(in_force) = in_force {
+                    return Err(StoreError::Outdated(outdated(in_force, self.known)));
+                }
+                self.staging.push(0, key, value)?;
             }
             Item::Row { table, key, value } => self.staging.push(table, key, value)?,
         }
@@ -116,9 +124,8 @@ impl Stage for Incoming {
     fn finish(self) -> Result<Arrived, MachineError> {
         self.parser.finish().map_err(fault)?;
         let (received, verifying) = (self.begun.elapsed(), Instant::now());
-        let Filling { place, attested, staging, .. } = self.filling;
+        let Filling { place, known, attested, staging, .. } = self.filling;
         let (own, now) = (self.own, self.clock.as_ref().map(Clock::now));
-        let known = self.known;
         let staged = staging.finish(|tables| {
             let in_force = Charters::load(&tables.meta, place.alliance)?.rules();
             if in_force > known {

@@ -241,6 +241,10 @@ impl Machine for ShardMachine {
         Ok(())
     }
 
+    fn abandon(&mut self) {
+        self.store.abandon();
+    }
+
     fn snapshot(&self) -> Result<Box<dyn Read + Send>, MachineError> {
         let note = self.note().map_err(failed)?;
         let export = self.store.read().and_then(|moment| Export::new(&moment, note.as_deref())).map_err(failed)?;

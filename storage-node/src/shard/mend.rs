@@ -92,7 +92,8 @@ impl Store {
     }
 
     /// Puts rows that hold an entry in the place of those that are there: if the entry is the tree's with them, and no other one of which they
-    /// hold a part was it without them alone. Durable when it returns `Ok`.
+    /// hold a part was it without them alone. Durable when it returns `Ok`, and so is all that was applied: the log must have that, and the group
+    /// be held, so that nothing is applied meanwhile.
     pub(crate) fn mend(&self, log_index: u64, rows: &[LogRow]) -> Result<(), StoreError> {
         let log = self.log();
         let leaves = self.view()?.shard().leaves;

@@ -74,7 +74,7 @@ pub use store::{Store, StoreError};
 pub use view::View;
 pub use void::FalseRun;
 
-use crate::checkpoint::{Checkpointed, Published};
+use crate::checkpoint::{Board, Checkpointed, Published};
 
 /// A shard as handlers see it.
 #[derive(Clone)]
@@ -93,6 +93,8 @@ pub struct Shard {
     pub sequencer: Sequencer,
     /// Its newest checkpoint.
     pub checkpoints: watch::Receiver<Checkpointed>,
+    /// Who makes them.
+    pub board: Arc<Board>,
 }
 
 /// There will be no further checkpoint: a fault stopped the shard, or the node is stopping.
@@ -101,6 +103,14 @@ pub struct Shard {
 pub struct Stopped;
 
 impl Shard {
+    /// As [`checkpoint_of`](Self::checkpoint_of), on any node: those that do not lead hear of checkpoints a little later, if they do not ask.
+    pub async fn checkpoint_asked_for(&self, size: u64) -> Result<Arc<Published>, Stopped> {
+        if self.checkpoints.borrow().size() < size {
+            self.board.want(self.place.shard, size);
+        }
+        self.checkpoint_of(size).await
+    }
+
     /// Waits for a checkpoint of at least `size` leaves.
     pub async fn checkpoint_of(&self, size: u64) -> Result<Arc<Published>, Stopped> {
         let mut checkpoints = self.checkpoints.clone();

@@ -7,8 +7,6 @@
 //! signed by who may. What this cannot show is that the leaves behind the quorum's note, and how far the charter in effect is vouched
 //! for, are what the others have: the next checkpoint shows it.
 
-use std::collections::BTreeMap;
-
 use ehe::event::Header;
 use ehe::id::{Hash, RoomId};
 use ehe::limits;
@@ -17,6 +15,7 @@ use ehe::read::{AccessRecord, record_hash};
 use ehe::room::RoomState;
 use ehe::time::UnixMs;
 use redb::{ReadableTable, ReadableTableMetadata};
+use sha2::{Digest, Sha256};
 
 use super::charters::Charters;
 use super::entry::{Entry, LogName, Names, is_whole};
@@ -33,9 +32,6 @@ use super::store::{StoreError, check_marker, shard_meta};
 use super::tree::Built;
 use super::view::ROOM_STATE_MAX_BYTES;
 use crate::checkpoint::CLOCK_DIFFERS_MAX_MS;
-
-/// Void runs whose records have not come yet, in the order of the log.
-const VOID_AHEAD_MAX: usize = 65_536;
 
 /// Judges the tables of a shard. `attested`: what a quorum cosigned; it may be older than the state, never newer. `now`: no time of it is
 /// ahead of that by more than clocks may differ.
@@ -115,8 +111,7 @@ fn rooms(tables: &ReadTables, place: &Place, vouched: u64) -> Result<(), StoreEr
 fn log(tables: &ReadTables, place: &Place, shard: &ShardMeta, attested: Option<&Attested>) -> Result<(), StoreError> {
     let names = Names::new(tables, LogName { alliance: place.alliance, shard: place.shard }, None);
     let (mut built, mut events, mut time) = (Built::new(tables)?, 0u64, UnixMs(0));
-    // Runs that are not known by their events, until their void records come.
-    let mut voided: BTreeMap<(RoomId, u64), Hash> = BTreeMap::new();
+    let mut voided = Unrecorded::new()?;
     let attests = |peaks: &Peaks| match attested {
         Some(attested) if attested.size == peaks.size() && attested.root != peaks.root() => {
             unsound("its log is not the one that the quorum cosigned")
@@ -137,9 +132,10 @@ fn log(tables: &ReadTables, place: &Place, shard: &ShardMeta, attested: Option<&
         events = events.saturating_add(u64::try_from(entry.events.len()).unwrap_or(u64::MAX));
         if let Some(void) = entry.void() {
             let named = void.run.decode().map_or(0, |run| run.claims().ids.len());
-            if voided.remove(&(entry.room, void.index)) != Some(void.run.hash()) {
-                return unsound("a run that it says is void is not");
+            if void.index >= entry.index {
+                return unsound("a run that it says is void does not come before that");
             }
+            voided.record(entry.room, void.index, void.run.hash());
             events = events.saturating_sub(u64::try_from(named).unwrap_or(u64::MAX));
         }
         if entry.room.shard(place.shard_count) != place.shard {
@@ -150,19 +146,15 @@ fn log(tables: &ReadTables, place: &Place, shard: &ShardMeta, attested: Option<&
             return unsound("a room's places are not those of its entries");
         }
         if !known_each(tables, log_index, &record, &entry)? {
-            // No more than sound nodes leave: what one pass finds, the next blocks void.
-            if voided.len() >= VOID_AHEAD_MAX {
-                return unsound("it does not know the events of its log");
-            }
-            voided.insert((entry.room, entry.index), record_hash(&entry.bytes));
+            voided.run(entry.room, entry.index, record_hash(&entry.bytes));
         }
         let leaf = entry.leaf(before, |at| built.leaf(at))?;
         built.append(leaf.hash())?;
         attests(built.peaks())
     })?;
     built.finish()?;
-    if !voided.is_empty() {
-        return unsound("it does not know each event of its log");
+    if !voided.is_none() {
+        return unsound("it does not know each event of its log, or what it says is void is not");
     }
     if entries != shard.leaves {
         return unsound("its log has another length than it says");
@@ -174,6 +166,45 @@ fn log(tables: &ReadTables, place: &Place, shard: &ShardMeta, attested: Option<&
         return unsound("it does not know each event of its log");
     }
     places::ends(tables, shard.leaves)
+}
+
+/// Runs that are not known by their events, less those of which a record says that they are void: how many, and a sum over them. A leader that
+/// lied may have let in any number before the first was void, so they are not remembered one by one. What a run adds, and its record takes away,
+/// depends on a key that is made here: whoever sent the state cannot have others come to the same sum.
+struct Unrecorded {
+    key: [u8; 32],
+    runs: u64,
+    sum: u128,
+}
+
+impl Unrecorded {
+    fn new() -> Result<Self, StoreError> {
+        let mut key = [0; 32];
+        let failed = |error| StoreError::Db(Box::new(redb::Error::Io(std::io::Error::other(error))));
+        getrandom::fill(&mut key).map_err(failed)?;
+        Ok(Self { key, runs: 0, sum: 0 })
+    }
+
+    fn share(&self, room: RoomId, index: u64, run: Hash) -> u128 {
+        let mut hash = Sha256::new_with_prefix(self.key);
+        hash.update(room.as_bytes());
+        hash.update(index.to_be_bytes());
+        hash.update(run.0);
+        let hash: [u8; 32] = hash.finalize().into();
+        hash.first_chunk().map_or(0, |share| u128::from_be_bytes(*share))
+    }
+
+    fn run(&mut self, room: RoomId, index: u64, run: Hash) {
+        (self.runs, self.sum) = (self.runs.wrapping_add(1), self.sum.wrapping_add(self.share(room, index, run)));
+    }
+
+    fn record(&mut self, room: RoomId, index: u64, run: Hash) {
+        (self.runs, self.sum) = (self.runs.wrapping_sub(1), self.sum.wrapping_sub(self.share(room, index, run)));
+    }
+
+    fn is_none(&self) -> bool {
+        (self.runs, self.sum) == (0, 0)
+    }
 }
 
 /// A run that is submitted again is told by its events: all of them, or none, if it is void. False: none.
@@ -236,4 +267,29 @@ fn rows(tables: &ReadTables) -> Result<(), StoreError> {
 
 fn unsound<T>(what: &'static str) -> Result<T, StoreError> {
     Err(StoreError::Stream(what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_run_needs_the_record_of_itself_and_of_no_other() {
+        let (room, other) = (RoomId([1; 16]), RoomId([2; 16]));
+        let run = |n: u8| Hash([n; 32]);
+        let mut unrecorded = Unrecorded::new().unwrap();
+        (0..9).for_each(|n| unrecorded.run(room, n, run(1)));
+        (0..8).rev().for_each(|n| unrecorded.record(room, n, run(1)));
+        assert!(!unrecorded.is_none());
+        for (room, index, of) in [(other, 8, run(1)), (room, 7, run(1)), (room, 8, run(2))] {
+            unrecorded.record(room, index, of);
+            assert!(!unrecorded.is_none());
+            unrecorded.run(room, index, of);
+        }
+        unrecorded.record(room, 8, run(1));
+        assert!(unrecorded.is_none());
+        unrecorded.record(room, 8, run(1));
+        assert!(!unrecorded.is_none(), "twice");
+        assert_ne!(Unrecorded::new().unwrap().key, Unrecorded::new().unwrap().key);
+    }
 }

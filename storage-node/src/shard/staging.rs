@@ -36,8 +36,8 @@ pub(super) struct Staged(Begun);
 impl Staging {
     /// An empty one.
     pub(super) fn begin(folder: Arc<dyn Folder>, cache_bytes: usize) -> Result<Self, StoreError> {
-        let db = folder.begin(&builder(cache_bytes)).map_err(room)?;
-        let file = Begun { open: Some(OpenFile::new(db)), folder };
+        let open = folder.begin(&builder(cache_bytes)).map_err(room)?;
+        let file = Begun { open: Some(open), folder };
         file.has_room()?;
         let txn = begin(file.db()?, Durability::None)?;
         drop(Tables::open(&txn)?);

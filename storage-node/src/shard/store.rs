@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use redb::backends::FileBackend;
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, WriteTransaction};
 
 use ehe::cbor;
@@ -13,6 +14,7 @@ use super::entry::LogName;
 use super::folder::{Dir, Folder, private};
 use super::schema::{FORMAT, META_MARKER, META_SHARD, Marker, ShardMeta, Tables};
 use super::view::View;
+use crate::consensus::{Latch, Latched};
 
 /// What is wrong with a shard's file. The operator's affair, unless it says otherwise.
 #[derive(Debug, thiserror::Error)]
@@ -147,22 +149,30 @@ pub(super) struct Beside {
 /// place.
 pub(super) struct OpenFile {
     db: Option<Database>,
+    latch: Latch,
     replaced: AtomicBool,
 }
 
 impl OpenFile {
-    pub(super) fn new(db: Database) -> Self {
-        Self { db: Some(db), replaced: AtomicBool::new(false) }
+    /// Opens a file, or makes it if it is empty.
+    pub(super) fn on(builder: &redb::Builder, file: impl StorageBackend) -> Result<Self, StoreError> {
+        let latch = Latch::default();
+        let db = builder.create_with_backend(Latched::new(file, latch.clone()))?;
+        Ok(Self { db: Some(db), latch, replaced: AtomicBool::new(false) })
     }
 
     pub(super) fn db(&self) -> Result<&Database, StoreError> {
-        self.db.as_ref().ok_or(StoreError::Db(Box::new(redb::Error::DatabaseClosed)))
+        self.db.as_ref().ok_or_else(closed)
     }
 
     /// As of now.
     pub(super) fn moment(self: &Arc<Self>) -> Result<Moment, StoreError> {
         Ok(Moment { txn: self.db()?.begin_read()?, file: Arc::clone(self) })
     }
+}
+
+fn closed() -> StoreError {
+    StoreError::Db(Box::new(redb::Error::DatabaseClosed))
 }
 
 impl Drop for OpenFile {
@@ -195,20 +205,21 @@ impl Store {
             // A crash while redb makes a file leaves one that does not open: it gets its name when it is whole.
             let new = dir.join(format!("shard-{shard:04}.redb.new"));
             let made = private().create(true).truncate(true).open(&new).map_err(io)?;
-            let store = Self::of(builder(cache_bytes).create_file(made)?, log, None, cache_bytes);
+            let made = OpenFile::on(&builder(cache_bytes), FileBackend::new(made)?)?;
+            let store = Self::of(made, log, None, cache_bytes);
             store.initialise(&Marker { format: FORMAT, alliance, shard })?;
             drop(store);
             std::fs::rename(&new, &path).map_err(io)?;
             folder.sync()?;
         }
-        let db = builder(cache_bytes).open(&path)?;
-        let store = Self::of(db, log, Some(Arc::new(folder)), cache_bytes);
+        let file = FileBackend::new(private().open(&path).map_err(io)?)?;
+        let store = Self::of(OpenFile::on(&builder(cache_bytes), file)?, log, Some(Arc::new(folder)), cache_bytes);
         store.check(alliance, shard)?;
         Ok(store)
     }
 
-    pub(super) fn of(db: Database, log: LogName, folder: Option<Arc<dyn Folder>>, cache_bytes: usize) -> Self {
-        let open = RwLock::new(Arc::new(OpenFile::new(db)));
+    pub(super) fn of(file: OpenFile, log: LogName, folder: Option<Arc<dyn Folder>>, cache_bytes: usize) -> Self {
+        let open = RwLock::new(Arc::new(file));
         Self { shared: Arc::new(Shared { open, folder, cache_bytes, mended: AtomicU64::new(0) }), log }
     }
 
@@ -231,7 +242,7 @@ impl Store {
     ) -> Result<Self, StoreError> {
         let LogName { alliance, shard } = log;
         let empty = backend.len().map_err(redb::StorageError::Io)? == 0;
-        let store = Self::of(builder(cache_bytes).create_with_backend(backend)?, log, folder, cache_bytes);
+        let store = Self::of(OpenFile::on(&builder(cache_bytes), backend)?, log, folder, cache_bytes);
         if empty {
             store.initialise(&Marker { format: FORMAT, alliance, shard })?;
         }
@@ -247,16 +258,16 @@ impl Store {
         cache_bytes: usize,
         check: bool,
     ) -> Result<(Self, AllianceId, u16, bool), StoreError> {
-        let mut db = builder(cache_bytes).create_with_backend(backend)?;
-        let sound = !check || db.check_integrity()?;
+        let mut file = OpenFile::on(&builder(cache_bytes), backend)?;
+        let sound = !check || file.db.as_mut().ok_or_else(closed)?.check_integrity()?;
         let marker = {
-            let txn = db.begin_read()?;
+            let txn = file.db()?.begin_read()?;
             let table = txn.open_table(redb::TableDefinition::<&str, &[u8]>::new("meta"))?;
             check_format(&table)?;
             marker(&table)?
         };
         let Marker { alliance, shard, .. } = marker;
-        Ok((Self::of(db, LogName { alliance, shard }, None, cache_bytes), alliance, shard, sound))
+        Ok((Self::of(file, LogName { alliance, shard }, None, cache_bytes), alliance, shard, sound))
     }
 
     pub(super) fn mended(&self) -> &AtomicU64 {
@@ -288,12 +299,19 @@ impl Store {
         change: impl FnOnce(&mut Tables<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let file = self.current();
+        // redb would take the file for broken, and not read it any more.
+        file.latch.check().map_err(redb::StorageError::Io)?;
         let txn = begin(file.db()?, durability)?;
         let mut tables = Tables::open(&txn)?;
         let out = change(&mut tables)?;
         drop(tables);
         txn.commit()?;
         Ok(out)
+    }
+
+    /// Nothing more is stored in the file, not even what was committed without durability, whoever lets go of it last. It can be looked at.
+    pub(super) fn abandon(&self) {
+        self.current().latch.shut();
     }
 
     /// Where another node's state is received, and with how much memory.
@@ -314,7 +332,7 @@ impl Store {
         let none = StoreError::Corrupt("it is no file, and cannot be given up");
         let Beside { folder, cache_bytes } = self.beside().ok_or(none)?;
         // Not held to the room that is left for others: whoever gives a shard up makes some.
-        let file = OpenFile::new(folder.begin(&builder(cache_bytes))?);
+        let file = folder.begin(&builder(cache_bytes))?;
         let LogName { alliance, shard } = self.log;
         let made = begin(file.db()?, Durability::Immediate).and_then(|txn| {
             initialise(&mut Tables::open(&txn)?, &Marker { format: FORMAT, alliance, shard })?;

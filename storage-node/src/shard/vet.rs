@@ -15,6 +15,12 @@ use crate::red;
 /// for years. And what would stop every replica that applies it (bytes that are no block) is one leader's trouble instead. A block under
 /// rules that this program does not know is stored, as far as its beginning tells: whether they are in force, what stands before it in the
 /// log decides; if they are, this node keeps it for the later program that is to run here, and if not, it changes nothing anywhere.
+///
+/// Where programs differ there is a gap. What claims the newest rules and is no block of theirs, an older program stores, and a later one does
+/// not. So while more than half of a group still run the older one and the rules are not raised, a leader that lies can have such bytes committed:
+/// they change nothing on anybody, but the nodes that were upgraded already take nothing behind them, until a state comes from a leader whose log
+/// has gone on by as much as it keeps for them; or they run the older program for a moment, which stores it. To store it here as well would be
+/// worse: behind a charter that has come meanwhile it would stop every replica that applies it.
 pub(super) fn vet(bytes: &[u8], now: Option<UnixMs>, known: u16) -> Result<Option<Block>, Unfit> {
     let block = match (Block::decode(bytes), Beginning::read(bytes)) {
         (Ok(block), _) if block.rules <= known => Ok(block),

@@ -16,6 +16,7 @@ use ehe::leaf::Leaf;
 use ehe::limits;
 use ehe::merkle::{NodeAt, Nodes};
 use ehe::read::record_hash;
+use ehe::room::RoomState;
 use ehe::run::SignedRun;
 use ehe::time::Hour;
 use ehe::void::{RULES_VOID, VoidRecord, false_signature};
@@ -91,6 +92,32 @@ impl FalseRun {
             (record_hash(header).0 == id.0 && decoded.core.kind.is_content()).then_some((decoded.core.hour, *id))
         };
         run.ids.iter().zip(&self.headers).map(event).collect()
+    }
+}
+
+impl View {
+    /// Whether a run of the log is void; of its first event the hour, and the header. That it is not known by its events any more does not say so
+    /// alone: what its author signed is not left out because a row of a table is damaged.
+    pub(crate) fn is_void(
+        &self,
+        room: &RoomState,
+        log_index: u64,
+        signed: &[u8],
+        (hour, header): (Hour, &[u8]),
+    ) -> Result<bool, StoreError> {
+        if self.known_at(hour, EheId(record_hash(header).0))?.is_some_and(|(by, _)| by == log_index) {
+            return Ok(false);
+        }
+        let Ok(run) = SignedRun(signed.to_vec()).decode() else { return Ok(false) };
+        Ok(matches!(false_signature(room, run), Ok(Some(_))))
+    }
+
+    /// The same of the entry at a place.
+    pub(crate) fn is_void_at(&self, log_index: u64) -> Result<bool, StoreError> {
+        let entry = self.entry(log_index)?;
+        let (Some(room), Some(first)) = (self.room(entry.room)?, entry.events.first()) else { return Ok(false) };
+        let Ok(header) = decode_header(&first.header) else { return Ok(false) };
+        Ok(entry.is_run() && self.is_void(&room, log_index, &entry.bytes, (header.core.hour, &first.header))?)
     }
 }
 

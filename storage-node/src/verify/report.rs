@@ -16,7 +16,8 @@ pub struct Looked {
     pub entries: u64,
     /// Events in them.
     pub events: u64,
-    /// What is wrong, in the order in which it was found; at most [`crate::scrub::FINDINGS_MAX`] of a file.
+    /// What is wrong, in the order in which it was found; at most [`crate::scrub::FINDINGS_MAX`] of a file, and
+    /// [`crate::scrub::REPORTS_MAX`] of what other nodes let in.
     pub findings: Vec<Told>,
     /// How much is wrong in all.
     pub found: u64,

@@ -44,14 +44,19 @@ fn free_addresses(count: usize) -> Vec<SocketAddr> {
 impl Hospitals {
     /// So many hospitals; `more` stands in the charter's description.
     pub fn new(members: usize, more: &str) -> Self {
+        Self::of(members, members, more)
+    }
+
+    /// So many hospitals, of which the first ones have the nodes.
+    pub fn of(members: usize, nodes: usize, more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let now = std::time::SystemTime::now().into();
         let authority = Authority::create(&dir.path().join("authority"), "Test", AUTHORITY_DAYS, now).unwrap();
-        let addresses = free_addresses(members);
+        let addresses = free_addresses(nodes);
         let mut this = Self { dir, authority, addresses, members: Vec::new(), text: String::new() };
         let mut text = String::from("alliance = 'Test'\nshards = 1\n");
+        (0..nodes).for_each(|n| this.enrol(&format!("node{n}"), Role::Node));
         for n in 0..members {
-            this.enrol(&format!("node{n}"), Role::Node);
             let member = certs::identity_file::generate().unwrap();
             certs::identity_file::create_public(&this.path(&format!("member{n}.pub")), member.public()).unwrap();
             text += &format!("[[member]]\nname = 'Hospital {n}'\nidentity = 'member{n}.pub'\n");
@@ -82,7 +87,7 @@ impl Hospitals {
 
     fn put_out(&self, charters: Vec<SignedCharter>) {
         std::fs::write(self.path("charter"), CharterChain(charters).encode()).unwrap();
-        (0..self.members.len()).for_each(|n| self.install(&format!("node{n}")));
+        (0..self.addresses.len()).for_each(|n| self.install(&format!("node{n}")));
     }
 
     /// Charter 2, which is at every node.

@@ -16,7 +16,7 @@ use redb::{
     Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend, TableDefinition,
 };
 
-use super::api::{AppliedMeta, Command, Machine, MachineError, Position, Stage, Stager, Vetting};
+use super::api::{AppliedMeta, Command, Latch, Latched, Machine, MachineError, Position, Stage, Stager, Vetting};
 
 const COMMANDS: TableDefinition<'static, u64, (u64, u64, &[u8])> = TableDefinition::new("commands");
 const META: TableDefinition<'static, (), &[u8]> = TableDefinition::new("meta");
@@ -42,11 +42,14 @@ pub struct Probe {
     pub adopted: AtomicU64,
     /// How many commands are in the state.
     pub length: AtomicU64,
+    /// Once set, the program is too old for what follows the next command.
+    pub outdated: AtomicBool,
 }
 
 /// The machine.
 pub struct Journal {
     db: Database,
+    latch: Latch,
     probe: Arc<Probe>,
     last: u64,
 }
@@ -57,10 +60,12 @@ fn failed(error: impl Into<redb::Error>) -> MachineError {
 
 impl Journal {
     pub fn open(backend: impl StorageBackend, probe: Arc<Probe>) -> Self {
+        let latch = Latch::default();
+        let backend = Latched::new(backend, latch.clone());
         let db = redb::Builder::new().set_cache_size(1 << 20).create_with_backend(backend).unwrap();
         let length = read(&db.begin_read().unwrap()).unwrap().len();
         probe.length.store(length as u64, Ordering::SeqCst);
-        Self { db, probe, last: 0 }
+        Self { db, latch, probe, last: 0 }
     }
 
     /// The commands in the state, with their positions.
@@ -159,13 +164,17 @@ impl Machine for Journal {
     }
 
     fn outdated(&self) -> Option<String> {
-        None
+        self.probe.outdated.load(Ordering::SeqCst).then(|| "older than the rules in force".to_owned())
     }
 
     fn make_durable(&mut self) -> Result<(), MachineError> {
         self.write(Durability::Immediate, |_| {})?;
         self.probe.synced.fetch_max(self.last, Ordering::SeqCst);
         Ok(())
+    }
+
+    fn abandon(&mut self) {
+        self.latch.shut();
     }
 
     fn snapshot(&self) -> Result<Box<dyn Read + Send>, MachineError> {

@@ -20,6 +20,11 @@ pub struct Seat {
 
 /// One shard whose nodes belong to the members named, one letter a node; more than half of them, or `min`, make a quorum.
 pub fn seats(members: &str, min: Option<u16>) -> Vec<Seat> {
+    seats_and_members(members, min).0
+}
+
+/// And the members, who sign the next charter.
+pub fn seats_and_members(members: &str, min: Option<u16>) -> (Vec<Seat>, Vec<Identity>) {
     let new = || Identity::generate(&mut UnwrapErr(SysRng));
     let identities: Vec<Identity> = members.chars().map(|_| new()).collect();
     let voters: BTreeMap<char, Identity> = members.chars().map(|member| (member, new())).collect();
@@ -59,5 +64,5 @@ pub fn seats(members: &str, min: Option<u16>) -> Vec<Seat> {
         identity: Arc::new(identity.clone()),
         charter: Arc::clone(&charter),
     });
-    seats.collect()
+    (seats.collect(), voters.into_values().collect())
 }

@@ -169,11 +169,13 @@ pub(crate) struct NewMember {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CharterCommand {
-    /// Write a charter from its description, and sign it.
+    /// Print a description with every option, explained (certs/alliance.example.toml in the sources).
+    Example,
+    /// Write a charter from its description, sign it, and say what it changes.
     New(NewCharter),
-    /// Add members' signatures to the newest charter of a file.
+    /// Say what the newest charter of a file changes, and add members' signatures to it.
     Sign(SignCharter),
-    /// Show a charter as JSON, and whether it is valid.
+    /// Show a charter as JSON, what it changes, and whether it is valid.
     Show {
         /// The file.
         file: PathBuf,
@@ -182,13 +184,14 @@ pub(crate) enum CharterCommand {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct NewCharter {
-    /// The description (TOML).
+    /// The description (TOML); `ehe-certs charter example` prints one with every option.
     #[arg(long, value_name = "FILE")]
     pub(crate) from: PathBuf,
     /// A member's secret identity to sign with; may be given several times.
     #[arg(long, value_name = "IDENTITY")]
     pub(crate) sign: Vec<PathBuf>,
-    /// The charter that this one follows; without it, this is charter 1.
+    /// The charter that this one follows; without it, this is charter 1. Where the description has no `[placement]`, each shard stays where
+    /// it is: a new node holds nothing until `ehe-node move-shard`, `drain` or `replace` moves something to it.
     #[arg(long, value_name = "FILE")]
     pub(crate) after: Option<PathBuf>,
     /// File to write: all charters up to the new one. May be the file of --after, and no other that is there.
@@ -291,6 +294,9 @@ pub(crate) struct Issue {
     /// The authority's directory.
     #[arg(long, value_name = "DIR", default_value = "alliance")]
     pub(crate) authority: PathBuf,
+    /// The charter's file, if it is not `charter` in the authority's directory: a node needs one that names it.
+    #[arg(long, value_name = "FILE", conflicts_with = "out")]
+    pub(crate) charter: Option<PathBuf>,
     /// File to write the certificate to.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,

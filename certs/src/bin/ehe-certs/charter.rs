@@ -1,12 +1,12 @@
-//! `charter new`, `charter sign`, `charter show`.
+//! `charter example`, `charter new`, `charter sign`, `charter show`.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use certs::charter_file::{CHARTER_FILE_MAX_BYTES, CharterFile};
+use certs::charter_file::{CHARTER_FILE_MAX_BYTES, CharterFile, EXAMPLE};
 use certs::{file, identity_file, store};
-use ehe::charter::{CHAIN_MAX_BYTES, Charter, CharterChain, CharterError, Placement, Role, SignedCharter, Trust};
+use ehe::charter::{Changes, Charter, CharterChain, CharterError, Placement, Role, SignedCharter, Trust};
 use ehe::id::AllianceId;
 use serde_json::{Value, json};
 
@@ -15,32 +15,62 @@ use crate::show::print;
 
 const REMEDY: &str = "make one with `ehe-certs charter new`";
 
+pub(crate) fn example(out: &mut dyn Write) -> anyhow::Result<()> {
+    Ok(write!(out, "{EXAMPLE}")?)
+}
+
 pub(crate) fn new(args: &NewCharter, out: &mut dyn Write) -> anyhow::Result<()> {
     let before = args.after.as_deref().map(store::load_charter).transpose()?;
     if args.out.exists() && args.after.as_ref() != Some(&args.out) {
         bail!("{} is there already: a charter follows another with --after, or goes to a new file", args.out.display());
     }
-    let text = file::read_text(&args.from, CHARTER_FILE_MAX_BYTES, "write the charter's description first")?;
+    let text = file::read_text(
+        &args.from,
+        CHARTER_FILE_MAX_BYTES,
+        "write the charter's description first (`ehe-certs charter example` prints one)",
+    )?;
     let base = args.from.parent().unwrap_or(Path::new("."));
     let verified = before.as_ref().map(|(verified, _)| verified);
     let charter = CharterFile::parse(&text)
         .and_then(|description| description.charter(base, verified))
         .with_context(|| args.from.display().to_string())?;
-    let mut signed = SignedCharter::unsigned(&charter).with_context(|| args.from.display().to_string())?;
-    sign_with(&mut signed, &args.sign, &args.keys)?;
+    let signed = SignedCharter::unsigned(&charter).with_context(|| args.from.display().to_string())?;
     let mut chain = before.map(|(_, chain)| chain).unwrap_or_default();
     chain.0.push(signed);
-    write(&args.out, &chain)?;
-    report(&args.out, &chain, out)
+    judged(&chain).with_context(|| args.from.display().to_string())?;
+    tell_and_sign(&args.out, chain, (&args.sign, &args.keys), out)
 }
 
 pub(crate) fn sign(args: &SignCharter, out: &mut dyn Write) -> anyhow::Result<()> {
-    let mut chain = read(&args.file)?;
-    let newest = chain.0.last_mut().with_context(|| format!("{} holds no charter", args.file.display()))?;
-    newest.read().with_context(|| args.file.display().to_string())?;
-    sign_with(newest, &args.with, &args.keys)?;
-    write(&args.file, &chain)?;
-    report(&args.file, &chain, out)
+    let chain = store::read_charters(&args.file, REMEDY)?;
+    tell_and_sign(&args.file, chain, (&args.with, &args.keys), out)
+}
+
+/// Says what the newest charter changes, before anybody gives a passphrase for it; signs, and writes it unless that made it one that nobody
+/// would ever accept.
+fn tell_and_sign(
+    path: &Path,
+    mut chain: CharterChain,
+    (identities, keys): (&[PathBuf], &UnlockAll),
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    judged(&chain).with_context(|| path.display().to_string())?;
+    if let Some(changes) = changes(&chain)? {
+        writeln!(out, "{changes}")?;
+    }
+    let newest = chain.0.last_mut().with_context(|| format!("{} holds no charter", path.display()))?;
+    sign_with(newest, identities, keys)?;
+    let verdict = judged(&chain).with_context(|| format!("nothing was written to {}", path.display()))?;
+    file::replace(path, &chain.encode())?;
+    report(path, &chain, &verdict, out)
+}
+
+/// What the newest charter changes against the one before it; none of charter 1.
+fn changes(chain: &CharterChain) -> anyhow::Result<Option<Changes>> {
+    match chain.0.as_slice() {
+        [.., before, newest] => Ok(Some(newest.read()?.changes(&before.read()?))),
+        _ => Ok(None),
+    }
 }
 
 fn sign_with(signed: &mut SignedCharter, identities: &[PathBuf], keys: &UnlockAll) -> anyhow::Result<()> {
@@ -56,39 +86,55 @@ fn sign_with(signed: &mut SignedCharter, identities: &[PathBuf], keys: &UnlockAl
     Ok(())
 }
 
-fn read(path: &Path) -> anyhow::Result<CharterChain> {
-    let bytes = file::read_public(path, CHAIN_MAX_BYTES, REMEDY)?;
-    CharterChain::decode(&bytes).with_context(|| path.display().to_string())
-}
-
-fn write(path: &Path, chain: &CharterChain) -> anyhow::Result<()> {
-    Ok(file::replace(path, &chain.encode())?)
-}
-
 fn verdict(chain: &CharterChain) -> Result<AllianceId, CharterError> {
     let alliance = chain.claimed_alliance().ok_or(CharterError::EmptyChain)?;
     chain.verify(alliance).map(|verified| verified.alliance_id())
 }
 
-fn report(path: &Path, chain: &CharterChain, out: &mut dyn Write) -> anyhow::Result<()> {
+/// As [`verdict`], where signatures that are still missing are no error.
+fn judged(chain: &CharterChain) -> Result<Verdict, CharterError> {
+    match verdict(chain) {
+        Ok(alliance) => Ok(Verdict::Valid(alliance)),
+        // Of the newest alone: a chain whose earlier ones lack some was never one.
+        Err(CharterError::Quorum { signed, needed }) if earlier_are_valid(chain) => {
+            Ok(Verdict::Waits { signed, needed })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+enum Verdict {
+    Valid(AllianceId),
+    Waits { signed: usize, needed: usize },
+}
+
+fn earlier_are_valid(chain: &CharterChain) -> bool {
+    let earlier = chain.0.split_last().map(|(_, earlier)| earlier).unwrap_or_default();
+    earlier.is_empty() || verdict(&CharterChain(earlier.to_vec())).is_ok()
+}
+
+fn report(path: &Path, chain: &CharterChain, verdict: &Verdict, out: &mut dyn Write) -> anyhow::Result<()> {
     let version = chain.0.last().map(SignedCharter::read).transpose()?.map_or(0, |charter| charter.version);
     writeln!(out, "charter {version} in {}", path.display())?;
-    match verdict(chain) {
-        Ok(alliance) => writeln!(out, "valid; alliance {alliance}")?,
-        Err(CharterError::Quorum { signed, needed }) => {
-            writeln!(
-                out,
-                "not valid yet: {signed} of {needed} members have signed; the others: ehe-certs charter sign {} --with IDENTITY",
-                path.display()
-            )?;
-        }
-        Err(error) => return Err(error).with_context(|| path.display().to_string()),
+    match verdict {
+        Verdict::Valid(alliance) => writeln!(out, "valid; alliance {alliance}")?,
+        Verdict::Waits { signed, needed } => writeln!(
+            out,
+            "not valid yet: {}; the others: ehe-certs charter sign {} --with IDENTITY",
+            missing(*signed, *needed),
+            path.display()
+        )?,
     }
     Ok(())
 }
 
+/// How far the signing is.
+pub(crate) fn missing(signed: usize, needed: usize) -> String {
+    format!("{signed} of the {needed} signatures that are needed are there")
+}
+
 pub(crate) fn show(path: &Path, out: &mut dyn Write) -> anyhow::Result<()> {
-    print(&to_json(&read(path)?)?, out)
+    print(&to_json(&store::read_charters(path, REMEDY)?)?, out)
 }
 
 /// The newest charter of a chain as JSON; `valid` says whether it and all before it verify.
@@ -107,6 +153,8 @@ pub(crate) fn to_json(chain: &CharterChain) -> anyhow::Result<Value> {
         "versions": chain.0.len(),
         "hash": newest.hash(),
         "signed_by": newest.signers()?,
+        // By what the charter before says of itself: whether that is valid, `valid` tells.
+        "changes": changes(chain)?.map(|changes| changes.lines().to_vec()),
         "charter": content(&charter),
     }))
 }

@@ -7,6 +7,7 @@ mod alliance;
 mod args;
 mod charter;
 mod identity;
+mod install;
 mod passphrase;
 mod restoration;
 mod show;
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
     let only_shows = matches!(
         args.command,
         Command::Show { .. }
-            | Command::Charter(CharterCommand::Show { .. })
+            | Command::Charter(CharterCommand::Show { .. } | CharterCommand::Example)
             | Command::Restoration(RestorationCommand::Show(_))
     );
     let mut out = std::io::stdout().lock();
@@ -52,6 +53,7 @@ fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
     match args.command {
         Command::Init(init) => alliance::init(&init, out),
         Command::Member(MemberCommand::New(new)) => identity::new_member(&new, out),
+        Command::Charter(CharterCommand::Example) => charter::example(out),
         Command::Charter(CharterCommand::New(new)) => charter::new(&new, out),
         Command::Charter(CharterCommand::Sign(sign)) => charter::sign(&sign, out),
         Command::Charter(CharterCommand::Show { file }) => charter::show(&file, out),
@@ -60,7 +62,7 @@ fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
         Command::Restoration(RestorationCommand::Sign(sign)) => restoration::sign(&sign, out),
         Command::Restoration(RestorationCommand::Show(show)) => restoration::show(&show, out),
         Command::Issue(issue) => alliance::issue(&issue, out),
-        Command::Install(install) => alliance::install(&install, out),
+        Command::Install(install) => install::install(&install, out),
         Command::Revoke(revoke) => alliance::revoke(&revoke, out),
         Command::Passphrase(change) => passphrase::change(&change, out),
         Command::Show { file } => show::show(&file, out),

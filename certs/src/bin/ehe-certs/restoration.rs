@@ -4,12 +4,14 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
+use certs::told::kept_and_lost;
 use certs::{file, identity_file, store};
 use ehe::charter::VerifiedCharter;
 use ehe::limits::{RESTORATION_MAX_BYTES, SHARDS_MAX};
 use ehe::restoration::{RestorationError, SignedRestoration, decode_all, encode_all};
 
 use crate::args::{ShowRestoration, SignRestoration, UnlockAll};
+use crate::charter::missing;
 
 const FILE_MAX_BYTES: usize = SHARDS_MAX as usize * (RESTORATION_MAX_BYTES + 5) + 5;
 
@@ -67,19 +69,14 @@ fn tell(
 ) -> anyhow::Result<()> {
     for record in records {
         let (said, known) = record.sound(charters).with_context(|| args.file.display().to_string())?;
-        let lost = match known.saturating_sub(said.kept) {
-            0 => "nothing is known to be lost".to_owned(),
-            lost => format!("{lost} known leaves are lost, numbers {} to {}", said.kept, known.saturating_sub(1)),
-        };
         writeln!(
             out,
-            "shard {}, incarnation {}: {} leaves are kept, accepted until {} (ms), root {}; {lost}; goes on as incarnation {}; state {}",
+            "shard {}, incarnation {}: {}; goes on as incarnation {}; root {}; state {}",
             said.shard,
             said.incarnation,
-            said.kept,
-            said.kept_until.0,
-            said.root,
+            kept_and_lost(&said, known),
             said.incarnation.saturating_add(1),
+            said.root,
             said.state,
         )?;
     }
@@ -98,7 +95,8 @@ fn verdict(
             Err(RestorationError::Quorum { signed, needed }) => {
                 writeln!(
                     out,
-                    "not valid yet: {signed} of {needed} members have signed; the others: ehe-certs restoration sign {} --charter {} --with IDENTITY",
+                    "not valid yet: {}; the others: ehe-certs restoration sign {} --charter {} --with IDENTITY",
+                    missing(signed, needed),
                     args.file.display(),
                     args.charter.display()
                 )?;

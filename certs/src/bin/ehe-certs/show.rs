@@ -7,10 +7,10 @@ use anyhow::{Context, bail};
 use certs::authority::read_certificate;
 use certs::certificate::{AuthorityFacts, Facts};
 use certs::enrol::EnrolmentRequest;
+use certs::told::utc;
 use certs::{file, identity_file};
 use ehe::charter::{CHAIN_MAX_BYTES, CharterChain};
 use serde_json::{Value, json};
-use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use crate::charter;
@@ -93,15 +93,4 @@ fn authority(facts: &AuthorityFacts) -> Value {
 
 pub(crate) fn print(value: &Value, out: &mut dyn Write) -> anyhow::Result<()> {
     Ok(writeln!(out, "{}", serde_json::to_string_pretty(value)?)?)
-}
-
-/// RFC 3339, to the second.
-pub(crate) fn utc(unix_s: i64) -> String {
-    OffsetDateTime::from_unix_timestamp(unix_s).map_or_else(
-        |_| unix_s.to_string(),
-        |t| {
-            let (year, month, day) = (t.year(), u8::from(t.month()), t.day());
-            format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", t.hour(), t.minute(), t.second())
-        },
-    )
 }

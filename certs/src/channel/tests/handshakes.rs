@@ -375,3 +375,14 @@ async fn one_address_has_a_quarter_of_the_handshakes_and_others_begin_theirs() {
     drop(held);
     meet(&world, &server, &client(&world, Role::Clinician)).await.0.unwrap();
 }
+
+#[tokio::test]
+async fn an_address_that_is_in_use_is_named_with_the_cause_and_the_option() {
+    let world = World::new();
+    let first = server(&world, ServerLimits::default());
+    let taken = first.local_addr().unwrap();
+    let credentials = world.credentials(Role::Node);
+    let error = Server::bind(taken, &credentials, ServerLimits::default()).err().unwrap().to_string();
+    let told = format!("cannot listen on {taken}: another program listens there, or this one runs already (");
+    assert!(error.starts_with(&told) && error.ends_with("look at `listen` in the configuration"), "{error}");
+}

@@ -330,7 +330,7 @@ fn delegates(kit: &mut Kit) {
     });
     // The delegate may read as `own` says; the grant that it makes is as `given` says.
     type Bounds = fn(&mut Grant);
-    let cases: [(&str, &str, Option<Bounds>, Bounds, bool); 6] = [
+    let cases: [(&str, &str, Option<Bounds>, Bounds, bool); 9] = [
         (
             "ok-as-much",
             "a delegate lets somebody read what it may read itself",
@@ -365,6 +365,27 @@ fn delegates(kit: &mut Kit) {
             "a delegate lets somebody read for longer than itself",
             Some(|g| g.expires = Some(UnixMs(NOW + 2))),
             |g| g.expires = Some(UnixMs(NOW + 3)),
+            false,
+        ),
+        (
+            "before-its-place",
+            "a delegate who may not read lets somebody read, at another place than the next: the right is asked first",
+            None,
+            |g| g.link.seq += 1,
+            false,
+        ),
+        (
+            "before-what-it-grants",
+            "a delegate who may not read lets somebody read an epoch twice: the right is asked first",
+            None,
+            |g| g.epochs.push(EPOCH),
+            false,
+        ),
+        (
+            "unknown-epoch",
+            "a delegate lets somebody read an epoch that there is not: it may not read that itself",
+            Some(|_| {}),
+            |g| g.epochs = vec![EPOCH_2],
             false,
         ),
     ];

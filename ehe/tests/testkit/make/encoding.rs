@@ -384,6 +384,14 @@ fn broken(kit: &mut Kit) {
             "Header",
             header_with(&|v| *v.at(0).at(3) = Cbor::Text("0123456789abcdef".into())),
         ),
+        ("E4", "version-0", "version 0: there is none", "Header", header_with(&|v| *v.at(0).at(0) = Cbor::Int(0))),
+        (
+            "E4",
+            "version-2",
+            "version 2, which is another structure (V1)",
+            "Header",
+            header_with(&|v| *v.at(0).at(0) = Cbor::Int(2)),
+        ),
         ("E4", "negative", "a negative hour", "Header", header_with(&|v| *v.at(0).at(7) = Cbor::Int(-1))),
         ("E4", "hour-too-large", "an hour of 33 bits", "Header", header_with(&|v| *v.at(0).at(7) = Cbor::Int(1 << 32))),
         (

@@ -291,6 +291,12 @@ fn private(kit: &mut Kit) {
         .keys(json!({"reader": seeds("patient")}))
         .input(bytes(swapped.event()))
         .invalid();
+    let content = ehe::event::Core { kind: ehe::event::Kind::Note, ..event.core().clone() };
+    let of_content = checked(content, event.header().commitment, event.body().to_vec());
+    kit.case(FOLDER, "K3", "of-content", "content whose body has the form of a control body", "private")
+        .keys(json!({"reader": seeds("patient")}))
+        .input(bytes(of_content.event()))
+        .invalid();
     private_limits(kit, &scene);
     let no_commitment = checked(event.core().clone(), Hash::ZERO, event.body().to_vec());
     kit.case(FOLDER, "K3", "commitment-zeros", "a sealed part under a header without commitment", "private")

@@ -6,7 +6,7 @@ use ehe::charter::{Charter, CharterChain, Placement, SignedCharter};
 use ehe::evidence::{Contradiction, Evidence};
 use ehe::id::Hash;
 use ehe::identity::Identity;
-use ehe::limits::EVIDENCE_MAX_BYTES;
+use ehe::limits::{CONTRADICTION_MAX_BYTES, EVIDENCE_MAX_BYTES};
 use ehe::merkle;
 use serde_json::json;
 
@@ -226,6 +226,9 @@ fn forms(kit: &mut Kit) {
     ] {
         case(kit, "J1", slug, title, &bytes).invalid();
     }
+    let long = with(&|value| *value.at(1).at(1) = Cbor::Text("x".repeat(CONTRADICTION_MAX_BYTES)));
+    let (what, input) = ("a contradiction of more than CONTRADICTION_MAX_BYTES", json!({"evidence": packed(&long)}));
+    kit.case(FOLDER, "J1", "oversized-contradiction", what, "evidence").input(input).invalid();
     let mut oversized = Cbor::parse(&good);
     let fill = EVIDENCE_MAX_BYTES - good.len() + 1;
     oversized.at(0).bytes().extend(vec![0; fill]);

@@ -296,6 +296,13 @@ fn against_the_rules(kit: &mut Kit) {
     kit.case(FOLDER, "A3", "content-before-the-room", "a room's ledger that begins with content", "follow")
         .input(input(false, &[log.item(0)], &log.head(NONCE)))
         .refused(Refusal::RoomUnknown.code());
+    // One entry that is not shown and counts no control events: there is no room.
+    let leaf = Leaf { control: 0, ..log.leaves[0].clone() };
+    let log = Log::from_leaves(&scene, vec![], vec![leaf.clone()]);
+    let alone = Item { leaf, run: None, events: vec![], access: None, void: None };
+    kit.case(FOLDER, "A3", "no-room", "a ledger that shows no room-create", "follow")
+        .input(input(false, &[alone], &log.head(NONCE)))
+        .invalid();
     let (log, head) = crafted(|scene| {
         let home = scene.id;
         scene.id = ehe::id::RoomId([7; 16]);

@@ -72,16 +72,29 @@ fn numbers(kit: &mut Kit, status: &NodeStatus) {
     };
     let scrub = |members: Vec<(i128, Cbor)>| member(7, Some(Cbor::Array(vec![Cbor::Map(members)])));
     let of_group = |key: i128, value: Cbor| {
-        let group = vec![(0, Cbor::Int(0)), (1, Cbor::Int(2)), (3, Cbor::Array(vec![])), (key, value)];
-        member(5, Some(Cbor::Array(vec![Cbor::Map(group)])))
+        let mut group = Cbor::Map(vec![(0, Cbor::Int(0)), (1, Cbor::Int(2)), (3, Cbor::Array(vec![]))]);
+        group.set(key, value);
+        member(5, Some(Cbor::Array(vec![group])))
+    };
+    let of_node = |known: i128| {
+        let says = [(0, Cbor::Bytes(vec![2; 8])), (1, Cbor::Bool(true)), (4, Cbor::Bool(false)), (5, Cbor::Int(known))];
+        of_group(3, Cbor::Array(vec![Cbor::Map(says.into())]))
     };
     let counted =
         |held: Cbor| vec![(0, Cbor::Int(0)), (1, Cbor::Int(3)), (2, Cbor::Int(3)), (3, Cbor::Int(0)), (4, held)];
     let (wide, hash) = (Cbor::Int(1 << 32), |bytes: usize| Cbor::Bytes(vec![5; bytes]));
+    let charters = Request::Charter(1).to_vec();
     let (asks, shows) = (Request::Evidence(1).to_vec(), Response::Evidence(2, vec![1]).to_vec());
     let extends = Request::Extends(3, 7, 9).to_vec();
     let proof = Response::Extends(Hash([5; 32]), vec![Hash([6; 32])]).to_vec();
     for (slug, title, direction, bytes) in [
+        ("charter-wide", "a version of 33 bits", "request", altered(&charters, 1, wide.clone())),
+        (
+            "charter-of-no-version",
+            "charters are asked for, and not from which on",
+            "request",
+            framed(Cbor::Array(vec![Cbor::Int(6)])),
+        ),
         ("evidence-wide", "a place of 33 bits", "request", altered(&asks, 1, wide.clone())),
         ("evidence-kept-wide", "a count of 33 bits", "response", altered(&shows, 1, wide.clone())),
         ("evidence-as-text", "evidence as a text", "response", altered(&shows, 2, Cbor::Text("x".into()))),
@@ -102,8 +115,11 @@ fn numbers(kit: &mut Kit, status: &NodeStatus) {
             "status-unknown-member",
             "a status with a member that there is not",
             "response",
-            member(8, Some(Cbor::Int(1))),
+            member(9, Some(Cbor::Int(1))),
         ),
+        ("status-moved-null", "what moved away that is null", "response", member(8, Some(Cbor::Null))),
+        ("status-groups-map", "the shards of all nodes as a map", "response", member(5, Some(Cbor::Map(vec![])))),
+        ("status-known-rules-wide", "a program that knows a rules version of 17 bits", "response", of_node(1 << 16)),
         ("extends-shard", "a shard of 17 bits", "request", altered(&extends, 1, Cbor::Int(1 << 16))),
         ("extends-negative", "a negative size", "request", altered(&extends, 2, Cbor::Int(-1))),
         ("extends-root", "a root of 31 bytes", "response", altered(&proof, 1, hash(31))),
@@ -137,7 +153,7 @@ fn frames(kit: &mut Kit) {
         ("subscribe", Request::Subscribe(request, reader)),
         ("head", Request::Head(scene.id, Nonce([6; 16]))),
         ("rooms-of", Request::RoomsOf),
-        ("charter", Request::Charter),
+        ("charter", Request::Charter(1)),
         ("status", Request::Status),
         ("evidence", Request::Evidence(u32::MAX)),
         ("restorations", Request::Restorations(3, 7)),
@@ -213,6 +229,19 @@ fn frames(kit: &mut Kit) {
     numbers(kit, &keeps);
     let kept = ehe::wire::MovedStatus { shard: 1, leaves: 7, why: "kept for 60 s more".to_owned() };
     let moved = NodeStatus { moved: Some(vec![kept]), ..status.clone() };
+    let nothing =
+        NodeStatus { groups: Some(vec![]), scrub: Some(vec![]), moved: Some(vec![]), shards: vec![], ..status.clone() };
+    // Versions that nobody writes so: any number of 16 bits is well formed.
+    let rules = |shard, rules, known| GroupStatus {
+        shard,
+        charter: 1,
+        leader: None,
+        nodes: vec![knows(node, Some(known))],
+        doing: None,
+        rules: Some(rules),
+    };
+    let any_rules =
+        NodeStatus { groups: Some(vec![rules(0, 0, 0), rules(1, 1, 1), rules(2, 65_535, 65_535)]), ..status.clone() };
     for (slug, message) in [
         ("submitted", Response::Submitted(Submitted { receipt: log.receipt(0), control_seq: 4 })),
         ("known", Response::Known(vec![KnownRun { run, receipt: log.receipt(0) }])),
@@ -233,14 +262,17 @@ fn frames(kit: &mut Kit) {
             }]),
         ),
         ("charter", Response::Charter(world().one.chain())),
+        ("charter-none", Response::Charter(vec![0x80])),
         ("status", Response::Status(status)),
         ("status-of-all-shards", Response::Status(of_all)),
         ("status-scrub", Response::Status(scrubbed)),
         ("status-evidence", Response::Status(keeps)),
         ("status-moved", Response::Status(moved)),
         ("status-rules", Response::Status(under_rules)),
+        ("status-rules-any", Response::Status(any_rules)),
+        ("status-nothing", Response::Status(nothing)),
         ("wrap", Response::Wrap(wrap.event().clone())),
-        ("evidence", Response::Evidence(2, vec![0xa0])),
+        ("evidence", Response::Evidence(2, vec![0x80])),
         ("evidence-none", Response::Evidence(u32::MAX, vec![])),
         ("restorations", Response::Restorations(vec![restoration().encode().into()])),
         ("restorations-17", Response::Restorations(vec![vec![].into(); too_many])),

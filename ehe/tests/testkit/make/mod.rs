@@ -1,6 +1,7 @@
 //! The generator: valid material made by the library, and in each invalid case just one thing broken, signed and hashed again as a
 //! hostile author could. All seeds are fixed.
 
+mod at_hand;
 mod authority;
 mod bodies;
 mod carried;
@@ -29,6 +30,7 @@ mod runs;
 mod scene;
 mod shown;
 mod trees;
+mod unvoided;
 mod versions;
 mod void;
 mod world;
@@ -65,6 +67,7 @@ pub(crate) fn kit() -> BTreeMap<String, String> {
     trees::cases(&mut kit);
     checkpoints::cases(&mut kit);
     notes::cases(&mut kit);
+    at_hand::cases(&mut kit);
     charters::cases(&mut kit);
     evidence::cases(&mut kit);
     restored::cases(&mut kit);
@@ -73,6 +76,7 @@ pub(crate) fn kit() -> BTreeMap<String, String> {
     shown::cases(&mut kit);
     versions::cases(&mut kit);
     void::cases(&mut kit);
+    unvoided::cases(&mut kit);
     bodies::cases(&mut kit);
     pco::cases(&mut kit);
     kit.files

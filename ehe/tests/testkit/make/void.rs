@@ -21,17 +21,20 @@ use crate::json::h;
 use crate::run::ledger::Entry;
 
 /// A room's entries: an opening, a run of a wrap and a reading, and what follows.
-struct Story {
-    scene: Scene,
+pub(super) struct Story {
+    pub(super) scene: Scene,
     entries: Vec<Entry>,
-    leaves: Vec<Leaf>,
+    pub(super) leaves: Vec<Leaf>,
     /// The void records, at their places.
     records: Vec<(usize, Vec<u8>)>,
 }
 
 impl Story {
-    fn new() -> Self {
-        let scene = scene_with_readings(1);
+    pub(super) fn new() -> Self {
+        Self::of(scene_with_readings(1))
+    }
+
+    pub(super) fn of(scene: Scene) -> Self {
         let entries = scene.shard.entries.clone();
         let mut this = Self { scene, entries: Vec::new(), leaves: Vec::new(), records: Vec::new() };
         entries.into_iter().for_each(|entry| this.entry(entry));
@@ -55,22 +58,26 @@ impl Story {
     }
 
     /// A reading under the wrap that is committed.
-    fn reading(&mut self, author: &Identity) -> CheckedEvent {
+    pub(super) fn reading(&mut self, author: &Identity) -> CheckedEvent {
         let wrap = self.entries[1].events[0].id().into();
         self.scene.content(author, EPOCH, wrap, hour())
     }
 
     /// A run of these events that a node let in, signed by whoever `by` is.
-    fn run(&mut self, author: &Identity, by: &Identity, events: &[CheckedEvent]) -> SignedRun {
+    pub(super) fn run(&mut self, author: &Identity, by: &Identity, events: &[CheckedEvent]) -> SignedRun {
         let run = self.scene.run(author, events);
         let signed = if by.author_id() == author.author_id() { run.sign(author) } else { forged(&run, author, by) };
-        let last = self.leaves.last().unwrap();
-        let (at, control) = (UnixMs(last.accepted_at.0 + 1_000), last.control);
-        self.entry(Entry { run: signed.clone(), events: events.to_vec(), at, control });
+        self.let_in(&signed, events);
         signed
     }
 
-    fn void(&mut self, index: u64, run: &SignedRun) {
+    pub(super) fn let_in(&mut self, run: &SignedRun, events: &[CheckedEvent]) {
+        let last = self.leaves.last().unwrap();
+        let (at, control) = (UnixMs(last.accepted_at.0 + 1_000), last.control);
+        self.entry(Entry { run: run.clone(), events: events.to_vec(), at, control });
+    }
+
+    pub(super) fn void(&mut self, index: u64, run: &SignedRun) {
         self.record(VoidRecord { index, run: run.clone() }.to_vec());
     }
 
@@ -83,11 +90,11 @@ impl Story {
         self.entries.push(self.entries[0].clone());
     }
 
-    fn log(&self) -> Log {
+    pub(super) fn log(&self) -> Log {
         Log::from_leaves(&self.scene, self.entries.clone(), self.leaves.clone())
     }
 
-    fn items(&self, whole: bool) -> Vec<Item> {
+    pub(super) fn items(&self, whole: bool) -> Vec<Item> {
         let log = self.log();
         let item = |index: usize| match self.records.iter().find(|(at, _)| *at == index) {
             Some((_, bytes)) => Item { void: Some(bytes.clone()), ..bare(&log, index) },
@@ -97,11 +104,11 @@ impl Story {
         (0..self.leaves.len()).map(item).collect()
     }
 
-    fn shown(&self, whole: bool) -> Value {
+    pub(super) fn shown(&self, whole: bool) -> Value {
         self.shown_as(whole, |_| {})
     }
 
-    fn shown_as(&self, whole: bool, change: impl FnOnce(&mut Vec<Item>)) -> Value {
+    pub(super) fn shown_as(&self, whole: bool, change: impl FnOnce(&mut Vec<Item>)) -> Value {
         let mut items = self.items(whole);
         change(&mut items);
         input(whole, &items, &self.log().head(NONCE))
@@ -109,7 +116,7 @@ impl Story {
 }
 
 /// A reading in the gateway's name that a node signed; its place is 2.
-fn false_run() -> (Story, SignedRun) {
+pub(super) fn false_run() -> (Story, SignedRun) {
     let mut story = Story::new();
     let event = story.reading(&world().gateway);
     let run = story.run(&world().gateway, &world().nodes[0], &[event]);

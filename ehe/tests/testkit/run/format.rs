@@ -13,6 +13,7 @@ use ehe::ledger::wrap_of;
 use ehe::limits;
 use ehe::read::{AccessRecord, ReadRequest};
 use ehe::run::Run;
+use ehe::void::VoidRecord;
 use ehe::wire::{Head, HeadStatement, Item, Request, Response, Submission};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -53,6 +54,7 @@ pub(super) fn decode(input: &Value, facts: &mut Facts) -> Result<(), Fault> {
         "Private" => again::<Private>(bytes, limits::CONTROL_BODY_MAX_BYTES),
         "ReadRequest" => again::<ReadRequest>(bytes, limits::READ_REQUEST_MAX_BYTES),
         "AccessRecord" => again::<AccessRecord>(bytes, limits::ACCESS_RECORD_MAX_BYTES),
+        "VoidRecord" => again::<VoidRecord>(bytes, limits::VOID_RECORD_MAX_BYTES),
         "Leaf" => again::<Leaf>(bytes, limits::FRAME_MAX_BYTES),
         "Receipt" => again::<Receipt>(bytes, limits::FRAME_MAX_BYTES),
         "Head" => again::<Head>(bytes, limits::FRAME_MAX_BYTES),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
 use ehe::cbor;
+use ehe::charter::VerifiedCharter;
 use ehe::control::{Right, Rights};
 use ehe::event::CheckedEvent;
 use ehe::id::{AllianceId, AuthorId, EheId, EpochId, Nonce, RoomId, StrandId, WrapId};
@@ -19,9 +20,10 @@ use ehe::wire::{Head, Item, Submission};
 use serde_json::{Value, json};
 
 use super::keys::end_json;
-use super::log::verified_charter;
+use super::log::charter_at_hand;
 use super::{Facts, Fault};
 use crate::json::{Members, unhex};
+use crate::value::Cbor;
 
 /// What became of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -258,10 +260,24 @@ pub(super) struct Followed {
     pub(super) entries: Vec<(Verified, u64, u64)>,
 }
 
+/// The items' bytes: a list of byte strings, or one that is the encoding of an array of them, where a thousand are alike.
+fn items(input: &Value) -> Vec<Vec<u8>> {
+    match &input["items"] {
+        Value::String(packed) => match Cbor::parse(&unhex(packed)) {
+            Cbor::Array(items) => items.into_iter().map(|mut item| std::mem::take(item.bytes())).collect(),
+            other => panic!("items that are no array: {other:?}"),
+        },
+        _ => input.list("items").iter().map(|item| unhex(item.as_str().unwrap())).collect(),
+    }
+}
+
 /// Follows a room from what a node served, and ties it to the head.
 pub(super) fn follow(input: &Value, facts: &mut Facts) -> Result<Followed, Fault> {
-    let charter = verified_charter(input)?;
-    let mut follower = Follower::new(RoomId(input.fixed("room")), input["whole"].as_bool().unwrap());
+    let room = RoomId(input.fixed("room"));
+    let head: Head = cbor::from_slice(&input.bytes("head"), limits::FRAME_MAX_BYTES)?;
+    let shard = |newest: &VerifiedCharter| room.shard(newest.shard_count());
+    let (charter, _) = charter_at_hand(input, shard, &head.last.checkpoint)?;
+    let mut follower = Follower::new(room, input["whole"].as_bool().unwrap());
     let refused = |why: LedgerError| {
         let refusal = match &why {
             LedgerError::Rules { why, .. } => Some(why.code()),
@@ -270,18 +286,17 @@ pub(super) fn follow(input: &Value, facts: &mut Facts) -> Result<Followed, Fault
         Fault { refusal, why: why.to_string() }
     };
     let mut entries = Vec::new();
-    for item in input.list("items") {
-        let item: Item = cbor::from_slice(&unhex(item.as_str().unwrap()), limits::FRAME_MAX_BYTES)?;
+    for item in items(input) {
+        let item: Item = cbor::from_slice(&item, limits::FRAME_MAX_BYTES)?;
         let (before, after) = (follower.room().map_or(0, |room| room.next_control), item.leaf.control);
         let taken = follower.take(item, charter.alliance_id());
         facts.insert("verified".into(), json!(follower.next()));
         entries.push((taken.map_err(refused)?, before, after));
     }
-    let head: Head = cbor::from_slice(&input.bytes("head"), limits::FRAME_MAX_BYTES)?;
     let known = input.get("known").and_then(Value::as_u64);
     let checkpoint = follower.confirm(&head, Nonce(input.fixed("nonce")), known, &charter).map_err(refused)?;
     facts.insert("size".into(), json!(checkpoint.checkpoint().size));
-    let room = follower.room().ok_or_else(|| Fault::new("no room"))?.clone();
+    let room = follower.room().unwrap().clone();
     facts.insert("next_control".into(), json!(room.next_control));
     let (mut distrusted, mut reads, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
     let of_void = |(entry, ..): &(Verified, u64, u64)| match entry {

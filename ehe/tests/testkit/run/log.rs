@@ -51,6 +51,19 @@ pub(super) fn verified_charter(input: &Value) -> Result<VerifiedCharter, Fault> 
     Ok(CharterChain::decode(&input.bytes("charter"))?.verify(AllianceId(input.fixed("alliance")))?)
 }
 
+/// The charter by which a checkpoint is judged that came with a receipt or a head (C2), and the newest. Nothing of the log was seen before.
+pub(super) fn charter_at_hand(
+    input: &Value,
+    shard: impl FnOnce(&VerifiedCharter) -> u16,
+    checkpoint: &str,
+) -> Result<(VerifiedCharter, VerifiedCharter), Fault> {
+    let charters = CharterChain::decode(&input.bytes("charter"))?.verify_each(AllianceId(input.fixed("alliance")))?;
+    let newest = charters.last().unwrap().clone();
+    let (shard, version) = (shard(&newest), VerifiedCheckpoint::charter_of(checkpoint)?);
+    let named = charters.into_iter().find(|it| it.version() == version && it.is_at_hand(shard, &newest, 0));
+    Ok((named.unwrap_or_else(|| newest.clone()), newest))
+}
+
 pub(super) fn charter(input: &Value, facts: &mut Facts) -> Result<(), Fault> {
     let charter = verified_charter(input)?;
     facts.insert("version".into(), json!(charter.version()));
@@ -83,9 +96,10 @@ pub(super) fn checkpoint(input: &Value, facts: &mut Facts) -> Result<(), Fault> 
 }
 
 pub(super) fn receipt(input: &Value, facts: &mut Facts) -> Result<(), Fault> {
-    let charter = verified_charter(input)?;
     let run = SignedRun(input.bytes("run")).decode()?.verify(&VerifyKey(input.fixed("key")))?;
     let receipt: Receipt = cbor::from_slice(&input.bytes("receipt"), limits::FRAME_MAX_BYTES)?;
+    let room = run.run().room;
+    let (charter, _) = charter_at_hand(input, |newest| room.shard(newest.shard_count()), &receipt.checkpoint)?;
     let verified = receipt.verify(&run, &charter)?;
     facts.insert("leaf_hash".into(), h(verified.leaf().hash().0));
     facts.insert("accepted_at".into(), json!(verified.leaf().accepted_at.0));
@@ -94,13 +108,15 @@ pub(super) fn receipt(input: &Value, facts: &mut Facts) -> Result<(), Fault> {
 }
 
 pub(super) fn head(input: &Value, facts: &mut Facts) -> Result<(), Fault> {
-    let charter = verified_charter(input)?;
     let head: Head = cbor::from_slice(&input.bytes("head"), limits::FRAME_MAX_BYTES)?;
-    let checkpoint = verify_head(RoomId(input.fixed("room")), &head, Nonce(input.fixed("nonce")), &charter)?;
+    let room = RoomId(input.fixed("room"));
+    let shard = |newest: &VerifiedCharter| room.shard(newest.shard_count());
+    let (charter, newest) = charter_at_hand(input, shard, &head.last.checkpoint)?;
+    let checkpoint = verify_head(room, &head, Nonce(input.fixed("nonce")), &charter)?;
     facts.insert("size".into(), json!(checkpoint.checkpoint().size));
     facts.insert("entries".into(), json!(head.last.leaf.index + 1));
     let age = UnixMs(input.number("now")).since(head.at);
-    if age > u64::from(charter.head_fresh_ms()) {
+    if age > u64::from(newest.head_fresh_ms()) {
         return Err(Fault::new("stale"));
     }
     Ok(())

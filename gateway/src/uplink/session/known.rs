@@ -1,8 +1,11 @@
 //! What the alliance is known to have said: its charters, how far each shard's log was seen, and what contradicts it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard};
+use std::time::{Duration, Instant};
 
-use ehe::charter::VerifiedCharter;
+use certs::channel::ChannelError;
+use ehe::charter::{Gathering, VerifiedCharter};
 use ehe::id::{AllianceId, Hash, NodeId, RoomId};
 use ehe::run::SeenCheckpoint;
 use ehe::wire::{Request, Response};
@@ -10,7 +13,28 @@ use ehe::wire::{Request, Response};
 use super::super::line::NodeFault;
 use super::super::lock;
 use super::super::witness::{Kept as File, Witness};
-use super::{CharterTrouble, Session};
+use super::{CharterTrouble, NoAnswer, Session, Unanswered};
+
+/// All charters that a node has are here within this time: 16 MiB over a slow line.
+const CHARTERS_WITHIN: Duration = Duration::from_secs(120);
+/// A node whose charters came to no end in that time is not asked for them again for so long.
+const ENDLESS_RESTS: Duration = Duration::from_secs(600);
+
+/// Nodes whose charters came to no end, and when that was. Each room may ask the same node, one after the other: without this, a node that sends
+/// them drop by drop would keep the rooms from hearing of a charter from any other.
+#[derive(Debug, Default)]
+pub(in crate::uplink) struct Endless(BTreeMap<NodeId, Instant>);
+
+impl Endless {
+    fn note(&mut self, node: NodeId, now: Instant) {
+        self.0.retain(|_, at| now.saturating_duration_since(*at) < ENDLESS_RESTS);
+        self.0.insert(node, now);
+    }
+
+    fn rests(&self, node: NodeId, now: Instant) -> bool {
+        self.0.get(&node).is_some_and(|at| now.saturating_duration_since(*at) < ENDLESS_RESTS)
+    }
+}
 
 impl Session {
     pub(in crate::uplink) fn charter(&self) -> Arc<VerifiedCharter> {
@@ -95,29 +119,78 @@ impl Session {
         self.board.note(|s| s.evidence = files);
     }
 
-    /// Fetches the charters from a node that spoke under a newer one, and verifies them from the pinned first one on.
-    pub(in crate::uplink) async fn refresh_charter(&self, node: NodeId) -> Result<(), CharterTrouble> {
-        self.charters_of(node).await.map(drop)
+    /// The charters here, and with them those that a node has after them, verified from the pinned first one on; the newest counts from here on.
+    pub(in crate::uplink) async fn charters_of(&self, node: NodeId) -> Result<Vec<VerifiedCharter>, CharterTrouble> {
+        self.refresh_charter(node).await?;
+        Ok(lock(&self.charters).each().iter().map(|charter| VerifiedCharter::clone(charter)).collect())
     }
 
-    /// All charters that a node has, verified from the pinned first one on; the newest counts from here on, if it is newer.
-    pub(in crate::uplink) async fn charters_of(&self, node: NodeId) -> Result<Vec<VerifiedCharter>, CharterTrouble> {
-        let answer = self.ask_node(node, &Request::Charter.to_vec()).await.map_err(CharterTrouble::Unanswered)?;
-        let Response::Charter(bytes) = answer.response else {
-            return Err(CharterTrouble::Fault(NodeFault::Protocol));
+    /// Fetches the charters from a node that spoke under a newer one, and verifies them from the pinned first one on.
+    pub(in crate::uplink) async fn refresh_charter(&self, node: NodeId) -> Result<(), CharterTrouble> {
+        let mut endless = self.gathering.lock().await;
+        // Whoever asked tries again after its own pause: another node may answer then.
+        let no_end = || {
+            let why = ChannelError::Deadline("the node's charters do not come to an end");
+            CharterTrouble::Unanswered(Unanswered { why: NoAnswer::Channel { node, why }, again: None })
         };
-        let chain = Response::charters(&bytes).map_err(|why| CharterTrouble::Fault(why.into()))?;
-        let all = chain.verify_each(self.alliance()).map_err(|why| CharterTrouble::Fault(why.into()))?;
+        if endless.rests(node, Instant::now()) {
+            return Err(no_end());
+        }
+        let Ok(gathered) = tokio::time::timeout(CHARTERS_WITHIN, self.gather(node)).await else {
+            endless.note(node, Instant::now());
+            return Err(no_end());
+        };
+        let Some(chain) = gathered?.newer() else { return Ok(()) };
+        let alliance = self.alliance();
+        // They may be many, and each has as many signatures as there are hospitals.
+        let verifying = tokio::task::spawn_blocking(move || chain.verify_each(alliance).map(|each| (chain, each)));
+        let Ok(verified) = verifying.await else { return Ok(()) };
+        let (chain, each) = verified.map_err(|why| CharterTrouble::Fault(why.into()))?;
         // Seldom enough that whoever asked may wait for the disk.
-        let taken = lock(&self.charters).take_up(&chain, all.clone());
+        let mut charters = lock(&self.charters);
+        let taken = charters.take_up(&chain, each);
+        let (each, newest) = (charters.each().to_vec(), charters.newest());
+        drop(charters);
         if let Some((version, kept)) = taken {
             tracing::info!(version, "a newer charter was verified");
             if let Err(error) = kept {
                 tracing::error!(version, %error, "the newer charter is not kept: after a restart an earlier one could be shown");
             }
-            self.board.note(|s| s.charter_version = version);
-            lock(&self.witness).charters(chain);
+            self.board.under(&newest);
+            lock(&self.witness).charters(each);
         }
-        Ok(all)
+        Ok(())
+    }
+
+    async fn gather(&self, node: NodeId) -> Result<Gathering, CharterTrouble> {
+        let own = lock(&self.charters).chain().clone();
+        let mut gathering = Gathering::after(own);
+        loop {
+            let request = Request::Charter(gathering.from()).to_vec();
+            let answer = self.ask_node(node, &request).await.map_err(CharterTrouble::Unanswered)?;
+            let Response::Charter(answer) = answer.response else {
+                return Err(CharterTrouble::Fault(NodeFault::Protocol));
+            };
+            if !gathering.take(&answer).map_err(|why| CharterTrouble::Fault(why.into()))? {
+                return Ok(gathering);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_whose_charters_came_to_no_end_rests_and_no_other_does() {
+        let [slow, other] = [1, 2].map(|n| NodeId([n; 8]));
+        let (mut endless, now) = (Endless::default(), Instant::now());
+        assert!(!endless.rests(slow, now));
+        endless.note(slow, now);
+        assert!(endless.rests(slow, now) && !endless.rests(other, now));
+        assert!(!endless.rests(slow, now + ENDLESS_RESTS));
+        endless.note(other, now + ENDLESS_RESTS);
+        assert_eq!(endless.0.len(), 1, "what is over is forgotten");
     }
 }

@@ -1,5 +1,6 @@
 //! The uplink against nodes on this machine that answer well, badly, and not at all.
 
+mod charters;
 mod history;
 mod hostile;
 mod newest;
@@ -383,6 +384,27 @@ async fn a_receipt_under_a_newer_charter_is_judged_under_that_charter() {
     home.fill(patient.room, 3).await;
     let status = up.until("confirmed", |s| s.events_confirmed == 4).await;
     assert_eq!((status.charter_version, status.proofs_refused), (2, 0));
+    assert_eq!(status.later_rules, None);
+    up.stop().await;
+    home.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_charter_with_rules_that_this_program_does_not_know_is_told_of_also_after_a_restart_and_sending_goes_on() {
+    let mut world = World::new(3);
+    let (patient, ..) = world.patient();
+    let _nodes = world.start_all();
+    let home = world.home(&[patient.room]).await;
+    let mut up = home.uplink();
+    home.followed(patient.room).await;
+    let later = ehe::charter::RULES_KNOWN + 1;
+    world.raise_rules(later);
+    home.fill(patient.room, 3).await;
+    let status = up.until("confirmed", |s| s.events_confirmed == 4).await;
+    assert_eq!((status.charter_version, status.later_rules, status.proofs_refused), (2, Some(later), 0));
+    up.stop().await;
+    let mut up = home.uplink();
+    up.until("said from the start", |s| s.later_rules == Some(later)).await;
     up.stop().await;
     home.close();
 }

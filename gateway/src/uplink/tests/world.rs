@@ -12,7 +12,7 @@ use certs::channel::{Client, CloseCode, Exchange, Peer, Server, ServerLimits};
 use certs::enrol::{self, EnrolmentRequest, HostNames};
 use certs::store::names;
 use certs::{Credentials, Role, identity_file};
-use ehe::charter::CharterChain;
+use ehe::charter::{Charter, CharterChain, SignedCharter};
 use ehe::control::Control;
 use ehe::event::{CheckedEvent, Kind};
 use ehe::id::{EheId, EpochId, NodeId, RoomId};
@@ -56,7 +56,9 @@ pub(crate) struct Script {
     /// Accepts so many connections and answers nothing on them.
     pub(crate) silent: usize,
     /// Charters to hand out.
-    pub(crate) charters: Vec<u8>,
+    pub(crate) charters: CharterChain,
+    /// Hands them out like this.
+    pub(crate) charters_lie: Option<CharterLie>,
     /// Answers submissions with this instead of deciding on them, so many times.
     pub(crate) lie: Option<(Lie, usize)>,
     /// Answers a fetch without end.
@@ -67,6 +69,39 @@ pub(crate) struct Script {
     pub(crate) forks: Option<Arc<Ledger>>,
     /// Gives no heads.
     pub(crate) headless: bool,
+}
+
+/// What a node does that is asked for charters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CharterLie {
+    /// Shows none.
+    Nothing,
+    /// Begins with the first, whichever it is asked for.
+    FromTheFirst,
+    /// Goes on after the last one with such as nobody signed.
+    ForEver,
+}
+
+impl Script {
+    fn charters_from(&self, from: u32) -> Vec<u8> {
+        let before = usize::try_from(from).unwrap() - 1;
+        let honest = CharterChain::piece(self.charters.0.iter().skip(before));
+        match self.charters_lie {
+            None => honest,
+            Some(CharterLie::Nothing) => CharterChain::piece([]),
+            Some(CharterLie::FromTheFirst) => CharterChain::piece(&self.charters.0),
+            Some(CharterLie::ForEver) if before < self.charters.0.len() => honest,
+            Some(CharterLie::ForEver) => {
+                let last = self.charters.0.last().unwrap();
+                let more = (from..from + 8).map(|version| Charter {
+                    version,
+                    predecessor: Some(last.hash()),
+                    ..last.read().unwrap()
+                });
+                CharterChain::piece(&more.map(|charter| SignedCharter::unsigned(&charter).unwrap()).collect::<Vec<_>>())
+            }
+        }
+    }
 }
 
 /// Answers that a node of the alliance can give, and that prove nothing.
@@ -102,10 +137,15 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(count: usize) -> Self {
+        Self::with_members(count, count)
+    }
+
+    /// Nodes of the first of so many members.
+    pub(crate) fn with_members(members: usize, count: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let now = time::OffsetDateTime::now_utc();
         let authority = Authority::create(&dir.path().join("alliance"), "Test", AUTHORITY_DAYS, now).unwrap();
-        let members: Vec<Identity> = (0..count).map(|_| testing::identity()).collect();
+        let members: Vec<Identity> = (0..members).map(|_| testing::identity()).collect();
         let sockets: Vec<UdpSocket> = (0..count).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
         let addresses: Vec<SocketAddr> = sockets.iter().map(|s| s.local_addr().unwrap()).collect();
         let node_dir = |index: usize| dir.path().join(format!("node-{index}"));
@@ -129,10 +169,20 @@ impl World {
 
     /// The members sign a further version of the charter; the nodes speak under it from now on.
     pub(crate) fn next_charter(&mut self) {
-        self.chain = testing::next_charter(&self.chain, &self.members);
+        self.put_out(testing::next_charter(&self.chain, &self.members));
+    }
+
+    /// The same, of a charter that raises the rules version.
+    pub(crate) fn raise_rules(&mut self, rules: u16) {
+        let chain = testing::charter_behind(&self.chain, &self.members, |next| next.rules = Some(rules));
+        self.put_out(chain);
+    }
+
+    fn put_out(&mut self, chain: ehe::charter::CharterChain) {
+        self.chain = chain;
         self.ledger.lock().unwrap().charter = self.chain.verify(self.gateway.alliance_id()).unwrap();
         for script in &self.scripts {
-            script.lock().unwrap().charters = self.chain.encode();
+            script.lock().unwrap().charters = self.chain.clone();
         }
     }
 
@@ -140,7 +190,7 @@ impl World {
     pub(crate) fn restore(&self, kept: usize, signed: usize) {
         self.ledger.lock().unwrap().restore(kept, &self.members[..signed]);
         for script in &self.scripts {
-            script.lock().unwrap().charters = self.chain.encode();
+            script.lock().unwrap().charters = self.chain.clone();
         }
     }
 
@@ -321,7 +371,7 @@ async fn answer(
             let head = (!headless).then(head).flatten();
             vec![head.map_or(Response::Refused(Refusal::NoLeader), Response::Head)]
         }
-        Request::Charter => vec![Response::Charter(script.lock().unwrap().charters.clone())],
+        Request::Charter(from) => vec![Response::Charter(script.lock().unwrap().charters_from(from))],
         other => panic!("{other:?}"),
     };
     for answer in answers {

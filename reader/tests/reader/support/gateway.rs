@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use ehe::author::Strand;
 use ehe::body::vitals::VitalsBody;
 use ehe::control::{Control, WrapRecord};
 use ehe::event::{CheckedEvent, Core, Kind, Suite, VERSION};
-use ehe::id::{Nonce, RoomId};
+use ehe::id::{Nonce, RoomId, StrandId};
 use ehe::kem::{self, WrapPurpose, random_secret};
 use ehe::read::Purpose;
 use ehe::reading::{DeviceId, Reading, ReadingTime};
@@ -13,7 +14,11 @@ use ehe::seal;
 use ehe::time::UnixMs;
 use ehe::unit::Unit;
 use ehe::vital::Vital;
+use ehe::wire::Submission;
 use ehe_node::clock::Clock;
+use ehe_node::consensus::GroupId;
+use ehe_node::daemon::Daemon;
+use ehe_node::shard::block_of_runs;
 use ehe_reader::Error;
 use ehe_reader::follow::Following;
 use ehe_reader::home::Home;
@@ -58,6 +63,26 @@ pub fn sealed(session: &Session, following: &Following, readings: &[Reading]) ->
 }
 
 impl World {
+    /// Readings of one category that a leader which lies puts into the ledger, under a signature that is none.
+    pub async fn forge(&self, node: &Daemon, who: &str, room: &str, readings: &[Reading]) {
+        let room: RoomId = room.parse().unwrap();
+        let home = Home::find(Some(self.path(who)), |_| None).unwrap();
+        let mut session =
+            Session::open(home, &certs::passphrase::Source::Nobody, Duration::from_secs(20), now).unwrap();
+        let following = session.control(room, Purpose::Operations).await.unwrap();
+        let mut events = sealed(&session, &following, readings);
+        let content = events.split_off(1);
+        submit(&mut session, following.me(), room, Some(&following), events).await.unwrap();
+        let strand = Strand::new(room, StrandId(random()), None);
+        let mut run = strand.link_events(following.me(), &content).run;
+        *run.0.last_mut().unwrap() ^= 1;
+        let events = content.iter().map(|event| event.event().clone()).collect();
+        let block = block_of_runs(now(), vec![Submission { run, events }]);
+        let group = GroupId(room.shard(session.charter().shard_count()));
+        node.consensus().propose(group, block.into()).await.unwrap();
+        session.nodes.close().await;
+    }
+
     /// Readings of one category, sealed and in the ledger when this returns.
     pub async fn measure(&self, who: &str, room: &str, readings: &[Reading]) -> Result<(), Error> {
         let room: RoomId = room.parse().unwrap();

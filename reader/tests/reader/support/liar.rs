@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::SeqCst};
 
 use certs::{Client, CloseCode, Credentials, Server, ServerLimits};
 use ehe::refusal::Refusal;
@@ -90,13 +90,23 @@ async fn pass_on(mut from: certs::Exchange, reader: &Credentials, real: SocketAd
 
 /// A node that gives the same answer to everything, at its place in the charter.
 pub fn parrot(world: &World, name: &str, place: usize, answer: Response) {
+    counting(world, name, place, answer);
+}
+
+/// The same, and how often it was asked.
+pub fn counting(world: &World, name: &str, place: usize, answer: Response) -> Arc<AtomicUsize> {
     let server = Server::bind(world.addresses[place], &world.credentials(name), ServerLimits::default()).unwrap();
+    let count = Arc::new(AtomicUsize::new(0));
+    let asked = count.clone();
     tokio::spawn(async move {
         while let Some(handshake) = server.accept().await {
-            let (peer, answer) = (handshake.complete().await.unwrap(), answer.to_vec());
+            // Who found another node first does not complete it.
+            let Ok(peer) = handshake.complete().await else { continue };
+            let (answer, asked) = (answer.to_vec(), asked.clone());
             tokio::spawn(async move {
                 while let Ok(mut exchange) = peer.accept_exchange().await {
                     exchange.recv(LIMIT).await.unwrap();
+                    asked.fetch_add(1, SeqCst);
                     exchange.send(&answer, LIMIT).await.unwrap();
                     exchange.finish().unwrap();
                     exchange.delivered(LIMIT).await.unwrap();
@@ -104,4 +114,5 @@ pub fn parrot(world: &World, name: &str, place: usize, answer: Response) {
             });
         }
     });
+    count
 }

@@ -14,7 +14,8 @@ use certs::enrol::{self, EnrolmentRequest, HostNames};
 use certs::identity_file;
 use certs::store::names;
 use certs::{Credentials, Role};
-use ehe::charter::{CharterChain, SignedCharter};
+use ehe::charter::{CharterChain, Node, Placement, SignedCharter, Trust};
+use ehe::id::{AllianceId, NodeId};
 use ehe::identity::Identity;
 use ehe_node::clock::Clock;
 use ehe_node::config::Config;
@@ -29,7 +30,8 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 pub struct World {
     dir: tempfile::TempDir,
     authority: Authority,
-    member: Identity,
+    /// The first has the nodes.
+    members: Vec<Identity>,
     description: String,
     /// Where the charter says that the (first) node is.
     pub address: SocketAddr,
@@ -57,16 +59,25 @@ impl World {
 
     /// One hospital; all its nodes, of these names, host everything.
     pub fn with_nodes(nodes: &[&str], people: &[(&str, Role)]) -> Self {
+        Self::with_members(1, nodes, people)
+    }
+
+    /// So many hospitals, of which the first has all the nodes.
+    pub fn with_members(members: usize, nodes: &[&str], people: &[(&str, Role)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let now = std::time::SystemTime::now().into();
         let authority = Authority::create(&dir.path().join("authority"), "Test", AUTHORITY_DAYS, now).unwrap();
         let addresses: Vec<SocketAddr> = nodes.iter().map(|_| free_port()).collect();
-        let (member, address) = (identity_file::generate().unwrap(), addresses[0]);
+        let members: Vec<Identity> = (0..members).map(|_| identity_file::generate().unwrap()).collect();
+        let address = addresses[0];
         let text = String::new();
-        let mut this = Self { dir, authority, member, description: text, address, addresses: addresses.clone() };
-        identity_file::create_public(&this.path("member.pub"), this.member.public()).unwrap();
-        let mut text =
-            "alliance = 'Test'\nshards = 4\n[[member]]\nname = 'Hospital'\nidentity = 'member.pub'\n".to_owned();
+        let mut this = Self { dir, authority, members, description: text, address, addresses: addresses.clone() };
+        let mut text = "alliance = 'Test'\nshards = 4\n".to_owned();
+        for (n, member) in this.members.iter().enumerate() {
+            let (file, name) = (format!("member{n}.pub"), if n == 0 { String::new() } else { format!(" {n}") });
+            identity_file::create_public(&this.path(&file), member.public()).unwrap();
+            text += &format!("[[member]]\nname = 'Hospital{name}'\nidentity = '{file}'\n");
+        }
         for (name, address) in nodes.iter().zip(addresses) {
             this.enrol(name, Role::Node);
             text += &format!(
@@ -84,17 +95,50 @@ impl World {
         this
     }
 
-    /// Charters that the member signed, one after the other, each with its own `head_fresh_ms`.
+    /// Charters that the members signed, one after the other, each with its own `head_fresh_ms`.
     pub fn charters(&self, head_fresh_ms: &[u32]) -> CharterChain {
         let (mut chain, mut before) = (CharterChain::default(), None);
         for fresh in head_fresh_ms {
             let text = format!("head_fresh_ms = {fresh}\n{}", self.description);
             let charter = CharterFile::parse(&text).unwrap().charter(self.dir.path(), before.as_ref()).unwrap();
             let mut signed = SignedCharter::unsigned(&charter).unwrap();
-            signed.sign(&self.member).unwrap();
+            self.members.iter().for_each(|member| signed.sign(member).unwrap());
+            let alliance = chain.claimed_alliance().unwrap_or(AllianceId(signed.hash().0));
+            before = Some(signed.verify(before.as_ref().map_or(Trust::Pinned(alliance), Trust::Predecessor)).unwrap());
             chain.0.push(signed);
-            before = Some(chain.verify(chain.claimed_alliance().unwrap()).unwrap());
         }
+        chain
+    }
+
+    /// The same, the last of which gives everything to two more nodes as well, which are not there.
+    pub fn charters_that_grow(&self, head_fresh_ms: &[u32]) -> CharterChain {
+        let mut chain = self.charters(head_fresh_ms);
+        let mut last = chain.0.pop().unwrap().read().unwrap();
+        for name in ["second", "third"] {
+            let identity = identity_file::generate().unwrap();
+            last.nodes.push(Node {
+                id: NodeId(identity.author_id().0[..8].try_into().unwrap()),
+                member: last.members[0].id,
+                name: format!("{name}.example"),
+                sign: identity.public().sign,
+                addresses: vec![free_port().to_string()],
+            });
+        }
+        last.placement = Placement::Everywhere(last.nodes.iter().map(|node| node.id).collect());
+        let mut signed = SignedCharter::unsigned(&last).unwrap();
+        self.members.iter().for_each(|member| signed.sign(member).unwrap());
+        chain.0.push(signed);
+        chain
+    }
+
+    /// Two charters, the second of which raises the rules.
+    pub fn charters_that_raise(&self, rules: u16) -> CharterChain {
+        let mut chain = self.charters(&[60_000, 60_000]);
+        let mut last = chain.0.pop().unwrap().read().unwrap();
+        last.rules = Some(rules);
+        let mut signed = SignedCharter::unsigned(&last).unwrap();
+        self.members.iter().for_each(|member| signed.sign(member).unwrap());
+        chain.0.push(signed);
         chain
     }
 
@@ -146,10 +190,24 @@ impl World {
 
     /// The node, somewhere else.
     pub async fn start_at(&self, listen: SocketAddr) -> Daemon {
-        let text = format!("data_dir = 'data'\ncredentials_dir = 'node'\nlisten = '{listen}'\n");
+        self.start_by(listen, Clock::system()).await
+    }
+
+    /// The node, by this clock.
+    pub async fn start_by(&self, listen: SocketAddr, clock: Clock) -> Daemon {
+        self.start_as(listen, clock, "").await
+    }
+
+    /// The node, looking through what it has stored again and again.
+    pub async fn start_looking(&self) -> Daemon {
+        self.start_as(self.address, Clock::system(), "[scrub]\nevery_s = 1\n").await
+    }
+
+    async fn start_as(&self, listen: SocketAddr, clock: Clock, more: &str) -> Daemon {
+        let text = format!("data_dir = 'data'\ncredentials_dir = 'node'\nlisten = '{listen}'\n{more}");
         std::fs::write(self.path("node.toml"), text).unwrap();
         let config = Config::load(&self.path("node.toml")).unwrap();
-        Daemon::start(config, Clock::system()).await.unwrap()
+        Daemon::start(config, clock).await.unwrap()
     }
 
     fn command(&self, who: &str, line: &str) -> Command {
@@ -173,10 +231,18 @@ impl World {
 
     /// A new room of `patient`, by its id.
     pub async fn room(&self) -> String {
+        self.room_with("").await
+    }
+
+    /// A new room of `patient` in this shard, by its id.
+    pub async fn room_in(&self, shard: u16) -> String {
+        self.room_with(&format!(" --shard {shard}")).await
+    }
+
+    async fn room_with(&self, more: &str) -> String {
         let key = self.path("recovery-key").display().to_string();
-        let made = self
-            .ehe("patient", &format!("room create --name Home --recovery-out {key} --recovery-no-passphrase"))
-            .await;
+        let line = format!("room create --name Home --recovery-out {key} --recovery-no-passphrase{more}");
+        let made = self.ehe("patient", &line).await;
         assert_eq!((made.exit, made.err.as_str()), (0, ""), "{made:?}");
         made.out.trim().to_owned()
     }

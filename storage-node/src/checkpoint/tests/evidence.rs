@@ -1,8 +1,7 @@
 //! What findings prove to somebody who has the file alone; and what evidence does to whom it is about.
 
-use ehe::charter::CharterChain;
 use ehe::checkpoint::Checkpoint;
-use ehe::evidence::{EvidenceError, Finding, Verdict, judge};
+use ehe::evidence::{EvidenceError, Finding, Verdict};
 use ehe::id::Hash;
 
 use super::super::message::{Cosignature, Message, Point, Word};
@@ -11,10 +10,9 @@ use super::alliance::alliance;
 use super::cluster::{Cluster, Crash, Peer};
 use super::hostile::with_a_liar;
 
-/// What a finding proves, once it is a file. Both of its sides are signed.
+/// What a finding proves. Both of its sides are signed.
 pub(super) fn judged(evidence: &Evidence, peer: &Peer) -> Result<Verdict, EvidenceError> {
-    let charters = CharterChain(vec![peer.who.charter.signed().clone()]);
-    judge(&evidence.exported(&charters).expect("two signed sides")?.to_vec())
+    evidence.contradiction().expect("two signed sides")?.judge(&[&*peer.who.charter])
 }
 
 fn distrusted(cluster: &Cluster, node: usize, incarnation: u32) -> News {

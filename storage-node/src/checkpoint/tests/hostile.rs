@@ -1,5 +1,7 @@
 //! Nodes of the group that lie, flood, or send what is no message.
 
+use std::time::Duration;
+
 use ehe::evidence::Finding;
 use ehe::id::{Hash, NodeId};
 use ehe::time::UnixMs;
@@ -105,6 +107,32 @@ fn whatever_one_node_of_the_group_sends_no_honest_node_is_fenced_holds_much_or_s
     for peer in &three.peers[..2] {
         assert!(peer.fenced.is_none() && peer.evidence.is_empty() && peer.may_order);
     }
+}
+
+#[test]
+fn a_leader_that_wishes_for_less_again_and_again_does_not_keep_the_others_from_hearing_the_largest() {
+    let mut three = Cluster::new(alliance("ABC", None), 1);
+    three.commit(1);
+    three.pass_ms(1000);
+    let [leader, second, third] = [0, 1, 2].map(|n| three.peers[n].who.id);
+    three.cut.extend([leader, third]);
+    three.logs[0].grow(20, "agreed");
+    three.apply(1, 20);
+    for (size, wait_ms) in [(2, 10), (19, 90), (3, 100), (4, 100), (5, 100), (6, 100)] {
+        let point = Point { shard: 0, charter: 1, incarnation: 0, size, root: three.logs[0].root(size) };
+        three.say(1, leader, Message::Wish(Wish { point, at: three.wall() }).to_vec());
+        // It is there just when all are to be told.
+        three.pass_ms(wait_ms - 1);
+        three.now += Duration::from_millis(1);
+    }
+    let heard = three.undelivered.iter().filter(|(from, to, _)| (*from, *to) == (second, third));
+    let heard: Vec<u64> = heard
+        .filter_map(|(_, _, message)| match message {
+            Message::Cosignature(said) => Some(said.point.size),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(heard, [20, 19, 6], "its guess; then once in so long, and the largest of what was signed");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::shard::InEffect;
 use crate::test_charters::{self as made, Alliance};
 
 /// All nodes of an alliance, as they begin: under charter 1.
-fn cluster(alliance: &Alliance, first: &Arc<VerifiedCharter>) -> Cluster {
+pub(super) fn cluster(alliance: &Alliance, first: &Arc<VerifiedCharter>) -> Cluster {
     let who = (1u8..).zip(&alliance.nodes).map(|(n, identity)| Who {
         id: made::node(n),
         name: made::name(n),
@@ -24,7 +24,7 @@ fn cluster(alliance: &Alliance, first: &Arc<VerifiedCharter>) -> Cluster {
     Cluster::new(who.collect(), 7)
 }
 
-fn in_effect(chain: &[Arc<VerifiedCharter>], version: usize, vouched: bool) -> InEffect {
+pub(super) fn in_effect(chain: &[Arc<VerifiedCharter>], version: usize, vouched: bool) -> InEffect {
     let before = (!vouched).then(|| Arc::clone(&chain[version - 2]));
     let charter = Arc::clone(&chain[version - 1]);
     InEffect { committed: charter.version(), charter, before }
@@ -151,8 +151,8 @@ fn a_lie_under_the_charter_before_stays_a_lie_and_stops_nobody_under_the_new_one
     let first = &three.peers[0];
     assert!(first.fenced.is_none());
     let [evidence] = &first.evidence[..] else { panic!("{} pieces", first.evidence.len()) };
-    let charters = CharterChain(chain.iter().map(|charter| charter.signed().clone()).collect());
-    let verdict = judge(&evidence.exported(&charters).unwrap().unwrap().to_vec()).unwrap();
+    let charters = CharterChain::of(&chain);
+    let verdict = judge(&evidence.contradiction().unwrap().unwrap().with(&charters).unwrap().to_vec()).unwrap();
     assert_eq!((verdict.first.charter_version.min(verdict.second.charter_version), evidence.of), (1, ids[2]));
     assert!(verdict.accused().contains(&ids[2]));
 }

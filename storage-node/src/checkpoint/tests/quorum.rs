@@ -1,11 +1,13 @@
 //! Who counts, whose clock, and how sizes meet.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ehe::checkpoint::VerifiedCheckpoint;
 
+use super::super::News;
 use super::alliance::alliance;
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Crash};
 
 #[test]
 fn a_node_alone_shows_its_checkpoint_in_the_round_in_which_it_applied_and_says_nothing_to_nobody() {
@@ -88,6 +90,98 @@ fn replicas_at_different_speeds_meet_at_the_sizes_that_the_leader_named_and_wish
     three.commit(three.logs[0].size());
     three.pass_ms(5000);
     assert_eq!(three.shown(), [three.logs[0].size(); 3]);
+}
+
+#[test]
+fn of_blocks_that_follow_closely_only_whoever_asks_is_told_at_once_and_the_others_of_the_newest_soon_after() {
+    let mut three = Cluster::new(alliance("ABC", None), 1);
+    three.commit(1);
+    three.pass_ms(100);
+    assert_eq!(three.shown(), [1; 3], "a block that comes alone is everybody's at once");
+    three.pass_ms(1000);
+    let before = three.sent["cosignature"];
+    for size in 2..=201 {
+        three.commit(size);
+        three.pass_ms(5);
+        assert_eq!(three.shown()[0], size, "the leader's receipts wait for nothing");
+        assert!(three.shown().iter().all(|shown| shown + 45 > size), "{:?} of {size}", three.shown());
+    }
+    let said = three.sent["cosignature"] - before;
+    // Two answers a block, and five times in that second each node's word to both others.
+    assert!((400..=440).contains(&said), "{said} cosignatures for 200 blocks");
+    three.pass_ms(250);
+    assert_eq!(three.shown(), [201; 3], "and when no more follow, the last one");
+}
+
+#[test]
+fn a_node_at_which_somebody_waits_for_a_checkpoint_asks_for_it_whoever_leads() {
+    let mut three = Cluster::new(alliance("ABC", None), 1);
+    let wants = |three: &mut Cluster, size| {
+        three.round(2, News { wanted: BTreeMap::from([(0, size)]), ..News::default() }, Crash::No);
+    };
+    three.commit(1);
+    three.pass_ms(50);
+    three.commit(2);
+    three.pass_ms(10);
+    assert_eq!(three.shown(), [2, 1, 1], "they were told a moment ago");
+    wants(&mut three, 2);
+    three.pass_ms(10);
+    assert_eq!(three.shown(), [2, 1, 2]);
+    // What is asked for while an earlier size is on its way is asked for when that one has come.
+    three.commit(3);
+    wants(&mut three, 3);
+    three.commit(4);
+    wants(&mut three, 4);
+    three.pass_ms(15);
+    assert_eq!(three.shown(), [4, 1, 4]);
+    // What is not applied yet is asked for once it is.
+    wants(&mut three, 5);
+    let before = three.sent["wish"];
+    three.pass_ms(15);
+    assert_eq!((three.shown(), three.sent["wish"]), (vec![4, 1, 4], before));
+    three.commit(5);
+    three.pass_ms(15);
+    assert_eq!(three.shown(), [5, 1, 5]);
+}
+
+#[test]
+fn who_has_applied_a_block_cosigns_it_before_the_leader_asks_and_a_wrong_guess_costs_one_cosignature() {
+    let mut three = Cluster::new(alliance("ABC", None), 1);
+    for size in 1..=10 {
+        three.commit(size);
+        three.pass_ms(50);
+    }
+    let said = |three: &Cluster| three.sent["cosignature"];
+    // All are told at once again, and the leader has heard a moment ago that the clocks agree.
+    three.pass_ms(380);
+    let shows = |three: &Cluster, node: usize| three.shown()[node];
+    // The others have applied, and their words are on their way; the leader has not.
+    three.logs[0].grow(11, "agreed");
+    (1..3).for_each(|node| three.apply(node, 11));
+    three.pass_ms(10);
+    assert_eq!(shows(&three, 0), 10, "nobody ordered it yet");
+    let before = said(&three);
+    three.apply(0, 11);
+    assert_eq!(shows(&three, 0), 11, "in the round in which the leader signs");
+    three.pass_ms(20);
+    assert_eq!(said(&three), before + 2, "its own to the others: its wish needs no answer");
+    three.pass_ms(250);
+    assert_eq!(three.shown(), [11; 3]);
+
+    // The leader comes to 13 before it names anything: a guess of 12 was wrong, and no other is made until one would be right.
+    three.logs[0].grow(13, "agreed");
+    let before = said(&three);
+    (1..3).for_each(|node| three.apply(node, 12));
+    assert!(said(&three) > before);
+    three.apply(0, 13);
+    three.pass_ms(10);
+    (1..3).for_each(|node| three.apply(node, 13));
+    three.pass_ms(500);
+    assert_eq!(three.shown(), [13; 3]);
+    let before = said(&three);
+    three.logs[0].grow(14, "agreed");
+    (1..3).for_each(|node| three.apply(node, 14));
+    assert_eq!(said(&three), before, "they wait to be asked");
 }
 
 #[test]

@@ -74,18 +74,36 @@ fn a_node_alone_whose_log_is_smaller_than_what_it_cosigned_is_fenced_at_once() {
     assert!(one.peers[0].fenced.is_some(), "nobody else has the rest");
 }
 
-#[test]
-fn a_replica_that_forgot_what_it_signed_is_found_out_by_the_others_and_outvoted() {
+/// Three of which the third's file and state were replaced by others of the same id, after all had shown 4.
+fn with_one_that_forgot() -> Cluster {
     let mut three = Cluster::new(alliance("ABC", None), 1);
     three.commit(4);
     three.pass_ms(100);
-    // Its file and its state were replaced by others of the same id.
     let forgetful = three.peers.pop().unwrap();
     let mut fresh = Cluster::new(vec![forgetful.who], 1).peers.pop().unwrap();
     fresh.log = 1;
     three.logs.push(Log::of(6, "rewritten"));
     three.peers.push(fresh);
+    three
+}
+
+#[test]
+fn a_replica_that_forgot_what_it_signed_is_outvoted_before_it_signs_where_the_others_foresaw_the_wish() {
+    let mut three = with_one_that_forgot();
     three.commit(6);
+    three.pass_ms(3000);
+    assert!(matches!(three.peers[2].fenced.as_deref(), Some(Refused::Outvoted { .. })));
+    assert_eq!(three.shown(), [6, 6, 0]);
+}
+
+#[test]
+fn a_replica_that_forgot_what_it_signed_is_found_out_by_the_others_and_outvoted() {
+    let mut three = with_one_that_forgot();
+    three.logs[0].grow(6, "agreed");
+    for node in [0, 2, 1] {
+        three.apply(node, 6);
+        three.pass_ms(10);
+    }
     three.pass_ms(3000);
     let liar = three.peers[2].who.id;
     assert!(three.peers[0].evidence.iter().any(|evidence| evidence.of == liar), "the others find out");

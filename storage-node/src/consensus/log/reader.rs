@@ -35,18 +35,28 @@ impl LogReader {
     /// The entries of `[start, end)` that the log has, in order and without a gap; if `max_bytes` are read before the
     /// end, the first ones, at least one.
     async fn entries(&self, start: u64, end: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
+        loop {
+            if let Some(entries) = self.of_one_moment(start, end, max_bytes).await? {
+                return Ok(entries);
+            }
+        }
+    }
+
+    /// As [`entries`](Self::entries). None if the log was cut between the look into memory and that into the file: what is missing then was
+    /// not lost, and what was found is perhaps of two logs.
+    async fn of_one_moment(&self, start: u64, end: u64, max_bytes: usize) -> io::Result<Option<Vec<Entry>>> {
         self.group.fence.check().map_err(io_error)?;
-        let (start, from, mut tail) = {
+        let (start, from, mut tail, epoch) = {
             let ends = self.group.ends();
             let (start, end) = ends.clip(start, end);
             if start >= end {
-                return Ok(Vec::new());
+                return Ok(Some(Vec::new()));
             }
             let (from, tail) = ends.tail(start, end, max_bytes);
-            (start, from, tail)
+            (start, from, tail, ends.epoch)
         };
         if from <= start {
-            return Ok(tail);
+            return Ok(Some(tail));
         }
         let (file, group) = (self.file.clone(), self.group.fence.group());
         let read =
@@ -61,6 +71,9 @@ impl LogReader {
             }
             Err(_) => return Err(io::Error::other("the runtime is shutting down")),
         };
+        if self.group.ends().epoch != epoch {
+            return Ok(None);
+        }
         self.check(start, from, max_bytes, &entries)?;
         let bytes: usize = entries.iter().map(weight).sum();
         if next_index(entries.last().map(|entry| &entry.log_id)) == from {
@@ -74,7 +87,7 @@ impl LogReader {
             tail.truncate(fits);
             entries.append(&mut tail);
         }
-        Ok(entries)
+        Ok(Some(entries))
     }
 
     /// A gap is corruption, unless the missing entries were purged while we read.

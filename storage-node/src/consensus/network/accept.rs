@@ -52,6 +52,12 @@ impl Unserved {
         ) || matches!(&self.0, ServeError::Stage(why) if !why.is_at_home())
     }
 
+    /// Whether a change of members was refused that no charter known here orders.
+    #[must_use]
+    pub fn is_about_members(&self) -> bool {
+        matches!(self.0, ServeError::Members)
+    }
+
     /// By how much a leader's blocks are ahead of this node's clock, if they were refused for that: one of the two clocks is wrong.
     #[must_use]
     pub fn ahead_ms(&self) -> Option<u64> {

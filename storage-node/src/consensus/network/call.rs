@@ -162,8 +162,18 @@ impl Answers {
         let first = Types::timeout(open, self.receiver.recv(SMALL_FRAME_BYTES)).await;
         let first = first.map_err(|_| CallError::Silent(open))??.ok_or(CallError::Ended)?;
         match codec::decode_welcome(&first)? {
-            Welcome::No(reason) => return Err(CallError::Refused(reason)),
-            Welcome::Yes(uid) => self.peers.admit(&self.log, self.peer, uid).await?,
+            Welcome::No(reason) => {
+                match reason {
+                    Reason::OtherUid => self.peers.takes_this_for_another(self.peer, "by its own word"),
+                    Reason::NotWhoYouKnow => self.peers.is_another(self.peer),
+                    _ => {}
+                }
+                return Err(CallError::Refused(reason));
+            }
+            Welcome::Yes(uid) => {
+                self.peers.takes_this(self.peer);
+                self.peers.admit(&self.log, self.peer, uid).await?;
+            }
         }
         self.welcomed = true;
         Ok(())

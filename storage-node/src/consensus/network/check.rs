@@ -23,7 +23,7 @@ use crate::consensus::{
 /// What a peer said cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unsound {
-    #[error("it speaks for node {0}")]
+    #[error("it speaks for node {0:016x}")]
     NotItsVote(u64),
     #[error("a leader's vote that is not committed, or a candidate's that is")]
     Committed,

@@ -121,7 +121,11 @@ impl RaftNetworkV2<Types> for Client {
             if self.beats.is_some() {
                 // openraft gives one heartbeat at a time, and waits for the end of the answers.
                 let request = input.next().await.ok_or(CallError::Ended)?;
-                let result = self.beat(request).await.map_err(RPCError::from);
+                let result = self.beat(request).await;
+                let result = result.map_err(|error| {
+                    self.router.caller().peers.failed(self.peer().0, &error);
+                    RPCError::from(error)
+                });
                 return Ok(futures::stream::iter([result]).boxed());
             }
             let (peer, group) = self.peer();

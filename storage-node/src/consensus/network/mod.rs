@@ -10,6 +10,7 @@
 //! - [`link`] is the seam to whatever carries frames (QUIC, or queues in a test), and says what that must keep.
 //! - [`codec`] has the bytes; they are ours, and strict.
 //! - [`peers`] remembers who each peer is, durably, before a word of it counts. A node that lost its log is refused.
+//! - [`apart`] keeps what stands between this node and a peer, for an operator: said once for two nodes, not by each group at each beat.
 //! - Who has no part in a group is sent away before that: a node may share some groups with this one and not others.
 //! - [`check`] holds every word of a peer against what is known, before openraft hears it: openraft asserts some of that,
 //!   and an assertion would stop the group.
@@ -31,6 +32,7 @@
 //! | bytes of snapshots that it sends | `snapshot_bytes_per_s`, all together |
 
 mod accept;
+mod apart;
 mod call;
 pub(super) mod check;
 mod client;
@@ -71,7 +73,9 @@ use super::{
 
 pub use self::{
     accept::Unserved,
+    apart::Apart,
     link::{Alone, FrameReceiver, FrameSender, Link, LinkError, MAX_FRAME_BYTES, Purpose, Stream},
+    peers::Estranged,
 };
 pub(super) use self::{
     accept::{Accept, Snapshots},
@@ -102,6 +106,11 @@ impl Router {
     /// A member of a group was let go, and may give up what it has of it.
     pub(super) fn let_go(&self, group: GroupId, member: NodeId) {
         self.confirmed().forget(group, member);
+    }
+
+    /// What stands between this node and a peer.
+    pub(super) fn apart(&self, peer: NodeId) -> BTreeMap<Apart, String> {
+        self.caller().peers.apart(peer)
     }
 
     /// Serves one stream that `peer` opened, to its end.

@@ -9,6 +9,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use super::{
+    apart::{Apart, Noted},
+    call::CallError,
+};
 #[cfg(ehe_sim)]
 use crate::consensus::runtime;
 use crate::consensus::{
@@ -28,12 +32,20 @@ pub(in crate::consensus) struct Peers {
 #[derive(Debug)]
 struct Inner {
     known: BTreeMap<NodeId, NodeUid>,
-    /// Peers that came with another uid: the operator was told.
-    told: BTreeSet<NodeId>,
     /// Peers that denied what they had confirmed.
     denied: BTreeSet<NodeId>,
+    apart: Noted,
     /// `None` when the log closes: the writer ends with the last queue.
     queue: Option<LogQueue>,
+}
+
+/// Why this node and a peer do not talk to each other, though they reach each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Estranged {
+    /// One of the two has another log than the one that they met with. Which, neither knows.
+    OtherLog,
+    /// It denied what it had confirmed: this node refuses it.
+    Denied,
 }
 
 /// A peer is not who it was.
@@ -54,7 +66,7 @@ impl Peers {
         known: BTreeMap<NodeId, NodeUid>,
         queue: LogQueue,
     ) -> Self {
-        let inner = Inner { known, told: BTreeSet::new(), denied: BTreeSet::new(), queue: Some(queue) };
+        let inner = Inner { known, denied: BTreeSet::new(), apart: Noted::default(), queue: Some(queue) };
         Self { me, uid, inner: Mutex::new(inner), meeting: tokio::sync::Mutex::default() }
     }
 
@@ -113,29 +125,50 @@ impl Peers {
             return Some(Ok(()));
         }
         if known != uid {
-            if inner.told.insert(peer) {
-                tracing::error!(
-                    peer = peer.0,
-                    %known,
-                    %uid,
-                    "a node came back with another uid: it lost its log and is refused; enrol it anew under another id"
-                );
-            }
+            inner.apart.note(peer, Apart::OtherLogThere, format!("it has log {uid}, this node remembers log {known}"));
             return Some(Err(NotAdmitted::OtherUid));
         }
+        inner.apart.over(peer, Apart::OtherLogThere);
         Some(if inner.denied.contains(&peer) { Err(NotAdmitted::Denied) } else { Ok(()) })
+    }
+
+    /// All with whom this node does not talk.
+    pub(in crate::consensus) fn all_estranged(&self) -> BTreeMap<NodeId, Estranged> {
+        self.inner().apart.estranged()
     }
 
     /// A peer denied entries that it had confirmed to be on its disk. Until this node is started again nothing of what it
     /// says counts.
     pub(super) fn denied(&self, peer: NodeId) {
-        if self.inner().denied.insert(peer) {
-            tracing::error!(
-                peer = peer.0,
-                "a node denies entries that it confirmed: its disk lost them, or an older copy was put in; it is refused: enrol it \
-                 anew under another id"
-            );
+        let mut inner = self.inner();
+        if inner.denied.insert(peer) {
+            inner.apart.note(peer, Apart::Denied, String::new());
         }
+    }
+
+    /// `peer` speaks of a uid of this node that it has not.
+    pub(super) fn takes_this_for_another(&self, peer: NodeId, why: impl ToString) {
+        self.inner().apart.note(peer, Apart::OtherLogHere, why.to_string());
+    }
+
+    /// `peer` says that it is not whom this node remembers.
+    pub(super) fn is_another(&self, peer: NodeId) {
+        self.inner().apart.note(peer, Apart::OtherLogThere, "by its own word".into());
+    }
+
+    /// `peer` takes this node for whom it is.
+    pub(super) fn takes_this(&self, peer: NodeId) {
+        self.inner().apart.over(peer, Apart::OtherLogHere);
+    }
+
+    /// A call of `peer` failed.
+    pub(super) fn failed(&self, peer: NodeId, error: &CallError) {
+        self.inner().apart.failed(peer, error);
+    }
+
+    /// What stands between this node and `peer`, with why.
+    pub(super) fn apart(&self, peer: NodeId) -> BTreeMap<Apart, String> {
+        self.inner().apart.with(peer)
     }
 
     /// Remembers nobody more.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Peers, peers::NotAdmitted};
+use super::{Estranged, Peers, apart::Apart, peers::NotAdmitted};
 use crate::consensus::{
     codec::NodeRecord,
     fence::Fence,
@@ -49,7 +49,10 @@ async fn a_peer_is_who_it_was_when_it_was_first_met_also_after_a_restart() {
     let met = futures::future::join_all((0..8).map(|_| life.0.admit(&life.1, PEER, UID))).await;
     assert!(met.iter().all(Result::is_ok));
     assert_eq!(life.0.admit(&life.1, PEER, OTHER).await, Err(NotAdmitted::OtherUid));
+    assert!(life.0.apart(PEER).contains_key(&Apart::OtherLogThere), "an operator is told of it");
+    assert_eq!(life.0.all_estranged(), [(PEER, Estranged::OtherLog)].into(), "it is shown until it is who it was");
     assert_eq!(life.0.admit(&life.1, PEER, UID).await, Ok(()), "who it is is who it was");
+    assert!(life.0.apart(PEER).is_empty() && life.0.all_estranged().is_empty(), "and that it is over");
     close(life).await;
 
     let life = open(&path);
@@ -57,6 +60,7 @@ async fn a_peer_is_who_it_was_when_it_was_first_met_also_after_a_restart() {
     assert_eq!(life.0.admit(&life.1, PEER, OTHER).await, Err(NotAdmitted::OtherUid));
     life.0.denied(PEER);
     assert_eq!(life.0.admit(&life.1, PEER, UID).await, Err(NotAdmitted::Denied));
+    assert_eq!(life.0.all_estranged(), [(PEER, Estranged::Denied)].into(), "nothing of what it says counts any more");
     life.0.close();
     assert_eq!(
         life.0.admit(&life.1, NodeId(7), UID).await,

@@ -91,6 +91,11 @@ impl Router {
 
     /// One request, one answer.
     pub(super) async fn call(&self, peer: NodeId, group: GroupId, request: Request) -> Result<Answer, CallError> {
+        let called = self.called(peer, group, request).await;
+        called.inspect_err(|error| self.caller().peers.failed(peer, error))
+    }
+
+    async fn called(&self, peer: NodeId, group: GroupId, request: Request) -> Result<Answer, CallError> {
         let log = self.log(group)?;
         let (mut sender, mut answers) = self.caller().open(log, peer, Purpose::Request).await?;
         sender.send(codec::encode_request(&request)).await?;

@@ -114,7 +114,9 @@ impl Server<'_> {
         if group.log.fence.fault().is_some() {
             return Err(Reason::Stopped);
         }
-        if hello.known.is_some_and(|known| known != self.peers.uid()) {
+        let own = self.peers.uid();
+        if let Some(known) = hello.known.filter(|known| *known != own) {
+            self.peers.takes_this_for_another(peer, format!("it remembers log {known}, this node has log {own}"));
             return Err(Reason::NotWhoYouKnow);
         }
         match self.peers.admit(&group.log, peer, hello.uid).await {
@@ -198,9 +200,6 @@ async fn appends(
     };
     let served = served.await;
     drop(end);
-    if let Err(why @ ServeError::Members) = &served {
-        tracing::warn!(group = group.id.0, from = %peer, %why, "a change of members is not taken");
-    }
     if let Err(ServeError::NotStored(why)) = &served {
         // Behind the answers to all that was stored.
         sender.send(codec::encode_not_stored(*why)).await?;

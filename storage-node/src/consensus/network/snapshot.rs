@@ -73,7 +73,10 @@ pub(super) async fn send(
     let sending = pin!(transfer(router, peer, group, &header, reader));
     match Types::select2(pin!(cancel), sending).await {
         Select2::First(closed) => Err(closed.into()),
-        Select2::Second(vote) => Ok(SnapshotResponse { vote: vote? }),
+        Select2::Second(sent) => {
+            let vote = sent.inspect_err(|error| router.caller().peers.failed(peer, error))?;
+            Ok(SnapshotResponse { vote })
+        }
     }
 }
 

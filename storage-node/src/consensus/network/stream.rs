@@ -115,6 +115,9 @@ where
     let answers = futures::stream::unfold(Some(receiving), |receiving| async {
         let mut receiving = receiving?;
         let appended = receiving.released().await;
+        if let Err(error) = &appended {
+            receiving.router.caller().peers.failed(receiving.peer, error);
+        }
         let goes_on = matches!(appended, Ok(Ok(_)));
         Some((appended.map_err(RPCError::from), goes_on.then_some(receiving)))
     });

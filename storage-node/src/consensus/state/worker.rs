@@ -145,7 +145,7 @@ fn caught<T>(call: impl FnOnce() -> Result<T, MachineError>) -> Result<T, Machin
     std::panic::catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| Err(MachineError::new(PANICKED)))
 }
 
-struct Worker<M> {
+struct Worker<M: Machine> {
     machine: M,
     stages: Stages,
     setup: Setup,
@@ -305,13 +305,13 @@ impl<M: Machine> Worker<M> {
             Err(parts) if parts.first_part().is_some() => return Ok(parts.first_part()),
             responses => responses.map_err(|source| self.failed("applying", source))?,
         };
+        self.dirty.get_or_insert_with(Types::now);
         self.setup.log.hold.outdate(self.machine.outdated().as_deref());
         if responses.len() != commands.len() {
             let what = format!("the machine gave {} responses to {} commands", responses.len(), commands.len());
             return Err(io_error(self.setup.log.fence.bug(what)));
         }
         self.setup.applied = Some(applied);
-        self.dirty.get_or_insert_with(Types::now);
         self.since_durable = self.since_durable.saturating_add(grown.bytes);
         self.since_compact.bytes = self.since_compact.bytes.saturating_add(grown.bytes);
         self.since_compact.entries = self.since_compact.entries.saturating_add(grown.entries);
@@ -408,5 +408,18 @@ impl<M: Machine> Worker<M> {
     fn failed(&self, doing: &'static str, source: MachineError) -> io::Error {
         let fence = &self.setup.log.fence;
         io_error(fence.raise(Fault::Machine { group: fence.group(), doing, source }))
+    }
+}
+
+impl<M: Machine> Drop for Worker<M> {
+    /// Invariant 3, however the thread ends: a storage library makes durable what it closes, and the log may not have it, or never get it.
+    fn drop(&mut self) {
+        if self.dirty.is_some() || self.setup.log.fence.check().is_err() {
+            let abandoned = caught(|| {
+                self.machine.abandon();
+                Ok(())
+            });
+            drop(abandoned.map_err(|source| self.failed("letting go of it", source)));
+        }
     }
 }

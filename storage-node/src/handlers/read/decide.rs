@@ -63,7 +63,7 @@ pub(super) async fn opened(
     match decided(node, shard, &signed, reader).await? {
         Decided::Granted(committed) => {
             Stats::add(&node.stats.reads_granted, 1);
-            shard.checkpoint_of(committed.record() + 1).await?;
+            shard.checkpoint_asked_for(committed.record() + 1).await?;
             let audited = recorded(node, shard, signed, committed).await?;
             Ok((shard, Release::new(shard.place.alliance, audited)))
         }
@@ -141,7 +141,7 @@ async fn at_hand(node: &Node, shard: &Shard, signed: &SignedRequest) -> Result<O
         .await?;
     if audited.is_some() {
         // Only what is checkpointed is shown.
-        shard.checkpoint_of(leaves).await?;
+        shard.checkpoint_asked_for(leaves).await?;
     }
     Ok(audited)
 }

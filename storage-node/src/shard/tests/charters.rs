@@ -1,6 +1,6 @@
 //! Charters in a shard's log: who may bring one, in which order, and who has to vouch for it.
 
-use ehe::charter::{SignedCharter, VerifiedCharter};
+use ehe::charter::{CHAIN_VERSIONS_MAX, SignedCharter, VerifiedCharter};
 
 use tokio::sync::watch;
 
@@ -92,6 +92,20 @@ impl Shard {
         self.machine.snapshot().unwrap().read_to_end(&mut bytes).unwrap();
         bytes
     }
+}
+
+#[test]
+fn a_charter_beyond_the_limits_of_a_chain_is_not_taken_for_nobody_could_read_the_chain_again() {
+    let alliance = Alliance::of(1);
+    let chain = alliance.chain(&vec![&[1][..]; CHAIN_VERSIONS_MAX + 1]);
+    let mut shard = Shard::of(&chain[0]);
+    let entry = |charter: &Arc<VerifiedCharter>| CharterEntry { signed: charter.signed().encode(), vouched: None };
+    let most = u32::try_from(CHAIN_VERSIONS_MAX).unwrap();
+    let outcomes = shard.apply(chain.iter().map(|charter| Command::Charter(entry(charter))).collect());
+    let taken = Outcome::Charter { version: most, vouched: true };
+    assert_eq!(outcomes[CHAIN_VERSIONS_MAX - 1..], [taken.clone(), taken]);
+    shard.machine = ShardMachine::new(shard.place, shard.store.clone(), Arc::clone(&shard.board)).unwrap();
+    assert_eq!(shard.board.in_effect(0).unwrap().charter.version(), most, "after a restart");
 }
 
 #[test]

@@ -153,3 +153,29 @@ fn what_a_crash_left_while_the_file_was_made_does_not_pass_for_a_shard() {
         }
     }
 }
+
+#[test]
+fn what_a_shard_that_is_let_go_of_had_not_made_durable_is_never_stored_whoever_closes_its_file_last() {
+    let script = script();
+    for (abandoned, last) in [(false, "machine"), (true, "machine"), (true, "store"), (true, "view")] {
+        let disk = script.disk.copy();
+        let (store, mut machine) = open(&disk).unwrap();
+        apply(&mut machine, &script.blocks, 1).unwrap();
+        let (rows, view) = (store.view().unwrap().rows_of(0).unwrap(), store.view().unwrap());
+        if abandoned {
+            machine.abandon();
+            assert!(apply(&mut machine, &script.blocks, 2).unwrap_err().to_string().contains("started again"));
+            assert!(machine.make_durable().is_err() && store.mend(0, &rows).is_err());
+        }
+        assert!(snapshot(&machine) == script.states[1], "it can be looked at");
+        match last {
+            "machine" => drop((store, view, machine)),
+            "store" => drop((view, machine, store)),
+            _ => drop((machine, store, view)),
+        }
+        for left in [disk.copy(), disk.crash(Unsynced::Lost)] {
+            let (_, machine) = open(&left).unwrap();
+            assert!(snapshot(&machine) == script.states[usize::from(!abandoned)], "{abandoned}, {last}");
+        }
+    }
+}

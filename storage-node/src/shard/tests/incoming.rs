@@ -7,7 +7,6 @@ use std::sync::Mutex;
 use ehe::checkpoint::{Checkpoint, Signer};
 use ehe::room::RoomState;
 use ehe::time::UnixMs;
-use redb::Database;
 use tokio::sync::watch;
 
 use super::scrub::as_if_erased;
@@ -22,6 +21,7 @@ use crate::shard::folder::Folder;
 use crate::shard::incoming::{Arrived, Incoming};
 use crate::shard::schema::{META_APPLIED, META_SHARD};
 use crate::shard::segments;
+use crate::shard::store::OpenFile;
 use crate::test_disk::{Disk, Unsynced};
 use crate::test_members::{Seat, seats};
 
@@ -510,11 +510,11 @@ pub(super) struct Disks {
 }
 
 impl Folder for Disks {
-    fn begin(&self, builder: &redb::Builder) -> Result<Database, StoreError> {
+    fn begin(&self, builder: &redb::Builder) -> Result<OpenFile, StoreError> {
         let disk = Disk::default();
         self.fail_at.iter().for_each(|step| disk.fail_at(*step));
         *self.incoming.lock().unwrap() = disk.clone();
-        Ok(builder.create_with_backend(disk)?)
+        OpenFile::on(builder, disk)
     }
 
     fn has_room(&self) -> Result<bool, StoreError> {
@@ -609,7 +609,7 @@ struct Filling {
 }
 
 impl Folder for Filling {
-    fn begin(&self, builder: &redb::Builder) -> Result<Database, StoreError> {
+    fn begin(&self, builder: &redb::Builder) -> Result<OpenFile, StoreError> {
         self.dir.begin(builder)
     }
 

@@ -166,6 +166,12 @@ fn an_older_program_takes_no_state_under_rules_that_it_cannot_judge() {
         stage.write(&state)?;
         receives.machine.adopt(stage.finish()?, b"meta")
     };
+    // Before all of it is there: it would be sent again and again.
+    let older = Shard::of(&charters[0], 1);
+    let mut stage = older.machine.stager()().unwrap();
+    let early = stage.write(&state[..state.len() - 40]).unwrap_err().to_string();
+    assert!(early.contains("install a version"), "{early}");
+    drop(stage);
     let why = take(1).unwrap_err();
     assert!(why.is_at_home(), "the fault is nobody else's");
     assert!(why.to_string().contains("install a version"), "{why}");

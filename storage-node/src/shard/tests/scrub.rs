@@ -108,13 +108,13 @@ fn store_of(rows: &Rows) -> Store {
 }
 
 pub(super) fn store_in(rows: &Rows, alliance: AllianceId) -> Store {
-    let db = store::builder(CACHE).create_with_backend(redb::backends::InMemoryBackend::new()).unwrap();
-    let txn = store::begin(&db, redb::Durability::Immediate).unwrap();
+    let file = store::OpenFile::on(&store::builder(CACHE), redb::backends::InMemoryBackend::new()).unwrap();
+    let txn = store::begin(file.db().unwrap(), redb::Durability::Immediate).unwrap();
     let mut tables = Tables::open(&txn).unwrap();
     rows.iter().for_each(|(table, key, value)| tables.import(*table, key, value).unwrap());
     drop(tables);
     txn.commit().unwrap();
-    Store::of(db, LogName { alliance, shard: 0 }, None, CACHE)
+    Store::of(file, LogName { alliance, shard: 0 }, None, CACHE)
 }
 
 fn machine_of(store: &Store) -> ShardMachine {
@@ -472,4 +472,28 @@ fn a_body_that_somebody_says_was_erased_is_found_had_again_and_taken_from_no_lia
     assert!(rows(&damaged) == before);
     store.mend(log_index, &good).unwrap();
     assert!(rows(&store) == all, "byte for byte what the replica has");
+}
+
+#[test]
+fn a_run_of_two_events_that_one_row_would_tell_of_is_refused_and_no_replica_finds_its_tables_damaged() {
+    crate::shard::known::tests::PREFIX.set(3);
+    let mut bench = Bench::new();
+    let mut home = home(&mut bench);
+    bench.submit(home.gateway.run(std::slice::from_ref(&home.sealer.wrap)));
+    let mut sealed = std::collections::BTreeMap::new();
+    let twins = loop {
+        let event = home.sealer.seal(b"72");
+        let prefix = *event.id().0.first_chunk::<3>().unwrap();
+        if let Some(twin) = sealed.insert(prefix, event.clone()) {
+            break [twin, event];
+        }
+    };
+    let before = bench.root();
+    assert_eq!(bench.submit(home.gateway.linked(&twins).0), Outcome::Refused(Refusal::EventRepeated));
+    assert_eq!(bench.root(), before);
+    // Each by itself: the second one is known by the first, as another run's would be.
+    let [one, other] = twins;
+    assert!(matches!(bench.submit(home.gateway.run(&[one])), Outcome::Submitted { .. }));
+    assert_eq!(bench.submit(home.gateway.run(&[other])), Outcome::Known(vec![before.0]));
+    assert_eq!(scrubbed(&bench.store, Some(target(&bench)), u64::MAX), []);
 }

@@ -293,16 +293,13 @@ fn what_would_not_come_back_as_it_was_is_kept_as_it_came() {
     let unverified = submission.run.decode().unwrap();
     let (tables, log_index) = (bench.tables(), bench.root().0);
     let names = Names::new(&tables, LOG, None);
-    let number = |sealer: &Sealer| {
-        super::super::view::stored_wrap(&tables, home.patient.room, WrapId::from(sealer.wrap.id()))
-            .unwrap()
-            .unwrap()
-            .number
+    let stored = |sealer: &Sealer| {
+        super::super::view::stored_wrap(&tables, home.patient.room, WrapId::from(sealer.wrap.id())).unwrap().unwrap()
     };
     let (a, b) = (WrapId::from(home.sealer.wrap.id()), WrapId::from(other.wrap.id()));
-    let right = BTreeMap::from([(a, number(&home.sealer)), (b, number(&other))]);
+    let right = BTreeMap::from([(a, stored(&home.sealer)), (b, stored(&other))]);
     // Numbers that name something else: whatever the fault, what is stored gives back what came.
-    let wrong = BTreeMap::from([(a, number(&other)), (b, number(&home.sealer))]);
+    let wrong = BTreeMap::from([(a, stored(&other)), (b, stored(&home.sealer))]);
     for (wraps, strand, parts) in [(&right, 1, true), (&wrong, 1, false), (&right, 0, false)] {
         let admitted = Admitted {
             log_index,

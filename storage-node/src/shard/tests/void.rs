@@ -7,11 +7,12 @@ use ehe::read::Part;
 use ehe::void::{RULES_VOID, VoidRecord};
 use ehe::wire::{Item, Submission};
 
+use super::super::apply::{Apply, Carried};
 use super::scrub::{rows, scrubbed, store_in, target};
 use super::*;
 use crate::consensus::Stage;
 use crate::scrub::{Finding, Table, What};
-use crate::shard::{CharterEntry, FalseRun};
+use crate::shard::{CharterEntry, Decided, FalseRun};
 use crate::test_charters::Alliance;
 
 /// A shard under these rules.
@@ -128,6 +129,8 @@ fn a_run_whose_signature_is_false_is_void_once_by_an_entry_of_its_own_and_its_le
     );
     assert_eq!(bench.root(), after);
     assert!(found(&bench, log_index).is_none());
+    let is_void = |at: u64| bench.store.view().unwrap().is_void_at(at).unwrap();
+    assert_eq!((0..after.0).filter(|at| is_void(*at)).collect::<Vec<_>>(), [log_index]);
     assert_eq!(known(&bench), [], "it was dealt with");
 
     // Its author may link its events again, and they are known by that.
@@ -345,4 +348,126 @@ fn a_pass_that_is_under_way_while_a_run_becomes_void_has_no_wrong_findings() {
     // A record that is of no use is the fault of those that let it in.
     let record = VoidRecord { index: 0, run: ehe::run::SignedRun(vec![0x80]) };
     assert!(VoidRecord::decode(&record.to_vec()).is_ok());
+}
+
+#[test]
+fn more_false_signatures_than_a_pass_lists_do_not_keep_it_from_what_is_damaged_behind_them() {
+    use crate::scrub::REPORTS_MAX;
+    let (mut bench, ..) = bench(RULES_VOID);
+    let mut home = begun(&mut bench);
+    let forged: Vec<u64> = (0..REPORTS_MAX + 9).map(|n| let_in(&mut bench, &mut home, &[&n.to_be_bytes()]).0).collect();
+    bench.submit(home.gateway.run(&[home.sealer.seal(b"72")]));
+    let signature = |entry: &u64| Finding { shard: 0, entry: Some(*entry), what: What::Signature };
+    let listed: Vec<Finding> = forged.iter().take(REPORTS_MAX).map(signature).collect();
+    assert_eq!(known(&bench), listed);
+
+    // A row of the last run's event is gone.
+    let last = bench.root().0 - 1;
+    let mut altered = rows(&bench.store);
+    altered.retain(|row| row.0 != 2 || row.2[..5] != last.to_be_bytes()[3..]);
+    let found = scrubbed(&store_in(&altered, bench.place.alliance), None, u64::MAX);
+    assert!(found.iter().any(Finding::fences), "{found:?}");
+
+    // While a pass is under way, some of those that it lists become void, and some that it does not.
+    let mut walk = crate::scrub::Walk::new(0);
+    walk.step(&bench.store.view().unwrap(), None, u64::MAX);
+    for run in forged[..3].iter().chain(&forged[REPORTS_MAX..REPORTS_MAX + 3]) {
+        let it = found_at(&bench, *run);
+        void(&mut bench, &it).unwrap();
+    }
+    let view = bench.store.view().unwrap();
+    walk.step(&view, Some(target(&bench)), u64::MAX);
+    walk.finish(&view, Some(target(&bench)));
+    assert_eq!(walk.pass().findings, listed);
+    drop(view);
+    // The next pass lists what is left, and when all of it is void, nothing is.
+    let left: Vec<u64> = known(&bench).iter().filter_map(|found| found.entry).collect();
+    assert_eq!(left.len(), REPORTS_MAX.min(forged.len() - 6));
+    assert!(known(&bench).iter().all(|found| found.what == What::Signature));
+    for run in left {
+        let it = found_at(&bench, run);
+        void(&mut bench, &it).unwrap();
+    }
+    assert_eq!(known(&bench), forged[REPORTS_MAX + 3 + 3..].iter().map(signature).collect::<Vec<_>>()[..]);
+}
+
+#[test]
+fn rules_that_a_block_raises_do_not_hold_for_what_follows_in_it() {
+    let (mut bench, alliance, charters) = bench(1);
+    let mut home = begun(&mut bench);
+    let (log_index, _) = let_in(&mut bench, &mut home, &[b"false"]);
+    let it = found_at(&bench, log_index);
+    let raising = Charter { rules: Some(RULES_VOID), ..alliance.charter(Some(&charters[1]), &[1]) };
+    let three = alliance.signed(&raising, 1).verify(Trust::Predecessor(&charters[1])).unwrap();
+    let entry = CharterEntry { signed: three.signed().encode(), vouched: None };
+    // No encoded block is like that: the next rules may have commands that are in a block of these.
+    let mut block = Block::new(NOON, 1, vec![Command::Charter(entry), Command::Void(it)]);
+    let view = bench.store.view().unwrap();
+    let known = super::super::charters::Charters::load(&view.tables().meta, bench.place.alliance).unwrap();
+    let mut carried = Carried::load(view.tables(), view.shard(), known, Default::default()).unwrap();
+    let mut applied = |block: Block| {
+        let outcomes = bench.store.write(redb::Durability::None, |tables| {
+            let mut apply = Apply::new(bench.place, tables, &mut carried);
+            let outcomes = apply.block(block)?;
+            apply.finish()?;
+            Ok(outcomes)
+        });
+        outcomes.unwrap()
+    };
+    assert_eq!(
+        applied(block.clone()),
+        [Outcome::Charter { version: 3, vouched: true }, Outcome::Voided { record: None }]
+    );
+    block.commands.remove(0);
+    assert!(matches!(applied(block)[..], [Outcome::Voided { record: Some(_) }]), "in the next one it is void");
+}
+
+#[test]
+fn a_void_run_is_shown_to_the_patient_alone_and_what_its_author_signed_to_all_though_a_row_is_gone() {
+    use crate::access::{Audited, Release};
+    use ehe::wire::Response;
+    let (mut bench, ..) = bench(RULES_VOID);
+    let mut home = begun(&mut bench);
+    let (log_index, _) = let_in(&mut bench, &mut home, &[b"false"]);
+    let good = let_signed(&mut bench, &mut home);
+    let signed = content(&home.clinician, &home.patient, NOON);
+    let outcome = bench.read(&home.clinician, signed.clone());
+    let Some(Decided::Granted(committed)) = Decided::of(&signed, &outcome) else { panic!() };
+    let pages = |store: &Store| {
+        let (view, asked) = (store.view().unwrap(), signed.decode().unwrap().trust_ordering_party());
+        let room = view.room(home.patient.room).unwrap().unwrap();
+        let granted = ehe::room::decide(bench.place.alliance, &room, &asked, NOON).unwrap();
+        let control = view.entry(committed.record()).unwrap().control;
+        let audited = Audited::committed(granted, &signed, &committed, control).unwrap();
+        let page = Release::new(bench.place.alliance, audited).page(&view, u64::MAX, NOON).unwrap();
+        let items = page.frames.iter().filter_map(|frame| match Response::decode(&frame.bytes).unwrap() {
+            Response::Item(item) => Some((view.position(home.patient.room, item.leaf.index).unwrap(), item)),
+            _ => None,
+        });
+        let with_events = items.filter(|(_, item)| !item.events.is_empty() && item.leaf.index > 1);
+        with_events.map(|(at, _)| at.unwrap()).collect::<Vec<u64>>()
+    };
+    assert_eq!(pages(&bench.store), [2, log_index, good], "it is not void yet");
+    // Of a run that its author signed the row is gone.
+    let mut altered = rows(&bench.store);
+    altered.retain(|row| row.0 != 2 || row.2[..5] != good.to_be_bytes()[3..]);
+    let damaged = store_in(&altered, bench.place.alliance);
+    assert_eq!(pages(&damaged), [2, log_index, good]);
+    let store = bench.store.clone();
+    let it = found_at(&bench, log_index);
+    let block = Block::new(NOON, RULES_VOID, vec![Command::Void(it)]).to_vec();
+    let command = consensus::Command { position: Position { term: 1, index: 99 }, bytes: block.into() };
+    bench.machine.apply(&[command], b"meta").unwrap();
+    assert_eq!(pages(&store), [2, good]);
+}
+
+fn let_signed(bench: &mut Bench, home: &mut Home) -> u64 {
+    let Outcome::Submitted { log_index, .. } = bench.submit(home.gateway.run(&[home.sealer.seal(b"72")])) else {
+        panic!()
+    };
+    log_index
+}
+
+fn found_at(bench: &Bench, log_index: u64) -> FalseRun {
+    found(bench, log_index).unwrap()
 }

@@ -170,3 +170,40 @@ async fn what_gathers_under_load_has_room_in_the_journal_and_does_not_wait_for_t
     }
     of_log.shut(false);
 }
+
+/// The pool for what blocks has one thread here, so that a read can be kept waiting between the two places where a log lies.
+fn one_blocking_thread() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(1).enable_all().build().unwrap()
+}
+
+#[test]
+fn a_read_that_the_log_is_cut_under_reads_what_is_there_then_and_finds_nothing_damaged() {
+    for (kept, again) in [(4, 0), (4, 3)] {
+        one_blocking_thread().block_on(async {
+            let disks = Disks::new();
+            let mut log = disks.open(256 << 10).unwrap();
+            append(&mut log.stores[0], 0..10, 8).await;
+            // Larger than a side: redb has all of it, and memory nothing.
+            append(&mut log.stores[1], 0..1, 200_000).await;
+            let (shut, waits) = std::sync::mpsc::channel::<()>();
+            let occupied = tokio::task::spawn_blocking(move || waits.recv().is_err());
+            let mut reader = log.stores[0].get_log_reader().await;
+            let mut reading = Box::pin(async move { reader.try_get_log_entries(0..10).await });
+            assert!(futures::poll!(&mut reading).is_pending(), "it waits for the thread");
+            log.stores[0].truncate_after(Some(log_id(1, kept - 1))).await.unwrap();
+            for index in kept..kept + again {
+                let (sender, receiver) = Types::oneshot();
+                log.stores[0].append([entry(log_id(2, index), 8)], IOFlushed::signal(sender)).await.unwrap();
+                receiver.await.unwrap().unwrap();
+            }
+            append(&mut log.stores[1], 1..2, 200_000).await;
+            drop(shut);
+            occupied.await.unwrap();
+            let read = reading.await.unwrap();
+            let terms: Vec<u64> = read.iter().map(|entry| entry.log_id.committed_leader_id().term).collect();
+            let expected: Vec<u64> = (0..kept).map(|_| 1).chain((0..again).map(|_| 2)).collect();
+            assert_eq!(terms, expected);
+            assert!(log.groups[0].fence.fault().is_none());
+        });
+    }
+}
