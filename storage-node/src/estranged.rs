@@ -1,7 +1,6 @@
 //! Whom this node refuses, and who refuses it, in a file of its data directory: for `ehe-node status`. The wire's status has no place for it.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +13,8 @@ use crate::node::node_id;
 
 /// The file's name.
 const FILE: &str = "estranged";
+/// Far more than an alliance has nodes, a line each.
+const MAX_BYTES: usize = 64 << 10;
 /// So often it is looked whether that changed.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
@@ -28,11 +29,13 @@ fn word(why: Estranged) -> &'static str {
 }
 
 /// What the node that runs on a data directory last wrote there. What does not read is of another version, and says nothing.
-pub fn read(data_dir: &Path) -> io::Result<All> {
-    let text = match std::fs::read_to_string(data_dir.join(FILE)) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(All::new()),
-        Err(error) => return Err(error),
+///
+/// # Errors
+/// [`FileError`]: what stands under its name cannot be read. The node writes it anew when it starts.
+pub fn read(data_dir: &Path) -> Result<All, FileError> {
+    let text = match certs::file::read_text(&data_dir.join(FILE), MAX_BYTES, "a running node writes it anew") {
+        Err(FileError::Missing { .. }) => return Ok(All::new()),
+        read => read?,
     };
     let line = |line: &str| {
         let (node, said) = line.split_once(' ')?;
@@ -47,9 +50,10 @@ fn write(data_dir: &Path, all: &All) -> Result<(), FileError> {
     certs::file::replace(&data_dir.join(FILE), text.as_bytes())
 }
 
-/// Keeps the file up to date until the node stops; what an earlier run left goes first.
+/// Keeps the file up to date until the node stops. Where nobody is refused and nothing is left of an earlier run, there is none.
 pub async fn keep(consensus: Consensus, data_dir: PathBuf, stop: CancellationToken) {
-    let mut written: Option<All> = None;
+    let dir = data_dir.clone();
+    let mut written = tokio::task::spawn_blocking(move || read(&dir).ok()).await.unwrap_or_default();
     loop {
         let all: All = consensus.estranged().into_iter().map(|(node, why)| (node_id(node), why)).collect();
         if written.as_ref() != Some(&all) {
@@ -80,5 +84,9 @@ mod tests {
         assert_eq!(read(dir.path()).unwrap(), all);
         std::fs::write(dir.path().join(FILE), "x other-log\n0303030303030303 later\nnothing\n").unwrap();
         assert_eq!(read(dir.path()).unwrap(), All::new());
+        std::fs::remove_file(dir.path().join(FILE)).unwrap();
+        // Nobody writes to it: whoever only reads waits for ever.
+        assert!(std::process::Command::new("mkfifo").arg(dir.path().join(FILE)).status().unwrap().success());
+        assert!(matches!(read(dir.path()), Err(FileError::NotAFile { .. })));
     }
 }

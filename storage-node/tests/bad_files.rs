@@ -70,6 +70,29 @@ fn every_file_may_be_missing_torn_huge_or_no_file_and_the_message_names_it() {
     }
 }
 
+/// It is for `ehe-node status`, and nothing that the node needs.
+#[test]
+fn the_note_of_who_is_refused_may_be_spoilt_and_the_node_starts_and_makes_it_anew() {
+    let alliance = Alliance::new();
+    let config = alliance.config_file("127.0.0.1:0");
+    let note = config.parent().unwrap().join("data/estranged");
+    for spoilt in [false, true] {
+        let mut child = started(&config);
+        if !spoilt {
+            assert!(!note.exists(), "nobody is refused");
+        } else {
+            let begun = std::time::Instant::now();
+            while fs::read(&note).unwrap() != b"" {
+                assert!(begun.elapsed() < std::time::Duration::from_secs(30), "it stays as it was");
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        fs::write(&note, b"\xff\xfe").unwrap();
+    }
+}
+
 #[test]
 fn no_command_line_and_no_configuration_panics_or_commands_the_terminal() {
     let alliance = Alliance::new();
