@@ -41,6 +41,11 @@ const UID: [u8; 16] = [3; 16];
 /// The one that is hostile: a voter, whose program never runs.
 const HOSTILE: u64 = 3;
 
+/// Has the others begin without having met it: its program never runs.
+fn without_the_hostile(three: &Several) {
+    three.up.values().for_each(|consensus| consensus.gone([NodeId(HOSTILE)].into()));
+}
+
 /// A frame: the version, and what `body` writes.
 fn frame(body: impl FnOnce(&mut Encoder<Vec<u8>>)) -> Bytes {
     let mut e = Encoder::new(vec![1]);
@@ -128,6 +133,7 @@ async fn a_hostile_member_harms_nobody_and_stops_nothing() {
     let mut three = Several::new(&[1, 2, 3], 1);
     three.nodes.remove(&HOSTILE);
     three.open_all().await;
+    without_the_hostile(&three);
     let leader = three.leader(0, &[1, 2]).await;
     let follower = 3 - leader;
     let writer = Writer::start(&three, 0, 0, 0);
@@ -222,6 +228,7 @@ async fn a_state_that_has_less_than_the_nodes_own_is_not_installed() {
     let mut three = Several::new(&[1, 2, 3], 1);
     three.nodes.remove(&HOSTILE);
     three.open_all().await;
+    without_the_hostile(&three);
     let leader = three.leader(0, &[1, 2]).await;
     let writer = Writer::start(&three, 0, 0, 0);
     writer.more(50).await;
@@ -251,6 +258,7 @@ async fn a_leader_that_makes_itself_the_group_is_not_followed() {
     let mut three = Several::new(&[1, 2, 3], 1);
     three.nodes.remove(&HOSTILE);
     three.open_all().await;
+    without_the_hostile(&three);
     let leader = three.leader(0, &[1, 2]).await;
     for consensus in three.up.values() {
         consensus.judge_members(id(0), Box::new(|lists| lists.iter().all(|list| list.len() > 1)));
@@ -314,6 +322,7 @@ async fn whoever_is_let_go_is_not_listened_to_on_a_stream_that_it_has_open() {
     let mut three = Several::new(&[1, 2, 3], 1);
     three.nodes.remove(&HOSTILE);
     three.open_all().await;
+    without_the_hostile(&three);
     let leader = three.leader(0, &[1, 2]).await;
     let term = three.status(leader, 0).term;
     // A member, it has said hello, and is welcome. Then the members go on without it.
@@ -340,6 +349,7 @@ async fn streams_that_are_opened_and_left_do_not_gather() {
     let mut three = Several::new(&[1, 2, 3], 1);
     three.nodes.remove(&HOSTILE);
     three.open_all().await;
+    without_the_hostile(&three);
     let leader = three.leader(0, &[1, 2]).await;
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let before = tasks();

@@ -92,6 +92,11 @@ impl Ledger {
         }
     }
 
+    /// Whether anybody ever led a group.
+    pub fn is_led(&self, group: GroupId) -> bool {
+        self.inner().groups.get(&group).is_some_and(|order| !order.leaders.is_empty())
+    }
+
     /// A node says that a candidate has its vote, or what it finds of its votes when it begins a life: it gives one vote in a term, and
     /// forgets none that it gave.
     pub fn voted(&self, node: u64, group: GroupId, word: Word) {

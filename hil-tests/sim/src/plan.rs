@@ -156,6 +156,11 @@ impl Plan {
                 plan.weights = Fault::ALL.map(|fault| u64::from(fault == Fault::Fade));
                 (plan.wipes, plan.calm) = (false, plan.timing.election_max);
             }
+            Some(Broken::Rule(rule @ Red::Strangers)) => {
+                plan.red = Some(rule);
+                plan.wipes = !plan.sealed;
+                plan.often(&[Fault::PowerCut, Fault::Isolate, Fault::Split]);
+            }
             Some(Broken::Rule(rule)) => {
                 plan.red = Some(rule);
                 plan.often(&[Fault::PowerCut, Fault::Isolate, Fault::Flap, Fault::Transfer]);

@@ -40,8 +40,9 @@ fn broken(text: &str) -> Result<Broken, String> {
         "votes" => Ok(Broken::Rule(Red::VoteBeforeSync)),
         "journal" => Ok(Broken::Rule(Red::JournalUnsynced)),
         "wiped" => Ok(Broken::WipedNodes),
+        "strangers" => Ok(Broken::Rule(Red::Strangers)),
         "answers" => Ok(Broken::Rule(Red::AnswersAtOnce)),
-        _ => Err("disks, votes, journal, wiped or answers".to_owned()),
+        _ => Err("disks, votes, journal, wiped, strangers or answers".to_owned()),
     }
 }
 

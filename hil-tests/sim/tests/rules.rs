@@ -47,6 +47,11 @@ fn a_node_that_lost_its_disks_and_is_let_in_is_noticed() {
 }
 
 #[test]
+fn a_node_that_lost_its_disks_and_is_taken_for_new_by_who_never_met_it_is_noticed() {
+    red(Broken::Rule(Red::Strangers), 100);
+}
+
+#[test]
 fn an_answer_that_counts_for_a_later_question_lets_a_reader_see_less_than_was_acknowledged() {
     let report = red(Broken::Rule(Red::AnswersAtOnce), 30);
     assert!(report.violations.iter().all(|what| what.contains("let a reader")), "{:?}", report.violations);

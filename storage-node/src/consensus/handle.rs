@@ -52,14 +52,14 @@ pub(super) struct Inner {
     pub(super) router: Router,
     pub(super) queue: Mutex<Option<LogQueue>>,
     pub(super) writer: Mutex<Option<Thread>>,
-    pub(super) compactor: AbortHandle,
+    pub(super) helpers: AbortHandle,
     pub(super) closing: AtomicBool,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         // It holds the groups, which hold what wakes it.
-        self.compactor.abort();
+        self.helpers.abort();
     }
 }
 
@@ -251,7 +251,7 @@ impl Consensus {
         let inner = &self.inner;
         inner.closing.store(true, Ordering::Release);
         let results = join_all(inner.groups.values().map(|group| group.shutdown())).await;
-        inner.compactor.abort();
+        inner.helpers.abort();
         inner.peers.close();
         inner.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
         close_log(inner).await;

@@ -19,7 +19,6 @@ use super::{
     group::Group,
     handle::Consensus,
     ids::{GroupId, NodeId, Position},
-    open::lead_group,
     status::Role,
     types::{LogId, Types, position},
 };
@@ -45,13 +44,6 @@ impl Consensus {
         if let Some(group) = self.group(group) {
             *group.circle.write().unwrap_or_else(PoisonError::into_inner) = circle;
         }
-    }
-
-    /// Begins `group` with the voters that it was configured with, unless it is something already: what a group that is
-    /// [waiting](super::Config::waiting) does not do by itself. False if the group has stopped, or there is none.
-    pub async fn begin(&self, group: GroupId) -> bool {
-        let Some(group) = self.group(group) else { return false };
-        lead_group(&self.inner.config, group, true).await.is_ok()
     }
 
     /// Whether this node minds the time in `group`: stands for election when its leader falls silent. It should not where it has no part: who was

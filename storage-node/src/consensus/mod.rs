@@ -32,7 +32,8 @@
 //!    a snapshot that is being installed. [`restart`] refuses everything else.
 //! 7. **Log and state carry one incarnation** ([`NodeUid`]), and the log the node's number. A node whose log is gone
 //!    while state is there does not start. A node that lost both starts as new, which it cannot know: its peers
-//!    remember its uid durably from when they first met it, and refuse another under the same number, for good.
+//!    remember its uid durably from when they first met it, and refuse another under the same number, for good. They have met it
+//!    before it has a part in anything ([`meet`]).
 //! 8. **A fault is for good.** A failed write of the log stops all groups of the node, since they share the file; a
 //!    failed machine or corrupt bytes stop one group. What is stopped confirms nothing more, and says why
 //!    ([`Fault`]); a restart recovers by the ordinary path.
@@ -64,6 +65,7 @@ mod leaps;
 mod leave;
 mod log;
 mod machine;
+mod meet;
 mod members;
 mod network;
 mod open;
@@ -92,6 +94,7 @@ pub use log::{
     verify::{GroupFound, LogFound},
 };
 pub use machine::{AppliedMeta, Command, Machine, MachineError, Stage, Stager, Unfit, Vetting};
+pub use meet::Beginning;
 pub use members::Judge;
 pub use network::{
     Alone, Apart, Estranged, FrameReceiver, FrameSender, Link, LinkError, MAX_FRAME_BYTES, Purpose, Stream, Unserved,

@@ -12,9 +12,15 @@ use std::{
 
 use futures::{
     FutureExt,
-    future::{abortable, join, join_all, try_join_all},
+    future::{abortable, join_all, join3, try_join_all},
 };
-use openraft::{SnapshotPolicy, async_runtime::WatchReceiver, storage::RaftLogStorage, type_config::TypeConfigExt};
+use openraft::{
+    SnapshotPolicy,
+    async_runtime::WatchReceiver,
+    errors::{InitializeError, RaftError},
+    storage::RaftLogStorage,
+    type_config::TypeConfigExt,
+};
 use redb::{Database, StorageBackend, backends::FileBackend};
 use tokio::sync::{Semaphore, mpsc::unbounded_channel};
 
@@ -36,6 +42,7 @@ use super::{
         writer,
     },
     machine::Machine,
+    meet::meet,
     network::{self, Accept, Link, Peers, Router},
     restart, runtime,
     state::{self, MachineAdapter, Policy, Setup},
@@ -326,8 +333,9 @@ async fn start<M: Machine>(
         }
     }
     let compacting = compact(groups.clone(), offered, Hold::of(&config), catching_up);
-    let (compacting, compactor) = abortable(join(compacting, heed(groups.clone())));
-    drop(Types::spawn(compacting.map(drop)));
+    let meeting = meet(config.clone(), groups.clone(), router.clone(), peers.clone());
+    let (beside, helpers) = abortable(join3(compacting, heed(groups.clone()), meeting));
+    drop(Types::spawn(beside.map(drop)));
     let consensus = Consensus {
         inner: Arc::new(Inner {
             config,
@@ -338,7 +346,7 @@ async fn start<M: Machine>(
             router,
             queue: Mutex::new(Some(queue)),
             writer: Mutex::new(Some(writer)),
-            compactor,
+            helpers,
             closing: AtomicBool::new(false),
         }),
     };
@@ -354,7 +362,10 @@ async fn start<M: Machine>(
 /// Makes new groups what the configuration says, and leads those in which nobody else votes.
 async fn lead(consensus: &Consensus) -> Result<(), OpenError> {
     try_join_all(consensus.inner.groups.values().map(|group| async {
-        lead_group(&consensus.inner.config, group, !consensus.inner.config.waiting.contains(&group.id))
+        let waits = consensus.inner.config.waiting.contains(&group.id);
+        // The rest is begun when all have met.
+        let begin = !waits && group.strangers(&consensus.inner.peers).is_empty();
+        lead_group(&consensus.inner.config, group, begin)
             .await
             .map_err(|()| OpenError::Fault { group: group.id, fault: fault_of(group) })
     }))
@@ -372,7 +383,11 @@ pub(super) async fn lead_group(config: &Config, group: &Group, begin: bool) -> R
         && !raft.is_initialized().await.map_err(drop)?
     {
         let voters: BTreeSet<u64> = voters.iter().map(|voter| voter.0).collect();
-        raft.initialize(voters).await.map_err(drop)?;
+        match raft.initialize(voters).await {
+            // It began in this moment.
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+            Err(_) => return Err(()),
+        }
     }
     let members = raft.with_raft_state(|state| {
         let membership = state.membership_state.effective().membership().clone();

@@ -4,7 +4,7 @@
 //! empty one, under the same origin, where the log is lost on most disks and not on all, or is being restored from a backup. So a node that
 //! has nothing of a shard begins its log only when all who may have it are there and say, just now, that they have none either: the
 //! founders, and those whom the newest charter gives it. Where one of them has it, this node waits to be given it. That makes the first start
-//! of an alliance wait for its last node, once.
+//! of an alliance wait for its last node, once. And it has to have met them ([`Consensus::begin`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,7 +15,8 @@ use ehe::id::NodeId;
 use tokio_util::sync::CancellationToken;
 
 use crate::charters::Charters;
-use crate::consensus::{Bootstrap, Consensus, GroupId};
+use crate::consensus::{Beginning, Bootstrap, Consensus, GroupId};
+use crate::node::node_id;
 use crate::peers::{Alliance, Report};
 
 /// What was said longer ago does not count.
@@ -66,6 +67,7 @@ pub(super) async fn begin(
 ) {
     let mut said: Option<Instant> = None;
     loop {
+        let met = consensus.met();
         let is_something = |shard: u16| {
             let status = consensus.status(GroupId(shard));
             // What this node gave up, others have; it comes from them when it is this node's again.
@@ -78,18 +80,27 @@ pub(super) async fn begin(
         let newest = charters.newest();
         let seen: Vec<(u16, Others)> = needed.iter().map(|(it, of)| (*it, others(*it, of, &reports))).collect();
         let mut waits = Waits::default();
+        let refusing = consensus.estranged();
         for (shard, others) in seen {
             let given = newest.group(shard).contains(&me);
             match others {
-                Others::HaveNone => {
-                    tracing::info!(shard, "nobody has anything of the shard: its log begins");
-                    if !consensus.begin(GroupId(shard)).await {
-                        tracing::error!(shard, "the shard's log cannot be begun");
-                    }
-                }
+                Others::HaveNone => match consensus.begin(GroupId(shard)).await {
+                    Beginning::Begun => tracing::info!(shard, "nobody has anything of the shard: its log begins"),
+                    Beginning::Meeting(nodes) => waits.add_unmet(shard, nodes.into_iter().map(node_id)),
+                    Beginning::Refused(nodes) => waits.refused.extend(nodes.into_iter().map(node_id)),
+                    Beginning::Stopped => tracing::error!(shard, "the shard's log cannot be begun"),
+                },
                 // Let go since it was a founder: nothing will come, and nothing is to be begun. What it is given again, others bring.
                 Others::HaveIt(_) if !given => drop(needed.remove(&shard)),
-                others if given => waits.add(shard, others),
+                others if given => {
+                    // Who refuses this node will not be met: that is what is said of those who have it.
+                    let mut strangers = consensus.strangers(GroupId(shard));
+                    strangers.retain(|node| !refusing.contains_key(node));
+                    if matches!(others, Others::HaveIt(_)) && !strangers.is_empty() {
+                        waits.add_unmet(shard, strangers.into_iter().map(node_id));
+                    }
+                    waits.add(shard, others);
+                }
                 _ => {}
             }
         }
@@ -107,6 +118,7 @@ pub(super) async fn begin(
         tokio::select! {
             () = stop.cancelled() => return,
             () = alliance.told() => {}
+            () = met => {}
         }
     }
 }
@@ -120,9 +132,19 @@ struct Waits {
     /// Shards that nobody has who was heard of, and who was not.
     begin: BTreeSet<u16>,
     silent: BTreeSet<NodeId>,
+    /// Shards in which this node has no part before it has met these.
+    meet: BTreeSet<u16>,
+    strangers: BTreeSet<NodeId>,
+    /// Who takes this node for another.
+    refused: BTreeSet<NodeId>,
 }
 
 impl Waits {
+    fn add_unmet(&mut self, shard: u16, nodes: impl Iterator<Item = NodeId>) {
+        self.meet.insert(shard);
+        self.strangers.extend(nodes);
+    }
+
     fn add(&mut self, shard: u16, others: Others) {
         match others {
             Others::HaveNone => {}
@@ -138,7 +160,7 @@ impl Waits {
     }
 
     fn is_nothing(&self) -> bool {
-        self.come.is_empty() && self.begin.is_empty()
+        self.come.is_empty() && self.begin.is_empty() && self.meet.is_empty() && self.refused.is_empty()
     }
 
     /// For the operator.
@@ -160,6 +182,22 @@ impl Waits {
                  that it has none: start {}. If every node lost its disk, all of them are restored from one backup (`ehe-node restore`)",
                 shards_in_words(&self.begin),
                 names(&self.silent)
+            ));
+        }
+        if !self.meet.is_empty() {
+            told.push(format!(
+                "this node has no part in {} before it has met every node on which their logs were first placed, and that the newest charter \
+                 has: start {}, or see why this node does not reach them; one that is gone for good is taken out of the charter (`ehe-node \
+                 replace`)",
+                shards_in_words(&self.meet),
+                names(&self.strangers)
+            ));
+        }
+        if !self.refused.is_empty() {
+            told.push(format!(
+                "{} remember this node with another log: it had one before and lost its disk, and they refuse it under its id for good. It is \
+                 given a new id and started empty in its place (`ehe-node replace`)",
+                names(&self.refused)
             ));
         }
         told
@@ -235,5 +273,12 @@ mod tests {
         assert!(told.contains("it is not restored") && !told.contains("NodeId"), "{told}");
         waits.add(9, Others::AreMissing(vec![node(3)]));
         assert!(waits.told(name)[1].contains("shard 9, placed") && waits.told(name)[1].contains("start node3.example"));
+        let mut waits = Waits::default();
+        waits.add_unmet(5, [node(4)].into_iter());
+        assert!(!waits.is_nothing());
+        let told = waits.told(name).join("\n");
+        waits.refused.insert(node(6));
+        assert!(waits.told(name)[1].starts_with("node6.example remember this node"));
+        assert!(told.contains("no part in shard 5") && told.contains("start node4.example"), "{told}");
     }
 }

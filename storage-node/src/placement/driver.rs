@@ -99,6 +99,9 @@ impl Mover {
             // To those under whom the shard is, too: who gets its log anew knows members of long ago for a while.
             let circle = given.into_iter().chain(now.nodes(self.shard)).map(raft_id);
             self.consensus.listen_to(GroupId(self.shard), circle.collect());
+            let (first, newest) = (self.charters.first(), self.charters.newest());
+            let gone = first.nodes().iter().filter(|node| newest.node(node.id).is_none());
+            self.consensus.gone(gone.map(|node| raft_id(node.id)).collect());
             let step = next_step(&self.look(now));
             if self.progress.set(self.shard, &step) {
                 tracing::info!(shard = self.shard, "{}", Said(&step));

@@ -133,6 +133,12 @@ impl GroupLog {
         self.ends().left
     }
 
+    /// Whether the log never had an entry, and none was given up.
+    pub(in crate::consensus) fn is_new(&self) -> bool {
+        let ends = self.ends();
+        ends.last.is_none() && ends.left.is_none()
+    }
+
     /// Whether the log is shorter than when the group was last given up: then its members are perhaps those of long ago.
     pub(in crate::consensus) fn is_short(&self) -> bool {
         let ends = self.ends();

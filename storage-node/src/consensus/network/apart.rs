@@ -45,8 +45,9 @@ impl Apart {
 pub(super) struct Noted(BTreeMap<(NodeId, Apart), (InstantOf<Types>, String)>);
 
 impl Noted {
-    pub(super) fn note(&mut self, peer: NodeId, apart: Apart, why: String) {
-        self.0.insert((peer, apart), (Types::now(), why));
+    /// True if it was not noted before.
+    pub(super) fn note(&mut self, peer: NodeId, apart: Apart, why: String) -> bool {
+        self.0.insert((peer, apart), (Types::now(), why)).is_none()
     }
 
     /// Of a call that failed, what an operator should know. That a peer is away shows elsewhere.
@@ -64,6 +65,10 @@ impl Noted {
 
     pub(super) fn over(&mut self, peer: NodeId, apart: Apart) {
         self.0.remove(&(peer, apart));
+    }
+
+    pub(super) fn has(&self, peer: NodeId, apart: Apart) -> bool {
+        self.0.contains_key(&(peer, apart))
     }
 
     /// With whom no word is exchanged until somebody sees to it.

@@ -173,6 +173,7 @@ impl Answers {
             Welcome::Yes(uid) => {
                 self.peers.takes_this(self.peer);
                 self.peers.admit(&self.log, self.peer, uid).await?;
+                self.peers.has_met(self.peer);
             }
         }
         self.welcomed = true;

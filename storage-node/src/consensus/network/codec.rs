@@ -7,7 +7,7 @@
 //!             purpose 0 append · 1 beat · 2 request · 3 snapshot
 //! welcome   = [0, uid] / [1, reason]                         the acceptor's first; reason 0 no such group · 1 your uid is not
 //!                                                            the one I know · 2 mine is not the one you know · 3 stopped · 4 busy
-//!                                                            5 you are not of the group
+//!                                                            5 you are not of the group · 6 I have not met all with whom I begin it
 //! append    = [vote, prev: place, commit: place, [* entry]]  the entries follow `prev` without a gap, so none says its index
 //! appended  = [0, place] / [1, log id] / [2, vote]           as far as asked / `prev` is not here / there is a greater vote
 //!           / [3, ms] / [4]                                  not stored: so far ahead of my clock / no command of my version
@@ -81,10 +81,19 @@ pub(super) enum Reason {
     Busy,
     #[error("it knows of no part that this node has in the group")]
     NotAMember,
+    #[error("it has no part in the group before it has met all with whom it begins it")]
+    NotYet,
 }
 
-const REASONS: [Reason; 6] =
-    [Reason::NoSuchGroup, Reason::OtherUid, Reason::NotWhoYouKnow, Reason::Stopped, Reason::Busy, Reason::NotAMember];
+const REASONS: [Reason; 7] = [
+    Reason::NoSuchGroup,
+    Reason::OtherUid,
+    Reason::NotWhoYouKnow,
+    Reason::Stopped,
+    Reason::Busy,
+    Reason::NotAMember,
+    Reason::NotYet,
+];
 
 /// One request.
 #[derive(Debug, PartialEq, Eq)]
@@ -226,6 +235,7 @@ fn reason_number(reason: Reason) -> u8 {
         Reason::Stopped => 3,
         Reason::Busy => 4,
         Reason::NotAMember => 5,
+        Reason::NotYet => 6,
     }
 }
 

@@ -113,6 +113,18 @@ impl Router {
         self.caller().peers.apart(peer)
     }
 
+    /// Asks `peer` nothing. True if it takes this node for whom it is, and this node it: then each has the other's uid on disk.
+    pub(super) async fn meet(&self, peer: NodeId, group: GroupId) -> bool {
+        let meeting = async {
+            let (mut sender, mut answers) = self.caller().open(self.log(group)?, peer, Purpose::Request).await?;
+            // Before its end is said: a peer that hears the end first may drop the stream, and the welcome with it.
+            let welcome = answers.welcome().await;
+            sender.finish();
+            welcome
+        };
+        meeting.await.is_ok()
+    }
+
     /// Serves one stream that `peer` opened, to its end.
     pub(super) async fn serve(
         &self,

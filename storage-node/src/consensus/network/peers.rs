@@ -2,7 +2,7 @@
 //!
 //! A node that lost its log has forgotten votes and entries that others count on, and comes back with another
 //! [`NodeUid`] under its old number. To the certificates it is the same node; here it is refused, in both
-//! directions and for good, until it is enrolled under another number.
+//! directions and for good, until it is enrolled under another number. That works with peers that have met it: see [`meet`](crate::consensus::meet).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,6 +27,8 @@ pub(in crate::consensus) struct Peers {
     uid: NodeUid,
     inner: Mutex<Inner>,
     meeting: tokio::sync::Mutex<()>,
+    /// Someone was met, or is not who it was.
+    moved: tokio::sync::Notify,
 }
 
 #[derive(Debug)]
@@ -34,6 +36,10 @@ struct Inner {
     known: BTreeMap<NodeId, NodeUid>,
     /// Peers that denied what they had confirmed.
     denied: BTreeSet<NodeId>,
+    /// Peers that have said, since this node was started, that they take it for whom it is: they have its uid on disk.
+    met: BTreeSet<NodeId>,
+    /// Nodes that will not be met.
+    gone: BTreeSet<NodeId>,
     apart: Noted,
     /// `None` when the log closes: the writer ends with the last queue.
     queue: Option<LogQueue>,
@@ -66,8 +72,16 @@ impl Peers {
         known: BTreeMap<NodeId, NodeUid>,
         queue: LogQueue,
     ) -> Self {
-        let inner = Inner { known, denied: BTreeSet::new(), apart: Noted::default(), queue: Some(queue) };
-        Self { me, uid, inner: Mutex::new(inner), meeting: tokio::sync::Mutex::default() }
+        let inner = Inner {
+            known,
+            denied: BTreeSet::new(),
+            met: BTreeSet::new(),
+            gone: BTreeSet::new(),
+            apart: Noted::default(),
+            queue: Some(queue),
+        };
+        let moved = tokio::sync::Notify::new();
+        Self { me, uid, inner: Mutex::new(inner), meeting: tokio::sync::Mutex::default(), moved }
     }
 
     pub(super) fn me(&self) -> NodeId {
@@ -125,7 +139,10 @@ impl Peers {
             return Some(Ok(()));
         }
         if known != uid {
-            inner.apart.note(peer, Apart::OtherLogThere, format!("it has log {uid}, this node remembers log {known}"));
+            let why = format!("it has log {uid}, this node remembers log {known}");
+            if inner.apart.note(peer, Apart::OtherLogThere, why) {
+                self.moved.notify_waiters();
+            }
             return Some(Err(NotAdmitted::OtherUid));
         }
         inner.apart.over(peer, Apart::OtherLogThere);
@@ -148,17 +165,58 @@ impl Peers {
 
     /// `peer` speaks of a uid of this node that it has not.
     pub(super) fn takes_this_for_another(&self, peer: NodeId, why: impl ToString) {
-        self.inner().apart.note(peer, Apart::OtherLogHere, why.to_string());
+        let mut inner = self.inner();
+        inner.met.remove(&peer);
+        if inner.apart.note(peer, Apart::OtherLogHere, why.to_string()) {
+            self.moved.notify_waiters();
+        }
     }
 
     /// `peer` says that it is not whom this node remembers.
     pub(super) fn is_another(&self, peer: NodeId) {
-        self.inner().apart.note(peer, Apart::OtherLogThere, "by its own word".into());
+        if self.inner().apart.note(peer, Apart::OtherLogThere, "by its own word".into()) {
+            self.moved.notify_waiters();
+        }
     }
 
     /// `peer` takes this node for whom it is.
     pub(super) fn takes_this(&self, peer: NodeId) {
         self.inner().apart.over(peer, Apart::OtherLogHere);
+    }
+
+    /// `peer` takes this node for whom it is, and this node it.
+    pub(super) fn has_met(&self, peer: NodeId) {
+        if self.inner().met.insert(peer) {
+            self.moved.notify_waiters();
+        }
+    }
+
+    /// Those `of` these that have not been met, and are waited for.
+    pub(in crate::consensus) fn strangers(&self, of: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+        let inner = self.inner();
+        let lost = |node| inner.apart.has(node, Apart::OtherLogThere);
+        let settled = |node: &NodeId| inner.met.contains(node) || inner.gone.contains(node) || lost(*node);
+        of.iter().filter(|node| **node != self.me && !settled(node)).copied().collect()
+    }
+
+    /// Those `of` these that take this node for another.
+    pub(in crate::consensus) fn refusing(&self, of: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+        let inner = self.inner();
+        of.iter().filter(|node| inner.apart.has(**node, Apart::OtherLogHere)).copied().collect()
+    }
+
+    /// These will not be met.
+    pub(in crate::consensus) fn gone(&self, nodes: BTreeSet<NodeId>) {
+        let mut inner = self.inner();
+        if inner.gone != nodes {
+            inner.gone = nodes;
+            self.moved.notify_waiters();
+        }
+    }
+
+    /// Resolves when, after this was called, someone was met or found not to be who it was.
+    pub(in crate::consensus) fn moved(&self) -> tokio::sync::futures::Notified<'_> {
+        self.moved.notified()
     }
 
     /// A call of `peer` failed.

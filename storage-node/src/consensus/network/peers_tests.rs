@@ -1,6 +1,9 @@
 //! Who peers are, across lives of the log.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{Estranged, Peers, apart::Apart, peers::NotAdmitted};
 use crate::consensus::{
@@ -38,6 +41,28 @@ async fn close((peers, log, file, thread): (Peers, Arc<GroupLog>, Arc<LogFile>, 
     thread.ended().await;
     file.close();
     drop(log);
+}
+
+#[tokio::test]
+async fn whoever_is_waited_for_was_not_met_is_not_gone_and_did_not_lose_its_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let life = open(&dir.path().join("raft.redb"));
+    let both: BTreeSet<NodeId> = [NodeId(1), PEER].into();
+    let strangers = || life.0.strangers(&both).len();
+    assert_eq!(strangers(), 1, "itself it need not meet");
+    life.0.admit(&life.1, PEER, UID).await.unwrap();
+    assert_eq!(strangers(), 1, "that it is known here does not say that it knows this node");
+    life.0.has_met(PEER);
+    assert_eq!((strangers(), life.0.refusing(&both).len()), (0, 0));
+    life.0.takes_this_for_another(PEER, "");
+    assert_eq!((strangers(), life.0.refusing(&both)), (1, [PEER].into()), "it does not any more");
+    life.0.is_another(PEER);
+    assert_eq!(strangers(), 0, "this node refuses it: that it forgot this one harms nobody");
+    life.0.admit(&life.1, PEER, UID).await.unwrap();
+    assert_eq!(strangers(), 1, "it is who it was");
+    life.0.gone([PEER].into());
+    assert_eq!(strangers(), 0);
+    close(life).await;
 }
 
 #[tokio::test]

@@ -69,6 +69,11 @@ impl Server<'_> {
             sender.finish();
             return Err(ServeError::Refused(Reason::Stopped));
         };
+        if hello.purpose != Purpose::Request && !group.strangers(self.peers).is_empty() {
+            sender.send(codec::encode_welcome(&Welcome::No(Reason::NotYet))).await?;
+            sender.finish();
+            return Err(ServeError::Refused(Reason::NotYet));
+        }
         let slot = if hello.purpose == Purpose::Request { group.accept.request_slot(peer) } else { None };
         if hello.purpose == Purpose::Request && slot.is_none() {
             sender.send(codec::encode_welcome(&Welcome::No(Reason::Busy))).await?;
@@ -79,8 +84,12 @@ impl Server<'_> {
         if hello.purpose == Purpose::Request {
             let serving = async {
                 sender.send(welcome).await?;
-                let frame = receiver.recv(SMALL_FRAME_BYTES).await?.ok_or(ServeError::Ended)?;
-                let answer = answer(group, peer, &frame).await?;
+                // It wanted no more than to be known.
+                let Some(frame) = receiver.recv(SMALL_FRAME_BYTES).await? else {
+                    sender.finish();
+                    return Ok(());
+                };
+                let answer = answer(group, self.peers, peer, &frame).await?;
                 sender.send(codec::encode_answer(&answer)).await?;
                 sender.finish();
                 Ok(())
@@ -127,9 +136,13 @@ impl Server<'_> {
     }
 }
 
-async fn answer(group: &Group, peer: NodeId, frame: &[u8]) -> Result<Answer, ServeError> {
+async fn answer(group: &Group, peers: &Peers, peer: NodeId, frame: &[u8]) -> Result<Answer, ServeError> {
     let request = codec::decode_request(frame)?;
     group.accept.request(&group.log, peer, &request)?;
+    if matches!(request, Request::Vote(_) | Request::PreVote(_)) && !group.may_elect(peers) {
+        // Who asks goes on as if this node had not answered.
+        return Err(ServeError::Refused(Reason::NotYet));
+    }
     if let Request::Vote(asked) | Request::PreVote(asked) = &request
         && let Some(answer) = group.too_early(asked)
     {

@@ -89,6 +89,8 @@ pub enum Red {
     JournalUnsynced,
     /// Who a peer was does not matter.
     AnyUid,
+    /// Nodes count on others that they have not met.
+    Strangers,
     /// An answer of a follower counts for all requests that end at its place.
     AnswersAtOnce,
 }
