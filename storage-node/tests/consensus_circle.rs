@@ -109,6 +109,7 @@ async fn a_member_that_was_away_while_the_others_changed_is_found_by_those_that_
     let consensus = several.up[&leader].clone();
     for new in [4, 5] {
         consensus.add_learner(node::id(0), NodeId(new)).await.unwrap();
+        several.has_something(leader, new).await;
     }
     consensus.change_voters(node::id(0), &nodes(&[stays, 4, 5])).await.unwrap();
     let leader = several.leader(0, &[4, 5]).await;

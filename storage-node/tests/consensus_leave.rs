@@ -108,6 +108,7 @@ async fn a_node_that_gave_a_group_up_has_nothing_of_it_and_comes_to_it_anew_with
         has_nothing(&go);
     }
     lead.add_learner(node::id(0), NodeId(gone)).await.unwrap();
+    three.has_something(leader, gone).await;
     lead.change_voters(node::id(0), &nodes(&[1, 2, 3])).await.unwrap();
     writer.more(20).await;
     let acknowledged = writer.stop().await;
@@ -150,6 +151,7 @@ async fn a_founder_that_gets_its_log_again_does_not_lead_alone_on_the_way() {
     writer.more(100).await;
     let (founder, other) = (two.up[&1].clone(), two.up[&2].clone());
     founder.add_learner(node::id(0), NodeId(2)).await.unwrap();
+    two.has_something(1, 2).await;
     founder.change_voters(node::id(0), &nodes(&[1, 2])).await.unwrap();
     founder.transfer_leader(node::id(0), NodeId(2)).await.unwrap();
     until("it is handed over", || two.status(2, 0).ready().then_some(())).await;
@@ -175,6 +177,7 @@ async fn a_founder_that_gets_its_log_again_does_not_lead_alone_on_the_way() {
     two.hub.sever_after(u64::MAX);
     two.hub.delay(Duration::ZERO);
     founder.listen_to(node::id(0), nodes(&[1, 2]));
+    two.has_something(2, 1).await;
     other.change_voters(node::id(0), &nodes(&[1, 2])).await.unwrap();
     two.agree(0, &acknowledged).await;
 }

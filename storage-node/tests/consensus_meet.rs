@@ -12,7 +12,7 @@
 
 use std::collections::BTreeSet;
 
-use ehe_node::consensus::{Beginning, Bootstrap, NodeId, Purpose, Role};
+use ehe_node::consensus::{Beginning, Bootstrap, ChangeError, NodeId, Purpose, Role};
 
 mod api {
     pub use ehe_node::consensus::{
@@ -170,8 +170,10 @@ async fn members_that_come_later_are_met_by_all() {
     let leader = four.leader(0, &[1, 2, 3]).await;
     let next = voters(&[1, 2, 3, 4]);
     four.up[&leader].add_learner(id(0), NodeId(4)).await.unwrap();
+    let early = four.up[&leader].change_voters(id(0), &next).await;
+    assert!(matches!(&early, Err(ChangeError::NotNow(why)) if why.contains("has nothing")), "{early:?}");
     four.open(4).await;
-    four.level(0, &[1, 2, 3, 4]).await;
+    four.has_something(leader, 4).await;
     four.up[&leader].change_voters(id(0), &next).await.unwrap();
     four.level(0, &[1, 2, 3, 4]).await;
     for node in [1, 2, 3] {

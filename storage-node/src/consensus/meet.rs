@@ -8,7 +8,7 @@
 //!    an entry or a state, or votes. That they have it, only they can say: a peer that was heard counts as met when it has answered a call
 //!    of this node's. Whoever is refused by one of them has been here before, and never begins.
 //! 2. **Who has nothing of a group elects nobody**, but for those of rule 1 when they have met: a majority that elects is then of nodes that
-//!    have what they acknowledged.
+//!    have what they acknowledged. So it gets a vote when it has something, not before.
 //! 3. **Members that come later meet in the background**, as soon as both know that they are members: nobody waits for that, since one of
 //!    those that are to be met may be the one that is being replaced.
 //!

@@ -69,8 +69,9 @@ impl Consensus {
         shown(group, group.raft().change_membership_if(new, true, [unchanged]).await).await
     }
 
-    /// Makes `voters`, each of which must be a learner or a voter already, those who vote, by way of a joint membership. Returns when
-    /// that is committed. Who voted before and does not now is no member any more. Doing it again after an error is safe,
+    /// Makes `voters`, each of which must be a voter already, or a learner that is known to have something of the log, those who vote, by way
+    /// of a joint membership. Who has nothing elects nobody ([`meet`](super::meet)), so that with a majority of such the group would stand still
+    /// if its leader fell in the middle of that. Returns when it is committed. Who voted before and does not now is no member any more. Doing it again after an error is safe,
     /// and finishes what was left half done; where that takes this node out of the group, whoever leads next is asked for the rest
     /// ([`ChangeError::NotLeader`]).
     ///
@@ -86,6 +87,11 @@ impl Consensus {
             shown(group, group.raft().change_membership_if(pending, false, [unchanged]).await).await?;
             self.still_member(group)?;
             return Err(ChangeError::NotNow("a change that was half done is finished first".to_owned()));
+        }
+        let status = group.status();
+        let has = |node: &NodeId| status.matched.get(node).copied().flatten().is_some();
+        if let Some(new) = voters.iter().find(|node| !status.voters.contains(node) && !has(node)) {
+            return Err(ChangeError::NotNow(format!("node {new} has nothing of the group yet")));
         }
         let set = ChangeMembers::ReplaceAllVoters(ids);
         shown(group, group.raft().change_membership_if(set, false, [unchanged]).await).await?;

@@ -119,9 +119,9 @@ impl Seen {
         match &self.next {
             // What the shard began with is the first entry.
             Some(_) if self.committed == 0 => Step::Take(1),
-            Some(next) if *next == self.group => self.voted_by(&self.group, Step::Take(self.committed + 1)),
+            Some(next) if *next == self.group => self.voted_by_group(Step::Take(self.committed + 1)),
             Some(next) => self.towards(next),
-            None => self.voted_by(&self.group, self.without_guests()),
+            None => self.voted_by_group(self.without_guests()),
         }
     }
 
@@ -147,6 +147,21 @@ impl Seen {
         let take = Step::Take(self.committed + 1);
         let then = if next.contains(&self.me) { take } else { self.hand_over_to(next) };
         self.voted_by(&both, then)
+    }
+
+    /// `then`, once the group votes, but for those of it that never came and that the newest charter does without: nobody gets a vote who has
+    /// nothing of the log.
+    fn voted_by_group(&self, then: Step) -> Step {
+        let came = |node: &&NodeId| self.voters.contains(node) || self.matched.get(node).copied().flatten().is_some();
+        let absent: Nodes = self.group.iter().filter(|node| !came(node)).copied().collect();
+        let missed: Nodes = absent.intersection(&self.newest).copied().collect();
+        if let Some(new) = missed.iter().find(|node| !self.learners.contains(node)) {
+            return Step::Learn(*new);
+        }
+        if !missed.is_empty() {
+            return Step::Wait(Awaited::Log(missed));
+        }
+        self.voted_by(&self.group.difference(&absent).copied().collect(), then)
     }
 
     /// `then`, once these vote and nobody else.

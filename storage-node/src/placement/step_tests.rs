@@ -66,6 +66,21 @@ fn every_state_has_its_step() {
         ("charter 1 comes first", Seen { committed: 0, ..moving(&[1], &[1, 2, 3]) }, Step::Take(1)),
         ("charter 1 comes first, also where nothing moves", Seen { committed: 0, ..moving(&[1], &[1]) }, Step::Take(1)),
         ("a charter that does not move it", moving(&[1, 2, 3], &[1, 2, 3]), Step::Take(2)),
+        (
+            "who never came, and the newest charter does without, gets no vote",
+            unheard(3, Seen { voters: nodes(&[1, 2]), newest: nodes(&[1, 2]), ..moving(&[1, 2, 3], &[1, 2, 3]) }),
+            Step::Take(2),
+        ),
+        (
+            "who never came is given the log",
+            unheard(3, Seen { voters: nodes(&[1, 2]), ..shard(&[1, 2, 3]) }),
+            Step::Learn(node(3)),
+        ),
+        (
+            "and is waited for until it has something",
+            unheard(3, Seen { voters: nodes(&[1, 2]), learners: nodes(&[3]), ..shard(&[1, 2, 3]) }),
+            far(&[3]),
+        ),
         ("the first new node", moving(&[1], &[1, 2, 3]), Step::Learn(node(2))),
         ("the second", Seen { learners: nodes(&[2]), ..moving(&[1], &[1, 2, 3]) }, Step::Learn(node(3))),
         ("both lack it", lags(65, Seen { learners: nodes(&[2, 3]), ..moving(&[1], &[1, 2, 3]) }), far(&[3])),

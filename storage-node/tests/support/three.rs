@@ -87,6 +87,12 @@ impl Several {
         .await
     }
 
+    /// Waits until `leader` knows that a node has something of the first group: before that it gives it no vote.
+    pub async fn has_something(&self, leader: u64, node: u64) {
+        let has = || self.status(leader, 0).matched.get(&NodeId(node)).copied().flatten();
+        until("it has something", has).await;
+    }
+
     /// Waits until all of `among` have applied the same, as far as anybody has a log.
     pub async fn level(&self, group: usize, among: &[u64]) {
         until("the same state", || {
