@@ -151,10 +151,11 @@ async fn a_group_of_one_that_was_held_from_the_start_is_led_again_when_it_is_rel
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_whose_program_turns_out_to_be_too_old_hands_over_to_one_that_is_not_as_soon_as_there_is_one() {
     let mut three = Several::new(&ALL, 1);
-    // Nobody else ever stands for election by itself.
-    for id in [2, 3] {
-        let timing = &mut three.nodes.get_mut(&id).unwrap().config.timing;
-        (timing.election_min, timing.election_max) = (Duration::from_secs(600), Duration::from_secs(601));
+    // Nobody else ever stands for election by itself: not when it falls silent, and not to begin with.
+    for node in [2, 3] {
+        let config = &mut three.nodes.get_mut(&node).unwrap().config;
+        config.waiting.insert(id(0));
+        (config.timing.election_min, config.timing.election_max) = (Duration::from_secs(600), Duration::from_secs(601));
     }
     three.open_all().await;
     assert_eq!(three.leader(0, &ALL).await, 1);
