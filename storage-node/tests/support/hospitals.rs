@@ -155,19 +155,20 @@ impl Hospitals {
 
     /// All nodes were there once: a new log begins only then. This one is not any more.
     pub async fn without(&self, nodes: &mut Vec<Daemon>, gone: usize) {
-        let node = nodes.remove(gone);
-        let (_client, connection) = self.connect(&self.credentials(gone), gone).await;
+        let has_begun = |node: &Daemon| {
+            let consensus = node.consensus();
+            consensus.groups().all(|group| {
+                let status = consensus.status(group).unwrap();
+                status.leader.is_some() && status.voters.len() == nodes.len()
+            })
+        };
         let begun = async {
-            loop {
-                let Response::Status(status) = ask(&connection, &Request::Status).await else { panic!() };
-                if status.groups.unwrap()[0].nodes.iter().filter(|node| node.votes).count() == nodes.len() + 1 {
-                    return;
-                }
+            while !nodes.iter().all(has_begun) {
                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;
             }
         };
         tokio::time::timeout(LIMIT, begun).await.expect("their logs begin");
-        node.stop().await.unwrap();
+        nodes.remove(gone).stop().await.unwrap();
     }
 
     /// The hospitals' own keys.

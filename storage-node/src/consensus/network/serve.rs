@@ -129,7 +129,13 @@ impl Server<'_> {
             return Err(Reason::NotWhoYouKnow);
         }
         match self.peers.admit(&group.log, peer, hello.uid).await {
-            Ok(()) => Ok(group),
+            Ok(()) => {
+                // It says this node's uid: it has that on disk.
+                if hello.known.is_some() {
+                    self.peers.has_met(peer);
+                }
+                Ok(group)
+            }
             Err(NotAdmitted::OtherUid | NotAdmitted::Denied) => Err(Reason::OtherUid),
             Err(NotAdmitted::Closed) => Err(Reason::Stopped),
         }
