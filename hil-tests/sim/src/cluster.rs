@@ -290,8 +290,9 @@ impl Cluster {
             }
             // Less than half of the voters: where a majority forgot, what it acknowledged is nowhere. Restoring is for that, not the log.
             let more = wiped.len() < (self.plan().voters.len() - 1) / 2 && !wiped.contains(&id);
-            // Before a log begins its nodes have nothing to lose, and one that was met and comes back as another keeps it from beginning.
-            let begun = self.plan().groups().all(|group| self.ledger().is_led(group));
+            // Before a log has begun its nodes have nothing to lose, and one that was met, or that has all there is, and comes back as another
+            // keeps it from beginning.
+            let begun = self.plan().groups().all(|group| self.ledger().has_begun(group));
             if self.plan().wipes && !life.killed && more && !*calm && chance.once_in(3) && begun {
                 site.disks = Disks::Off(empty(self.plan(), self.alliance().map(|it| &**it), id));
                 wiped.push(id);

@@ -92,9 +92,9 @@ impl Ledger {
         }
     }
 
-    /// Whether anybody ever led a group.
-    pub fn is_led(&self, group: GroupId) -> bool {
-        self.inner().groups.get(&group).is_some_and(|order| !order.leaders.is_empty())
+    /// Whether a majority has something of a group.
+    pub fn has_begun(&self, group: GroupId) -> bool {
+        self.inner().groups.get(&group).is_some_and(|order| !order.applied.is_empty())
     }
 
     /// A node says that a candidate has its vote, or what it finds of its votes when it begins a life: it gives one vote in a term, and
