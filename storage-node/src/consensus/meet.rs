@@ -6,7 +6,7 @@
 //!
 //! 1. **Who begins a log has met all with whom it does**, and each of them has its uid on disk, before it has a part: before it begins, takes
 //!    an entry or a state, or votes. That they have it, only they can say: a peer that was heard counts as met when it has answered a call
-//!    of this node's. Whoever is refused by one of them has been here before, and never begins.
+//!    of this node's, or speaks to it by its uid. Whoever is refused by one of them has been here before, and never begins.
 //! 2. **Who has nothing of a group elects nobody**, but for those of rule 1 when they have met: a majority that elects is then of nodes that
 //!    have what they acknowledged. So it gets a vote when it has something, not before.
 //! 3. **Members that come later meet in the background**, as soon as both know that they are members: nobody waits for that, since one of
