@@ -130,7 +130,8 @@ impl Consensus {
         self.inner.peers.gone(nodes);
     }
 
-    /// Whether this node and another have met since this one was started: each has the other's uid on disk.
+    /// Whether this node waits for another no more: they have met since this one was started, so that each has the other's uid on disk; or they
+    /// will not, because it is [gone](Self::gone) or lost its log.
     #[must_use]
     pub fn has_met(&self, node: NodeId) -> bool {
         self.inner.peers.strangers(&BTreeSet::from([node])).is_empty()

@@ -71,8 +71,8 @@ impl Consensus {
 
     /// Makes `voters`, each of which must be a voter already, or a learner that is known to have something of the log, those who vote, by way
     /// of a joint membership. Who has nothing elects nobody ([`meet`](super::meet)), so that with a majority of such the group would stand still
-    /// if its leader fell in the middle of that. Returns when it is committed. Who voted before and does not now is no member any more. Doing it again after an error is safe,
-    /// and finishes what was left half done; where that takes this node out of the group, whoever leads next is asked for the rest
+    /// if its leader fell in the middle of that. Returns when it is committed. Who voted before and does not now is no member any more.
+    /// Doing it again after an error is safe, and finishes what was left half done; where that takes this node out of the group, whoever leads next is asked for the rest
     /// ([`ChangeError::NotLeader`]).
     ///
     /// # Errors
