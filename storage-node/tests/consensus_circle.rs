@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ehe_node::consensus::{Bootstrap, ChangeError, GroupId, MAX_FRAME_BYTES, NodeId, Role};
+use ehe_node::consensus::{Beginning, Bootstrap, ChangeError, GroupId, MAX_FRAME_BYTES, NodeId, Role};
 use minicbor::Encoder;
 
 mod api {
@@ -125,6 +125,46 @@ async fn a_member_that_was_away_while_the_others_changed_is_found_by_those_that_
     several.level(0, &[stays, 4, 5]).await;
     let states = several.close(0).await;
     node::assert_contains(&states[&stays], &acknowledged);
+}
+
+/// It voted, which ends what it began with, and went before it was sent anything of the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_founder_that_voted_and_has_nothing_listens_to_members_that_came_while_it_was_away() {
+    let mut several = Several::new(&[1, 2, 3], 1);
+    several.nodes.values_mut().for_each(|node| node.config.waiting = [node::id(0)].into());
+    several.add(4, 1, Bootstrap::Wait);
+    several.add(5, 1, Bootstrap::Wait);
+    several.open_all().await;
+    for node in [1, 2, 3] {
+        until("it has met all", || several.up[&node].strangers(node::id(0)).is_empty().then_some(())).await;
+    }
+    let uid = several.up[&1].node_uid().0;
+    assert_eq!(stands_at(&several, 1, 3, uid).await, 2, "a welcome and an answer");
+    until("it has voted", || (several.status(3, 0).term > 0).then_some(())).await;
+    several.kill(3);
+    assert_eq!(several.up[&1].begin(node::id(0)).await, Beginning::Begun);
+    let first = several.leader(0, &[1, 2]).await;
+    let consensus = several.up[&first].clone();
+    for new in [4, 5] {
+        consensus.add_learner(node::id(0), NodeId(new)).await.unwrap();
+        several.has_something(first, new).await;
+    }
+    consensus.change_voters(node::id(0), &nodes(&[3, 4, 5])).await.unwrap();
+    let writer = Writer::start(&several, 0, 0, 0);
+    let leader = several.leader(0, &[4, 5]).await;
+    assert!(leader > 3);
+    writer.more(20).await;
+    let back = several.open(3).await;
+    assert_eq!(back.status(node::id(0)).unwrap().last_index, None);
+    back.listen_to(node::id(0), nodes(&[3, 4, 5]));
+    until("it has what the others have", || {
+        back.status(node::id(0)).unwrap().voters.contains(&NodeId(4)).then_some(())
+    })
+    .await;
+    let acknowledged = writer.stop().await;
+    several.level(0, &[3, 4, 5]).await;
+    let states = several.close(0).await;
+    node::assert_contains(&states[&3], &acknowledged);
 }
 
 /// As a mover whose step took too long and that takes it again does: nobody waits for the other's answer.

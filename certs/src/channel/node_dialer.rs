@@ -108,7 +108,12 @@ impl NodeDialer {
         {
             return Err(error.clone());
         }
-        let made = dial.going.get_or_insert_with(|| self.dial(node)).await;
+        let found = dial.going.is_some();
+        let mut made = dial.going.get_or_insert_with(|| self.dial(node)).await;
+        if found && made.is_err() {
+            // Whoever began it gave up, and nobody has looked since: it may have failed long ago, before the node was even started.
+            made = dial.going.insert(self.dial(node)).await;
+        }
         dial.going = None;
         let made = made.and_then(|connection| {
             *lock(&line.open) = Some(connection.clone());

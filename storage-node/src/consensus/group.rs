@@ -136,9 +136,11 @@ impl Group {
             return true;
         }
         if membership.nodes().next().is_none() {
-            // Of a group that was given up, those are long gone perhaps.
+            // Of a group that was given up, those are long gone perhaps; and one that came back with nothing may be led by a later member.
             let founders = self.founders.as_ref().filter(|_| self.log.left().is_none());
-            return founders.is_none_or(|founders| founders.contains(&peer));
+            if founders.is_none_or(|founders| founders.contains(&peer)) {
+                return true;
+            }
         }
         self.circle.read().unwrap_or_else(PoisonError::into_inner).contains(&peer)
     }

@@ -62,7 +62,7 @@ pub struct Ward {
 }
 
 impl Ward {
-    /// Its nodes run, and the room is made.
+    /// Its nodes run, the room is made, and each of them serves it.
     pub async fn open(config: impl Fn(&mut Config)) -> Self {
         let hospitals = Hospitals::new(3, "");
         let clocks: Vec<Off> = (0..3).map(|_| Off::default()).collect();
@@ -91,7 +91,25 @@ impl Ward {
         this.by_owner(&events).await;
         let wrap = this.sealer.wrap.clone();
         this.by_gateway(&[wrap]).await;
+        for n in 0..3 {
+            this.serves(n).await;
+        }
         this
+    }
+
+    /// Waits until a node reads out the room. Two take it in: the third may not have met them yet, nor have a connection to who leads.
+    async fn serves(&self, n: usize) {
+        let (me, patient) = (self.owner.credentials.identity(), &self.patient);
+        let asking = async {
+            loop {
+                let request = request(me, patient.alliance, patient.room, Part::Ledger, now()).sign(me);
+                if let (_, Response::Head(_)) = ended(&all(&mut self.owner.fetch(n, &request).await).await) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, asking).await.expect("it serves");
     }
 
     /// The patient's own events.

@@ -125,6 +125,18 @@ async fn who_gives_up_early_does_not_keep_the_connection_from_being_made() {
 }
 
 #[tokio::test]
+async fn an_attempt_that_failed_while_nobody_waited_for_it_is_not_what_the_next_one_hears() {
+    let world = World::new();
+    let server = nodes_server(&world, NodeLimits::default());
+    let (dialer, node) = (dialer(&world), node(&world, &server));
+    assert!(dialer.open(&node, Lane::Prompt, SHORT).await.is_err());
+    // Refused.
+    drop(tokio::time::timeout(LIMIT, server.accept()).await.unwrap().unwrap());
+    let (exchange, peer) = tokio::join!(dialer.open(&node, Lane::Prompt, LIMIT), accepted(&server));
+    drop((exchange.unwrap(), peer.unwrap()));
+}
+
+#[tokio::test]
 async fn the_exchanges_waiting_for_room_meet_their_deadline() {
     let world = World::new();
     let limits = NodeLimits { exchanges_per_connection_max: 64, ..NodeLimits::default() };
