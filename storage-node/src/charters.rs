@@ -44,7 +44,9 @@ struct Known {
     /// The last of them.
     newest: Arc<VerifiedCharter>,
     encoded: Vec<u8>,
-    /// Nodes of the charter before, not of the newest, that have seen the shards off.
+    /// The version from which on nodes are known that the newest has no more: a shard here may be under that one yet.
+    since: u32,
+    /// Nodes of those charters, not of the newest, that have seen the shards off.
     gone: BTreeSet<NodeId>,
 }
 
@@ -67,14 +69,15 @@ impl std::fmt::Debug for Charters {
 fn verified(chain: &CharterChain, alliance: AllianceId) -> Result<Known, CharterError> {
     let each: Vec<_> = chain.verify_each(alliance)?.into_iter().map(Arc::new).collect();
     let newest = each.last().cloned().ok_or(CharterError::EmptyChain)?;
-    Ok(Known { each, newest, encoded: chain.encode(), gone: BTreeSet::new() })
+    let since = newest.version().saturating_sub(1);
+    Ok(Known { each, newest, encoded: chain.encode(), since, gone: BTreeSet::new() })
 }
 
 impl Known {
-    /// Those of the newest, and of the one before who are not gone.
+    /// Those of the newest, and of the ones before who are not gone.
     fn nodes(&self) -> impl Iterator<Item = &Node> {
-        let each = self.each.iter().rev().take(2).flat_map(|charter| charter.nodes());
-        each.filter(|node| !self.gone.contains(&node.id))
+        let each = self.each.iter().rev().take_while(|charter| charter.version() >= self.since);
+        each.flat_map(|charter| charter.nodes()).filter(|node| !self.gone.contains(&node.id))
     }
 
     fn leaving(&self) -> Vec<NodeId> {
@@ -88,7 +91,14 @@ impl Known {
                 return Err(CharterFault::Other(version));
             }
         }
-        if chain.0.len() <= self.each.len() { Ok(None) } else { Ok(Some(verified(chain, self.newest.alliance_id())?)) }
+        if chain.0.len() <= self.each.len() {
+            return Ok(None);
+        }
+        let mut newer = verified(chain, self.newest.alliance_id())?;
+        // What still sees shards off under an earlier one goes on doing so.
+        newer.since = self.since;
+        newer.gone = self.gone.iter().copied().filter(|node| newer.newest.node(*node).is_none()).collect();
+        Ok(Some(newer))
     }
 }
 
@@ -113,7 +123,8 @@ impl Charters {
         if path.exists() {
             let bytes = certs::file::read_public(&path, CHAIN_MAX_BYTES, REMEDY)?;
             if let Some(kept) = known.extended_by(&CharterChain::decode(&bytes)?)? {
-                known = kept;
+                // Which of them shards here are under, is said when those were looked at.
+                known = Known { since: kept.newest.version().saturating_sub(1), ..kept };
             }
         }
         Ok(Self(Arc::new(Inner { known: watch::channel(Arc::new(known)).0, path, taking: Mutex::default() })))
@@ -176,7 +187,7 @@ impl Charters {
         CharterChain::piece(known.each.iter().skip(before).map(|charter| charter.signed()))
     }
 
-    /// A node: as the newest charter has it, or else the one before, whose nodes have to see the shards off, until they [have](Self::see_off).
+    /// A node: as the newest charter has it, or else one before, whose nodes have to see the shards off, until they [have](Self::see_off).
     pub fn node(&self, id: NodeId) -> Option<Node> {
         self.known().nodes().find(|node| node.id == id).cloned()
     }
@@ -197,6 +208,18 @@ impl Charters {
     pub fn leaving(&self) -> (u32, Vec<NodeId>) {
         let known = self.known();
         (known.newest.version(), known.leaving())
+    }
+
+    /// A shard here is under the charter of this version yet: nodes of it, and of those behind it, are known until they are [seen
+    /// off](Self::see_off).
+    pub fn needed_since(&self, version: u32) {
+        self.0.known.send_if_modified(|known| {
+            let earlier = version < known.since;
+            if earlier {
+                Arc::make_mut(known).since = version;
+            }
+            earlier
+        });
     }
 
     /// A node that is [leaving](Self::leaving) under the charter of this version has nothing more to do here: it is known no more. Until a restart,
@@ -289,5 +312,58 @@ impl Charters {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ehe::charter::SignedCharter;
+    use ehe::identity::Identity;
+
+    use super::*;
+    use crate::test_members::seats_and_members;
+
+    /// The chain with one more charter, which has these nodes.
+    fn followed(chain: &CharterChain, members: &[Identity], nodes: &[Node]) -> CharterChain {
+        let before = chain.0.last().unwrap();
+        let mut charter = before.read().unwrap();
+        (charter.version, charter.predecessor) = (charter.version + 1, Some(before.hash()));
+        charter.nodes = nodes.to_vec();
+        let mut signed = SignedCharter::unsigned(&charter).unwrap();
+        members.iter().for_each(|member| signed.sign(member).unwrap());
+        CharterChain(chain.0.iter().cloned().chain([signed]).collect())
+    }
+
+    #[test]
+    fn who_is_let_go_stays_known_over_the_charters_that_follow_until_it_is_seen_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let (seats, members) = seats_and_members("ABCD", None);
+        let all = seats[0].charter.charter().nodes.clone();
+        let (stay, goes) = (&all[..3], all[3].id);
+        let first = CharterChain(vec![seats[0].charter.signed().clone()]);
+        let second = followed(&first, &members, stay);
+        let third = followed(&second, &members, stay);
+        let fourth = followed(&third, &members, stay);
+        let charters = Charters::of_chain(&first, dir.path());
+        for chain in [&second, &third] {
+            assert!(charters.take_up(chain).unwrap());
+            assert!(charters.node(goes).is_some(), "a shard may be under charter 1 yet");
+        }
+        assert_eq!(charters.leaving(), (3, vec![goes]));
+        charters.see_off(goes, 2);
+        assert!(charters.node(goes).is_some(), "under another charter than the newest");
+        charters.see_off(goes, 3);
+        assert!(charters.node(goes).is_none());
+        charters.take_up(&fourth).unwrap();
+        assert!(charters.node(goes).is_none(), "for good");
+        assert!(charters.take_up(&followed(&fourth, &members, &all)).unwrap());
+        assert!(charters.node(goes).is_some(), "or until it is named again");
+        // After a restart, by what the shards are under.
+        let again = Charters::of_chain(&fourth, dir.path());
+        assert!(again.node(goes).is_none());
+        again.needed_since(4);
+        assert!(again.node(goes).is_none());
+        again.needed_since(1);
+        assert!(again.node(goes).is_some());
     }
 }

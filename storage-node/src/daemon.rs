@@ -37,7 +37,7 @@ use crate::leadership;
 use crate::node::{Node, node_id, raft_id};
 use crate::one_each::OneEach;
 use crate::peers::{self, Accepting, Alliance, Rarely, Reach, ReadDoor, Repairs};
-use crate::placement::{self, Leaver, Moved, Mover, Parting, Progress, under_what_was_left};
+use crate::placement::{self, Leaver, Moved, Mover, Parting, Progress, needed_since, under_what_was_left};
 use crate::scrub::{self, Memory, Pace, Patrol};
 use crate::server::{Between, serve};
 use crate::shard::{Decisions, Notary, Place, Readers, Sequencer, Shard, ShardMachine, Store, StoreError, order};
@@ -152,12 +152,13 @@ impl Daemon {
         let fenced = memory.fenced();
         fenced.keys().for_each(|shard| board.hold(*shard, true));
         let held = fenced.into_iter().map(|(shard, why)| (GroupId(shard), why)).collect();
-        let needed = founding::needed(&charters, id, &bootstrap);
-        let waiting = needed.keys().map(|shard| GroupId(*shard)).collect();
+        let founding = founding::waiting(&charters, id, &bootstrap);
+        let waiting = founding.iter().copied().map(GroupId).collect();
         let raft_config = consensus::Config { bootstrap, waiting, held, ..raft_config(&config, raft_id(id)) };
         let consensus = Consensus::open_with_link(raft_config, &config.data_dir, machines, link).await?;
 
         under_what_was_left(&consensus, &board, &charters);
+        charters.needed_since(needed_since(&charters, &consensus, &board));
 
         // 4. Checkpoints: one thread, because it syncs.
         let (leaders, outbound, may_order) = (consensus.clone(), Outbound::default(), MayOrder::default());
@@ -227,7 +228,7 @@ impl Daemon {
         );
         others.tasks.spawn(attending);
         let told = (charters.clone(), Arc::clone(&alliance));
-        let beginning = founding::begin(needed, told, (consensus.clone(), id), others.stop.clone());
+        let beginning = founding::begin(founding, told, (consensus.clone(), id), others.stop.clone());
         others.tasks.spawn(beginning);
         for group in consensus.groups() {
             let stop = others.stop.clone();
@@ -253,6 +254,7 @@ impl Daemon {
                 stats: Arc::clone(&stats),
                 faults: Rarely::default(),
                 strangers: Rarely::default(),
+                unnamed: Rarely::default(),
                 stop: others.stop.clone(),
             }),
             tasks: others.tasks.clone(),

@@ -418,10 +418,11 @@ async fn a_node_whose_disks_went_back_is_refused_by_the_leader_that_it_had_confi
     three.nodes.insert(back, older);
     let behind = three.open(back).await;
     writer.more(50).await;
-    until("it was found out", || (three.status(leader, 0).last_index > before.map(|index| index + 60)).then_some(()))
-        .await;
+    let refused = || three.up[&leader].estranged();
+    until("it was found out", || (refused() == [(NodeId(back), Estranged::Denied)].into()).then_some(())).await;
+    writer.more(50).await;
+    assert!(three.status(leader, 0).last_index > before.map(|index| index + 60));
     assert!(behind.status(id(0)).unwrap().last_index <= before, "it is given nothing");
-    assert_eq!(three.up[&leader].estranged(), [(NodeId(back), Estranged::Denied)].into());
     until("the leader says why", || three.up[&leader].apart(NodeId(back)).contains_key(&Apart::Denied).then_some(()))
         .await;
     assert_eq!(three.status(leader, 0).role, Role::Leader);

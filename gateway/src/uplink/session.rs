@@ -77,7 +77,7 @@ pub(super) struct Session {
     config: UplinkConfig,
     charters: Mutex<Charters>,
     /// A chain of charters may be long: one is received at a time.
-    gathering: tokio::sync::Mutex<known::Endless>,
+    gathering: tokio::sync::Mutex<known::Resting>,
     nodes: Mutex<Nodes>,
     links: Mutex<BTreeMap<NodeId, Arc<tokio::sync::Mutex<Link>>>>,
     pub(super) logs: Mutex<BTreeMap<u16, SeenCheckpoint>>,

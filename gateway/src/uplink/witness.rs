@@ -24,7 +24,8 @@ pub(super) struct Witness {
     charters: Vec<Arc<VerifiedCharter>>,
     notes: VecDeque<(Checkpoint, String)>,
     /// What the files say that were written since the start: of which shard, how much, of whom.
-    proven: Vec<(u16, Finding, BTreeSet<NodeId>)>,
+    /// By shard and incarnation.
+    proven: Vec<((u16, u32), Finding, BTreeSet<NodeId>)>,
 }
 
 /// A contradiction was found.
@@ -93,8 +94,7 @@ impl Witness {
     /// Whether a file says at least as much of everybody whom this accuses. One node can sign as many logs as it likes: those against it are not
     /// to take the room of what others sign.
     fn says_nothing_new(&self, verdict: &Verdict) -> bool {
-        let as_much =
-            |(shard, finding, _): &&(u16, Finding, _)| *shard == verdict.shard && *finding >= verdict.finding();
+        let as_much = |(log, finding, _): &&(_, Finding, _)| *log == log_of(verdict) && *finding >= verdict.finding();
         let known: BTreeSet<NodeId> =
             self.proven.iter().filter(as_much).flat_map(|(_, _, accused)| accused).copied().collect();
         verdict.accused().is_subset(&known)
@@ -121,9 +121,14 @@ impl Witness {
         if let Err(why) = written {
             return Some(Kept::Not(why.to_string()));
         }
-        self.proven.push((verdict.shard, verdict.finding(), verdict.accused()));
+        self.proven.push((log_of(verdict), verdict.finding(), verdict.accused()));
         Some(Kept::At(path))
     }
+}
+
+/// Whom a log of the shard before it proved guilty may sign two of this one, too.
+fn log_of(verdict: &Verdict) -> (u16, u32) {
+    (verdict.shard, verdict.incarnation)
 }
 
 #[cfg(test)]
@@ -136,10 +141,11 @@ mod tests {
     use super::*;
     use crate::rooms::testing::{charter, identity, node_id};
 
-    fn note(charters: &CharterChain, node: &Identity, size: u64, root: u8) -> String {
+    fn note(charters: &CharterChain, node: &Identity, incarnation: u32, (size, root): (u64, u8)) -> String {
         let charter = charters.verify(charters.claimed_alliance().unwrap()).unwrap();
         let name = &charter.node(node_id(node)).unwrap().name;
-        let says = Checkpoint { origin: charter.origin(0, 0), size, root: Hash([root; 32]), charter_version: 1 };
+        let says =
+            Checkpoint { origin: charter.origin(0, incarnation), size, root: Hash([root; 32]), charter_version: 1 };
         says.sign(Signer { name, key: node.sign_key() }, UnixMs(1_000)).unwrap().to_string()
     }
 
@@ -152,7 +158,7 @@ mod tests {
         let each = charters.verify_each(charters.claimed_alliance().unwrap()).unwrap();
         let each: Vec<_> = each.into_iter().map(Arc::new).collect();
         let mut witness = Witness::new(dir.clone(), each.clone());
-        let say = |size, root| note(&charters, &node, size, root);
+        let say = |size, root| note(&charters, &node, 0, (size, root));
         for (size, root) in [(5, 1), (5, 1), (6, 2), (7, 3)] {
             assert_eq!(witness.shown(&say(size, root)), None);
         }
@@ -170,6 +176,11 @@ mod tests {
             witness.shown(&say(size, 1));
         }
         assert_eq!(witness.notes.len(), NOTES_MAX);
+        // Two of the log behind a restoration are another matter.
+        let restored = |root| note(&charters, &node, 1, (5, root));
+        assert_eq!(witness.shown(&restored(1)), None);
+        let Some(Kept::At(path)) = witness.shown(&restored(2)) else { panic!() };
+        std::fs::remove_file(path).unwrap();
         // Files of long chains may be few.
         let mut witness = Witness::new(dir.clone(), each);
         witness.shown(&say(299, 1));

@@ -81,7 +81,9 @@ impl Group {
 
     /// Whether its vote counts.
     pub(super) fn may_elect(&self, peers: &Peers) -> bool {
-        !self.has_nothing() || self.founders.is_some() && self.strangers(peers).is_empty()
+        // One that all others have left for good has met nobody to whom it might be known.
+        let begins = |founders: &BTreeSet<NodeId>| peers.strangers(founders).is_empty() && peers.has_met_any(founders);
+        !self.has_nothing() || self.founders.as_ref().is_some_and(begins)
     }
 
     /// Whom it has to meet.

@@ -24,15 +24,17 @@ const FRESH: Duration = Duration::from_secs(10);
 /// So often it is said for whom a log waits.
 const SAY_EVERY: Duration = Duration::from_secs(30);
 
-/// By shard, the others who have to say that they have nothing of it before this node begins its log.
-pub(super) fn needed(charters: &Charters, me: NodeId, bootstrap: &Bootstrap) -> BTreeMap<u16, BTreeSet<NodeId>> {
+/// The others who have to say that they have nothing of a shard before this node begins its log.
+fn needed(charters: &Charters, me: NodeId, shard: u16) -> BTreeSet<NodeId> {
     let (first, newest) = (charters.first(), charters.newest());
+    let holders = first.group(shard).iter().chain(newest.group(shard));
+    holders.copied().filter(|node| *node != me).collect()
+}
+
+/// The shards whose logs this node would begin, and does not without others.
+pub(super) fn waiting(charters: &Charters, me: NodeId, bootstrap: &Bootstrap) -> BTreeSet<u16> {
     let founded = (0..charters.shard_count().get()).filter(|shard| bootstrap.voters(GroupId(*shard)).is_some());
-    let others = |shard: u16| {
-        let holders = first.group(shard).iter().chain(newest.group(shard));
-        holders.copied().filter(|node| *node != me).collect::<BTreeSet<_>>()
-    };
-    founded.map(|shard| (shard, others(shard))).filter(|(_, others)| !others.is_empty()).collect()
+    founded.filter(|shard| !needed(charters, me, *shard).is_empty()).collect()
 }
 
 /// What the others' reports say of a shard of which this node has nothing.
@@ -60,7 +62,7 @@ fn others(shard: u16, needed: &BTreeSet<NodeId>, reports: &BTreeMap<NodeId, (Dur
 
 /// Begins the logs that may be begun, until there is none left that this node has nothing of and has to wait for.
 pub(super) async fn begin(
-    mut needed: BTreeMap<u16, BTreeSet<NodeId>>,
+    mut waiting: BTreeSet<u16>,
     (charters, alliance): (Charters, Arc<Alliance>),
     (consensus, me): (Consensus, NodeId),
     stop: CancellationToken,
@@ -74,11 +76,13 @@ pub(super) async fn begin(
             let left = consensus.left_under(GroupId(shard)).is_some();
             left || status.is_none_or(|status| !status.voters.is_empty() || status.fault.is_some())
         };
-        needed.retain(|shard, _| !is_something(*shard));
+        waiting.retain(|shard| !is_something(*shard));
         let mut reports = alliance.reports(me);
         reports.remove(&me);
         let newest = charters.newest();
-        let seen: Vec<(u16, Others)> = needed.iter().map(|(it, of)| (*it, others(*it, of, &reports))).collect();
+        // By the newest charter of now: who was to have it and never came, another may take the place of.
+        let seen = |shard: &u16| (*shard, others(*shard, &needed(&charters, me, *shard), &reports));
+        let seen: Vec<(u16, Others)> = waiting.iter().map(seen).collect();
         let mut waits = Waits::default();
         let refusing = consensus.estranged();
         for (shard, others) in seen {
@@ -86,26 +90,25 @@ pub(super) async fn begin(
             match others {
                 Others::HaveNone => match consensus.begin(GroupId(shard)).await {
                     Beginning::Begun => tracing::info!(shard, "nobody has anything of the shard: its log begins"),
-                    Beginning::Meeting(nodes) => waits.add_unmet(shard, nodes.into_iter().map(node_id)),
+                    Beginning::Meeting(nodes) => waits.add_unmet(shard, nodes.into_iter().map(node_id), false),
                     Beginning::Refused(nodes) => waits.refused.extend(nodes.into_iter().map(node_id)),
                     Beginning::Stopped => tracing::error!(shard, "the shard's log cannot be begun"),
                 },
                 // Let go since it was a founder: nothing will come, and nothing is to be begun. What it is given again, others bring.
-                Others::HaveIt(_) if !given => drop(needed.remove(&shard)),
-                others if given => {
+                Others::HaveIt(_) if !given => drop(waiting.remove(&shard)),
+                others => {
                     // Who refuses this node will not be met: that is what is said of those who have it.
                     let mut strangers = consensus.strangers(GroupId(shard));
                     strangers.retain(|node| !refusing.contains_key(node));
                     if matches!(others, Others::HaveIt(_)) && !strangers.is_empty() {
-                        waits.add_unmet(shard, strangers.into_iter().map(node_id));
+                        waits.add_unmet(shard, strangers.into_iter().map(node_id), true);
                     }
                     waits.add(shard, others);
                 }
-                _ => {}
             }
         }
-        alliance.wait_to_begin(!needed.is_empty());
-        if needed.is_empty() {
+        alliance.wait_to_begin(!waiting.is_empty());
+        if waiting.is_empty() {
             return;
         }
         if !waits.is_nothing() && said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
@@ -123,7 +126,7 @@ pub(super) async fn begin(
     }
 }
 
-/// What this node waits for, of shards that the newest charter gives it.
+/// What this node waits for.
 #[derive(Default)]
 struct Waits {
     /// Shards that others have, and who.
@@ -135,13 +138,16 @@ struct Waits {
     /// Shards in which this node has no part before it has met these.
     meet: BTreeSet<u16>,
     strangers: BTreeSet<NodeId>,
+    /// Some of those have begun, so that a charter may do without one of these.
+    begun: bool,
     /// Who takes this node for another.
     refused: BTreeSet<NodeId>,
 }
 
 impl Waits {
-    fn add_unmet(&mut self, shard: u16, nodes: impl Iterator<Item = NodeId>) {
+    fn add_unmet(&mut self, shard: u16, nodes: impl Iterator<Item = NodeId>, begun: bool) {
         self.meet.insert(shard);
+        self.begun |= begun;
         self.strangers.extend(nodes);
     }
 
@@ -178,7 +184,7 @@ impl Waits {
         }
         if !self.begin.is_empty() {
             told.push(format!(
-                "this node has nothing of {}, placed on it, and a new log begins only when every node on which it is or was first placed says \
+                "this node has nothing of {}, now or first placed on it, and a new log begins only when every node of which that is true says \
                  that it has none: start {}. If every node lost its disk, all of them are restored from one backup (`ehe-node restore`)",
                 shards_in_words(&self.begin),
                 names(&self.silent)
@@ -187,16 +193,16 @@ impl Waits {
         if !self.meet.is_empty() {
             told.push(format!(
                 "this node has no part in {} before it has met every node on which their logs were first placed, and that the newest charter \
-                 has: start {}, or see why this node does not reach them; one that is gone for good is taken out of the charter (`ehe-node \
-                 replace`)",
+                 has: start {}, or see why this node does not reach them{}",
                 shards_in_words(&self.meet),
-                names(&self.strangers)
+                names(&self.strangers),
+                if self.begun { "; one that is gone for good is taken out of the charter (`ehe-node replace`)" } else { "" }
             ));
         }
         if !self.refused.is_empty() {
             told.push(format!(
-                "{} remember this node with another log: it had one before and lost its disk, and they refuse it under its id for good. It is \
-                 given a new id and started empty in its place (`ehe-node replace`)",
+                "by their word {} remember this node with another log, and refuse it under its id for good. If it had one before and lost its \
+                 disk, it is given a new id and started empty in its place (`ehe-node replace`); if it never had one, look at their logs",
                 names(&self.refused)
             ));
         }
@@ -274,11 +280,14 @@ mod tests {
         waits.add(9, Others::AreMissing(vec![node(3)]));
         assert!(waits.told(name)[1].contains("shard 9, placed") && waits.told(name)[1].contains("start node3.example"));
         let mut waits = Waits::default();
-        waits.add_unmet(5, [node(4)].into_iter());
+        waits.add_unmet(5, [node(4)].into_iter(), false);
         assert!(!waits.is_nothing());
         let told = waits.told(name).join("\n");
         waits.refused.insert(node(6));
-        assert!(waits.told(name)[1].starts_with("node6.example remember this node"));
+        assert!(waits.told(name)[1].starts_with("by their word node6.example remember this node"));
         assert!(told.contains("no part in shard 5") && told.contains("start node4.example"), "{told}");
+        assert!(!told.contains("charter (`"), "a log that has not begun waits for all: {told}");
+        waits.add_unmet(6, [node(4)].into_iter(), true);
+        assert!(waits.told(name)[0].contains("taken out of the charter"));
     }
 }

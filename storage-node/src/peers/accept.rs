@@ -53,6 +53,8 @@ pub struct Accepting {
     pub faults: Rarely,
     /// So was who orders members that no charter known here has.
     pub strangers: Rarely,
+    /// So was whom no charter known here names.
+    pub unnamed: Rarely,
     /// Cancelled when the node has nothing more to say to others.
     pub stop: CancellationToken,
 }
@@ -61,8 +63,7 @@ impl Accepting {
     /// Serves a connection of node `from` until it ends, or its certificate's time does.
     pub async fn connection(self: Arc<Self>, peer: Peer, from: NodeId, standing: watch::Receiver<Standing>) {
         if self.charters.node(from).is_none() {
-            Stats::add(&self.stats.peers_refused, 1);
-            tracing::debug!(%from, "a node that is not in the charter");
+            self.unknown(from);
             peer.close(CloseCode::NotAuthorized);
             return;
         }
@@ -188,6 +189,21 @@ impl Accepting {
                 ahead_ms,
                 "what the leader orders is ahead of this node's clock, and is not taken: if the other nodes take it, this node's \
                  clock is wrong; correct it, and it catches up"
+            );
+        }
+    }
+
+    /// No connection for whom no charter in force has. Who was let go is told nothing of; of whom no charter names, this node lacks one.
+    fn unknown(&self, from: NodeId) {
+        Stats::add(&self.stats.peers_refused, 1);
+        if self.charters.each().iter().any(|charter| charter.node(from).is_some()) {
+            tracing::debug!(%from, "a node that is in the charter no more");
+        } else if let Some(unsaid) = self.unnamed.due(from, Instant::now()) {
+            tracing::warn!(
+                %from, unsaid,
+                "a node with a certificate of this alliance connects that no charter known here names: a newer charter has not come here yet. If \
+                 this node's data directory was replaced or emptied, stop it: it may begin logs that the others do not follow. Give it the \
+                 newest charter first (`ehe-node charter install`), and a new id (`ehe-node replace`)"
             );
         }
     }

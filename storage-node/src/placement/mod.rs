@@ -23,7 +23,7 @@ mod voters;
 pub(crate) use driver::Said;
 pub use driver::{Mover, Progress};
 pub use farewell::{Kept, Leave, Leaver, Leaving, Moved, under_what_was_left};
-pub use parting::Parting;
+pub use parting::{Parting, needed_since};
 pub use status::groups;
 pub use step::{Awaited, CLOSE_ENTRIES, Nodes, Seen, Step, next_step};
 pub use voters::judge;

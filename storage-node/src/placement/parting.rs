@@ -1,7 +1,7 @@
 //! Nodes that the newest charter has no more: they see their shards off, and are cut off then.
 //!
 //! A charter that lets a node go takes effect shard by shard, and until it has, the node votes, cosigns, and hands over what it has. So
-//! whoever is in the charter before stays known ([`Charters::node`]), but here only for as long as a shard of this node's needs it: until
+//! whoever is in a charter before stays known ([`Charters::node`]), but here only for as long as a shard of this node's needs it: until
 //! the newest charter is in effect in each of them, vouched for by the group before, and the node is no member any more, which is committed.
 //! Then its connections end, and what it said counts no more. It is given a moment to hear of the charter that lets it go. A node that keeps
 //! what it has of a shard that moved away may never hear how that went on: it speaks to who was let go until it has given that up, or the next
@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use certs::CloseCode;
+use ehe::charter::VerifiedCharter;
 use ehe::id::NodeId;
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +50,21 @@ struct Shard {
 fn is_seen_off(newest: u32, shards: &[Shard]) -> bool {
     let mut parts = shards.iter().filter(|shard| shard.given || shard.here);
     parts.all(|shard| shard.in_effect >= newest && !shard.unvouched && shard.without)
+}
+
+/// The earliest charter that is in effect in a shard of which this node has anything, or is to: its nodes are needed.
+pub fn needed_since(charters: &Charters, consensus: &Consensus, board: &Board) -> u32 {
+    let (me, newest) = (node_id(consensus.node_id()), charters.newest());
+    let parts = consensus.groups().filter(|group| is_given(&newest, *group, me) || is_here(consensus, *group));
+    parts.map(|group| board.applied_under(group.0)).min().unwrap_or(newest.version())
+}
+
+fn is_given(newest: &VerifiedCharter, group: GroupId, me: NodeId) -> bool {
+    newest.group(group.0).contains(&me)
+}
+
+fn is_here(consensus: &Consensus, group: GroupId) -> bool {
+    consensus.status(group).is_some_and(|it| it.last_index.is_some() || it.applied.is_some())
 }
 
 /// Lets nodes go.
@@ -114,15 +130,12 @@ impl Parting {
 
     fn shards(&self, leaving: NodeId) -> Vec<Shard> {
         let (me, newest) = (node_id(self.consensus.node_id()), self.charters.newest());
-        let seen = |group: GroupId| {
-            let here = self.consensus.status(group);
-            Shard {
-                given: newest.group(group.0).contains(&me),
-                here: here.is_some_and(|it| it.last_index.is_some() || it.applied.is_some()),
-                in_effect: self.board.applied_under(group.0),
-                unvouched: self.board.in_effect(group.0).is_some_and(|now| now.before.is_some()),
-                without: self.consensus.goes_on_without(group, raft_id(leaving)),
-            }
+        let seen = |group: GroupId| Shard {
+            given: is_given(&newest, group, me),
+            here: is_here(&self.consensus, group),
+            in_effect: self.board.applied_under(group.0),
+            unvouched: self.board.in_effect(group.0).is_some_and(|now| now.before.is_some()),
+            without: self.consensus.goes_on_without(group, raft_id(leaving)),
         };
         self.consensus.groups().map(seen).collect()
     }

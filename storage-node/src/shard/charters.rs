@@ -100,9 +100,13 @@ impl Charters {
         meta: &impl ReadableTable<&'static str, &'static [u8]>,
         alliance: AllianceId,
     ) -> Result<Self, StoreError> {
-        let Some(bytes) = meta.get(META_CHARTERS)? else { return Ok(Self::default()) };
+        meta.get(META_CHARTERS)?.map_or_else(|| Ok(Self::default()), |bytes| Self::decode(bytes.value(), alliance))
+    }
+
+    /// Of bytes from anywhere: its signatures are verified.
+    pub(super) fn decode(stored: &[u8], alliance: AllianceId) -> Result<Self, StoreError> {
         let corrupt = |_| StoreError::Corrupt("the shard's charters do not decode or verify");
-        let stored: Stored = cbor::from_slice(bytes.value(), CHAIN_MAX_BYTES + 64)
+        let stored: Stored = cbor::from_slice(stored, CHAIN_MAX_BYTES + 64)
             .map_err(|_| StoreError::Corrupt("the shard's charters do not decode"))?;
         let chain = CharterChain::decode(&stored.chain).map_err(corrupt)?;
         let mut charters = Self { chain: Vec::new(), vouched: stored.vouched };

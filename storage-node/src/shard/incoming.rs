@@ -82,9 +82,11 @@ impl Filling {
             }
             // Before the rest of it comes: until this program is upgraded, it would come again and again.
             Item::Row { table: 0, key, value } if key == META_CHARTERS.as_bytes() => {
-                let in_force = Charters::claimed_rules(value).filter(|in_force| *in_force > self.known);
-                if let Some(in_force) = in_force {
-                    return Err(StoreError::Outdated(outdated(in_force, self.known)));
+                if Charters::claimed_rules(value).is_some_and(|claimed| claimed > self.known) {
+                    // By the members' signatures: whoever sends it may say what it likes.
+                    let charters = Charters::decode(value, self.place.alliance)
+                        .map_err(|_| StoreError::Stream("its charters do not decode or verify"))?;
+                    return Err(StoreError::Outdated(outdated(charters.rules(), self.known)));
                 }
                 self.staging.push(0, key, value)?;
             }

@@ -17,22 +17,22 @@ use super::{CharterTrouble, NoAnswer, Session, Unanswered};
 
 /// All charters that a node has are here within this time: 16 MiB over a slow line.
 const CHARTERS_WITHIN: Duration = Duration::from_secs(120);
-/// A node whose charters came to no end in that time is not asked for them again for so long.
-const ENDLESS_RESTS: Duration = Duration::from_secs(600);
+/// A node whose charters did not come is not asked for them again for so many times what that took: meanwhile nobody else could be asked.
+const RESTS: u32 = 5;
 
-/// Nodes whose charters came to no end, and when that was. Each room may ask the same node, one after the other: without this, a node that sends
-/// them drop by drop would keep the rooms from hearing of a charter from any other.
+/// Nodes whose charters did not come, and until when they rest. Each room may ask the same node, one after the other: without this, a node that
+/// sends them drop by drop, or nothing good at long last, would keep the rooms from hearing of a charter from any other.
 #[derive(Debug, Default)]
-pub(in crate::uplink) struct Endless(BTreeMap<NodeId, Instant>);
+pub(in crate::uplink) struct Resting(BTreeMap<NodeId, Instant>);
 
-impl Endless {
-    fn note(&mut self, node: NodeId, now: Instant) {
-        self.0.retain(|_, at| now.saturating_duration_since(*at) < ENDLESS_RESTS);
-        self.0.insert(node, now);
+impl Resting {
+    fn note(&mut self, node: NodeId, took: Duration, now: Instant) {
+        self.0.retain(|_, until| now < *until);
+        self.0.insert(node, now + took.saturating_mul(RESTS));
     }
 
     fn rests(&self, node: NodeId, now: Instant) -> bool {
-        self.0.get(&node).is_some_and(|at| now.saturating_duration_since(*at) < ENDLESS_RESTS)
+        self.0.get(&node).is_some_and(|until| now < *until)
     }
 }
 
@@ -127,19 +127,21 @@ impl Session {
 
     /// Fetches the charters from a node that spoke under a newer one, and verifies them from the pinned first one on.
     pub(in crate::uplink) async fn refresh_charter(&self, node: NodeId) -> Result<(), CharterTrouble> {
-        let mut endless = self.gathering.lock().await;
+        let mut resting = self.gathering.lock().await;
         // Whoever asked tries again after its own pause: another node may answer then.
-        let no_end = || {
-            let why = ChannelError::Deadline("the node's charters do not come to an end");
+        let late = |why| {
+            let why = ChannelError::Deadline(why);
             CharterTrouble::Unanswered(Unanswered { why: NoAnswer::Channel { node, why }, again: None })
         };
-        if endless.rests(node, Instant::now()) {
-            return Err(no_end());
+        let begun = Instant::now();
+        if resting.rests(node, begun) {
+            return Err(late("the node's charters did not come, and it is asked again later"));
         }
-        let Ok(gathered) = tokio::time::timeout(CHARTERS_WITHIN, self.gather(node)).await else {
-            endless.note(node, Instant::now());
-            return Err(no_end());
-        };
+        let gathered = tokio::time::timeout(CHARTERS_WITHIN, self.gather(node)).await;
+        let gathered = gathered.unwrap_or_else(|_| Err(late("the node's charters do not come to an end")));
+        if gathered.is_err() {
+            resting.note(node, begun.elapsed(), Instant::now());
+        }
         let Some(chain) = gathered?.newer() else { return Ok(()) };
         let alliance = self.alliance();
         // They may be many, and each has as many signatures as there are hospitals.
@@ -183,14 +185,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_whose_charters_came_to_no_end_rests_and_no_other_does() {
+    fn a_node_whose_charters_did_not_come_rests_for_times_as_long_as_that_took_and_no_other_does() {
         let [slow, other] = [1, 2].map(|n| NodeId([n; 8]));
-        let (mut endless, now) = (Endless::default(), Instant::now());
-        assert!(!endless.rests(slow, now));
-        endless.note(slow, now);
-        assert!(endless.rests(slow, now) && !endless.rests(other, now));
-        assert!(!endless.rests(slow, now + ENDLESS_RESTS));
-        endless.note(other, now + ENDLESS_RESTS);
-        assert_eq!(endless.0.len(), 1, "what is over is forgotten");
+        let (mut resting, now) = (Resting::default(), Instant::now());
+        assert!(!resting.rests(slow, now));
+        let took = Duration::from_secs(60);
+        resting.note(slow, took, now);
+        assert!(resting.rests(slow, now + 4 * took) && !resting.rests(other, now));
+        let over = now + took * RESTS;
+        assert!(!resting.rests(slow, over));
+        resting.note(other, took, over);
+        assert_eq!(resting.0.len(), 1, "what is over is forgotten");
     }
 }

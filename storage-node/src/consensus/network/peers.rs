@@ -199,6 +199,12 @@ impl Peers {
         of.iter().filter(|node| **node != self.me && !settled(node)).copied().collect()
     }
 
+    /// Whether this node has met another one of these.
+    pub(in crate::consensus) fn has_met_any(&self, of: &BTreeSet<NodeId>) -> bool {
+        let inner = self.inner();
+        of.iter().any(|node| *node != self.me && inner.met.contains(node))
+    }
+
     /// Those `of` these that take this node for another.
     pub(in crate::consensus) fn refusing(&self, of: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
         let inner = self.inner();

@@ -1,6 +1,6 @@
 //! Newer charters of another node: answer by answer, of one node at a time.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ehe::charter::Gathering;
 use ehe::id::NodeId;
@@ -9,12 +9,13 @@ use tokio_util::sync::CancellationToken;
 use super::{ANSWER_MAX_BYTES, Alliance, AllianceError, Answer, CHARTERS_WITHIN, Question, TELL_EVERY, asked};
 use crate::peers::Reach;
 
-/// A node whose charters came to no end is not asked for them again for so long: meanwhile nobody else's could be received.
-const ENDLESS_RESTS: Duration = Duration::from_secs(600);
+/// A node whose charters are not taken up is not asked for them again for so many times what that took: meanwhile nobody else's could be
+/// received.
+const RESTS: u32 = 10;
 
-/// How long a node rests whose charters are not taken up.
-fn rests(why: &AllianceError) -> Duration {
-    if matches!(why, AllianceError::Endless) { ENDLESS_RESTS } else { TELL_EVERY }
+/// How long a node rests whose charters were not taken up after so long.
+fn rests(took: Duration) -> Duration {
+    took.saturating_mul(RESTS).max(TELL_EVERY)
 }
 
 impl Alliance {
@@ -24,11 +25,17 @@ impl Alliance {
         said.filter(|version| *version > self.charters.version())
     }
 
-    /// Takes the charters of a node that says that it has newer ones.
-    async fn take_charters(&self, reach: &Reach, node: NodeId) -> Result<(), AllianceError> {
-        let _one = self.gathering.acquire().await.map_err(|_| AllianceError::Stopping)?;
+    /// Takes the charters of a node that says that it has newer ones. Where they are not taken up, why, and how long that took.
+    async fn take_charters(&self, reach: &Reach, node: NodeId) -> Result<(), (AllianceError, Duration)> {
+        let one = self.gathering.acquire().await;
+        let _one = one.map_err(|_| (AllianceError::Stopping, Duration::ZERO))?;
         // While this one waited, another one may have shown them.
         let Some(said) = self.newer_at(node) else { return Ok(()) };
+        let begun = Instant::now();
+        self.take_up_to(reach, node, said).await.map_err(|why| (why, begun.elapsed()))
+    }
+
+    async fn take_up_to(&self, reach: &Reach, node: NodeId, said: u32) -> Result<(), AllianceError> {
         let gathering = tokio::time::timeout(CHARTERS_WITHIN, self.gather(reach, node)).await;
         if let Some(chain) = gathering.map_err(|_| AllianceError::Endless)??.newer() {
             let charters = self.charters.clone();
@@ -56,11 +63,11 @@ impl Alliance {
                 () = stop.cancelled() => return,
                 taken = self.take_charters(reach, node) => taken,
             };
-            let Err(why) = taken else { continue };
+            let Err((why, took)) = taken else { continue };
             tracing::debug!(%node, %why, "a node's newer charters are not taken up");
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(rests(&why)) => {}
+                () = tokio::time::sleep(rests(took)) => {}
             }
         }
     }
@@ -87,7 +94,9 @@ mod tests {
     #[test]
     fn a_node_that_keeps_the_others_from_showing_their_charters_rests_for_long_and_one_that_errs_soon_shows_them_again()
     {
-        assert!(rests(&AllianceError::Endless) >= 10 * CHARTERS_WITHIN);
-        assert_eq!(rests(&AllianceError::Silent), TELL_EVERY);
+        assert!(rests(CHARTERS_WITHIN) >= 10 * CHARTERS_WITHIN);
+        // Nothing good, just before the time is over.
+        assert!(rests(CHARTERS_WITHIN - Duration::from_secs(1)) >= 9 * CHARTERS_WITHIN);
+        assert_eq!(rests(Duration::from_millis(20)), TELL_EVERY);
     }
 }

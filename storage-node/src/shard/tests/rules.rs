@@ -176,4 +176,12 @@ fn an_older_program_takes_no_state_under_rules_that_it_cannot_judge() {
     assert!(why.is_at_home(), "the fault is nobody else's");
     assert!(why.to_string().contains("install a version"), "{why}");
     take(2).unwrap();
+    // Whoever says so without the members is at fault, and nobody is told to install anything.
+    let raised = charters[1].signed().encode();
+    let at = state.windows(raised.len()).position(|bytes| bytes == raised).unwrap();
+    let mut forged = state.clone();
+    // In the last signature.
+    forged[at + raised.len() - 1] ^= 1;
+    let why = older.machine.stager()().unwrap().write(&forged).unwrap_err();
+    assert!(!why.is_at_home() && !why.to_string().contains("install"), "{why}");
 }
