@@ -80,7 +80,7 @@ impl Known {
         each.flat_map(|charter| charter.nodes()).filter(|node| !self.gone.contains(&node.id))
     }
 
-    fn leaving(&self) -> Vec<NodeId> {
+    fn leaving(&self) -> BTreeSet<NodeId> {
         self.nodes().map(|node| node.id).filter(|id| self.newest.node(*id).is_none()).collect()
     }
 
@@ -97,7 +97,9 @@ impl Known {
         let mut newer = verified(chain, self.newest.alliance_id())?;
         // What still sees shards off under an earlier one goes on doing so.
         newer.since = self.since;
-        newer.gone = self.gone.iter().copied().filter(|node| newer.newest.node(*node).is_none()).collect();
+        let named =
+            |node: &NodeId| newer.each.iter().skip(self.each.len()).any(|charter| charter.node(*node).is_some());
+        newer.gone = self.gone.iter().copied().filter(|node| !named(node)).collect();
         Ok(Some(newer))
     }
 }
@@ -192,6 +194,11 @@ impl Charters {
         self.known().nodes().find(|node| node.id == id).cloned()
     }
 
+    /// A node as the last charter has it that has it: itself too may be let go, and still be needed.
+    pub fn ever(&self, id: NodeId) -> Option<Node> {
+        self.known().each.iter().rev().find_map(|charter| charter.node(id).cloned())
+    }
+
     /// The nodes that [`Self::node`] knows.
     pub fn nodes(&self) -> Vec<Node> {
         let known = self.known();
@@ -205,7 +212,7 @@ impl Charters {
     }
 
     /// Those of them that the newest charter has not, and its version.
-    pub fn leaving(&self) -> (u32, Vec<NodeId>) {
+    pub fn leaving(&self) -> (u32, BTreeSet<NodeId>) {
         let known = self.known();
         (known.newest.version(), known.leaving())
     }
@@ -247,6 +254,13 @@ impl Charters {
         let at = usize::try_from(version).unwrap_or(usize::MAX);
         let groups = known.each.iter().skip(at).flat_map(|charter| charter.group(shard).to_vec());
         groups.collect::<Vec<_>>().into_iter()
+    }
+
+    /// The first version of those without a gap up to the newest that give a shard to a node; `None`: the newest does not.
+    pub fn given_from(&self, node: NodeId, shard: u16) -> Option<u32> {
+        let known = self.known();
+        let given = known.each.iter().rev().take_while(|charter| charter.group(shard).contains(&node));
+        given.last().map(|charter| charter.version())
     }
 
     /// What taking these up would make the newest; `None`: they bring nothing newer.
@@ -337,33 +351,50 @@ mod tests {
     #[test]
     fn who_is_let_go_stays_known_over_the_charters_that_follow_until_it_is_seen_off() {
         let dir = tempfile::tempdir().unwrap();
-        let (seats, members) = seats_and_members("ABCD", None);
+        let (seats, members) = seats_and_members("ABCDE", None);
         let all = seats[0].charter.charter().nodes.clone();
-        let (stay, goes) = (&all[..3], all[3].id);
+        let (stay, goes) = (&all[..3], [all[3].id, all[4].id]);
         let first = CharterChain(vec![seats[0].charter.signed().clone()]);
-        let second = followed(&first, &members, stay);
+        let second = followed(&first, &members, &all);
         let third = followed(&second, &members, stay);
         let fourth = followed(&third, &members, stay);
         let charters = Charters::of_chain(&first, dir.path());
-        for chain in [&second, &third] {
+        for chain in [&second, &third, &fourth] {
             assert!(charters.take_up(chain).unwrap());
-            assert!(charters.node(goes).is_some(), "a shard may be under charter 1 yet");
+            assert!(charters.node(goes[0]).is_some(), "a shard may be under charter 1 yet");
         }
-        assert_eq!(charters.leaving(), (3, vec![goes]));
-        charters.see_off(goes, 2);
-        assert!(charters.node(goes).is_some(), "under another charter than the newest");
-        charters.see_off(goes, 3);
-        assert!(charters.node(goes).is_none());
-        charters.take_up(&fourth).unwrap();
-        assert!(charters.node(goes).is_none(), "for good");
-        assert!(charters.take_up(&followed(&fourth, &members, &all)).unwrap());
-        assert!(charters.node(goes).is_some(), "or until it is named again");
+        assert_eq!(charters.leaving(), (4, goes.into()));
+        charters.see_off(goes[0], 3);
+        assert!(charters.node(goes[0]).is_some(), "under another charter than the newest");
+        charters.see_off(goes[0], 4);
+        assert_eq!(charters.leaving(), (4, [goes[1]].into()));
+        let fifth = followed(&fourth, &members, stay);
+        charters.take_up(&fifth).unwrap();
+        assert!(charters.node(goes[0]).is_none() && charters.ever(goes[0]).is_some(), "for good");
+        // Named again, if only by a charter that was passed over.
+        assert!(charters.take_up(&followed(&followed(&fifth, &members, &all), &members, stay)).unwrap());
+        assert!(charters.node(goes[0]).is_some());
         // After a restart, by what the shards are under.
         let again = Charters::of_chain(&fourth, dir.path());
-        assert!(again.node(goes).is_none());
-        again.needed_since(4);
-        assert!(again.node(goes).is_none());
-        again.needed_since(1);
-        assert!(again.node(goes).is_some());
+        for (since, known) in [(4, false), (3, false), (2, true)] {
+            again.needed_since(since);
+            assert_eq!(again.node(goes[0]).is_some(), known, "since {since}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_comes_new_needs_nobody_of_before_its_own_charters() {
+        let dir = tempfile::tempdir().unwrap();
+        let (seats, members) = seats_and_members("ABCDE", None);
+        let all = seats[0].charter.charter().nodes.clone();
+        let mut chain = CharterChain(vec![seats[0].charter.signed().clone()]);
+        for nodes in [&all[..3], &all[..3], &all[..], &all[..]] {
+            chain = followed(&chain, &members, nodes);
+        }
+        let charters = Charters::of_chain(&chain, dir.path());
+        assert_eq!(charters.given_from(all[4].id, 0), Some(4), "not what it was given once, and lost");
+        assert_eq!(charters.given_from(all[0].id, 0), Some(1));
+        assert!(charters.take_up(&followed(&chain, &members, &all[..3])).unwrap());
+        assert_eq!(charters.given_from(all[4].id, 0), None);
     }
 }

@@ -2,8 +2,10 @@
 
 use core::fmt;
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::task::Poll;
 use std::time::Duration;
 
 use ehe::charter::Node;
@@ -109,11 +111,13 @@ impl NodeDialer {
             return Err(error.clone());
         }
         let found = dial.going.is_some();
-        let mut made = dial.going.get_or_insert_with(|| self.dial(node)).await;
-        if found && made.is_err() {
+        let going = dial.going.get_or_insert_with(|| self.dial(node));
+        let made = match poll_fn(|context| Poll::Ready(going.as_mut().poll(context))).await {
             // Whoever began it gave up, and nobody has looked since: it may have failed long ago, before the node was even started.
-            made = dial.going.insert(self.dial(node)).await;
-        }
+            Poll::Ready(Err(_)) if found => dial.going.insert(self.dial(node)).await,
+            Poll::Ready(made) => made,
+            Poll::Pending => going.await,
+        };
         dial.going = None;
         let made = made.and_then(|connection| {
             *lock(&line.open) = Some(connection.clone());

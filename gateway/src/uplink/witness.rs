@@ -23,8 +23,7 @@ pub(super) struct Witness {
     dir: PathBuf,
     charters: Vec<Arc<VerifiedCharter>>,
     notes: VecDeque<(Checkpoint, String)>,
-    /// What the files say that were written since the start: of which shard, how much, of whom.
-    /// By shard and incarnation.
+    /// What the files say that were written since the start: of which shard's which incarnation, how much, of whom.
     proven: Vec<((u16, u32), Finding, BTreeSet<NodeId>)>,
 }
 

@@ -19,6 +19,9 @@ pub fn may_join(config: &Config) -> anyhow::Result<String> {
     }
     let placed = placed(config, Credentials::load(&config.credentials_dir)?)?;
     let newest = placed.charters.newest();
+    if newest.node(placed.id).is_none() {
+        bail!("charter {} has node {} no more: it cannot join", newest.version(), placed.id);
+    }
     let shards = newest.shards_of(placed.id).count();
     Ok(format!(
         "node {} ({}) joins under charter {}, which gives it {shards} shards; it waits for the nodes that hold them",

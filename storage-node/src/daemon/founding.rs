@@ -24,11 +24,16 @@ const FRESH: Duration = Duration::from_secs(10);
 /// So often it is said for whom a log waits.
 const SAY_EVERY: Duration = Duration::from_secs(30);
 
-/// The others who have to say that they have nothing of a shard before this node begins its log.
+/// The others who have to say that they have nothing of a shard before this node begins its log. Who would begin it alone asks all who
+/// were ever to have it: no other founder is there to remember.
 fn needed(charters: &Charters, me: NodeId, shard: u16) -> BTreeSet<NodeId> {
     let (first, newest) = (charters.first(), charters.newest());
-    let holders = first.group(shard).iter().chain(newest.group(shard));
-    holders.copied().filter(|node| *node != me).collect()
+    let holders: BTreeSet<NodeId> = if first.group(shard) == [me] {
+        charters.given_since(0, shard).collect()
+    } else {
+        first.group(shard).iter().chain(newest.group(shard)).copied().collect()
+    };
+    holders.into_iter().filter(|node| *node != me).collect()
 }
 
 /// The shards whose logs this node would begin, and does not without others.
@@ -114,7 +119,7 @@ pub(super) async fn begin(
         if !waits.is_nothing() && said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
             // The first time it is but the others' start that is waited for.
             if said.replace(Instant::now()).is_some() {
-                let name = |id: &NodeId| newest.node(*id).map_or_else(|| id.to_string(), |node| node.name.clone());
+                let name = |id: &NodeId| charters.ever(*id).map_or_else(|| id.to_string(), |node| node.name);
                 waits.told(name).iter().for_each(|text| tracing::warn!("{text}"));
             }
         }
@@ -278,7 +283,10 @@ mod tests {
         assert!(told.contains("shards 0–3") && told.contains("node1.example, node2.example"), "{told}");
         assert!(told.contains("it is not restored") && !told.contains("NodeId"), "{told}");
         waits.add(9, Others::AreMissing(vec![node(3)]));
-        assert!(waits.told(name)[1].contains("shard 9, placed") && waits.told(name)[1].contains("start node3.example"));
+        assert!(
+            waits.told(name)[1].contains("shard 9, now or first placed")
+                && waits.told(name)[1].contains("start node3.example")
+        );
         let mut waits = Waits::default();
         waits.add_unmet(5, [node(4)].into_iter(), false);
         assert!(!waits.is_nothing());

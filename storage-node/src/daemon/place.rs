@@ -40,7 +40,7 @@ pub fn placed(config: &Config, credentials: Credentials) -> Result<Placed, Start
     }
     let id = credentials.peer().node().ok_or(StartError::NotANode(credentials.peer()))?;
     let charters = Charters::open(&credentials, &config.data_dir)?;
-    let entry = charters.node(id).ok_or(StartError::NotInCharter(id))?;
+    let entry = charters.ever(id).ok_or(StartError::NotInCharter(id))?;
     if entry.sign != credentials.identity().public().sign {
         return Err(StartError::OtherKey(id));
     }

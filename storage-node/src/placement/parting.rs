@@ -4,8 +4,7 @@
 //! whoever is in a charter before stays known ([`Charters::node`]), but here only for as long as a shard of this node's needs it: until
 //! the newest charter is in effect in each of them, vouched for by the group before, and the node is no member any more, which is committed.
 //! Then its connections end, and what it said counts no more. It is given a moment to hear of the charter that lets it go. A node that keeps
-//! what it has of a shard that moved away may never hear how that went on: it speaks to who was let go until it has given that up, or the next
-//! charter comes.
+//! what it has of a shard that moved away may never hear how that went on: it speaks to who was let go until it has given that up.
 //!
 //! What it still has of shards, it keeps: nobody tells it that it may go ([`farewell`](super::farewell)). Who wants that removed by the node itself
 //! moves its shards away first, and lets the node go in a later charter.
@@ -15,7 +14,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use certs::CloseCode;
-use ehe::charter::VerifiedCharter;
 use ehe::id::NodeId;
 use tokio_util::sync::CancellationToken;
 
@@ -52,15 +50,17 @@ fn is_seen_off(newest: u32, shards: &[Shard]) -> bool {
     parts.all(|shard| shard.in_effect >= newest && !shard.unvouched && shard.without)
 }
 
-/// The earliest charter that is in effect in a shard of which this node has anything, or is to: its nodes are needed.
+/// The earliest charter whose nodes a shard needs of which this node has anything, or is to: the one in effect in it; where nothing of it is
+/// here yet, the one before this node was to have it, whose nodes hand it over. Of those of earlier ones, who was let go may have been for a
+/// reason.
 pub fn needed_since(charters: &Charters, consensus: &Consensus, board: &Board) -> u32 {
-    let (me, newest) = (node_id(consensus.node_id()), charters.newest());
-    let parts = consensus.groups().filter(|group| is_given(&newest, *group, me) || is_here(consensus, *group));
-    parts.map(|group| board.applied_under(group.0)).min().unwrap_or(newest.version())
-}
-
-fn is_given(newest: &VerifiedCharter, group: GroupId, me: NodeId) -> bool {
-    newest.group(group.0).contains(&me)
+    let me = node_id(consensus.node_id());
+    let needed = |group: GroupId| {
+        let applied = consensus.status(group).is_some_and(|status| status.applied.is_some());
+        let given = || Some(charters.given_from(me, group.0)?.saturating_sub(1));
+        if applied { Some(board.applied_under(group.0)) } else { given() }
+    };
+    consensus.groups().filter_map(needed).min().unwrap_or_else(|| charters.version())
 }
 
 fn is_here(consensus: &Consensus, group: GroupId) -> bool {
@@ -131,7 +131,7 @@ impl Parting {
     fn shards(&self, leaving: NodeId) -> Vec<Shard> {
         let (me, newest) = (node_id(self.consensus.node_id()), self.charters.newest());
         let seen = |group: GroupId| Shard {
-            given: is_given(&newest, group, me),
+            given: newest.group(group.0).contains(&me),
             here: is_here(&self.consensus, group),
             in_effect: self.board.applied_under(group.0),
             unvouched: self.board.in_effect(group.0).is_some_and(|now| now.before.is_some()),

@@ -17,7 +17,8 @@ use super::{CharterTrouble, NoAnswer, Session, Unanswered};
 
 /// All charters that a node has are here within this time: 16 MiB over a slow line.
 const CHARTERS_WITHIN: Duration = Duration::from_secs(120);
-/// A node whose charters did not come is not asked for them again for so many times what that took: meanwhile nobody else could be asked.
+/// A node whose charters are false, or come to no end, is not asked for them again for so many times what that took: meanwhile nobody else
+/// could be asked. One that was not reached, or was lost, for as long as that took.
 const RESTS: u32 = 5;
 
 /// Nodes whose charters did not come, and until when they rest. Each room may ask the same node, one after the other: without this, a node that
@@ -26,14 +27,19 @@ const RESTS: u32 = 5;
 pub(in crate::uplink) struct Resting(BTreeMap<NodeId, Instant>);
 
 impl Resting {
-    fn note(&mut self, node: NodeId, took: Duration, now: Instant) {
+    fn note(&mut self, node: NodeId, rests: Duration, now: Instant) {
         self.0.retain(|_, until| now < *until);
-        self.0.insert(node, now + took.saturating_mul(RESTS));
+        self.0.insert(node, now + rests);
     }
 
     fn rests(&self, node: NodeId, now: Instant) -> bool {
         self.0.get(&node).is_some_and(|until| now < *until)
     }
+}
+
+fn late(node: NodeId, why: &'static str) -> CharterTrouble {
+    let why = ChannelError::Deadline(why);
+    CharterTrouble::Unanswered(Unanswered { why: NoAnswer::Channel { node, why }, again: None })
 }
 
 impl Session {
@@ -128,21 +134,26 @@ impl Session {
     /// Fetches the charters from a node that spoke under a newer one, and verifies them from the pinned first one on.
     pub(in crate::uplink) async fn refresh_charter(&self, node: NodeId) -> Result<(), CharterTrouble> {
         let mut resting = self.gathering.lock().await;
-        // Whoever asked tries again after its own pause: another node may answer then.
-        let late = |why| {
-            let why = ChannelError::Deadline(why);
-            CharterTrouble::Unanswered(Unanswered { why: NoAnswer::Channel { node, why }, again: None })
-        };
         let begun = Instant::now();
         if resting.rests(node, begun) {
-            return Err(late("the node's charters did not come, and it is asked again later"));
+            // Whoever asked tries again after its own pause: another node may answer then.
+            return Err(late(node, "the node's charters did not come, and it is asked again later"));
         }
-        let gathered = tokio::time::timeout(CHARTERS_WITHIN, self.gather(node)).await;
-        let gathered = gathered.unwrap_or_else(|_| Err(late("the node's charters do not come to an end")));
-        if gathered.is_err() {
-            resting.note(node, begun.elapsed(), Instant::now());
+        let within = tokio::time::timeout(CHARTERS_WITHIN, self.gather(node)).await;
+        let (times, taken) = match within {
+            Err(_) => (RESTS, Err(late(node, "the node's charters do not come to an end"))),
+            Ok(Err(why @ CharterTrouble::Unanswered(_))) => (1, Err(why)),
+            Ok(Err(why)) => (RESTS, Err(why)),
+            Ok(Ok(gathered)) => (RESTS, self.take_up(gathered).await),
+        };
+        if taken.is_err() {
+            resting.note(node, begun.elapsed().saturating_mul(times), Instant::now());
         }
-        let Some(chain) = gathered?.newer() else { return Ok(()) };
+        taken
+    }
+
+    async fn take_up(&self, gathered: Gathering) -> Result<(), CharterTrouble> {
+        let Some(chain) = gathered.newer() else { return Ok(()) };
         let alliance = self.alliance();
         // They may be many, and each has as many signatures as there are hospitals.
         let verifying = tokio::task::spawn_blocking(move || chain.verify_each(alliance).map(|each| (chain, each)));
@@ -185,16 +196,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_whose_charters_did_not_come_rests_for_times_as_long_as_that_took_and_no_other_does() {
+    fn a_node_whose_charters_did_not_come_rests_and_no_other_does() {
         let [slow, other] = [1, 2].map(|n| NodeId([n; 8]));
         let (mut resting, now) = (Resting::default(), Instant::now());
         assert!(!resting.rests(slow, now));
-        let took = Duration::from_secs(60);
-        resting.note(slow, took, now);
-        assert!(resting.rests(slow, now + 4 * took) && !resting.rests(other, now));
-        let over = now + took * RESTS;
+        let rests = Duration::from_secs(60);
+        resting.note(slow, rests, now);
+        assert!(resting.rests(slow, now + rests / 2) && !resting.rests(other, now));
+        let over = now + rests;
         assert!(!resting.rests(slow, over));
-        resting.note(other, took, over);
+        resting.note(other, rests, over);
         assert_eq!(resting.0.len(), 1, "what is over is forgotten");
     }
 }
