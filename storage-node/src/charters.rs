@@ -331,7 +331,7 @@ impl Charters {
 
 #[cfg(test)]
 mod tests {
-    use ehe::charter::SignedCharter;
+    use ehe::charter::{Placement, SignedCharter};
     use ehe::identity::Identity;
 
     use super::*;
@@ -343,6 +343,7 @@ mod tests {
         let mut charter = before.read().unwrap();
         (charter.version, charter.predecessor) = (charter.version + 1, Some(before.hash()));
         charter.nodes = nodes.to_vec();
+        charter.placement = Placement::Everywhere(nodes.iter().map(|node| node.id).collect());
         let mut signed = SignedCharter::unsigned(&charter).unwrap();
         members.iter().for_each(|member| signed.sign(member).unwrap());
         CharterChain(chain.0.iter().cloned().chain([signed]).collect())

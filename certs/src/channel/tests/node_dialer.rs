@@ -130,8 +130,9 @@ async fn an_attempt_that_failed_while_nobody_waited_for_it_is_not_what_the_next_
     let server = nodes_server(&world, NodeLimits::default());
     let (dialer, node) = (dialer(&world), node(&world, &server));
     assert!(dialer.open(&node, Lane::Prompt, SHORT).await.is_err());
-    // Refused.
+    // Refused, and over.
     drop(tokio::time::timeout(LIMIT, server.accept()).await.unwrap().unwrap());
+    assert!(dialer.wait_idle(LIMIT).await);
     let (exchange, peer) = tokio::join!(dialer.open(&node, Lane::Prompt, LIMIT), accepted(&server));
     drop((exchange.unwrap(), peer.unwrap()));
 }
