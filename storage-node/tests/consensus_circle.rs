@@ -167,6 +167,23 @@ async fn a_founder_that_voted_and_has_nothing_listens_to_members_that_came_while
     node::assert_contains(&states[&3], &acknowledged);
 }
 
+/// It lost its disk perhaps, and there is nobody left who would know.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_founder_that_has_nothing_and_that_all_others_have_left_elects_nobody() {
+    let mut several = Several::new(&[1, 2, 3], 1);
+    several.nodes.values_mut().for_each(|node| node.config.waiting = [node::id(0)].into());
+    several.add(4, 1, Bootstrap::Wait);
+    several.open(3).await;
+    let uid = several.open(4).await.node_uid().0;
+    let alone = several.up[&3].clone();
+    alone.gone(nodes(&[1, 2]));
+    alone.listen_to(node::id(0), nodes(&[3, 4]));
+    assert!(alone.strangers(node::id(0)).is_empty());
+    stands_at(&several, 4, 3, uid).await;
+    assert_eq!(several.status(3, 0).term, 0);
+    several.close(0).await;
+}
+
 /// As a mover whose step took too long and that takes it again does: nobody waits for the other's answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_takes_itself_out_of_a_group_and_is_told_to_over_and_over_goes_on() {
