@@ -1,5 +1,6 @@
 //! Very many rooms, made and visited over QUIC as a patient's program and a gateway do it, many at a time.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -99,9 +100,9 @@ impl Population {
         futures::future::try_join_all(parts).await.map(drop)
     }
 
-    /// So many rooms, evenly spread among the first `total`; another `turn`, other rooms.
-    pub(super) fn visits(&self, count: u64, total: u64, turn: u64) -> Result<Vec<Visit>> {
-        let make = |n| self.visit(n * (total / count) + turn);
+    /// So many rooms, evenly spread among those of these numbers. A room is visited once: what a second visit writes would be known already.
+    pub(super) fn visits(&self, count: u64, among: Range<u64>) -> Result<Vec<Visit>> {
+        let make = |n| self.visit(among.start + n * ((among.end - among.start) / count));
         (0..count).map(make).collect()
     }
 
