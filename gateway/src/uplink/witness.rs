@@ -125,7 +125,7 @@ impl Witness {
     }
 }
 
-/// Whom a log of the shard before it proved guilty may sign two of this one, too.
+/// The log that it is about. A restoration begins another one of the shard: what was proven of the one before says nothing of that.
 fn log_of(verdict: &Verdict) -> (u16, u32) {
     (verdict.shard, verdict.incarnation)
 }

@@ -17,9 +17,9 @@ pub enum StartError {
     /// The credentials are not a node's.
     #[error("the credentials are those of {0}; a node needs the role node: enrol it with `ehe-certs`")]
     NotANode(certs::PeerIdentity),
-    /// The charter does not have this node.
+    /// No charter that is here has this node.
     #[error(
-        "node {0} is not in the newest charter that is here. If the alliance has added it since, put that charter into the credentials directory \
+        "node {0} is in no charter that is here. If the alliance has added it since, put that charter into the credentials directory \
          (`ehe-certs install --charter FILE --into DIR`); if not, have it added"
     )]
     NotInCharter(NodeId),

@@ -41,6 +41,12 @@ pub fn placed(config: &Config, credentials: Credentials) -> Result<Placed, Start
     let id = credentials.peer().node().ok_or(StartError::NotANode(credentials.peer()))?;
     let charters = Charters::open(&credentials, &config.data_dir)?;
     let entry = charters.ever(id).ok_or(StartError::NotInCharter(id))?;
+    if charters.newest().node(id).is_none() {
+        tracing::warn!(
+            version = charters.version(),
+            "the newest charter has this node no more: it is needed only until the others have what it has"
+        );
+    }
     if entry.sign != credentials.identity().public().sign {
         return Err(StartError::OtherKey(id));
     }

@@ -193,7 +193,7 @@ impl Accepting {
         }
     }
 
-    /// No connection for whom no charter in force has. Who was let go is told nothing of; of whom no charter names, this node lacks one.
+    /// A node that is not let in. One that was let go tries for as long as it runs; one that no charter names shows that this node lacks a charter.
     fn unknown(&self, from: NodeId) {
         Stats::add(&self.stats.peers_refused, 1);
         if self.charters.each().iter().any(|charter| charter.node(from).is_some()) {
@@ -202,8 +202,8 @@ impl Accepting {
             tracing::warn!(
                 %from, unsaid,
                 "a node with a certificate of this alliance connects that no charter known here names: a newer charter has not come here yet. If \
-                 this node's data directory was replaced or emptied, stop it: it may begin logs that the others do not follow. Give it the \
-                 newest charter first (`ehe-node charter install`), and a new id (`ehe-node replace`)"
+                 this node's data directory was replaced or emptied, stop it: it may begin logs that the others do not follow. It is \
+                 given a new id and started empty in its place (`ehe-node replace`)"
             );
         }
     }
